@@ -1,0 +1,304 @@
+package keepcache
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// DB is an open cache. All its methods may be called from any goroutine. The methods Set, Get, Delete and
+// Exists speak for the bucket named DefaultBucket.
+type DB struct {
+	path    string
+	options Options
+	store   *store
+	commit  *committer // nil in a DB that is open for reading only
+	sweeper *sweeper
+	counts  counters
+
+	main *Bucket // DefaultBucket
+
+	mu      sync.RWMutex          // protects what follows
+	buckets map[string]*namespace // every bucket that the file has or that was written to since Open
+	lastID  uint64                // the highest bucket id ever given out
+
+	closed    atomic.Bool
+	closeOnce sync.Once
+	closeErr  error
+	stop      context.CancelFunc // ends the background work
+	work      sync.WaitGroup     // the background work
+}
+
+// namespace is what all handles of one bucket share.
+type namespace struct {
+	name string
+	sum  uint32 // the name's part of every checksum
+
+	// turn is held shared by each write from before it resolves the id until it is committed, and
+	// exclusively by what changes the id: the first write, Clear and DropBucket.
+	turn sync.RWMutex
+	id   atomic.Uint64 // 0 while the bucket does not exist
+}
+
+// Open opens the cache in the file at path and creates it, with mode 0600, if there is none; its directory
+// must exist. nil options are the defaults.
+//
+// One process at a time can have a cache open: another gets ErrLocked after Options.LockTimeout. A file
+// that is no cache, or that a newer version wrote, gives ErrFormat, one that was cut short ErrCorrupt; it
+// is left as it is.
+func Open(path string, options *Options) (*DB, error) {
+	filled, err := options.withDefaults()
+	if err != nil {
+		return nil, &Error{Op: "open", Path: path, Err: err}
+	}
+	if path == "" {
+		return nil, &Error{Op: "open", Err: errors.New("empty path")}
+	}
+	s, err := openStore(path, filled.ReadOnly, filled.LockTimeout)
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	db, err := newDB(path, filled, s)
+	if err != nil {
+		return nil, openError(path, errors.Join(err, s.close()))
+	}
+	return db, nil
+}
+
+// newDB builds the parts upon an open store and starts the background work.
+func newDB(path string, options Options, s *store) (*DB, error) {
+	ids, retired, highest, err := s.table()
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{
+		path:    path,
+		options: options,
+		store:   s,
+		sweeper: &sweeper{store: s, log: options.Logger},
+		buckets: make(map[string]*namespace, len(ids)),
+		lastID:  highest,
+	}
+	for name, id := range ids {
+		ns := newNamespace(name)
+		ns.id.Store(id)
+		db.buckets[name] = ns
+	}
+	db.sweeper.retire(retired...)
+	db.main = db.Bucket(DefaultBucket)
+
+	ctx, stop := context.WithCancel(context.Background())
+	db.stop = stop
+	if options.ReadOnly {
+		return db, nil
+	}
+	if db.commit, err = newCommitter(s); err != nil {
+		stop()
+		return nil, err
+	}
+	go db.commit.loop()
+	if options.SweepInterval > 0 {
+		db.work.Go(func() { db.sweeper.loop(ctx, options.SweepInterval) })
+	}
+	return db, nil
+}
+
+func newNamespace(name string) *namespace { return &namespace{name: name, sum: nameSum(name)} }
+
+func newIdentity() (id [16]byte) {
+	rand.Read(id[:]) // never fails, see crypto/rand
+	return id
+}
+
+// openError dresses the error of an Open that failed, with what an operator can do about it.
+func openError(path string, err error) error {
+	e := &Error{Op: "open", Path: path, Err: err}
+	switch {
+	case errors.Is(err, ErrLocked):
+		e.Hint = "another process has it open"
+		if pid := lockHolder(path); pid != 0 {
+			e.Hint = fmt.Sprintf("process %d has it open", pid)
+		}
+		e.Hint += "; close it there, or look at a copy of the file"
+	case errors.Is(err, fs.ErrPermission):
+		e.Hint = "the file and its directory must be writable, or open it with Options.ReadOnly"
+	case errors.Is(err, fs.ErrNotExist):
+		e.Hint = "the file or its directory does not exist"
+	}
+	return e
+}
+
+// Close ends the background work and releases the file. What was written is in the file, and plain bbolt
+// tools can read it. Calls that are under way finish or get ErrClosed. Close may be called more than once;
+// the later calls return what the first did.
+func (db *DB) Close() error {
+	db.closeOnce.Do(func() {
+		db.closed.Store(true)
+		db.stop()
+		db.work.Wait()
+		if db.commit != nil {
+			db.commit.close()
+		}
+		if err := db.store.close(); err != nil {
+			db.closeErr = db.fail("close", "", err)
+		}
+	})
+	return db.closeErr
+}
+
+// Set stores value under key in the default bucket. See Bucket.Set.
+func (db *DB) Set(key string, value any, ttl time.Duration) error {
+	return db.main.Set(key, value, ttl)
+}
+
+// Get reads the value of key in the default bucket into dst. See Bucket.Get.
+func (db *DB) Get(key string, dst any) (found bool, err error) { return db.main.Get(key, dst) }
+
+// Delete removes key from the default bucket. See Bucket.Delete.
+func (db *DB) Delete(key string) (found bool, err error) { return db.main.Delete(key) }
+
+// Exists reports whether key is in the default bucket. See Bucket.Exists.
+func (db *DB) Exists(key string) (bool, error) { return db.main.Exists(key) }
+
+// Bucket returns a handle of the bucket with the given name. It costs nothing: a bucket comes into being
+// with its first entry. With a name that is empty or longer than MaxNameBytes every call of the handle
+// gives ErrInvalidName.
+func (db *DB) Bucket(name string) *Bucket {
+	b := &Bucket{db: db, name: name, defaultTTL: db.options.DefaultTTL}
+	if own, ok := db.options.Buckets[name]; ok {
+		b.defaultTTL = own.DefaultTTL
+	}
+	return b
+}
+
+// Buckets returns the names of all buckets in byte order, without those that were dropped and those that
+// never had an entry.
+func (db *DB) Buckets() ([]string, error) {
+	if db.closed.Load() {
+		return nil, db.fail("list buckets", "", ErrClosed)
+	}
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	return slices.Sorted(func(yield func(string) bool) {
+		for name, ns := range maps.All(db.buckets) {
+			if ns.id.Load() != 0 && !yield(name) {
+				return
+			}
+		}
+	}), nil
+}
+
+// DropBucket removes a bucket with all its entries and reports whether there was one. It returns at once,
+// whatever the number of entries: they are absent from then on, and the sweeper frees their room.
+func (db *DB) DropBucket(name string) (found bool, err error) {
+	found, err = db.replaceID(name, func() uint64 { return 0 })
+	if err != nil {
+		return false, db.fail("drop", name, err)
+	}
+	return found, nil
+}
+
+// replaceID lets the name of an existing bucket point at another id, and hands the entries of the old one
+// to the sweeper.
+func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error) {
+	if err := db.writable(); err != nil {
+		return false, err
+	}
+	if !validName(name) {
+		return false, ErrInvalidName
+	}
+	ns := db.namespace(name)
+	if ns == nil {
+		return false, nil
+	}
+	ns.turn.Lock()
+	defer ns.turn.Unlock()
+	old := ns.id.Load()
+	if old == 0 {
+		return false, nil
+	}
+	id := newID()
+	if err := db.commit.do(&request{names: []naming{{name, id}}}); err != nil {
+		return false, err
+	}
+	ns.id.Store(id)
+	db.sweeper.retire(old)
+	return true, nil
+}
+
+// nextID gives out a bucket id. Ids are never used twice, not even if the write that wanted one fails.
+func (db *DB) nextID() uint64 {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.lastID++
+	return db.lastID
+}
+
+// namespace returns the shared state of a bucket, or nil if nothing was ever written to it.
+func (db *DB) namespace(name string) *namespace {
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	return db.buckets[name]
+}
+
+// ensureNamespace returns the shared state of a bucket and makes it if it is absent.
+func (db *DB) ensureNamespace(name string) *namespace {
+	if ns := db.namespace(name); ns != nil {
+		return ns
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	ns := db.buckets[name]
+	if ns == nil {
+		ns = newNamespace(name)
+		db.buckets[name] = ns
+	}
+	return ns
+}
+
+// Sync returns when every write that returned before it is durable. At present each write is, when it
+// returns, so Sync has nothing to wait for.
+func (db *DB) Sync(ctx context.Context) error {
+	if db.closed.Load() {
+		return db.fail("sync", "", ErrClosed)
+	}
+	if err := ctx.Err(); err != nil {
+		return db.fail("sync", "", err)
+	}
+	return nil
+}
+
+// Sweep removes what expired and what was cleared from the file now, in short transactions between which
+// readers and writers go on. It returns the number of entries removed, also when ctx ends it early.
+func (db *DB) Sweep(ctx context.Context) (removed int, err error) {
+	if err = db.writable(); err == nil {
+		removed, err = db.sweeper.sweep(ctx)
+	}
+	if err != nil {
+		return removed, db.fail("sweep", "", err)
+	}
+	return removed, nil
+}
+
+// writable returns why the DB takes no writes, or nil.
+func (db *DB) writable() error {
+	switch {
+	case db.closed.Load():
+		return ErrClosed
+	case db.options.ReadOnly:
+		return ErrReadOnly
+	}
+	return nil
+}
+
+// fail dresses err as the error of an operation on the whole cache or on one bucket.
+func (db *DB) fail(op, bucket string, err error) error {
+	return &Error{Op: op, Path: db.path, Bucket: bucket, Err: err}
+}

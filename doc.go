@@ -1,0 +1,97 @@
+// Package keepcache is a cache that lives in one file and survives restarts. Values are JSON values, entries
+// can expire, and the file is a bbolt database.
+//
+// # Basics
+//
+// [Open] opens the cache in a file and creates the file if there is none. [DB.Set] stores a value under a
+// key for a lifetime, [DB.Get] reads it into a variable, [DB.Exists] and [DB.Delete] say whether it was there:
+//
+//	db, err := keepcache.Open("app.cache", nil)
+//	if err != nil {
+//		return err
+//	}
+//	defer db.Close()
+//
+//	if err := db.Set("user:123", user, 5*time.Minute); err != nil {
+//		return err
+//	}
+//	found, err := db.Get("user:123", &user)
+//
+// A key that is absent or expired is no error: found is false.
+//
+// [DB.Bucket] gives a namespace of its own, a [Bucket], which can do more: [Bucket.Add] stores only what is
+// not there yet, [Bucket.TTL] and [Bucket.Touch] read and renew a lifetime, [Bucket.All] and [Bucket.Prefix]
+// range over entries in the order of their keys, [Bucket.DeletePrefix] and [Bucket.Clear] remove many, and
+// [Bucket.SetBytes] and [Bucket.GetBytes] store bytes as they are. A bucket comes into being with its first
+// entry. The methods of [DB] itself speak for the bucket named [DefaultBucket], so that
+// db.Bucket(keepcache.DefaultBucket) reaches their entries with everything that a Bucket can do.
+//
+// Keys are any 1 to [MaxKeyBytes] bytes, names of buckets any 1 to [MaxNameBytes]. Nothing in them has a
+// meaning of its own: a prefix with a star in it is that prefix.
+//
+// [DB.Stats] says what the cache did and how it stands, [DB.Verify] proves the file entry by entry, and the
+// command in cmd/keepcache does the same and more from a shell.
+//
+// # Values
+//
+// A value is whatever encoding/json can marshal, and it reads back as json.Unmarshal would read it: json tags,
+// MarshalJSON and UnmarshalJSON, time.Time, json.RawMessage and the rest do what they do there. It is
+// stored as msgpack. Two things are better than in encoding/json when the destination is an any:
+//
+//   - An integer is an int64; above the range of that a uint64; beyond 64 bits a json.Number. No digit is lost.
+//   - A float is a float64, also where it has no fraction.
+//
+// A nil is a value: it is stored as null, [DB.Get] finds it and [DB.Exists] is true. A []byte reads back into
+// a []byte as the same bytes, and into an any as their base64 text. What JSON cannot express (channels,
+// functions, NaN, infinities, cycles, more than 1,000 levels) gives [ErrUnsupportedValue], and what passes
+// Options.MaxValueBytes gives [ErrTooLarge]; the entry that was there stays.
+//
+// What [DB.Get] returns is the caller's own. Changing it changes nothing in the cache.
+//
+// # Expiry
+//
+// Each write names a lifetime. 0 is the default of the bucket, which [Options] set, and which is to live for
+// ever if they do not; [NoExpiry] is to live for ever whatever the default; a negative one gives
+// [ErrInvalidTTL]. A write replaces the old lifetime with the value. Reading never prolongs one; [Bucket.Touch]
+// does.
+//
+// At its deadline an entry is gone for every operation alike, whether or not it has been removed from the
+// file yet. Removing is the work of a sweeper in the background, in short transactions; [DB.Sweep] has it done
+// now. Deadlines are points in time: the time during which the cache is closed counts, and opening it gives no
+// entry a new lifetime. They follow the wall clock.
+//
+// # Durability
+//
+// When a write returns, it has been committed and flushed to the file: it survives the end of the process,
+// kill -9 included. Writes that are made at the same time share one commit and so one flush, which is why
+// many goroutines write far more a second than one.
+//
+// The file is made with mode 0600, and in such a way that a crash leaves either no file or a whole one. Each
+// entry has a checksum over its bucket, its key, its times and its value. What fails it is a miss, counted in
+// Stats.Damaged, and never a wrong value.
+//
+// # Concurrency
+//
+// All methods of [DB] and [Bucket] may be called from any goroutine. A write that returned is seen by every
+// read that begins after it. Of many callers of [Bucket.Add] for one key exactly one succeeds.
+//
+// A range sees each entry that lives from its beginning to its end once. No transaction is open while the
+// body of the loop runs, so the loop may write to the cache and take its time. [Bucket.DeletePrefix] works in
+// chunks; [Bucket.Clear] and [DB.DropBucket] take effect at one moment and return at once, and the sweeper
+// frees the room later.
+//
+// # Caveats
+//
+// One process at a time can have a cache open; another gets [ErrLocked] within Options.LockTimeout. Any
+// number of processes can have it open with Options.ReadOnly, but none beside a writer.
+//
+// The file grows as entries come, and room that expired entries leave is used again, but the file does not
+// shrink and has no upper bound.
+//
+// Checksums find damage to entries. Damage to the structure of the database between them, such as bytes
+// changed by something else while the cache is closed, is not all found before it is used, and a file that
+// another program cuts short while the cache is open can end the process.
+//
+// The errors of all operations are of type [*Error], and errors.Is finds the cause in them: [ErrLocked],
+// [ErrClosed] and the others.
+package keepcache

@@ -1,0 +1,102 @@
+package keepcache
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+)
+
+// Errors of opening a cache.
+var (
+	// ErrLocked is returned by Open when another process, or another DB in this one, holds the file and
+	// does not let go of it within Options.LockTimeout.
+	ErrLocked = errors.New("file is locked")
+
+	// ErrFormat is returned by Open for a file that is no keepcache file, or that a newer version wrote.
+	// The file is left as it is.
+	ErrFormat = errors.New("not a keepcache file that this version reads")
+
+	// ErrReadOnly is returned by every write to a DB that was opened with Options.ReadOnly.
+	ErrReadOnly = errors.New("cache is open for reading only")
+
+	// ErrClosed is returned by every call after Close.
+	ErrClosed = errors.New("cache is closed")
+)
+
+// Errors of a call's arguments. The cache is unchanged.
+var (
+	// ErrInvalidKey: a key is 1 to MaxKeyBytes bytes long.
+	ErrInvalidKey = errors.New("invalid key")
+
+	// ErrInvalidName: a bucket's name is 1 to MaxNameBytes bytes long.
+	ErrInvalidName = errors.New("invalid bucket name")
+
+	// ErrInvalidTTL: a lifetime is not negative.
+	ErrInvalidTTL = errors.New("invalid lifetime")
+
+	// ErrTooLarge: the encoded value is larger than Options.MaxValueBytes.
+	ErrTooLarge = errors.New("value too large")
+
+	// ErrUnsupportedValue: the value is none that JSON can express.
+	ErrUnsupportedValue = errors.New("unsupported value")
+)
+
+// Errors of the stored data.
+var (
+	// ErrCorrupt says that stored bytes are not what was written. Plain reads take a damaged entry for
+	// absent; what depends on the stored value, such as Add and Touch, returns ErrCorrupt; Set and
+	// Delete replace and remove it.
+	ErrCorrupt = errors.New("stored data is damaged")
+)
+
+// Error is the error of every operation: what was done, to what, and why it failed. Match the cause with
+// errors.Is or errors.As, which look through it.
+type Error struct {
+	Op     string // the operation: "open", "get", "set"
+	Path   string // the cache's file
+	Bucket string // the bucket, where there is one
+	Key    string // the key, where there is one
+	Err    error  // the cause, never nil
+	Hint   string // what an operator can do about it, if anything
+}
+
+// Error reads `keepcache: operation "object": cause`, followed by the hint in parentheses. Long keys are
+// shortened.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("keepcache: ")
+	b.WriteString(e.Op)
+	switch {
+	case e.Key != "":
+		b.WriteString(" " + quoteShort(e.Key))
+		if e.Bucket != "" && e.Bucket != DefaultBucket {
+			b.WriteString(" in bucket " + quoteShort(e.Bucket))
+		}
+	case e.Bucket != "":
+		b.WriteString(" bucket " + quoteShort(e.Bucket))
+	}
+	if e.Path != "" {
+		if e.Key != "" || e.Bucket != "" {
+			b.WriteString(" of")
+		}
+		b.WriteString(" " + strconv.Quote(e.Path))
+	}
+	b.WriteString(": ")
+	b.WriteString(e.Err.Error())
+	if e.Hint != "" {
+		b.WriteString(" (" + e.Hint + ")")
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// quoteShort quotes s, with its middle left out where it is long: a key may have 32,000 bytes.
+func quoteShort(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return strconv.Quote(s)
+	}
+	return strconv.Quote(s[:most/2]) + "..." + strconv.Quote(s[len(s)-most/4:])
+}

@@ -1,0 +1,44 @@
+//go:build unix && !solaris && !aix
+
+package keepcache
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+)
+
+// syncDir makes a new name in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// lockPoll is how often a held lock is tried again: flock(2) has no timeout of its own.
+const lockPoll = 10 * time.Millisecond
+
+// lockFile takes the lock on f, shared or exclusive, within wait. bbolt then takes the same lock on the
+// same descriptor, which succeeds at once; taking it first lets us look at the file before bbolt does.
+// It returns ErrLocked when another holder does not let go in time.
+func lockFile(f *os.File, exclusive bool, wait time.Duration) error {
+	how := syscall.LOCK_SH
+	if exclusive {
+		how = syscall.LOCK_EX
+	}
+	for deadline := time.Now().Add(wait); ; time.Sleep(lockPoll) {
+		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, syscall.EINTR):
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			return &os.PathError{Op: "flock", Path: f.Name(), Err: err}
+		case !time.Now().Before(deadline):
+			return ErrLocked
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package keepcache
+
+import (
+	"encoding/binary"
+	"errors"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// formatVersion is the version of the file's layout. A file of a newer one is refused.
+const formatVersion = 1
+
+// The buckets of the file, and the keys of bucket meta. Numbers are big endian.
+var (
+	metaBucket    = []byte("meta")
+	bucketsBucket = []byte("buckets") // name -> id (8 bytes); its bbolt sequence is the highest id given out
+	entriesBucket = []byte("entries") // id (8 bytes) -> nested bucket: key -> index row (8 bytes) + record
+	expiryBucket  = []byte("expiry")  // deadline (8 bytes) + id (8 bytes) + key -> empty
+	usageBucket   = []byte("usage")   // id (8 bytes) -> entries (8 bytes), bytes of their keys and records (8 bytes)
+
+	metaFormat   = []byte("format")   // 4 bytes
+	metaIdentity = []byte("identity") // 16 random bytes
+	metaSequence = []byte("sequence") // 8 bytes: the highest revision that the file wholly contains
+)
+
+// rowSize is the length of the index row before a record: the deadline at which the entry's one expiry row
+// stands, or never where it has none. It lies outside the record's checksum, because only the commit knows it.
+const rowSize = 8
+
+// initFile writes the layout of an empty cache.
+func initFile(tx *bolt.Tx) error {
+	for _, name := range [][]byte{bucketsBucket, entriesBucket, expiryBucket, usageBucket} {
+		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	meta, err := tx.CreateBucket(metaBucket)
+	if err != nil {
+		return err
+	}
+	identity := newIdentity()
+	return errors.Join(
+		meta.Put(metaFormat, binary.BigEndian.AppendUint32(nil, formatVersion)),
+		meta.Put(metaIdentity, identity[:]),
+		meta.Put(metaSequence, encodeUint64(0)),
+	)
+}
+
+// usage is what the entries of one bucket amount to, expired ones that the sweeper has not reached included.
+type usage struct {
+	entries int64
+	bytes   int64 // of keys and records
+}
+
+// ledger gathers by how much a transaction changes the usage of each id.
+type ledger map[uint64]usage
+
+func (l ledger) add(id uint64, key, record []byte) {
+	u := l[id]
+	l[id] = usage{u.entries + 1, u.bytes + int64(len(key)+len(record))}
+}
+
+func (l ledger) remove(id uint64, key, record []byte) {
+	u := l[id]
+	l[id] = usage{u.entries - 1, u.bytes - int64(len(key)+len(record))}
+}
+
+// enter books what l has gathered.
+func (l ledger) enter(tx *bolt.Tx) error {
+	b := tx.Bucket(usageBucket)
+	for id, delta := range l {
+		if delta == (usage{}) {
+			continue
+		}
+		u := readUsage(b, id)
+		row := encodeUint64(uint64(u.entries + delta.entries))
+		if err := b.Put(encodeUint64(id), binary.BigEndian.AppendUint64(row, uint64(u.bytes+delta.bytes))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readUsage(b *bolt.Bucket, id uint64) usage {
+	row := b.Get(encodeUint64(id))
+	if len(row) != 16 {
+		return usage{}
+	}
+	return usage{int64(binary.BigEndian.Uint64(row)), int64(binary.BigEndian.Uint64(row[8:]))}
+}
+
+// splitRow takes a stored value apart. A value too short for a row, which is damage, reads as an entry
+// without an expiry row whose record is damaged.
+func splitRow(stored []byte) (row int64, record []byte) {
+	if len(stored) < rowSize {
+		if stored == nil {
+			return never, nil
+		}
+		return never, stored
+	}
+	return int64(binary.BigEndian.Uint64(stored)), stored[rowSize:]
+}
+
+func joinRow(row int64, record []byte) []byte {
+	stored := make([]byte, 0, rowSize+len(record))
+	return append(binary.BigEndian.AppendUint64(stored, uint64(row)), record...)
+}
+
+// revisionOf returns the revision of a stored record without proving it: 0 for none, and for damage.
+func revisionOf(record []byte) uint64 {
+	if len(record) < recordHeader+recordTrailer {
+		return 0
+	}
+	return readHeader(record).revision
+}
+
+func expiryKey(row int64, id uint64, key []byte) []byte {
+	k := make([]byte, 0, 16+len(key))
+	k = binary.BigEndian.AppendUint64(k, uint64(row))
+	k = binary.BigEndian.AppendUint64(k, id)
+	return append(k, key...)
+}
+
+// splitExpiryKey takes a row of the expiry index apart. ok is false for a malformed one.
+func splitExpiryKey(k []byte) (row int64, id uint64, key []byte, ok bool) {
+	if len(k) <= 16 {
+		return 0, 0, nil, false
+	}
+	return int64(binary.BigEndian.Uint64(k)), binary.BigEndian.Uint64(k[8:]), k[16:], true
+}
+
+func encodeUint64(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// decodeUint64 reads what encodeUint64 wrote, and 0 from anything else.
+func decodeUint64(b []byte) uint64 {
+	if len(b) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}

@@ -1,0 +1,139 @@
+package keepcache
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+)
+
+// NoExpiry as a lifetime means that the entry never expires, whatever its bucket's default.
+const NoExpiry = time.Duration(math.MaxInt64)
+
+// Limits of names. They come from bbolt's largest key (32,768 bytes), of which the expiry index needs 16.
+const (
+	MaxKeyBytes  = 32_000
+	MaxNameBytes = 255
+)
+
+// DefaultBucket is the name of the bucket that the four methods of DB speak for.
+const DefaultBucket = "default"
+
+// Options configure a cache. The zero value of each field is its default, and -1, where a field is a
+// size or a time, means unlimited or off. Open copies what it is given: later changes have no effect.
+type Options struct {
+	// DefaultTTL is the lifetime of an entry that is set with a lifetime of 0, in buckets that have
+	// none of their own. Default: none, such an entry never expires.
+	DefaultTTL time.Duration
+
+	// Buckets holds what differs from bucket to bucket, by the bucket's name. A bucket that is not in
+	// it follows the options of the DB. Default: nil.
+	Buckets map[string]BucketOptions
+
+	// MaxValueBytes is the largest encoded value in bytes; a larger one gives ErrTooLarge. -1 leaves
+	// only the format's own limit of 1 GiB. Default: 64 MiB.
+	MaxValueBytes int
+
+	// SweepInterval is how often the sweeper looks for expired entries. Expired entries are absent
+	// from their deadline on, swept or not: the interval decides only when their room is freed. -1
+	// turns the sweeper off, so that only Sweep and overwriting free it. Default: 1 s.
+	SweepInterval time.Duration
+
+	// LockTimeout is how long Open waits for a file that another process holds, before it gives
+	// ErrLocked. -1 does not wait at all. Default: 1 s.
+	LockTimeout time.Duration
+
+	// ReadOnly opens an existing file for reading: nothing is created, swept or changed, and every
+	// write gives ErrReadOnly. Several processes can have the file open so at one time, but none
+	// beside a writer. Default: false.
+	ReadOnly bool
+
+	// Logger gets what no caller can see, such as a failed sweep. Default: nil, nothing is logged.
+	Logger *slog.Logger
+}
+
+// BucketOptions are the options of one bucket.
+type BucketOptions struct {
+	// DefaultTTL is the lifetime of an entry that is set with a lifetime of 0. NoExpiry keeps such
+	// entries for ever, even if Options.DefaultTTL is shorter. Default: Options.DefaultTTL.
+	DefaultTTL time.Duration
+}
+
+const (
+	defaultMaxValueBytes = 64 << 20
+	// formatMaxValueBytes stays well below the 2 GiB - 3 at which bbolt commits a value that it cannot
+	// delete any more.
+	formatMaxValueBytes  = 1 << 30
+	defaultSweepInterval = time.Second
+	defaultLockTimeout   = time.Second
+)
+
+// withDefaults returns a filled and validated copy of o, which may be nil.
+func (o *Options) withDefaults() (Options, error) {
+	var f Options
+	if o != nil {
+		f = *o
+	}
+	var err error
+	if f.DefaultTTL, err = defaultTTL(f.DefaultTTL, NoExpiry); err != nil {
+		return f, fmt.Errorf("option DefaultTTL: %w", err)
+	}
+	buckets := make(map[string]BucketOptions, len(f.Buckets))
+	for name, b := range f.Buckets {
+		if !validName(name) {
+			return f, fmt.Errorf("option Buckets: %w: %s", ErrInvalidName, quoteShort(name))
+		}
+		if b.DefaultTTL, err = defaultTTL(b.DefaultTTL, f.DefaultTTL); err != nil {
+			return f, fmt.Errorf("option Buckets[%s]: %w", quoteShort(name), err)
+		}
+		buckets[name] = b
+	}
+	f.Buckets = buckets
+
+	switch {
+	case f.MaxValueBytes == 0:
+		f.MaxValueBytes = defaultMaxValueBytes
+	case f.MaxValueBytes == -1:
+		f.MaxValueBytes = formatMaxValueBytes
+	case f.MaxValueBytes < 0 || f.MaxValueBytes > formatMaxValueBytes:
+		return f, fmt.Errorf("option MaxValueBytes: %d is not between 1 and %d", f.MaxValueBytes, formatMaxValueBytes)
+	}
+	if f.SweepInterval, err = interval(f.SweepInterval, defaultSweepInterval); err != nil {
+		return f, fmt.Errorf("option SweepInterval: %w", err)
+	}
+	if f.LockTimeout, err = interval(f.LockTimeout, defaultLockTimeout); err != nil {
+		return f, fmt.Errorf("option LockTimeout: %w", err)
+	}
+	if f.Logger == nil {
+		f.Logger = slog.New(slog.DiscardHandler)
+	}
+	return f, nil
+}
+
+// defaultTTL fills in a default lifetime: 0 inherits, -1 is none.
+func defaultTTL(ttl, inherited time.Duration) (time.Duration, error) {
+	switch {
+	case ttl == 0:
+		return inherited, nil
+	case ttl == -1:
+		return NoExpiry, nil
+	case ttl < 0:
+		return 0, ErrInvalidTTL
+	}
+	return ttl, nil
+}
+
+// interval fills in a duration: 0 is the default, -1 is off and stays.
+func interval(d, byDefault time.Duration) (time.Duration, error) {
+	switch {
+	case d == 0:
+		return byDefault, nil
+	case d < -1:
+		return 0, errors.New("negative duration")
+	}
+	return d, nil
+}
+
+func validName(name string) bool { return len(name) >= 1 && len(name) <= MaxNameBytes }
+func validKey(key string) bool   { return len(key) >= 1 && len(key) <= MaxKeyBytes }

@@ -1,0 +1,370 @@
+package keepcache
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// store is the one room that touches bbolt. Every transaction in it is short, and what leaves it is a copy.
+// Its methods may be called from any goroutine.
+type store struct {
+	path     string
+	readOnly bool
+	identity [16]byte
+
+	mu    sync.RWMutex // held shared by every use of db, exclusively to close it
+	db    *bolt.DB     // nil once closed
+	dirty bool         // the file has changed since its free pages were last stored
+}
+
+// change is the outcome of one write to one key.
+type change struct {
+	id      uint64
+	sum     uint32 // of the bucket's name
+	key     []byte
+	record  []byte // framed, sealed by the commit; nil removes the key
+	goneAt  int64  // of the record
+	expects expectation
+	missed  bool // set by the commit where the file did not hold what was expected; nothing was changed
+}
+
+// expectation is what a change wants to find in the file: anything, or a certain revision, which is 0 for
+// no entry at all.
+type expectation struct {
+	set      bool
+	revision uint64
+}
+
+// naming points a bucket's name at an id. An id of 0 takes the name away.
+type naming struct {
+	name string
+	id   uint64
+}
+
+// openStore opens the file at path, creating it if it is absent and readOnly is false.
+func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, error) {
+	exists, err := lookAt(path)
+	if err != nil {
+		return nil, err
+	}
+	if !exists {
+		if readOnly {
+			return nil, &os.PathError{Op: "open", Path: path, Err: os.ErrNotExist}
+		}
+		if err := createFile(path, initFile); err != nil {
+			return nil, err
+		}
+	}
+	db, err := bolt.Open(path, fileMode, &bolt.Options{
+		Timeout:         max(lockTimeout, time.Millisecond), // to bbolt, 0 is to wait for ever
+		NoFreelistSync:  true,
+		FreelistType:    bolt.FreelistMapType,
+		NoStatistics:    true,
+		ReadOnly:        readOnly,
+		PreLoadFreelist: !readOnly,
+		InitialMmapSize: initialMmapSize(),
+		OpenFile: func(path string, flag int, _ os.FileMode) (*os.File, error) {
+			return openLocked(path, flag, lockTimeout)
+		},
+	})
+	if err != nil {
+		if errors.Is(err, bolt.ErrTimeout) {
+			err = ErrLocked
+		}
+		return nil, err
+	}
+	s := &store{path: path, readOnly: readOnly, db: db}
+	if err := s.recognise(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+// initialMmapSize is how many bytes of addresses bbolt reserves for its map. A file that outgrows its map
+// is mapped anew, for which the writer waits for every open reader and new readers for the writer. Addresses
+// cost nothing on 64-bit systems, except on Windows, where bbolt would make the file that large.
+func initialMmapSize() int {
+	const bytes int64 = 4 << 30
+	if runtime.GOOS == "windows" || bytes > math.MaxInt {
+		return 0
+	}
+	return int(bytes)
+}
+
+// recognise checks that the file is a cache of ours, in a format that we read.
+func (s *store) recognise() error {
+	return s.db.View(func(tx *bolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		if meta == nil {
+			return ErrFormat
+		}
+		format := meta.Get(metaFormat)
+		if len(format) != 4 {
+			return ErrFormat
+		}
+		if v := binary.BigEndian.Uint32(format); v != formatVersion {
+			return fmt.Errorf("%w: it has format %d, this version reads %d", ErrFormat, v, formatVersion)
+		}
+		if copy(s.identity[:], meta.Get(metaIdentity)) != len(s.identity) || len(meta.Get(metaSequence)) != 8 {
+			return fmt.Errorf("%w: bucket meta is incomplete", ErrCorrupt)
+		}
+		for _, name := range [][]byte{bucketsBucket, entriesBucket, expiryBucket, usageBucket} {
+			if tx.Bucket(name) == nil {
+				return fmt.Errorf("%w: bucket %s is missing", ErrCorrupt, name)
+			}
+		}
+		return nil
+	})
+}
+
+// view runs fn in a read transaction. What fn keeps must be a copy.
+func (s *store) view(fn func(*bolt.Tx) error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.db == nil {
+		return ErrClosed
+	}
+	return s.db.View(fn)
+}
+
+// update runs fn in a write transaction, which must be short: other writers wait for it.
+func (s *store) update(fn func(*bolt.Tx) error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.db == nil {
+		return ErrClosed
+	}
+	return s.db.Update(func(tx *bolt.Tx) error {
+		s.dirty = true
+		return fn(tx)
+	})
+}
+
+// close stores the list of free pages, so that the next Open need not walk the whole file to find them,
+// and releases the file.
+func (s *store) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db == nil {
+		return nil
+	}
+	var err error
+	if s.dirty {
+		s.db.NoFreelistSync = false
+		err = s.db.Update(func(*bolt.Tx) error { return nil })
+	}
+	err = errors.Join(err, s.db.Close())
+	s.db = nil
+	return err
+}
+
+// get returns a copy of the record of a key, or nil.
+func (s *store) get(id uint64, key []byte) (record []byte, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		b := entriesOf(tx, id)
+		if b == nil {
+			return nil
+		}
+		if stored := b.Get(key); stored != nil {
+			_, rec := splitRow(stored)
+			record = append(make([]byte, 0, len(rec)), rec...)
+		}
+		return nil
+	})
+	return record, err
+}
+
+// table returns the ids of all buckets by name, the ids that no name points at any more, and the highest
+// id ever given out.
+func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
+	ids = make(map[string]uint64)
+	err = s.view(func(tx *bolt.Tx) error {
+		names := tx.Bucket(bucketsBucket)
+		highest = names.Sequence()
+		named := make(map[uint64]bool)
+		err := names.ForEach(func(name, id []byte) error {
+			if len(id) != 8 || !validName(string(name)) {
+				return fmt.Errorf("%w: the table of buckets has a malformed row", ErrCorrupt)
+			}
+			ids[string(name)] = decodeUint64(id)
+			named[decodeUint64(id)] = true
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(entriesBucket).ForEachBucket(func(id []byte) error {
+			if len(id) == 8 && !named[decodeUint64(id)] {
+				retired = append(retired, decodeUint64(id))
+			}
+			return nil
+		})
+	})
+	return ids, retired, highest, err
+}
+
+// sequence returns the highest revision that the file contains.
+func (s *store) sequence() (n uint64, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		n = decodeUint64(tx.Bucket(metaBucket).Get(metaSequence))
+		return nil
+	})
+	return n, err
+}
+
+// contains reports whether readers of the file see every revision up to mark.
+func (s *store) contains(mark uint64) bool {
+	n, err := s.sequence()
+	return err == nil && n >= mark
+}
+
+// apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
+// the file contains every revision up to mark.
+func (s *store) apply(names []naming, changes []*change, mark uint64) error {
+	return s.update(func(tx *bolt.Tx) error {
+		table := tx.Bucket(bucketsBucket)
+		for _, n := range names {
+			if err := applyNaming(table, n); err != nil {
+				return err
+			}
+		}
+		entries, expiry := tx.Bucket(entriesBucket), tx.Bucket(expiryBucket)
+		book := ledger{}
+		var b *bolt.Bucket
+		var err error
+		for i, c := range changes {
+			if i == 0 || c.id != changes[i-1].id {
+				if b, err = entries.CreateBucketIfNotExists(encodeUint64(c.id)); err != nil {
+					return err
+				}
+			}
+			if err := applyChange(b, expiry, c, book); err != nil {
+				return err
+			}
+		}
+		if err := book.enter(tx); err != nil {
+			return err
+		}
+		return tx.Bucket(metaBucket).Put(metaSequence, encodeUint64(mark))
+	})
+}
+
+func applyNaming(table *bolt.Bucket, n naming) error {
+	if n.id == 0 {
+		return table.Delete([]byte(n.name))
+	}
+	if n.id > table.Sequence() {
+		if err := table.SetSequence(n.id); err != nil {
+			return err
+		}
+	}
+	return table.Put([]byte(n.name), encodeUint64(n.id))
+}
+
+// applyChange puts or removes one entry together with its expiry row. The row of an entry is never later
+// than the time it is gone, so a row that stands early enough stays as it is: the sweeper will move it.
+func applyChange(b, expiry *bolt.Bucket, c *change, book ledger) error {
+	row, old := splitRow(b.Get(c.key))
+	if c.expects.set && revisionOf(old) != c.expects.revision {
+		c.missed = true
+		return nil
+	}
+	if old != nil {
+		book.remove(c.id, c.key, old)
+	}
+	if c.record == nil {
+		if old == nil {
+			return nil
+		}
+		if row != never {
+			if err := expiry.Delete(expiryKey(row, c.id, c.key)); err != nil {
+				return err
+			}
+		}
+		return b.Delete(c.key)
+	}
+	if old == nil {
+		row = never
+	}
+	if c.goneAt == never || row == never || row > c.goneAt {
+		if row != never {
+			if err := expiry.Delete(expiryKey(row, c.id, c.key)); err != nil {
+				return err
+			}
+		}
+		if row = c.goneAt; row != never {
+			if err := expiry.Put(expiryKey(row, c.id, c.key), nil); err != nil {
+				return err
+			}
+		}
+	}
+	book.add(c.id, c.key, c.record)
+	return b.Put(c.key, joinRow(row, c.record))
+}
+
+// item is one entry as the file holds it.
+type item struct {
+	key    []byte
+	record []byte
+}
+
+// Pages of an iteration are short, so that no transaction lasts and no slow reader keeps old pages alive.
+const (
+	pageItems = 256
+	pageBytes = 256 << 10
+)
+
+// page returns copies of the entries of a bucket from key from on, as long as they begin with prefix, and
+// whether more may follow. A page has at least one entry if there is one, and stops at pageItems or
+// pageBytes.
+func (s *store) page(id uint64, from, prefix []byte) (items []item, more bool, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		b := entriesOf(tx, id)
+		if b == nil {
+			return nil
+		}
+		c, size := b.Cursor(), 0
+		for k, v := c.Seek(from); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+			if len(items) == pageItems || size >= pageBytes {
+				more = true
+				return nil
+			}
+			_, rec := splitRow(v)
+			both := append(append(make([]byte, 0, len(k)+len(rec)), k...), rec...)
+			items = append(items, item{key: both[:len(k):len(k)], record: both[len(k):]})
+			size += len(both)
+		}
+		return nil
+	})
+	return items, more, err
+}
+
+// size returns the size of the file in bytes, and the usage of each id.
+func (s *store) size() (file int64, used map[uint64]usage, err error) {
+	used = make(map[uint64]usage)
+	err = s.view(func(tx *bolt.Tx) error {
+		file = tx.Size()
+		b := tx.Bucket(usageBucket)
+		return b.ForEach(func(id, _ []byte) error {
+			used[decodeUint64(id)] = readUsage(b, decodeUint64(id))
+			return nil
+		})
+	})
+	return file, used, err
+}
+
+func entriesOf(tx *bolt.Tx, id uint64) *bolt.Bucket {
+	var key [8]byte
+	binary.BigEndian.PutUint64(key[:], id)
+	return tx.Bucket(entriesBucket).Bucket(key[:])
+}
+

@@ -1,0 +1,73 @@
+package keepcache
+
+import (
+	"bytes"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// audited is an entry as the file holds it, with what the expiry index says of it in the same transaction.
+type audited struct {
+	item
+	row    int64 // its index row
+	stands bool  // there is a row at that time in the expiry index
+}
+
+// auditEntries returns a page of the entries of a bucket from key from on, and whether more may follow.
+func (s *store) auditEntries(id uint64, from []byte) (page []audited, more bool, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		b := entriesOf(tx, id)
+		if b == nil {
+			return nil
+		}
+		expiry, c, size := tx.Bucket(expiryBucket), b.Cursor(), 0
+		for k, v := c.Seek(from); k != nil; k, v = c.Next() {
+			if len(page) == pageItems || size >= pageBytes {
+				more = true
+				return nil
+			}
+			row, rec := splitRow(v)
+			page = append(page, audited{
+				item:   item{key: bytes.Clone(k), record: bytes.Clone(rec)},
+				row:    row,
+				stands: row != never && expiry.Get(expiryKey(row, id, k)) != nil,
+			})
+			size += len(k) + len(v)
+		}
+		return nil
+	})
+	return page, more, err
+}
+
+// auditedRow is a row of the expiry index.
+type auditedRow struct {
+	raw   []byte
+	id    uint64
+	key   []byte
+	owned bool // there is an entry whose index row is this one
+}
+
+// auditRows returns a page of the expiry index from row from on, and whether more may follow.
+func (s *store) auditRows(from []byte) (page []auditedRow, more bool, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		c := tx.Bucket(expiryBucket).Cursor()
+		for k, _ := c.Seek(from); k != nil; k, _ = c.Next() {
+			if len(page) == pageItems {
+				more = true
+				return nil
+			}
+			r := auditedRow{raw: bytes.Clone(k)}
+			if row, id, key, ok := splitExpiryKey(r.raw); ok {
+				r.id, r.key = id, key
+				if b := entriesOf(tx, id); b != nil {
+					stored := b.Get(key)
+					at, _ := splitRow(stored)
+					r.owned = stored != nil && at == row
+				}
+			}
+			page = append(page, r)
+		}
+		return nil
+	})
+	return page, more, err
+}

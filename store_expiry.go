@@ -1,0 +1,168 @@
+package keepcache
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// dueRow is a row of the expiry index whose time has come.
+type dueRow struct {
+	row int64
+	id  uint64
+	key []byte
+}
+
+// swept says what one step of the sweeper did.
+type swept struct {
+	removed int // entries
+	moved   int // rows moved to the true, later time of their entry
+	orphans int // rows that belonged to no entry, which is damage
+	more    bool
+}
+
+// firstDue returns the time of the earliest row of the expiry index, or never.
+func (s *store) firstDue() (row int64, err error) {
+	row = never
+	err = s.view(func(tx *bolt.Tx) error {
+		if k, _ := tx.Bucket(expiryBucket).Cursor().First(); k != nil {
+			row, _, _, _ = splitExpiryKey(k)
+		}
+		return nil
+	})
+	return row, err
+}
+
+// sweep removes up to limit entries that are gone at now, and moves the rows of those that live longer
+// than their row says, in one transaction.
+func (s *store) sweep(now int64, limit int) (swept, error) {
+	var did swept
+	if first, err := s.firstDue(); err != nil || first > now {
+		return did, err
+	}
+	err := s.update(func(tx *bolt.Tx) error {
+		did = swept{}
+		expiry := tx.Bucket(expiryBucket)
+		due, more, err := dueRows(expiry, now, limit, &did)
+		if err != nil {
+			return err
+		}
+		did.more = more
+		book := ledger{}
+		var b *bolt.Bucket
+		for i, d := range due {
+			if i == 0 || d.id != due[i-1].id {
+				b = entriesOf(tx, d.id)
+			}
+			if err := settle(b, expiry, d, now, book, &did); err != nil {
+				return err
+			}
+		}
+		return book.enter(tx)
+	})
+	return did, err
+}
+
+// dueRows takes the rows that are due at now off the index and returns them in the order of the entries,
+// so that the deletions that follow walk the pages of the entries in one direction.
+func dueRows(expiry *bolt.Bucket, now int64, limit int, did *swept) (due []dueRow, more bool, err error) {
+	var keys [][]byte
+	c := expiry.Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		row, id, key, ok := splitExpiryKey(k)
+		if ok && row > now {
+			break
+		}
+		if len(keys) == limit {
+			more = true
+			break
+		}
+		keys = append(keys, bytes.Clone(k))
+		if !ok {
+			did.orphans++
+			continue
+		}
+		due = append(due, dueRow{row, id, bytes.Clone(key)})
+	}
+	for _, k := range keys {
+		if err := expiry.Delete(k); err != nil {
+			return nil, false, err
+		}
+	}
+	slices.SortFunc(due, func(a, b dueRow) int {
+		return cmp.Or(cmp.Compare(a.id, b.id), bytes.Compare(a.key, b.key))
+	})
+	return due, more, nil
+}
+
+// settle removes the entry of a due row that was taken off the index, or puts the row back where the
+// entry is gone later.
+func settle(b, expiry *bolt.Bucket, d dueRow, now int64, book ledger, did *swept) error {
+	if b == nil {
+		did.orphans++
+		return nil
+	}
+	row, rec := splitRow(b.Get(d.key))
+	if rec == nil || row != d.row {
+		did.orphans++
+		return nil
+	}
+	gone := now // for a damaged record, which no reader can see
+	if len(rec) >= recordHeader+recordTrailer {
+		gone = readHeader(rec).goneAt
+	}
+	if gone <= now {
+		did.removed++
+		book.remove(d.id, d.key, rec)
+		return b.Delete(d.key)
+	}
+	did.moved++
+	// Put may let go of what Get returned, so the record is copied by joinRow first.
+	if err := b.Put(d.key, joinRow(gone, rec)); err != nil || gone == never {
+		return err
+	}
+	return expiry.Put(expiryKey(gone, d.id, d.key), nil)
+}
+
+// removeRetired removes up to limit entries of a bucket that no name points at any more, with their expiry
+// rows, and at last the bucket itself. It reports how many entries it removed and whether the bucket is gone.
+func (s *store) removeRetired(id uint64, limit int) (removed int, done bool, err error) {
+	err = s.update(func(tx *bolt.Tx) error {
+		removed, done = 0, false
+		b := entriesOf(tx, id)
+		if b == nil {
+			done = true
+			return nil
+		}
+		var keys [][]byte
+		c := b.Cursor()
+		for k, _ := c.First(); k != nil && len(keys) < limit; k, _ = c.Next() {
+			keys = append(keys, bytes.Clone(k))
+		}
+		expiry, book := tx.Bucket(expiryBucket), ledger{}
+		for _, k := range keys {
+			row, rec := splitRow(b.Get(k))
+			book.remove(id, k, rec)
+			if row != never {
+				if err := expiry.Delete(expiryKey(row, id, k)); err != nil {
+					return err
+				}
+			}
+			if err := b.Delete(k); err != nil {
+				return err
+			}
+		}
+		removed = len(keys)
+		if removed == limit {
+			return book.enter(tx)
+		}
+		done = true
+		if err := tx.Bucket(usageBucket).Delete(encodeUint64(id)); err != nil {
+			return err
+		}
+		return tx.Bucket(entriesBucket).DeleteBucket(encodeUint64(id))
+	})
+	return removed, done, err
+}

@@ -1,0 +1,190 @@
+package keepcache
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+)
+
+// deadline returns the time, in unix milliseconds, at which an entry written now with lifetime ttl is gone.
+// It is rounded up, and a lifetime too long for a time saturates instead of landing in the past.
+func deadline(now time.Time, ttl time.Duration) int64 {
+	if ttl == NoExpiry {
+		return never
+	}
+	const ms = int64(time.Millisecond)
+	part := int64(now.Nanosecond())%ms + int64(ttl)%ms
+	whole := int64(ttl)/ms + (part+ms-1)/ms
+	start := millis(now)
+	if start > never-1-whole {
+		return never - 1
+	}
+	return start + whole
+}
+
+// millis returns t in unix milliseconds. A clock before 1970 reads as 1970, because the expiry index
+// orders deadlines as unsigned numbers.
+func millis(t time.Time) int64 { return max(t.UnixMilli(), 0) }
+
+// timeOf is the inverse of millis; never is the zero time.
+func timeOf(ms int64) time.Time {
+	if ms == never {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
+
+// lifetime resolves the ttl argument of a call: 0 is the default of the bucket.
+func lifetime(ttl, byDefault time.Duration) (time.Duration, error) {
+	switch {
+	case ttl < 0:
+		return 0, ErrInvalidTTL
+	case ttl == 0:
+		return byDefault, nil
+	}
+	return ttl, nil
+}
+
+// remaining returns how long from now until the deadline, or NoExpiry.
+func remaining(now time.Time, deadline int64) time.Duration {
+	if deadline == never {
+		return NoExpiry
+	}
+	return time.UnixMilli(deadline).Sub(now)
+}
+
+// sweepStep is how many entries one transaction of the sweeper removes. A step of 1,000 takes a few
+// milliseconds, which is what a writer waits for it at most; larger steps gain little.
+const sweepStep = 1000
+
+// sweeper removes from the file what expired or was cleared. Between its short transactions readers and
+// writers go on.
+type sweeper struct {
+	store *store
+	log   *slog.Logger
+
+	run sync.Mutex // held for the length of a sweep: one at a time
+
+	mu      sync.Mutex // protects what follows
+	retired []uint64   // ids of cleared and dropped buckets that the file may still hold
+	stats   SweepStats
+}
+
+// SweepStats say what the sweeper did since Open. Lag is the exception: it is how things stand.
+type SweepStats struct {
+	Sweeps  uint64        // sweeps, by the interval and by calls of Sweep
+	Removed uint64        // expired entries removed from the file
+	Cleared uint64        // entries removed because their bucket was cleared or dropped
+	Moved   uint64        // expiry rows moved to a later time, after an overwrite or Touch had prolonged a lifetime
+	Orphans uint64        // expiry rows without an entry, removed; not 0 only after damage
+	Lag     time.Duration // for how long the most overdue expiry row has been due; 0 if none is
+	Pending int           // cleared and dropped buckets whose entries are not all removed yet
+	Last    time.Time     // end of the last sweep; zero if there was none
+	Err     error         // of the last sweep; nil if it went well
+}
+
+// retire hands the entries of a bucket that no name points at any more to the sweeper.
+func (sw *sweeper) retire(ids ...uint64) {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	sw.retired = append(sw.retired, ids...)
+}
+
+// sweep removes all that is due, step by step, until nothing is left or ctx ends. It returns the number of
+// entries removed.
+func (sw *sweeper) sweep(ctx context.Context) (removed int, err error) {
+	sw.run.Lock()
+	defer sw.run.Unlock()
+	removed, err = sw.sweepRetired(ctx)
+	// What falls due while the sweep runs is for the next one: this one has an end.
+	for now := millis(time.Now()); err == nil; {
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		var did swept
+		if did, err = sw.store.sweep(now, sweepStep); err != nil {
+			break
+		}
+		removed += did.removed
+		sw.count(func(s *SweepStats) {
+			s.Removed += uint64(did.removed)
+			s.Moved += uint64(did.moved)
+			s.Orphans += uint64(did.orphans)
+		})
+		if !did.more {
+			break
+		}
+	}
+	sw.count(func(s *SweepStats) {
+		s.Sweeps++
+		s.Last = time.Now()
+		s.Err = err
+	})
+	return removed, err
+}
+
+func (sw *sweeper) sweepRetired(ctx context.Context) (removed int, err error) {
+	sw.mu.Lock()
+	ids := slices.Clone(sw.retired)
+	sw.mu.Unlock()
+	for _, id := range ids {
+		for done := false; !done; {
+			if err := ctx.Err(); err != nil {
+				return removed, err
+			}
+			var n int
+			if n, done, err = sw.store.removeRetired(id, sweepStep); err != nil {
+				return removed, err
+			}
+			removed += n
+			sw.count(func(s *SweepStats) { s.Cleared += uint64(n) })
+		}
+		sw.mu.Lock()
+		sw.retired = slices.DeleteFunc(sw.retired, func(r uint64) bool { return r == id })
+		sw.mu.Unlock()
+	}
+	return removed, nil
+}
+
+// loop sweeps every interval until ctx ends. A ticker is deaf to jumps of the wall clock and drops ticks
+// that a long sweep missed, so the loop can neither spin nor sleep through.
+func (sw *sweeper) loop(ctx context.Context, interval time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		_, err := sw.sweep(ctx)
+		failed := err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed)
+		if failed && !failing {
+			sw.log.Error("keepcache: sweep failed", "path", sw.store.path, "err", err)
+		}
+		failing = failed
+	}
+}
+
+func (sw *sweeper) count(fn func(*SweepStats)) {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	fn(&sw.stats)
+}
+
+// snapshot returns the stats, with Lag as of now.
+func (sw *sweeper) snapshot() SweepStats {
+	sw.mu.Lock()
+	stats := sw.stats
+	stats.Pending = len(sw.retired)
+	sw.mu.Unlock()
+	now := time.Now()
+	if first, err := sw.store.firstDue(); err == nil && first <= millis(now) {
+		stats.Lag = now.Sub(time.UnixMilli(first))
+	}
+	return stats
+}
