@@ -367,4 +367,3 @@ func entriesOf(tx *bolt.Tx, id uint64) *bolt.Bucket {
 	binary.BigEndian.PutUint64(key[:], id)
 	return tx.Bucket(entriesBucket).Bucket(key[:])
 }
-
