@@ -93,7 +93,7 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 // is mapped anew, for which the writer waits for every open reader and new readers for the writer. Addresses
 // cost nothing on 64-bit systems, except on Windows, where bbolt would make the file that large.
 func initialMmapSize() int {
-	const bytes int64 = 4 << 30
+	bytes := int64(4 << 30) // no constant, which would not compile where int is too small for it
 	if runtime.GOOS == "windows" || bytes > math.MaxInt {
 		return 0
 	}
@@ -175,7 +175,7 @@ func (s *store) get(id uint64, key []byte) (record []byte, err error) {
 			return nil
 		}
 		if stored := b.Get(key); stored != nil {
-			_, rec := splitRow(stored)
+			_, rec := splitRow(stored, key)
 			record = append(make([]byte, 0, len(rec)), rec...)
 		}
 		return nil
@@ -273,7 +273,7 @@ func applyNaming(table *bolt.Bucket, n naming) error {
 // applyChange puts or removes one entry together with its expiry row. The row of an entry is never later
 // than the time it is gone, so a row that stands early enough stays as it is: the sweeper will move it.
 func applyChange(b, expiry *bolt.Bucket, c *change, book ledger) error {
-	row, old := splitRow(b.Get(c.key))
+	row, old := splitRow(b.Get(c.key), c.key)
 	if c.expects.set && revisionOf(old) != c.expects.revision {
 		c.missed = true
 		return nil
@@ -285,21 +285,14 @@ func applyChange(b, expiry *bolt.Bucket, c *change, book ledger) error {
 		if old == nil {
 			return nil
 		}
-		if row != never {
-			if err := expiry.Delete(expiryKey(row, c.id, c.key)); err != nil {
-				return err
-			}
+		if err := dropRow(expiry, row, c.id, c.key, old); err != nil {
+			return err
 		}
 		return b.Delete(c.key)
 	}
-	if old == nil {
-		row = never
-	}
-	if c.goneAt == never || row == never || row > c.goneAt {
-		if row != never {
-			if err := expiry.Delete(expiryKey(row, c.id, c.key)); err != nil {
-				return err
-			}
+	if c.goneAt == never || row == never || row == unknown || row > c.goneAt {
+		if err := dropRow(expiry, row, c.id, c.key, old); err != nil {
+			return err
 		}
 		if row = c.goneAt; row != never {
 			if err := expiry.Put(expiryKey(row, c.id, c.key), nil); err != nil {
@@ -308,7 +301,7 @@ func applyChange(b, expiry *bolt.Bucket, c *change, book ledger) error {
 		}
 	}
 	book.add(c.id, c.key, c.record)
-	return b.Put(c.key, joinRow(row, c.record))
+	return b.Put(c.key, joinRow(row, c.key, c.record))
 }
 
 // item is one entry as the file holds it.
@@ -338,7 +331,7 @@ func (s *store) page(id uint64, from, prefix []byte) (items []item, more bool, e
 				more = true
 				return nil
 			}
-			_, rec := splitRow(v)
+			_, rec := splitRow(v, k)
 			both := append(append(make([]byte, 0, len(k)+len(rec)), k...), rec...)
 			items = append(items, item{key: both[:len(k):len(k)], record: both[len(k):]})
 			size += len(both)

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache"
+)
+
+func newBucketsCommand(f *flags) *cobra.Command {
+	var long, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "buckets",
+		Short: "List the buckets",
+		Long: `Buckets lists the buckets of the cache in byte order. --long adds their entries,
+expired ones that were not swept yet included, and the bytes of these.`,
+		Example: `  keepcache buckets --long`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.open(reading, func(db *keepcache.DB, _ *keepcache.Bucket) error {
+				names, err := db.Buckets()
+				if err != nil {
+					return err
+				}
+				stats, out := db.Stats(), cmd.OutOrStdout()
+				if long && !asJSON && isTerminal(out) {
+					fmt.Fprintf(out, "%10s  %10s  %s\n", "ENTRIES", "SIZE", "BUCKET")
+				}
+				for _, name := range names {
+					b := stats.Buckets[name]
+					switch {
+					case asJSON:
+						var o object
+						o.name("bucket", name)
+						o.int("bytes", b.Bytes)
+						o.int("entries", b.Entries)
+						out.Write(o.line())
+					case long:
+						fmt.Fprintf(out, "%10s  %10s  %s\n", count(b.Entries), size(b.Bytes), display(name))
+					default:
+						fmt.Fprintln(out, display(name))
+					}
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&long, "long", "l", false, "show entries and sizes")
+	addJSON(cmd, &asJSON)
+	return cmd
+}

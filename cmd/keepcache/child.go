@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// self returns a command that runs this very program with other arguments.
+func self(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Args[0] = os.Args[0]
+	return cmd, nil
+}
+
+// Bounds of what a child may say, in bytes.
+const (
+	mostChildOutput = 4 << 20
+	mostChildWords  = 64 << 10
+)
+
+// runChild runs this program with args and returns what it wrote to standard output. Unless it exits by
+// itself with code 0 and a bounded output, the error says how it ended.
+func runChild(ctx context.Context, timeout time.Duration, args ...string) ([]byte, error) {
+	bounded, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	cmd, err := self(bounded, args...)
+	if err != nil {
+		return nil, err
+	}
+	out, words := &capped{most: mostChildOutput}, &capped{most: mostChildWords}
+	cmd.Stdout, cmd.Stderr = out, words
+	cmd.WaitDelay = time.Second
+	err = cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return nil, errInterrupted
+	case bounded.Err() != nil:
+		return nil, fmt.Errorf("did not finish within %s", showLifetime(timeout))
+	case err == nil && out.over:
+		return nil, errors.New("said too much")
+	case err == nil:
+		return out.text, nil
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return nil, err
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(string(words.text)), "\n")
+	if first == "" {
+		first = exit.String()
+	}
+	return nil, fmt.Errorf("crashed: %s", strings.TrimPrefix(first, "panic: "))
+}
+
+// capped keeps the beginning of what is written to it.
+type capped struct {
+	text []byte
+	most int
+	over bool
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	room := c.most - len(c.text)
+	if len(p) > room {
+		c.over = true
+	}
+	c.text = append(c.text, p[:min(room, len(p))]...)
+	return len(p), nil
+}

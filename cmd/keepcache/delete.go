@@ -1,0 +1,27 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache"
+)
+
+func newDeleteCommand(f *flags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "delete KEY",
+		Short: "Remove a key",
+		Long: `Delete removes a key. If it is absent, delete changes nothing and gives exit
+code 3.`,
+		Example: `  keepcache delete temp-key`,
+		Args:    keyArgs("KEY"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.openKey(changing, args[0], func(b *keepcache.Bucket, key string) error {
+				found, err := b.Delete(key)
+				if err == nil && !found {
+					err = absentKey(key, b.Name())
+				}
+				return err
+			})
+		},
+	}
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache"
+)
+
+func newGetCommand(f *flags) *cobra.Command {
+	var asString, asBytes, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "get KEY",
+		Short: "Print the value of a key",
+		Long: `Get prints the value of a key as JSON: object members sorted, integers exact, and
+a float without a fraction as 1.0. On a terminal, lists and objects are indented.
+With --string the text of a string is printed as it is, with --bytes the bytes
+that a program stored as such. An absent or expired key prints nothing and gives
+exit code 3.`,
+		Example: `  keepcache get user:123
+  keepcache get motd --string
+  keepcache get logo --bytes > logo.png
+  keepcache get user:123 --json    # with its lifetime`,
+		Args: keyArgs("KEY"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, pair := range [][2]string{{"string", "bytes"}, {"string", "json"}, {"bytes", "json"}} {
+				if err := exclusive(cmd, pair[0], pair[1]); err != nil {
+					return err
+				}
+			}
+			key, err := f.name(args[0])
+			if err != nil {
+				return err
+			}
+			return f.open(reading, func(db *keepcache.DB, b *keepcache.Bucket) error {
+				out := cmd.OutOrStdout()
+				entry, err := find(db, b, key)
+				switch {
+				case asJSON:
+					return printFound(out, b.Name(), key, entry, err)
+				case err != nil:
+					return err
+				case asString:
+					return printString(out, key, entry)
+				case asBytes:
+					return printBytes(out, key, entry)
+				}
+				n, err := nodeOf(entry)
+				if err != nil {
+					return err
+				}
+				text := n.appendJSON(nil, &literals{})
+				if isTerminal(out) {
+					var indented bytes.Buffer
+					if err := json.Indent(&indented, text, "", "  "); err != nil {
+						return err
+					}
+					text = indented.Bytes()
+				}
+				out.Write(append(text, '\n'))
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&asString, "string", "s", false, "print the text of a string as it is")
+	cmd.Flags().BoolVar(&asBytes, "bytes", false, "print stored bytes as they are, without a line end")
+	addJSON(cmd, &asJSON)
+	return cmd
+}
+
+// printFound prints an entry with its value and lifetime, or that it is not there.
+func printFound(w io.Writer, bucket, key string, e keepcache.Entry, err error) error {
+	var absent *absentError
+	if err != nil && !errors.As(err, &absent) {
+		return err
+	}
+	var o object
+	o.name("bucket", bucket)
+	if err != nil {
+		o.bool("found", false)
+		o.name("key", key)
+		w.Write(o.line())
+		return err
+	}
+	n, err := nodeOf(e)
+	if err != nil {
+		return err
+	}
+	expiresMember(&o, e)
+	o.bool("found", true)
+	o.name("key", key)
+	lifetimeMember(&o, e)
+	o.raw("value", n.appendJSON(nil, &literals{}))
+	w.Write(o.line())
+	return nil
+}
+
+// expiresMember writes the deadline of an entry in unix milliseconds, null if it has none.
+func expiresMember(o *object, e keepcache.Entry) {
+	if e.FreshUntil.IsZero() {
+		o.null("expires_ms")
+		return
+	}
+	o.int("expires_ms", e.FreshUntil.UnixMilli())
+}
+
+// lifetimeMember writes how long an entry has to live, null if for ever.
+func lifetimeMember(o *object, e keepcache.Entry) {
+	if e.FreshUntil.IsZero() {
+		o.null("ttl_ms")
+		return
+	}
+	o.int("ttl_ms", time.Until(e.FreshUntil).Milliseconds())
+}
+
+func printString(w io.Writer, key string, e keepcache.Entry) error {
+	n, err := nodeOf(e)
+	if err != nil {
+		return err
+	}
+	if n.kind != '"' {
+		return fmt.Errorf("the value of %s is no string; get it without --string", display(key))
+	}
+	io.WriteString(w, n.text+"\n")
+	return nil
+}
+
+func printBytes(w io.Writer, key string, e keepcache.Entry) error {
+	n, err := nodeOf(e)
+	if err != nil {
+		return err
+	}
+	var raw []byte
+	if n.kind != '"' || e.Decode(&raw) != nil {
+		return fmt.Errorf("the value of %s is not bytes; get it without --bytes", display(key))
+	}
+	w.Write(raw)
+	return nil
+}

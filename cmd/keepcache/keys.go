@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache"
+)
+
+func newKeysCommand(f *flags) *cobra.Command {
+	var long, asJSON bool
+	var limit int
+	var after string
+	cmd := &cobra.Command{
+		Use:   "keys [PREFIX]",
+		Short: "List the keys of a bucket",
+		Long: `Keys lists the keys of a bucket in byte order, those that begin with PREFIX if it
+is given. There are no pattern characters in PREFIX. With --limit it stops after so
+many, and says on standard error how to go on. A key that is not plain text is
+shown quoted; --quoted makes every command read it like that. --long adds size and
+lifetime.`,
+		Example: `  keepcache keys
+  keepcache keys user: --long
+  keepcache keys --limit 100 --after user:123
+  keepcache keys --json`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			prefix := ""
+			var err error
+			if len(args) > 0 {
+				if prefix, err = f.name(args[0]); err != nil {
+					return err
+				}
+			}
+			last, err := f.name(after)
+			if err != nil {
+				return err
+			}
+			if limit < 0 {
+				return usagef("--limit: %d is negative", limit)
+			}
+			return f.open(reading, func(db *keepcache.DB, b *keepcache.Bucket) error {
+				if err := known(db, b); err != nil {
+					return err
+				}
+				out := bufio.NewWriter(cmd.OutOrStdout())
+				defer out.Flush()
+				list := lister{out: out, long: long, asJSON: asJSON}
+				if long && !asJSON && isTerminal(cmd.OutOrStdout()) {
+					fmt.Fprintf(out, "%10s  %16s  %s\n", "SIZE", "LIFETIME", "KEY")
+				}
+				damaged, n, shown := 0, 0, ""
+				for e, err := range b.Prefix(prefix) {
+					switch {
+					case errors.Is(err, keepcache.ErrCorrupt) && e.Key != "":
+						damaged++
+						continue
+					case err != nil:
+						return err
+					case after != "" && e.Key <= last:
+						continue
+					}
+					if limit > 0 && n == limit {
+						fmt.Fprintf(cmd.ErrOrStderr(), "keepcache: there are more, go on with --after %s\n", shellQuote(display(shown)))
+						break
+					}
+					list.print(e)
+					n, shown = n+1, e.Key
+				}
+				return damagedEntries(damaged)
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&long, "long", "l", false, "show sizes and lifetimes")
+	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after so many keys (0: no limit)")
+	cmd.Flags().StringVar(&after, "after", "", "begin behind this key")
+	addJSON(cmd, &asJSON)
+	return cmd
+}
+
+// lister prints entries as keys shows them.
+type lister struct {
+	out          io.Writer
+	long, asJSON bool
+}
+
+func (l lister) print(e keepcache.Entry) {
+	switch {
+	case l.asJSON:
+		var o object
+		expiresMember(&o, e)
+		o.name("key", e.Key)
+		o.int("size", int64(e.Size))
+		lifetimeMember(&o, e)
+		l.out.Write(o.line())
+	case l.long:
+		fmt.Fprintf(l.out, "%10s  %16s  %s\n", size(int64(e.Size)), showShort(remaining(e, time.Now())), display(e.Key))
+	default:
+		fmt.Fprintln(l.out, display(e.Key))
+	}
+}
+
+// damagedEntries is the error of a command that had to leave out damaged entries.
+func damagedEntries(n int) error {
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s left out (keepcache verify tells more): %w",
+		plural(n, "entry", "entries"), keepcache.ErrCorrupt)
+}

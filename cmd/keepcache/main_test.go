@@ -1,0 +1,124 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/keepcache/keepcache"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"keepcache": main,
+		"hold":      hold,
+	})
+}
+
+// TestScripts runs the command lines of testdata/script in processes of their own.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("KEEPCACHE_FILE", "app.cache")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each of hundreds of processes otherwise
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"code":   code,
+			"sleep":  sleep,
+			"await":  await,
+			"damage": damage,
+			"swap":   swap,
+		},
+	})
+}
+
+// hold is a program that opens the cache of its first argument, writes the file of its second, and keeps
+// the cache open until it is killed.
+func hold() {
+	db, err := keepcache.Open(os.Args[1], nil)
+	if err == nil {
+		err = os.WriteFile(os.Args[2], []byte(strconv.Itoa(os.Getpid())), 0o600)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	time.Sleep(time.Minute)
+	db.Close()
+}
+
+// code N PROGRAM ARGS... runs a program and wants that exit code. That of a locked file is to come within
+// a second; the bound is wider because machines that test have other things to do.
+func code(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N program args...")
+	}
+	begun := time.Now()
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := err.(interface{ ExitCode() int }); ok {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("exit code %d, want %s", got, args[0])
+	}
+	if took := time.Since(begun); got == exitLocked && took > 5*time.Second {
+		ts.Fatalf("the answer took %s", took)
+	}
+}
+
+func sleep(ts *testscript.TestScript, _ bool, args []string) {
+	d, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	time.Sleep(d)
+}
+
+// await FILE waits until there is something in a file.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	for range 3000 {
+		if info, err := os.Stat(ts.MkAbs(args[0])); err == nil && info.Size() > 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("%s does not come", args[0])
+}
+
+// damage FILE OFFSET overwrites 64 bytes. An offset that is text is the place of that text.
+func damage(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	content, err := os.ReadFile(path)
+	ts.Check(err)
+	at, err := strconv.Atoi(args[1])
+	if err != nil {
+		if at = strings.Index(string(content), args[1]); at < 0 {
+			ts.Fatalf("%s is not in %s", args[1], args[0])
+		}
+	}
+	copy(content[at:], strings.Repeat("\xa5", 64))
+	ts.Check(os.WriteFile(path, content, 0o600))
+}
+
+// swap FILE OLD NEW replaces text in a file; both are read as Go reads quoted text.
+func swap(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(filepath.FromSlash(args[0]))
+	content, err := os.ReadFile(path)
+	ts.Check(err)
+	from, err := strconv.Unquote(`"` + args[1] + `"`)
+	ts.Check(err)
+	to, err := strconv.Unquote(`"` + args[2] + `"`)
+	ts.Check(err)
+	ts.Check(os.WriteFile(path, []byte(strings.ReplaceAll(string(content), from, to)), 0o600))
+}

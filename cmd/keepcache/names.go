@@ -1,0 +1,62 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// display returns a name as it can be shown: as it is where it is plain printable text, else quoted as Go
+// quotes it. Keys and buckets may be any bytes, and a terminal obeys some of them.
+func display(name string) string {
+	if name == "" || name[0] == '"' || name[0] == ' ' || name[len(name)-1] == ' ' || !utf8.ValidString(name) {
+		return strconv.Quote(name)
+	}
+	for _, r := range name {
+		if !strconv.IsPrint(r) {
+			return strconv.Quote(name)
+		}
+	}
+	return name
+}
+
+// parseDisplay is the inverse of display.
+func parseDisplay(shown string) (string, error) {
+	if !strings.HasPrefix(shown, `"`) {
+		return shown, nil
+	}
+	return strconv.Unquote(shown)
+}
+
+// printable returns a message with everything in it escaped that a terminal would obey.
+func printable(message string) string {
+	var b strings.Builder
+	for len(message) > 0 {
+		r, size := utf8.DecodeRuneInString(message)
+		switch {
+		case r == '\n' || r == '\t' || strconv.IsPrint(r) && !(r == utf8.RuneError && size == 1):
+			b.WriteString(message[:size])
+		default:
+			quoted := strconv.Quote(message[:size])
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+		message = message[size:]
+	}
+	return b.String()
+}
+
+// obeyed reports whether a terminal may do something else with r than show it: control characters, and
+// marks that turn the direction of the text around them.
+func obeyed(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' || r == '\ufeff'
+}
+
+// shellQuote returns an argument as it can be typed into a POSIX shell.
+func shellQuote(arg string) string {
+	plain := arg != "" && strings.Trim(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./@%") == ""
+	if plain {
+		return arg
+	}
+	return "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+}

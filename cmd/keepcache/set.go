@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache"
+)
+
+func newSetCommand(f *flags) *cobra.Command {
+	in := &input{}
+	cmd := &cobra.Command{
+		Use:   "set KEY VALUE",
+		Short: "Store a value under a key",
+		Long: `Set stores a JSON value under a key and replaces what was there, lifetime
+included: without --ttl the entry never expires. VALUE is JSON; with --string it is
+text taken as it is, with --bytes any bytes. The VALUE - is read from standard
+input. The file is made if there is none.`,
+		Example: `  keepcache set user:123 '{"username":"ada","roles":["admin"]}' --ttl 5m
+  keepcache set motd 'Hello, World!' --string
+  keepcache set logo - --bytes < logo.png`,
+		Args: keyArgs("KEY", "VALUE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			value, ttl, err := in.read(cmd, args[1])
+			if err != nil {
+				return err
+			}
+			key, err := f.name(args[0])
+			if err != nil {
+				return err
+			}
+			return f.openWith(creating, in.options(), func(_ *keepcache.DB, b *keepcache.Bucket) error {
+				return b.Set(key, value, ttl)
+			})
+		},
+	}
+	in.addFlags(cmd)
+	return cmd
+}
+
+// input is what the commands that store a value read it from.
+type input struct {
+	ttl      string
+	asString bool
+	asBytes  bool
+	most     int64 // bytes
+}
+
+// defaultMost is the largest value that the library takes by default, in bytes.
+const defaultMost = 64 << 20
+
+func (in *input) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&in.ttl, "ttl", "t", never, lifetimeHelp)
+	cmd.Flags().BoolVarP(&in.asString, "string", "s", false, "take VALUE as text, not as JSON")
+	cmd.Flags().BoolVar(&in.asBytes, "bytes", false, "take VALUE as bytes, not as JSON")
+	addMost(cmd, &in.most)
+}
+
+func addMost(cmd *cobra.Command, most *int64) {
+	cmd.Flags().Int64Var(most, "max-value-bytes", defaultMost, "largest value to take, up to 1 GiB")
+}
+
+func (in *input) options() keepcache.Options { return keepcache.Options{MaxValueBytes: int(in.most)} }
+
+// checkMost refuses a largest value that makes no sense.
+func checkMost(most int64) error {
+	if most < 1 || most > 1<<30 {
+		return usagef("--max-value-bytes: %d is not between 1 and %d", most, 1<<30)
+	}
+	return nil
+}
+
+// read returns the value to store and its lifetime.
+func (in *input) read(cmd *cobra.Command, arg string) (value any, ttl time.Duration, err error) {
+	if err := exclusive(cmd, "string", "bytes"); err != nil {
+		return nil, 0, err
+	}
+	if err := checkMost(in.most); err != nil {
+		return nil, 0, err
+	}
+	if ttl, err = parseLifetime(in.ttl); err != nil {
+		return nil, 0, err
+	}
+	text := []byte(arg)
+	if arg == "-" {
+		tellTyping(cmd.InOrStdin(), cmd.ErrOrStderr(), "the value")
+		if text, err = readAll(cmd.InOrStdin(), in.most); err != nil {
+			return nil, 0, err
+		}
+	}
+	switch {
+	case in.asBytes:
+		return text, ttl, nil
+	case in.asString:
+		if !utf8.Valid(text) {
+			return nil, 0, usagef("VALUE is not UTF-8 text; --bytes takes any bytes")
+		}
+		return string(text), ttl, nil
+	}
+	n, err := parseJSON(text)
+	if err != nil {
+		return nil, 0, usagef("VALUE is not JSON: %v; --string takes plain text", err)
+	}
+	return n.stored(text, &literals{}), ttl, nil
+}
+
+func readAll(r io.Reader, most int64) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err != nil {
+		return nil, fmt.Errorf("standard input: %w", err)
+	}
+	if int64(len(text)) > most {
+		return nil, fmt.Errorf("standard input: %w: more than %d bytes", keepcache.ErrTooLarge, most)
+	}
+	return text, nil
+}

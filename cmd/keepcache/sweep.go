@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache"
+)
+
+func newSweepCommand(f *flags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "sweep",
+		Short: "Free the room of expired entries now",
+		Long: `Sweep removes expired and cleared entries from the file, in all buckets, and says
+how many there were. They are absent for every reader before that; sweeping only
+frees their room. A program that has the cache open does this by itself.`,
+		Example: `  keepcache sweep`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := interruptible(cmd)
+			defer stop()
+			return f.open(changing, func(db *keepcache.DB, _ *keepcache.Bucket) error {
+				stopShowing := watch(cmd, func(p *progress) {
+					s := db.Stats().Sweep
+					p.show("%s removed", plural(s.Removed+s.Cleared, "entry", "entries"))
+				})
+				n, err := db.Sweep(ctx)
+				stopShowing()
+				if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+					err = errInterrupted
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "removed %s\n", plural(n, "entry", "entries"))
+				return err
+			})
+		},
+	}
+}
+
+// interruptible returns a context that the first interrupt ends. A second one ends the process as usual.
+func interruptible(cmd *cobra.Command) (context.Context, func()) {
+	parent := cmd.Context()
+	if parent == nil {
+		parent = context.Background()
+	}
+	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// watch calls show every now and then while something that has no progress of its own goes on, until the
+// function it returns is called.
+func watch(cmd *cobra.Command, show func(*progress)) (stop func()) {
+	p := newProgress(cmd.ErrOrStderr())
+	if p == nil {
+		return func() {}
+	}
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(150 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-ticker.C:
+				show(p)
+			}
+		}
+	}()
+	return func() {
+		close(quit)
+		<-done
+		p.end()
+	}
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache"
+)
+
+func newVerifyCommand(f *flags) *cobra.Command {
+	var asJSON bool
+	var timeout string
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Check the file for damage",
+		Long: `Verify checks the file in two ways: every entry against its checksum and the expiry
+index, and the pages under them with bbolt's own check. Each check is a process of
+its own, so that no damage can take verify itself down. It changes nothing. Exit
+code 1 says that the file is damaged.`,
+		Example: `  keepcache verify --file app.cache`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path, err := f.path()
+			if err != nil {
+				return err
+			}
+			limit, err := parseLifetime(timeout)
+			if err != nil {
+				return usagef("--timeout: %v", err)
+			}
+			if err := present(path); err != nil {
+				return err
+			}
+			ctx, stop := interruptible(cmd)
+			defer stop()
+			entries, err := check(ctx, cmd, limit, "entries", checkEntriesName, path)
+			if err != nil {
+				return err
+			}
+			pages, err := check(ctx, cmd, limit, "pages", checkPagesName, path)
+			if err != nil {
+				return err
+			}
+			found := entries.More + pages.More + int64(len(entries.Problems)+len(pages.Problems))
+			if asJSON {
+				cmd.OutOrStdout().Write(verifyJSON(entries, pages))
+			} else {
+				printChecks(cmd, entries, pages)
+			}
+			if found > 0 {
+				return fmt.Errorf("%s is damaged: %s", strconv.Quote(path), plural(found, "problem", "problems"))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&timeout, "timeout", "10m", "how long each check may take")
+	addJSON(cmd, &asJSON)
+	return cmd
+}
+
+// checked is what a check found. A child writes it as JSON; Problems are printable text.
+type checked struct {
+	Buckets, Entries, Expired, Pending, Rows int64
+	Problems                                 []string
+	More                                     int64
+
+	Err  string // why there was nothing to check
+	Code int    // the exit code for it
+}
+
+// checkError is an error that a check met in its own process.
+type checkError struct {
+	words string
+	code  int
+}
+
+func (e *checkError) Error() string { return e.words }
+
+func (e *checkError) Unwrap() error {
+	switch e.code {
+	case exitLocked:
+		return keepcache.ErrLocked
+	case exitUsage:
+		return &usageError{errors.New(e.words)}
+	}
+	return nil
+}
+
+// check runs a check in a process of its own. How that process ends badly is a problem of the file.
+func check(ctx context.Context, cmd *cobra.Command, timeout time.Duration, what, name, path string) (checked, error) {
+	begun := time.Now()
+	stop := watch(cmd, func(p *progress) { p.show("checking %s, %s", what, time.Since(begun).Round(time.Second)) })
+	out, err := runChild(ctx, timeout, name, "--", path)
+	stop()
+	if errors.Is(err, errInterrupted) {
+		return checked{}, err
+	}
+	var c checked
+	if err == nil {
+		err = json.Unmarshal(out, &c)
+	}
+	if err != nil {
+		return checked{Problems: []string{fmt.Sprintf("the check of the %s %s", what, oneLine(err.Error()))}}, nil
+	}
+	if c.Err != "" {
+		return c, &checkError{c.Err, c.Code}
+	}
+	return c, nil
+}
+
+func printChecks(cmd *cobra.Command, entries, pages checked) {
+	out := cmd.OutOrStdout()
+	s := styleOf(out)
+	verdict := func(c checked) string {
+		if n := c.More + int64(len(c.Problems)); n > 0 {
+			return s.bad("DAMAGED") + ", " + plural(n, "problem", "problems")
+		}
+		return s.good("ok")
+	}
+	fmt.Fprintf(out, "entries   %s\n", verdict(entries))
+	printProblems(cmd, entries)
+	fmt.Fprintf(out, "pages     %s\n", verdict(pages))
+	printProblems(cmd, pages)
+	if entries.Buckets > 0 || len(entries.Problems) == 0 {
+		fmt.Fprintf(out, "checked   %s (%s expired) in %s, %s\n",
+			plural(entries.Entries, "entry", "entries"), count(entries.Expired),
+			plural(entries.Buckets, "bucket", "buckets"), plural(entries.Rows, "expiry row", "expiry rows"))
+	}
+	if entries.Pending > 0 {
+		fmt.Fprintf(out, "pending   %s of cleared buckets, for the sweeper\n", plural(entries.Pending, "entry", "entries"))
+	}
+}
+
+func printProblems(cmd *cobra.Command, c checked) {
+	for _, p := range c.Problems {
+		fmt.Fprintf(cmd.OutOrStdout(), "  %s\n", p)
+	}
+	if c.More > 0 {
+		fmt.Fprintf(cmd.OutOrStdout(), "  and %s more\n", count(c.More))
+	}
+}
+
+func verifyJSON(entries, pages checked) []byte {
+	list := []byte{'['}
+	for _, c := range []checked{entries, pages} {
+		for _, p := range c.Problems {
+			if len(list) > 1 {
+				list = append(list, ',')
+			}
+			list = appendString(list, strings.ToValidUTF8(p, "\ufffd"))
+		}
+	}
+	var o object
+	o.int("buckets", entries.Buckets)
+	o.int("entries", entries.Entries)
+	o.int("expired", entries.Expired)
+	o.int("more_problems", entries.More+pages.More)
+	o.bool("ok", len(list) == 1)
+	o.int("pending", entries.Pending)
+	o.raw("problems", append(list, ']'))
+	o.int("rows", entries.Rows)
+	return o.line()
+}
