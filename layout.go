@@ -3,6 +3,7 @@ package keepcache
 import (
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -23,9 +24,15 @@ var (
 	metaSequence = []byte("sequence") // 8 bytes: the highest revision that the file wholly contains
 )
 
-// rowSize is the length of the index row before a record: the deadline at which the entry's one expiry row
-// stands, or never where it has none. It lies outside the record's checksum, because only the commit knows it.
-const rowSize = 8
+// The index row before a record says where the entry's one row in the expiry index stands: a deadline of 48
+// bits, all ones for an entry without a lifetime, below 16 bits of a CRC-32C over these 8 bytes, with the
+// upper 16 bits zero, and the key. It lies outside the record's checksum, because only the commit knows it.
+const (
+	rowSize = 8
+	rowMask = 1<<48 - 1
+
+	unknown = -1 // what a damaged index row says
+)
 
 // initFile writes the layout of an empty cache.
 func initFile(tx *bolt.Tx) error {
@@ -89,21 +96,64 @@ func readUsage(b *bolt.Bucket, id uint64) usage {
 	return usage{int64(binary.BigEndian.Uint64(row)), int64(binary.BigEndian.Uint64(row[8:]))}
 }
 
-// splitRow takes a stored value apart. A value too short for a row, which is damage, reads as an entry
-// without an expiry row whose record is damaged.
-func splitRow(stored []byte) (row int64, record []byte) {
-	if len(stored) < rowSize {
-		if stored == nil {
-			return never, nil
-		}
-		return never, stored
+// splitRow takes the stored value of a key apart. The row is never for an entry that has no expiry row, and
+// unknown if it is damaged: then only the record can say when the entry is gone.
+func splitRow(stored, key []byte) (row int64, record []byte) {
+	switch {
+	case stored == nil:
+		return never, nil
+	case len(stored) < rowSize:
+		return unknown, stored
 	}
-	return int64(binary.BigEndian.Uint64(stored)), stored[rowSize:]
+	word := binary.BigEndian.Uint64(stored)
+	row, record = int64(word&rowMask), stored[rowSize:]
+	switch {
+	case word != sealRow(row, key):
+		row = unknown
+	case row == rowMask:
+		row = never
+	}
+	return row, record
 }
 
-func joinRow(row int64, record []byte) []byte {
+// joinRow is the inverse of splitRow.
+func joinRow(row int64, key, record []byte) []byte {
 	stored := make([]byte, 0, rowSize+len(record))
-	return append(binary.BigEndian.AppendUint64(stored, uint64(row)), record...)
+	return append(binary.BigEndian.AppendUint64(stored, sealRow(min(row, rowMask), key)), record...)
+}
+
+// sealRow puts the check into the upper bits of a row.
+func sealRow(row int64, key []byte) uint64 {
+	word := uint64(row)
+	var buf [8]byte
+	binary.BigEndian.PutUint64(buf[:], word)
+	sum := crc32.Update(crc32.Update(0, castagnoli, buf[:]), castagnoli, key)
+	return uint64(sum)<<48 | word
+}
+
+// dropRow takes the expiry row of an entry off the index. Where it is unknown, it most likely stands at the
+// time the entry is gone; if not, the sweeper will find it without an owner.
+func dropRow(expiry *bolt.Bucket, row int64, id uint64, key, record []byte) error {
+	if row == unknown {
+		row = goneAtOf(record)
+	}
+	if row == never {
+		return nil
+	}
+	return expiry.Delete(expiryKey(row, id, key))
+}
+
+// goneAtOf reads when a stored record is gone without proving it. One that can say no such thing is gone
+// long ago.
+func goneAtOf(record []byte) int64 {
+	if len(record) < recordHeader+recordTrailer {
+		return 0
+	}
+	gone := readHeader(record).goneAt
+	if gone < 0 || gone > mostDeadline && gone != never {
+		return 0
+	}
+	return gone
 }
 
 // revisionOf returns the revision of a stored record without proving it: 0 for none, and for damage.

@@ -26,11 +26,11 @@ func (s *store) auditEntries(id uint64, from []byte) (page []audited, more bool,
 				more = true
 				return nil
 			}
-			row, rec := splitRow(v)
+			row, rec := splitRow(v, k)
 			page = append(page, audited{
 				item:   item{key: bytes.Clone(k), record: bytes.Clone(rec)},
 				row:    row,
-				stands: row != never && expiry.Get(expiryKey(row, id, k)) != nil,
+				stands: row != never && row != unknown && expiry.Get(expiryKey(row, id, k)) != nil,
 			})
 			size += len(k) + len(v)
 		}
@@ -61,7 +61,7 @@ func (s *store) auditRows(from []byte) (page []auditedRow, more bool, err error)
 				r.id, r.key = id, key
 				if b := entriesOf(tx, id); b != nil {
 					stored := b.Get(key)
-					at, _ := splitRow(stored)
+					at, _ := splitRow(stored, key)
 					r.owned = stored != nil && at == row
 				}
 			}

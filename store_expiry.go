@@ -104,15 +104,12 @@ func settle(b, expiry *bolt.Bucket, d dueRow, now int64, book ledger, did *swept
 		did.orphans++
 		return nil
 	}
-	row, rec := splitRow(b.Get(d.key))
-	if rec == nil || row != d.row {
+	row, rec := splitRow(b.Get(d.key), d.key)
+	if rec == nil || row != d.row && row != unknown {
 		did.orphans++
 		return nil
 	}
-	gone := now // for a damaged record, which no reader can see
-	if len(rec) >= recordHeader+recordTrailer {
-		gone = readHeader(rec).goneAt
-	}
+	gone := goneAtOf(rec)
 	if gone <= now {
 		did.removed++
 		book.remove(d.id, d.key, rec)
@@ -120,7 +117,7 @@ func settle(b, expiry *bolt.Bucket, d dueRow, now int64, book ledger, did *swept
 	}
 	did.moved++
 	// Put may let go of what Get returned, so the record is copied by joinRow first.
-	if err := b.Put(d.key, joinRow(gone, rec)); err != nil || gone == never {
+	if err := b.Put(d.key, joinRow(gone, d.key, rec)); err != nil || gone == never {
 		return err
 	}
 	return expiry.Put(expiryKey(gone, d.id, d.key), nil)
@@ -143,12 +140,10 @@ func (s *store) removeRetired(id uint64, limit int) (removed int, done bool, err
 		}
 		expiry, book := tx.Bucket(expiryBucket), ledger{}
 		for _, k := range keys {
-			row, rec := splitRow(b.Get(k))
+			row, rec := splitRow(b.Get(k), k)
 			book.remove(id, k, rec)
-			if row != never {
-				if err := expiry.Delete(expiryKey(row, id, k)); err != nil {
-					return err
-				}
+			if err := dropRow(expiry, row, id, k, rec); err != nil {
+				return err
 			}
 			if err := b.Delete(k); err != nil {
 				return err

@@ -19,11 +19,11 @@ func deadline(now time.Time, ttl time.Duration) int64 {
 	part := int64(now.Nanosecond())%ms + int64(ttl)%ms
 	whole := int64(ttl)/ms + (part+ms-1)/ms
 	start := millis(now)
-	if start > never-1-whole {
-		return never - 1
-	}
-	return start + whole
+	return min(start, mostDeadline-whole) + whole
 }
+
+// mostDeadline is the latest deadline, in the year 10889: an index row has 48 bits for it.
+const mostDeadline = rowMask - 1
 
 // millis returns t in unix milliseconds. A clock before 1970 reads as 1970, because the expiry index
 // orders deadlines as unsigned numbers.

@@ -148,6 +148,8 @@ func (v *verifier) entries(name string, id uint64) error {
 			v.report.Expired++
 		}
 		switch {
+		case e.row == unknown:
+			v.problem(name, string(e.key), errors.New("its index row is damaged"))
 		case e.row == never && h.goneAt != never:
 			v.problem(name, string(e.key), errors.New("it has a lifetime but no expiry row"))
 		case e.row != never && !e.stands:

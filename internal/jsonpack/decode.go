@@ -47,7 +47,7 @@ func (d *decoder) release() {
 func (d *decoder) top(dst any) error {
 	switch p := dst.(type) {
 	case *any:
-		if p != nil {
+		if p != nil && *p == nil {
 			return d.intoAny(p)
 		}
 	case *string:
@@ -284,6 +284,12 @@ func (d *decoder) fillMapAny(m map[string]any, n int) error {
 
 // key reads an object's key. It points into data.
 func (d *decoder) key() ([]byte, error) {
+	if off := d.off; off < len(d.data) {
+		if c := codes[d.data[off]]; c.class == classFixStr && int(c.arg) < len(d.data)-off {
+			d.off += int(c.size)
+			return d.data[off+1 : d.off], nil
+		}
+	}
 	h := d.head()
 	if h.kind != kindStr {
 		return nil, corrupt("map key is no string", d.off)
@@ -294,7 +300,7 @@ func (d *decoder) key() ([]byte, error) {
 // intoAny decodes into an any: what it points to if it holds a pointer, else itself.
 func (d *decoder) intoAny(p *any) error {
 	if *p != nil && reflect.TypeOf(*p).Kind() == reflect.Pointer {
-		return d.odd(reflect.ValueOf(p))
+		return d.odd(reflect.ValueOf(p).Elem())
 	}
 	v, ok, err := d.newAny()
 	if ok {

@@ -116,6 +116,11 @@ func decodeBool(d *decoder, v reflect.Value) error {
 
 func decodeInt(d *decoder, v reflect.Value) error {
 	h := d.head()
+	n, ok := h.int64()
+	if ok && !v.OverflowInt(n) {
+		v.SetInt(n)
+		return nil
+	}
 	if h.kind < kindInt || h.kind > kindFloat64 && h.kind != kindNum {
 		return d.unfit(h, v.Type())
 	}
@@ -123,7 +128,6 @@ func decodeInt(d *decoder, v reflect.Value) error {
 	if err != nil {
 		return err
 	}
-	n, ok := h.int64()
 	if !ok {
 		n, err = strconv.ParseInt(string(d.literal(h, lit)), 10, 64)
 	}
@@ -137,6 +141,11 @@ func decodeInt(d *decoder, v reflect.Value) error {
 
 func decodeUint(d *decoder, v reflect.Value) error {
 	h := d.head()
+	n, ok := h.uint64()
+	if ok && !v.OverflowUint(n) {
+		v.SetUint(n)
+		return nil
+	}
 	if h.kind < kindInt || h.kind > kindFloat64 && h.kind != kindNum {
 		return d.unfit(h, v.Type())
 	}
@@ -144,7 +153,6 @@ func decodeUint(d *decoder, v reflect.Value) error {
 	if err != nil {
 		return err
 	}
-	n, ok := h.uint64()
 	if !ok {
 		n, err = strconv.ParseUint(string(d.literal(h, lit)), 10, 64)
 	}
@@ -189,7 +197,7 @@ func decodeFloat(d *decoder, v reflect.Value, h head, bits int) error {
 	if !ok {
 		f, err = strconv.ParseFloat(string(d.literal(h, lit)), bits)
 	}
-	if err != nil || v.OverflowFloat(f) {
+	if err != nil {
 		d.misfit(h, lit, v.Type())
 		return nil
 	}

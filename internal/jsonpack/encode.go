@@ -95,8 +95,6 @@ func (e *encoder) any(v any) error {
 		return encodeSlice(e, v, (*encoder).any)
 	case []string:
 		return encodeSlice(e, v, (*encoder).string)
-	case []int:
-		return encodeSlice(e, v, func(e *encoder, n int) error { e.buf = appendInt(e.buf, int64(n)); return nil })
 	}
 	rv := reflect.ValueOf(v)
 	return encPlans.get(rv.Type()).enc(e, rv)
@@ -220,12 +218,16 @@ func (e *encoder) dropPairs(base int) {
 
 // appendString appends s with what is not UTF-8 replaced by U+FFFD.
 func appendString(dst []byte, s string, most int) ([]byte, error) {
-	return appendText(dst, s, most)
+	return appendText(dst, s, utf8.ValidString(s), most)
 }
 
-func appendText[T string | []byte](dst []byte, s T, most int) ([]byte, error) {
+// appendStringBytes is appendString for bytes.
+func appendStringBytes(dst, s []byte, most int) ([]byte, error) {
+	return appendText(dst, s, utf8.Valid(s), most)
+}
+
+func appendText[T string | []byte](dst []byte, s T, valid bool, most int) ([]byte, error) {
 	n := len(s)
-	valid := validUTF8(s)
 	if !valid {
 		n = coercedLen(s)
 	}
@@ -272,14 +274,4 @@ func appendFinite32(dst []byte, f float32) ([]byte, error) {
 func errNotFinite(v reflect.Value) error {
 	str := strconv.FormatFloat(v.Float(), 'g', -1, v.Type().Bits())
 	return fmt.Errorf("%w: %w", ErrUnsupported, &json.UnsupportedValueError{Value: v, Str: str})
-}
-
-func validUTF8[T string | []byte](s T) bool {
-	switch s := any(s).(type) {
-	case string:
-		return utf8.ValidString(s)
-	case []byte:
-		return utf8.Valid(s)
-	}
-	return false
 }

@@ -41,8 +41,11 @@ func init() {
 
 // compileEnc chooses among methods and kinds in the order in which encoding/json does.
 func compileEnc(b *encBuild, t reflect.Type) encFunc {
-	if t == timeType {
+	switch t {
+	case timeType:
 		return encodeTime
+	case reflect.PointerTo(timeType):
+		return pointerTo(b.get(timeType))
 	}
 	kind := compileKind(b, t)
 	byText := kind
@@ -55,10 +58,6 @@ func compileEnc(b *encBuild, t reflect.Type) encFunc {
 		return encodeMarshaler
 	}
 	if t.Kind() != reflect.Pointer && reflect.PointerTo(t).Implements(marshalerType) {
-		// A value that cannot be addressed may still have a MarshalText of its own.
-		if !t.Implements(textMarshalerType) {
-			byText = kind
-		}
 		return addressable(encodeMarshaler, byText)
 	}
 	return byText
@@ -213,7 +212,7 @@ func encodeTime(e *encoder, v reflect.Value) error {
 		return encodeMarshaler(e, v) // whose error is the one to report
 	}
 	e.text = text
-	e.buf, err = appendText(e.buf, text, e.most)
+	e.buf, err = appendStringBytes(e.buf, text, e.most)
 	return err
 }
 
@@ -253,7 +252,7 @@ func encodeTextMarshaler(e *encoder, v reflect.Value) error {
 	if err != nil {
 		return fmt.Errorf("%w: json: error calling MarshalText for type %s: %w", ErrUnsupported, v.Type(), err)
 	}
-	e.buf, err = appendText(e.buf, text, e.most)
+	e.buf, err = appendStringBytes(e.buf, text, e.most)
 	return err
 }
 
@@ -274,6 +273,14 @@ func compileMap(b *encBuild, t reflect.Type) encFunc {
 		}
 	}
 	elem := b.get(t.Elem())
+	switch t {
+	case mapAnyType:
+		return func(e *encoder, v reflect.Value) error { return e.mapAny(v.Interface().(map[string]any)) }
+	case reflect.TypeFor[map[string]string]():
+		return func(e *encoder, v reflect.Value) error {
+			return encodeMap(e, v.Interface().(map[string]string), (*encoder).string)
+		}
+	}
 	return func(e *encoder, v reflect.Value) error {
 		if v.IsNil() {
 			e.buf = append(e.buf, msgpcode.Nil)
@@ -343,7 +350,7 @@ func compileStruct(b *encBuild, t reflect.Type) encFunc {
 	fixed := true // every field is written, always
 	for _, f := range fieldsOf(t).list {
 		sf := structField{field: f, enc: b.get(f.typ)}
-		sf.key, _ = appendText(nil, f.name, math.MaxInt)
+		sf.key, _ = appendString(nil, f.name, math.MaxInt)
 		if f.quoted {
 			sf.enc = &encPlan{compileQuoted(b, f.typ)}
 		}
@@ -460,6 +467,6 @@ func encodeQuoted(e *encoder, v reflect.Value) (err error) {
 		text = appendQuoted(text, v.String(), true)
 	}
 	e.text = text
-	e.buf, err = appendText(e.buf, text, e.most)
+	e.buf, err = appendStringBytes(e.buf, text, e.most)
 	return err
 }

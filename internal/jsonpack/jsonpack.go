@@ -134,7 +134,7 @@ func appendPlain(dst []byte, v any, most int) ([]byte, error) {
 // on and returns a *json.UnmarshalTypeError for the first at the end; its
 // Offset, though, counts in data. Bytes that Scan would refuse give ErrCorrupt,
 // possibly after part of dst is filled, never a panic, and never an allocation
-// out of proportion to data.
+// out of proportion to data; only text that is not UTF-8 may pass unnoticed.
 func Unmarshal(data []byte, dst any) error {
 	d := decoders.Get().(*decoder)
 	d.data = data
@@ -152,7 +152,8 @@ func Unmarshal(data []byte, dst any) error {
 
 // AppendJSON appends data, which Scan has accepted or Append has written, as
 // compact JSON text: object keys sorted bytewise, HTML not escaped, and a float
-// without a fraction written 1.0 so that it can be told from an integer. On an
+// without a fraction written 1.0 so that it can be told from an integer (but -0,
+// which AppendFromJSON takes for a float anyway). On an
 // error it returns dst as it was; bytes that Scan would refuse give ErrCorrupt.
 func AppendJSON(dst, data []byte) ([]byte, error) {
 	r := renderer{out: dst, data: data, forReading: true}

@@ -1,15 +1,18 @@
 package jsonpack
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+	"unicode/utf8"
+)
 
 // Scan proves that data is exactly one value of the subset of msgpack that
-// Append writes: null, booleans, integers of any width, finite floats, strings,
-// binaries, arrays, maps with string keys, and the number extension, with every
+// Append writes: null, booleans, integers of any width, finite floats, strings
+// of UTF-8, binaries, arrays, maps with string keys, and the number extension, with every
 // length within the rest of data, at most MaxDepth levels of nesting and no
 // byte behind the value. It returns ErrCorrupt otherwise.
 //
-// Scan neither recurses nor allocates, except a few KiB for deep nesting. It
-// does not look at what strings contain: those that Append wrote are UTF-8.
+// Scan neither recurses nor allocates, except a few KiB for deep nesting.
 func Scan(data []byte) error {
 	// A level is the number of values that are still to come in it, doubled,
 	// plus one for a map. In a map a key is next when that number is even.
@@ -40,7 +43,11 @@ func Scan(data []byte) error {
 		}
 		level -= 2
 		if c.size != 0 {
-			off += int(c.size)
+			end := off + int(c.size)
+			if c.class == classFixStr && end <= len(data) && !isASCII(data[off+1:end]) && !utf8.Valid(data[off+1:end]) {
+				return corrupt("string is no UTF-8", off)
+			}
+			off = end
 			continue
 		}
 		h, next := readHead(data, off)
@@ -61,6 +68,11 @@ func Scan(data []byte) error {
 				return corrupt("malformed number", off)
 			}
 			next += h.n
+		case kindStr:
+			if !utf8.Valid(data[next : next+h.n]) {
+				return corrupt("string is no UTF-8", off)
+			}
+			next += h.n
 		default:
 			next += h.n
 		}
@@ -70,4 +82,21 @@ func Scan(data []byte) error {
 
 func corrupt(cause string, off int) error {
 	return fmt.Errorf("%w: %s at byte %d", ErrCorrupt, cause, off)
+}
+
+// isASCII reports whether no byte of s has its highest bit set. It is made for
+// short strings, at which utf8.Valid is slow.
+func isASCII(s []byte) bool {
+	const high = 0x8080808080808080
+	for len(s) >= 8 {
+		if binary.LittleEndian.Uint64(s)&high != 0 {
+			return false
+		}
+		s = s[8:]
+	}
+	var all byte
+	for _, c := range s {
+		all |= c
+	}
+	return all < utf8.RuneSelf
 }

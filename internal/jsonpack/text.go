@@ -67,7 +67,8 @@ func (r *renderer) value(off, depth int) (int, error) {
 		}
 		start := len(r.out)
 		r.out = h.appendText(r.out, content)
-		if r.forReading && (h.kind == kindFloat32 || h.kind == kindFloat64) && isInteger(r.out[start:]) {
+		if lit := r.out[start:]; r.forReading && h.kind != kindInt && h.kind != kindUint && h.kind != kindNum &&
+			isInteger(lit) && string(lit) != "-0" { // which no integer is written as
 			r.out = append(r.out, ".0"...)
 		}
 	}

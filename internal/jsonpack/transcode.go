@@ -84,7 +84,7 @@ func (t *transcoder) run(out, text []byte, depth, most int) ([]byte, error) {
 			}
 			i = next
 			var err error
-			if out, err = appendText(out, s, most); err != nil {
+			if out, err = appendStringBytes(out, s, most); err != nil {
 				return out, err
 			}
 		case '{', '[':
@@ -179,7 +179,7 @@ func (t *transcoder) key(out, text []byte, i int) ([]byte, int) {
 	if i = skipSpace(text, i); i >= len(text) || text[i] != ':' {
 		return out, -1
 	}
-	out, err := appendText(out, s, math.MaxInt) // the limit is checked at the value
+	out, err := appendStringBytes(out, s, math.MaxInt) // the limit is checked at the value
 	if err != nil {
 		return out, -1
 	}

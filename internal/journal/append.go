@@ -1,0 +1,197 @@
+package journal
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+// Append adds one piece, the parts one after the other, with the sequences first to last. When it returns nil the
+// piece survives the death of the process, and Flush(last) makes it survive the loss of power. first must be
+// greater than every sequence appended before. The parts may be used again at once.
+//
+// After an error nothing of the piece is in the journal. ErrFull asks for a Release, ErrTooLarge is final, ErrFailed
+// means that the journal can take nothing more. Any other error, of a full disk above all, may have passed at the next call.
+func (j *Journal) Append(first, last uint64, parts ...[]byte) error {
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+	}
+	if n > j.maxPiece || n < 0 {
+		return ErrTooLarge
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var more int
+	for {
+		if j.closed {
+			return ErrClosed
+		}
+		if f := j.failure.Load(); f != nil {
+			return f.err
+		}
+		if first <= j.last.Load() || last < first {
+			return ErrOrder
+		}
+		if j.file == nil {
+			if err := j.create(); err != nil {
+				return err
+			}
+		}
+		if more = j.need(n); more == 0 {
+			break
+		}
+		again, err := j.reserve(more)
+		if err != nil {
+			return err
+		}
+		if !again {
+			break
+		}
+	}
+	if err := j.write(first, last, n, parts); err != nil {
+		return err
+	}
+	j.last.Store(last)
+	j.appends++
+	j.bytes += uint64(n)
+	if more > 0 {
+		j.askAhead()
+	}
+	return nil
+}
+
+// write puts a piece at the end of the journal. The segments that it needs are free. The journal changes
+// only if all of it succeeds. mu is held.
+func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = j.fail(faultError(r))
+		}
+	}()
+
+	src := gather{parts: parts}
+	flushed := j.flushed.Load()
+	total := pieceHeader + n
+	done, taken := 0, 0
+	off, salt, epoch := j.off, j.salt, j.epoch
+	if room := j.block - off%j.block; room < minStart {
+		off += room
+	}
+	var seg, begun *segment
+	if off < j.opt.SegmentBytes {
+		begun = j.live[len(j.live)-1]
+		seg = begun
+	}
+	for done < total {
+		if off == j.opt.SegmentBytes {
+			taken++
+			seg = j.free[len(j.free)-taken]
+			epoch++
+			off = 0
+		}
+		room, front := j.block-off%j.block, 0
+		if room == j.block {
+			front = blockHeader
+		}
+		body := min(room-front-fragHeader, total-done)
+		end := front + fragHeader + body
+		size := end
+		if done+body == total && room-end >= minStart {
+			size += fragHeader // the zeros that end the journal
+		}
+		dst := j.scratch
+		if seg.mem != nil {
+			dst = seg.mem[off:]
+		}
+		dst = dst[:size]
+		if front > 0 {
+			h := blockHead{epoch: epoch, flushed: flushed, released: j.released, previous: j.last.Load()}
+			if done > 0 {
+				h.previous = last
+			}
+			block := uint64(seg.index)*uint64(j.opt.SegmentBytes/j.block) + uint64(off/j.block)
+			h.encode(dst, j.base, block)
+			salt = saltOf(j.base, block, epoch)
+		}
+		frag := dst[front:end]
+		typ := byte(fragMiddle)
+		switch {
+		case body == total:
+			typ = fragFull
+		case done == 0:
+			typ = fragFirst
+		case done+body == total:
+			typ = fragLast
+		}
+		content := frag[fragHeader:]
+		if done == 0 {
+			h := pieceHead{first: first, last: last, flushed: flushed, length: uint32(n)}
+			h.encode(content)
+			content = content[pieceHeader:]
+		}
+		src.read(content)
+		sealFragment(frag, typ, salt)
+		clear(dst[end:])
+		if seg.mem == nil {
+			if _, err := j.file.WriteAt(dst, seg.at+int64(off)); err != nil {
+				return j.undo(seg, off, done == 0, err)
+			}
+		}
+		done += body
+		off += end
+	}
+	for range taken {
+		s := j.free[len(j.free)-1]
+		j.free = j.free[:len(j.free)-1]
+		j.epoch++
+		s.epoch = j.epoch
+		s.last = last
+		j.live = append(j.live, s)
+	}
+	if begun != nil {
+		begun.last = last
+	}
+	j.off, j.salt = off, salt
+	return nil
+}
+
+// undo takes back a write that failed. If it was the only one of its piece, and what it may have left can be wiped, the next
+// piece can take its place. Otherwise fragments of a piece that does not exist are in the file: no other may be written
+// among them.
+func (j *Journal) undo(seg *segment, off int, only bool, cause error) error {
+	if _, err := j.file.WriteAt(zeros[:fragHeader], seg.at+int64(off)); err == nil && only {
+		return fmt.Errorf("journal: append: %w", cause)
+	}
+	return j.fail(cause)
+}
+
+// gather reads from several slices as if they were one.
+type gather struct {
+	parts [][]byte
+	i     int // part
+	off   int // in it
+}
+
+// read fills dst, for which there must be enough left.
+func (g *gather) read(dst []byte) {
+	for len(dst) > 0 {
+		n := copy(dst, g.parts[g.i][g.off:])
+		dst = dst[n:]
+		if g.off += n; g.off == len(g.parts[g.i]) {
+			g.i, g.off = g.i+1, 0
+		}
+	}
+}
+
+// faultError turns the panic of a store to a page that is no longer there into an error, and
+// lets every other panic go on.
+func faultError(r any) error {
+	if e, ok := r.(runtime.Error); ok {
+		if _, ok := r.(interface{ Addr() uintptr }); ok {
+			return fmt.Errorf("file was cut off under its map: %w", e)
+		}
+	}
+	panic(r)
+}

@@ -1,0 +1,162 @@
+package journal_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache/internal/journal"
+)
+
+// sample makes a journal in which segments were used again, and returns its bytes, its pieces and what was released. Half of
+// the pieces above that are flushed.
+func sample(t *testing.T) (image []byte, pieces []piece, released, flushed uint64) {
+	path := tempPath(t)
+	j := newJournal(t, path, journal.Options{SegmentBytes: 4096, MaxBytes: 16<<10 + 4*4096})
+	seq := uint64(0)
+	add := func(n int) {
+		seq++
+		p := piece{seq, seq + 1, content(seq, n)}
+		seq++
+		require.NoError(t, j.Append(p.first, p.last, p.data))
+		pieces = append(pieces, p)
+	}
+	for range 12 {
+		for _, n := range []int{10, 200, 900, 0, 1500} {
+			add(n)
+		}
+		require.NoError(t, j.Flush(seq))
+		if released = seq - 10; seq > 20 {
+			j.Release(released)
+		}
+	}
+	flushed = seq
+	for _, n := range []int{40, 300, 1100, 20, 350, 30, 400, 60} {
+		add(n)
+	}
+	image, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return image, pieces, released, flushed
+}
+
+// checkImage replays an image that was damaged, and fails on a wrong piece, or on a loss below the mark that is not reported.
+func checkImage(t *testing.T, what string, image []byte, pieces []piece, after, flushed uint64) (journal.Report, int) {
+	var got []piece
+	r, err := journal.ReplayFrom(bytes.NewReader(image), int64(len(image)), identity, after,
+		func(first, last uint64, data []byte) error {
+			got = append(got, piece{first, last, bytes.Clone(data)})
+			return nil
+		})
+	require.NoError(t, err, what)
+	require.False(t, r.Foreign, what)
+	want := above(pieces, after)
+	k, missing := 0, 0
+	for _, p := range want {
+		if k < len(got) && got[k].first == p.first {
+			if p.last != got[k].last || !bytes.Equal(p.data, got[k].data) {
+				require.Fail(t, "wrong piece", "%s: %d", what, p.first)
+			}
+			k++
+			continue
+		}
+		missing++
+		if r.Unreadable || p.first > min(flushed, r.Flushed) {
+			continue
+		}
+		if r.Holes == 0 || p.first < r.LostFirst || p.last > r.LostLast {
+			require.Fail(t, "unreported loss", "%s: %d, %+v", what, p.first, r)
+		}
+	}
+	require.Equal(t, len(got), k, "%s: pieces out of nowhere", what)
+	return r, missing
+}
+
+// No flipped byte makes a wrong piece, and one below the flushed mark is reported and costs only the piece that it is in.
+func TestDamage_EveryByte(t *testing.T) {
+	image, pieces, released, flushed := sample(t)
+	r, missing := checkImage(t, "whole", image, pieces, released, flushed)
+	requireClean(t, r)
+	require.Zero(t, missing)
+	require.Equal(t, flushed, r.Flushed)
+
+	_, everything := os.LookupEnv("KEEPCACHE_ROUNDS")
+	holes, tails, harmless := 0, 0, 0
+	for i := range image {
+		if i == 64 || i == 8192+64 { // between the copies of the head nothing is read
+			continue
+		}
+		flips := []byte{0xff, 0x01}
+		if !everything {
+			flips = flips[i%2 : i%2+1]
+		}
+		for _, flip := range flips {
+			image[i] ^= flip
+			what := fmt.Sprintf("byte %d ^ %#x", i, flip)
+			r, missing := checkImage(t, what, image, pieces, released, flushed)
+			image[i] ^= flip
+			require.False(t, r.Unreadable, what)
+			require.Equal(t, flushed, r.Flushed, what)
+			switch {
+			case r.Holes > 0:
+				holes++
+				require.Equal(t, 1, r.Holes, what)
+				require.LessOrEqual(t, missing, 2, what)
+				require.LessOrEqual(t, r.LostLast, flushed, what)
+				require.Positive(t, r.LostBytes, what)
+			case missing > 0:
+				tails++
+			default:
+				harmless++
+			}
+		}
+	}
+	t.Logf("%d bytes: %d flips made a hole, %d a shorter tail, %d did no harm", len(image), holes, tails, harmless)
+	require.Positive(t, holes)
+	require.Positive(t, tails)
+}
+
+// No length at which the file is cut makes a wrong piece.
+func TestDamage_EveryLength(t *testing.T) {
+	image, pieces, released, flushed := sample(t)
+	for n := range image {
+		r, missing := checkImage(t, fmt.Sprintf("length %d", n), image[:n], pieces, released, flushed)
+		if n < 64 {
+			require.True(t, r.Unreadable)
+		}
+		require.True(t, missing > 0 || n > 16<<10)
+	}
+}
+
+// No lost sector, and no pair of them, makes a wrong piece.
+func TestDamage_EverySector(t *testing.T) {
+	image, pieces, released, flushed := sample(t)
+	zero := func(img []byte, at int) []byte {
+		img = bytes.Clone(img)
+		clear(img[at:min(at+sector, len(img))])
+		return img
+	}
+	for at := 0; at < len(image); at += sector {
+		one := zero(image, at)
+		r, _ := checkImage(t, fmt.Sprintf("sector %d", at), one, pieces, released, flushed)
+		require.False(t, r.Unreadable)
+		for b := at + sector; b < len(image); b += sector {
+			checkImage(t, fmt.Sprintf("sectors %d, %d", at, b), zero(one, b), pieces, released, flushed)
+		}
+	}
+}
+
+// Blocks that change places make no wrong piece.
+func TestDamage_MovedBlocks(t *testing.T) {
+	image, pieces, released, flushed := sample(t)
+	const block = 1024
+	for a := 16 << 10; a < len(image); a += block {
+		for b := 16 << 10; b < len(image); b += block {
+			img := bytes.Clone(image)
+			copy(img[a:a+block], image[b:b+block])
+			checkImage(t, fmt.Sprintf("block %d over %d", b, a), img, pieces, released, flushed)
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// File is what the journal does with its file. Tests put faults between it and the real one.
+type File interface {
+	io.WriterAt
+	// Truncate cuts the file to size bytes.
+	Truncate(size int64) error
+	// Datasync returns when all that was written or stored through a map is on disk, with the file's length.
+	Datasync() error
+	// Intact returns an error if the file is shorter than size bytes or has no name any more.
+	Intact(size int64) error
+	// Map maps n bytes at off, shared and for writing. errors.ErrUnsupported where the system cannot.
+	Map(off int64, n int) ([]byte, error)
+	// Unmap undoes Map.
+	Unmap(mem []byte) error
+	Close() error
+}
+
+// fileMode keeps the journal to the owner of the store.
+const fileMode fs.FileMode = 0o600
+
+var (
+	errCut     = errors.New("file was cut off by another program")
+	errRemoved = errors.New("file was removed by another program")
+)
+
+// osFile is the real file.
+type osFile struct{ *os.File }
+
+func openOSFile(name string, flag int, perm fs.FileMode) (File, error) {
+	f, err := os.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+// createFile makes a journal without segments and gives it the name path, where it replaces what was there. The
+// head is on disk before the file has its name, so a file of that name always has one.
+func createFile(path string, open func(string, int, fs.FileMode) (File, error), h *head) (_ File, err error) {
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("journal: create: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(tmp)
+			err = fmt.Errorf("journal: create: %w", err)
+		}
+	}()
+	f, err := open(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	var b [headerSize]byte
+	h.encode(&b)
+	buf := make([]byte, headBytes)
+	copy(buf, b[:])
+	copy(buf[headerCopy:], b[:])
+	_, err = f.WriteAt(buf, 0)
+	if err == nil {
+		err = f.Datasync()
+	}
+	// Closed for the rename: Windows does not rename an open file.
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return nil, err
+	}
+	return open(path, os.O_RDWR, fileMode)
+}

@@ -1,0 +1,112 @@
+package journal
+
+import (
+	"sync"
+	"time"
+)
+
+// flusher is the state of the group flush. Flushes are counted: a caller whose piece the running one no longer
+// covers waits for the next, which one of these callers leads.
+type flusher struct {
+	mu      sync.Mutex   // protects what follows
+	done    [2]sync.Cond // done[k%2] ends the wait for flush k
+	running bool
+	turn    uint64 // number of the running or the last flush
+	target  uint64 // sequence that the running flush covers
+	closed  bool
+	named   bool // the directory is synced
+	count   uint64
+	spent   time.Duration
+	latest  time.Duration
+}
+
+func (f *flusher) init() {
+	f.done[0].L, f.done[1].L = &f.mu, &f.mu
+}
+
+// close waits for the running flush, if there is one, and lets no other begin.
+func (f *flusher) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	for f.running {
+		f.done[f.turn%2].Wait()
+	}
+	f.wake()
+}
+
+func (f *flusher) wake() {
+	f.done[0].Broadcast()
+	f.done[1].Broadcast()
+}
+
+// Flush returns when everything that was appended up to the sequence seq is on disk. Callers that wait at the same time
+// share flushes: one does it for all, and those who come while it runs share the next.
+//
+// A flush that fails is not tried again, because the system may have dropped the pages that it could not write: this and every
+// later call of Append and Flush returns an error that matches ErrFailed and the cause. What an earlier flush
+// covered is still on disk, and Flush returns nil for it.
+func (j *Journal) Flush(seq uint64) error {
+	if seq <= j.flushed.Load() {
+		return nil
+	}
+	f := &j.flush
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seq = min(seq, j.last.Load())
+	for {
+		if seq <= j.flushed.Load() {
+			return nil
+		}
+		if err := j.Err(); err != nil {
+			f.wake() // who was woken to lead and does not must pass it on
+			return err
+		}
+		switch {
+		case f.closed:
+			return ErrClosed
+		case !f.running:
+			j.lead()
+		case seq <= f.target:
+			f.done[f.turn%2].Wait()
+		default:
+			f.done[(f.turn+1)%2].Wait()
+		}
+	}
+}
+
+// lead does one flush. f.mu is held, but not during the flush.
+func (j *Journal) lead() {
+	f := &j.flush
+	f.running = true
+	f.turn++
+	f.target = j.last.Load()
+	named := f.named
+	f.mu.Unlock()
+
+	size := j.fileSize.Load()
+	start := time.Now()
+	err := j.file.Datasync()
+	if err == nil && !named {
+		err = syncDir(j.path)
+	}
+	took := time.Since(start)
+	if err == nil {
+		err = j.file.Intact(size)
+	}
+
+	f.mu.Lock()
+	f.running = false
+	f.count++
+	f.spent += took
+	f.latest = took
+	if err != nil {
+		j.fail(err)
+		f.wake()
+		return
+	}
+	f.named = true
+	j.flushed.Store(f.target)
+	f.done[f.turn%2].Broadcast()
+	f.done[(f.turn+1)%2].Signal() // the next leader
+}

@@ -1,0 +1,254 @@
+package journal
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+)
+
+// Errors of Append, Flush and New. Match them with errors.Is.
+var (
+	// ErrFull means that no segment is free. Release some and try again.
+	ErrFull = errors.New("journal is full")
+	// ErrTooLarge means that the piece is longer than MaxPiece.
+	ErrTooLarge = errors.New("piece is too large for the journal")
+	// ErrOrder means that a first sequence was not above the last one appended, or above its own last.
+	ErrOrder = errors.New("sequence out of order")
+	// ErrFailed means that the journal is of no more use: a flush or a write failed, or its file was cut off
+	// or removed under it. What had been flushed before is still there to be replayed.
+	ErrFailed = errors.New("journal has failed")
+	// ErrClosed means that the journal was closed.
+	ErrClosed = errors.New("journal is closed")
+	// ErrVersion means that the file has a newer format than this program knows. It is left untouched.
+	ErrVersion = errors.New("journal has a newer format version")
+)
+
+const (
+	defaultMaxBytes     = 64 << 20
+	defaultSegmentBytes = 1 << 20
+	segmentStep         = 4 << 10 // segment sizes are multiples of the usual page, so that they can be mapped
+	maxPieceBytes       = 1<<31 - 1 - pieceHeader
+)
+
+// Options tell New what to make. The zero value is usable, but for Identity.
+type Options struct {
+	// Identity of the store. Replay refuses the journal of another. It is also part of every checksum.
+	Identity [16]byte
+	// MaxBytes bounds the file, in bytes. At least two small segments are always allowed. Default: 64 MiB.
+	MaxBytes int64
+	// SegmentBytes is the unit in which the file grows and is used again, in bytes. It is rounded up to a multiple
+	// of 4 KiB, and reduced where MaxBytes has no room for two. Default: 1 MiB.
+	SegmentBytes int
+	// NoMap makes Append write with pwrite although the file could be mapped. Default: false.
+	NoMap bool
+	// After is the sequence after which the journal starts: what the store has when the journal is made. Default: 0.
+	After uint64
+	// OpenFile opens the journal's file, for fault injection in tests. It is called as os.OpenFile would be. Default: nil,
+	// the file itself.
+	OpenFile func(name string, flag int, perm fs.FileMode) (File, error)
+}
+
+// withDefaults returns a filled and valid copy, and the block size that belongs to it.
+func (o Options) withDefaults() (Options, int) {
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = defaultMaxBytes
+	}
+	if o.SegmentBytes <= 0 {
+		o.SegmentBytes = defaultSegmentBytes
+	}
+	if o.OpenFile == nil {
+		o.OpenFile = openOSFile
+	}
+	o.MaxBytes = max(o.MaxBytes, headBytes+2*segmentStep)
+	most := min((o.MaxBytes-headBytes)/2, maxSegment) / segmentStep * segmentStep
+	o.SegmentBytes = int(min(int64(o.SegmentBytes+segmentStep-1)/segmentStep*segmentStep, most))
+	block := maxBlock
+	for block > o.SegmentBytes/4 || o.SegmentBytes%block != 0 {
+		block /= 2
+	}
+	return o, block
+}
+
+// Journal is an open journal. All methods may be called concurrently, with one condition: concurrent
+// calls of Append must bring their sequences in increasing order, so its callers need an order of their own.
+type Journal struct {
+	path     string
+	opt      Options
+	block    int // bytes of a block
+	capacity int // segments at most
+	maxPiece int // bytes
+
+	mu        sync.Mutex // protects what follows, up to the blank line
+	ready     sync.Cond  // on mu: the background goroutine has made a segment, or could not
+	file      File       // nil before the first Append
+	base      uint32     // of every salt
+	live      []*segment // from the oldest not released to the one that is written; at least one once there is a file
+	free      []*segment // the one freed last is used next: its pages are most likely still in memory
+	segments  []*segment // all, by place in the file
+	off       int        // where the next fragment goes in the last live segment
+	salt      uint32     // of the block at off
+	epoch     uint64     // of the last live segment
+	released  uint64
+	making    bool // the background goroutine is at work
+	closed    bool
+	appends   uint64
+	bytes     uint64
+	scratch   []byte        // one block, where there is no map
+	makeNext  chan struct{} // asks the background goroutine for a segment
+	makerDone chan struct{}
+
+	last     atomic.Uint64 // last sequence appended; written under mu
+	flushed  atomic.Uint64 // everything up to it is on disk; written under flush.mu
+	fileSize atomic.Int64  // bytes that the file must have
+	failure  atomic.Pointer[failure]
+	flush    flusher
+}
+
+// failure is why a journal is of no more use.
+type failure struct{ err error }
+
+// New returns a journal that will live at path. Nothing is created on disk before the first Append, which
+// replaces a file that is there: the caller says that it is replayed. The error is ErrVersion if that file has a newer
+// format, or what the system says if it cannot be looked at.
+func New(path string, o Options) (*Journal, error) {
+	opt, block := o.withDefaults()
+	if err := checkReplaceable(path); err != nil {
+		return nil, err
+	}
+	j := &Journal{path: path, opt: opt, block: block, released: opt.After}
+	j.capacity = int((opt.MaxBytes - headBytes) / int64(opt.SegmentBytes))
+	// A piece that fits beside the segment that is written fits whenever all is released.
+	room := int64(j.capacity-1) * int64(opt.SegmentBytes/block) * int64(block-blockHeader-fragHeader)
+	j.maxPiece = int(min(room-pieceHeader, maxPieceBytes))
+	j.ready.L = &j.mu
+	j.flush.init()
+	j.last.Store(opt.After)
+	j.flushed.Store(opt.After)
+	return j, nil
+}
+
+// checkReplaceable returns an error if what is at path must not be replaced by a journal.
+func checkReplaceable(path string) error {
+	st, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("journal: open %q: not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	defer f.Close()
+	if _, err := readHead(f, st.Size()); errors.Is(err, ErrVersion) {
+		return fmt.Errorf("journal: open %q: %w", path, err)
+	}
+	return nil
+}
+
+// MaxPiece returns the length in bytes of the longest piece that Append can take.
+func (j *Journal) MaxPiece() int { return j.maxPiece }
+
+// Err returns nil while the journal works, and otherwise an error that matches ErrFailed and its cause.
+func (j *Journal) Err() error {
+	if f := j.failure.Load(); f != nil {
+		return f.err
+	}
+	return nil
+}
+
+// fail makes the journal useless for good. The first cause stays. It takes no lock.
+func (j *Journal) fail(cause error) error {
+	j.failure.CompareAndSwap(nil, &failure{fmt.Errorf("%w: %w", ErrFailed, cause)})
+	return j.Err()
+}
+
+// Release says that the store has everything up to mark, durably. Segments with nothing above it are used
+// again. A mark below an earlier one does nothing.
+func (j *Journal) Release(mark uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if mark <= j.released {
+		return
+	}
+	j.released = mark
+	n := 0
+	for n < len(j.live)-1 && j.live[n].last <= mark {
+		n++
+	}
+	j.free = append(j.free, j.live[:n]...)
+	j.live = j.live[:copy(j.live, j.live[n:])]
+}
+
+// Close ends the background work and closes the file. It does not flush. With remove the file is deleted too, also one that
+// New found: for a caller whose store has everything. Waiting calls of Flush return ErrClosed. A second Close does nothing.
+func (j *Journal) Close(remove bool) error {
+	j.mu.Lock()
+	if j.closed {
+		j.mu.Unlock()
+		return nil
+	}
+	j.closed = true
+	file := j.file
+	if file != nil {
+		close(j.makeNext)
+	}
+	j.ready.Broadcast()
+	j.mu.Unlock()
+
+	j.flush.close()
+	var err error
+	if file != nil {
+		<-j.makerDone
+		j.mu.Lock()
+		for _, s := range j.segments {
+			if s.mem != nil {
+				err = errors.Join(err, file.Unmap(s.mem))
+				s.mem = nil
+			}
+		}
+		j.mu.Unlock()
+		err = errors.Join(err, file.Close())
+	}
+	if remove {
+		if e := os.Remove(j.path); !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("journal: close: %w", err)
+	}
+	return nil
+}
+
+// create makes the file and starts the background goroutine. mu is held.
+func (j *Journal) create() error {
+	h := head{
+		version: formatVersion, blockBytes: uint32(j.block), identity: j.opt.Identity,
+		segmentBytes: uint32(j.opt.SegmentBytes), start: j.opt.After,
+	}
+	var nonce [8]byte
+	rand.Read(nonce[:]) // never fails
+	h.nonce = le.Uint64(nonce[:])
+	f, err := createFile(j.path, j.opt.OpenFile, &h)
+	if err != nil {
+		return err
+	}
+	j.file = f
+	j.base = h.base()
+	j.off = j.opt.SegmentBytes // the first piece begins a segment
+	j.scratch = make([]byte, j.block)
+	j.fileSize.Store(headBytes)
+	j.makeNext = make(chan struct{}, 1)
+	j.makerDone = make(chan struct{})
+	go j.makeAhead()
+	return nil
+}

@@ -1,0 +1,59 @@
+package journal_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache/internal/journal"
+)
+
+// On Linux the journal is mapped, unless that is forbidden.
+func TestMapped(t *testing.T) {
+	for _, noMap := range []bool{false, true} {
+		j := newJournal(t, tempPath(t), journal.Options{NoMap: noMap})
+		require.NoError(t, j.Append(1, 1, nil))
+		require.Equal(t, !noMap, j.Stats().Mapped)
+	}
+}
+
+// settle waits until the segment that is made ahead is there: making it would extend the file again.
+func settle(t *testing.T, j *journal.Journal) {
+	require.Eventually(t, func() bool { return j.Stats().FreeSegments > 0 }, 10*time.Second, time.Millisecond)
+}
+
+// A file that is cut off under the map fails the journal and not the process.
+func TestAppend_CutOff(t *testing.T) {
+	path := tempPath(t)
+	j := newJournal(t, path, journal.Options{})
+	require.NoError(t, j.Append(1, 1, content(1, 100)))
+	settle(t, j)
+	require.NoError(t, os.Truncate(path, 16<<10))
+	err := j.Append(2, 2, content(2, 100))
+	require.ErrorIs(t, err, journal.ErrFailed)
+	require.ErrorContains(t, err, "cut off")
+	require.ErrorIs(t, j.Append(3, 3, nil), journal.ErrFailed)
+	require.ErrorIs(t, j.Flush(1), journal.ErrFailed)
+	require.Equal(t, uint64(1), j.Stats().Last)
+	got, _ := replay(t, path, 0)
+	require.Empty(t, got)
+}
+
+// A flush does not say that pieces are on disk which someone cut off or deleted.
+func TestFlush_Gone(t *testing.T) {
+	for name, harm := range map[string]func(string) error{
+		"cut":    func(path string) error { return os.Truncate(path, 16<<10) },
+		"remove": os.Remove,
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := tempPath(t)
+			j := newJournal(t, path, journal.Options{})
+			require.NoError(t, j.Append(1, 1, content(1, 100)))
+			settle(t, j)
+			require.NoError(t, harm(path))
+			require.ErrorIs(t, j.Flush(1), journal.ErrFailed)
+		})
+	}
+}
