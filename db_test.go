@@ -32,18 +32,9 @@ var variants = map[string]func(*keepcache.Options){
 // long asks for the full counts, which take minutes.
 var long = os.Getenv("KEEPCACHE_LONG") != ""
 
-// children are the programs that tests run in processes of their own, by name: see startChild.
-var children = map[string]func(args []string) error{}
-
-const childVariable = "KEEPCACHE_TEST_CHILD"
-
 func TestMain(m *testing.M) {
 	if name := os.Getenv(childVariable); name != "" {
-		if err := children[name](os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+		runChild(name)
 	}
 	flag.Parse()
 	if variants[os.Getenv("KEEPCACHE_VARIANT")] == nil {

@@ -62,6 +62,14 @@ func (d *decoder) top(dst any) error {
 		if p != nil {
 			return d.intoMapAny(p)
 		}
+	case *[]any:
+		if p != nil {
+			return intoSlice(d, p, (*decoder).intoAny)
+		}
+	case *[]string:
+		if p != nil {
+			return intoSlice(d, p, (*decoder).intoString)
+		}
 	}
 	v := reflect.ValueOf(dst)
 	if v.Kind() != reflect.Pointer || v.IsNil() {
@@ -230,7 +238,15 @@ func (d *decoder) any() (any, error) {
 // numberAny returns what an any gets for a number that is no plain one. A float
 // beyond float64 is an error that does not stop the decoding.
 func (d *decoder) numberAny(h head, lit []byte) (v any, ok bool) {
-	if h.kind == kindNum && isInteger(lit) {
+	if h.kind == kindNum && isInteger(lit) && string(lit) != "-0" {
+		if len(lit) <= 20 { // Append writes integers of 64 bits as such, others may not
+			if n, err := strconv.ParseInt(string(lit), 10, 64); err == nil {
+				return n, true
+			}
+			if n, err := strconv.ParseUint(string(lit), 10, 64); err == nil {
+				return n, true
+			}
+		}
 		return json.Number(lit), true
 	}
 	if f, ok := h.float64(); ok {
@@ -295,101 +311,6 @@ func (d *decoder) key() ([]byte, error) {
 		return nil, corrupt("map key is no string", d.off)
 	}
 	return d.content(h), nil
-}
-
-// intoAny decodes into an any: what it points to if it holds a pointer, else itself.
-func (d *decoder) intoAny(p *any) error {
-	if *p != nil && reflect.TypeOf(*p).Kind() == reflect.Pointer {
-		return d.odd(reflect.ValueOf(p).Elem())
-	}
-	v, ok, err := d.newAny()
-	if ok {
-		*p = v
-	}
-	return err
-}
-
-// newAny is any for a destination that stays as it is if ok is false: there was
-// an error, or a number beyond float64.
-func (d *decoder) newAny() (v any, ok bool, err error) {
-	if h, next := readHead(d.data, d.off); h.kind == kindNum {
-		d.off = next
-		lit, err := d.number(h)
-		if err != nil {
-			return nil, false, err
-		}
-		v, ok = d.numberAny(h, lit)
-		return v, ok, nil
-	}
-	v, err = d.any()
-	return v, err == nil, err
-}
-
-var (
-	anyType    = reflect.TypeFor[any]()
-	stringType = reflect.TypeFor[string]()
-	bytesType  = reflect.TypeFor[[]byte]()
-	mapAnyType = reflect.TypeFor[map[string]any]()
-)
-
-func (d *decoder) intoString(p *string) error {
-	h := d.head()
-	switch h.kind {
-	case kindStr:
-		*p = string(d.content(h))
-		return nil
-	case kindBin:
-		*p = base64.StdEncoding.EncodeToString(d.content(h))
-		return nil
-	case kindNil:
-		return nil
-	}
-	return d.unfit(h, stringType)
-}
-
-func (d *decoder) intoBytes(p *[]byte) error {
-	h := d.head()
-	switch h.kind {
-	case kindBin:
-		*p = append(make([]byte, 0, h.n), d.content(h)...)
-		return nil
-	case kindStr:
-		d.base64(h, func(b []byte) { *p = b })
-		return nil
-	case kindNil:
-		*p = nil
-		return nil
-	case kindArray:
-		return decPlans.get(bytesType).array(d, reflect.ValueOf(p).Elem(), h.n)
-	}
-	return d.unfit(h, bytesType)
-}
-
-// base64 decodes a string for a byte slice.
-func (d *decoder) base64(h head, set func([]byte)) {
-	text := d.content(h)
-	b := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
-	n, err := base64.StdEncoding.Decode(b, text)
-	if err != nil {
-		d.save(err)
-		return
-	}
-	set(b[:n])
-}
-
-func (d *decoder) intoMapAny(p *map[string]any) error {
-	h := d.head()
-	switch h.kind {
-	case kindMap:
-		if *p == nil {
-			*p = make(map[string]any, d.ahead(h.n, mapEntry))
-		}
-		return d.fillMapAny(*p, h.n)
-	case kindNil:
-		*p = nil
-		return nil
-	}
-	return d.unfit(h, mapAnyType)
 }
 
 // unfit records that the value with head h, which was read last, does not fit

@@ -91,9 +91,18 @@ func compileDec(b *decBuild, t reflect.Type, p *decPlan) {
 		p.elem = b.get(t.Elem())
 		p.array = p.decodeSlice
 		p.body = p.decodeArrayOrBytes
-		if t == bytesType {
+		switch t {
+		case bytesType:
 			p.body = func(d *decoder, v reflect.Value) error {
 				return d.intoBytes(v.Addr().Interface().(*[]byte))
+			}
+		case anysType:
+			p.body = func(d *decoder, v reflect.Value) error {
+				return intoSlice(d, v.Addr().Interface().(*[]any), (*decoder).intoAny)
+			}
+		case stringsType:
+			p.body = func(d *decoder, v reflect.Value) error {
+				return intoSlice(d, v.Addr().Interface().(*[]string), (*decoder).intoString)
 			}
 		}
 	case reflect.Array:

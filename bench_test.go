@@ -1,0 +1,204 @@
+package keepcache_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache"
+)
+
+// benchValue is 200 bytes.
+var benchValue = bytes.Repeat([]byte("0123456789"), 20)
+
+const benchKeys = 10_000
+
+var benchKey = func() (keys [benchKeys]string) {
+	for i := range keys {
+		keys[i] = numbered(i)
+	}
+	return keys
+}()
+
+// benchDB opens a cache with benchKeys entries of an hour, without the proof at the end.
+func benchDB(b *testing.B) *keepcache.Bucket {
+	b.Helper()
+	db := openDamaged(b, newPath(b), nil)
+	bucket := db.Bucket("b")
+	fill(b, bucket, benchKeys, time.Hour)
+	return bucket
+}
+
+func BenchmarkGet(b *testing.B) {
+	bucket := benchDB(b)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		var n int
+		if found, err := bucket.Get(benchKey[i%benchKeys], &n); err != nil || !found {
+			b.Fatal(found, err)
+		}
+	}
+}
+
+func BenchmarkGet_Absent(b *testing.B) {
+	bucket := benchDB(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		var n int
+		if found, err := bucket.Get("absent", &n); err != nil || found {
+			b.Fatal(found, err)
+		}
+	}
+}
+
+func BenchmarkExists(b *testing.B) {
+	bucket := benchDB(b)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if found, err := bucket.Exists(benchKey[i%benchKeys]); err != nil || !found {
+			b.Fatal(found, err)
+		}
+	}
+}
+
+func BenchmarkDelete(b *testing.B) {
+	bucket := openDamaged(b, newPath(b), nil).Bucket("b")
+	fill(b, bucket, b.N, time.Hour)
+	b.ResetTimer()
+	for i := range b.N {
+		if found, err := bucket.Delete(numbered(i)); err != nil || !found {
+			b.Fatal(found, err)
+		}
+	}
+}
+
+// BenchmarkSet measures durable sets of 200 bytes with a lifetime, by 1, 16 and 64 writers, beside plain
+// bbolt with its default options, which keeps the same two buckets by one db.Update a set.
+func BenchmarkSet(b *testing.B) {
+	for _, writers := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("keepcache/writers=%d", writers), func(b *testing.B) {
+			bucket := openDamaged(b, newPath(b), nil).Bucket("b")
+			benchWriters(b, writers, func(key string) error { return bucket.SetBytes(key, benchValue, time.Hour) })
+		})
+		b.Run(fmt.Sprintf("bbolt/writers=%d", writers), func(b *testing.B) {
+			db := benchBolt(b)
+			benchWriters(b, writers, func(key string) error { return boltSet(db, key, benchValue, time.Hour) })
+		})
+	}
+}
+
+// benchWriters calls set b.N times from as many goroutines as writers says, over benchKeys keys.
+func benchWriters(b *testing.B, writers int, set func(key string) error) {
+	b.Helper()
+	var next atomic.Int64
+	var group sync.WaitGroup
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range writers {
+		group.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				if err := set(benchKey[int(i*7919)%benchKeys]); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "sets/s")
+}
+
+func benchBolt(b *testing.B) *bolt.DB {
+	b.Helper()
+	db, err := bolt.Open(filepath.Join(b.TempDir(), "plain.db"), 0o600, nil)
+	require.NoError(b, err)
+	b.Cleanup(func() { _ = db.Close() })
+	require.NoError(b, db.Update(func(tx *bolt.Tx) error {
+		if _, err := tx.CreateBucket([]byte("entries")); err != nil {
+			return err
+		}
+		_, err := tx.CreateBucket([]byte("expiry"))
+		return err
+	}))
+	return db
+}
+
+// boltSet is what a careful user of plain bbolt writes: the entry with its deadline, and the row by which a
+// sweeper finds it.
+func boltSet(db *bolt.DB, key string, value []byte, ttl time.Duration) error {
+	return db.Update(func(tx *bolt.Tx) error {
+		entries, expiry := tx.Bucket([]byte("entries")), tx.Bucket([]byte("expiry"))
+		if old := entries.Get([]byte(key)); old != nil {
+			if err := expiry.Delete(append(slices.Clone(old[:8]), key...)); err != nil {
+				return err
+			}
+		}
+		deadline := binary.BigEndian.AppendUint64(nil, uint64(time.Now().Add(ttl).UnixMilli()))
+		if err := expiry.Put(append(slices.Clone(deadline), key...), nil); err != nil {
+			return err
+		}
+		return entries.Put([]byte(key), append(deadline, value...))
+	})
+}
+
+// BenchmarkSweep measures how long a sweep of 100,000 due entries takes, and what it does to a reader: the
+// 99th percentile of Get while it runs, beside that at rest.
+func BenchmarkSweep(b *testing.B) {
+	const due = 100_000
+	for b.Loop() {
+		b.StopTimer()
+		db := openDamaged(b, newPath(b), &keepcache.Options{SweepInterval: -1})
+		read, brief := db.Bucket("read"), db.Bucket("brief")
+		fill(b, read, benchKeys, time.Hour)
+		fill(b, brief, due, time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
+
+		var stop atomic.Bool
+		reader := func() time.Duration {
+			var took []time.Duration
+			for i := 0; !stop.Load(); i++ {
+				start := time.Now()
+				var n int
+				if found, err := read.Get(benchKey[i*7919%benchKeys], &n); err != nil || !found {
+					b.Error(found, err)
+					break
+				}
+				took = append(took, time.Since(start))
+			}
+			slices.Sort(took)
+			return took[len(took)*99/100]
+		}
+		time.AfterFunc(time.Second, func() { stop.Store(true) })
+		rest := reader()
+
+		stop.Store(false)
+		swept := make(chan time.Duration)
+		b.StartTimer()
+		go func() {
+			start := time.Now()
+			removed, err := db.Sweep(b.Context())
+			if err != nil || removed != due {
+				b.Errorf("removed %d: %v", removed, err)
+			}
+			stop.Store(true)
+			swept <- time.Since(start)
+		}()
+		busy := reader()
+		took := <-swept
+		b.ReportMetric(float64(rest.Nanoseconds()), "rest-p99-ns")
+		b.ReportMetric(float64(busy.Nanoseconds()), "sweep-p99-ns")
+		b.ReportMetric(float64(busy)/float64(rest), "p99-ratio")
+		b.ReportMetric(float64(took.Milliseconds()), "sweep-ms")
+		require.NoError(b, db.Close())
+	}
+}

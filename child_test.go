@@ -1,0 +1,56 @@
+package keepcache_test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// children are the programs that tests run in processes of their own, by name.
+var children = map[string]func(t tester, args []string){}
+
+const childVariable = "KEEPCACHE_TEST_CHILD"
+
+// childCommand is a command that runs a child in this test binary.
+func childCommand(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), childVariable+"="+name)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// startChild runs a child until the test is over. Its standard output arrives at the returned reader.
+func startChild(t testing.TB, name string, args ...string) (*exec.Cmd, io.Reader) {
+	t.Helper()
+	cmd := childCommand(name, args...)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd, out
+}
+
+// runChild is the main of a child. It exits with 0 if what the child requires is so.
+func runChild(name string) {
+	t := &childTester{}
+	children[name](t, os.Args[1:])
+	for i := len(t.cleanups) - 1; i >= 0; i-- {
+		t.cleanups[i]()
+	}
+	os.Exit(0)
+}
+
+// childTester is the tester of a child: a requirement that is not met ends the process.
+type childTester struct{ cleanups []func() }
+
+func (*childTester) Helper()                           {}
+func (*childTester) Errorf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+func (*childTester) FailNow()                          { os.Exit(1) }
+func (t *childTester) Cleanup(fn func())               { t.cleanups = append(t.cleanups, fn) }

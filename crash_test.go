@@ -1,0 +1,360 @@
+package keepcache_test
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache"
+)
+
+var (
+	crashRuns      = flag.Int("crash.runs", 10, "how many writing processes to kill")
+	crashCreations = flag.Int("crash.creations", 5, "how many creating processes to kill")
+)
+
+// What a killed process writes to its pipe, a line before and a line after each operation:
+//
+//	try WRITER NUMBER MILLIS OP BUCKET KEY TTL
+//	did WRITER NUMBER MILLIS RESULT
+//
+// An operation that was tried and not done may have happened or not.
+const (
+	crashWriters = 16
+	sharedKeys   = 8
+	ownKeys      = 6
+	briefTTL     = 20 * time.Millisecond
+)
+
+var crashBuckets = []string{"default", "sessions", "brief"}
+
+func init() {
+	children["crash writer"] = crashWriter
+	children["crash creator"] = crashCreator
+}
+
+// crashWriter writes from many goroutines until it is killed.
+func crashWriter(t tester, args []string) {
+	seed, err := strconv.ParseUint(args[1], 10, 64)
+	require.NoError(t, err)
+	db := open(t, args[0], &keepcache.Options{SweepInterval: 5 * time.Millisecond})
+	failed := make(chan error)
+	for writer := range crashWriters {
+		go func() {
+			r := rand.New(rand.NewPCG(seed, uint64(writer)))
+			for number := 0; ; number++ {
+				if err := crashOperation(db, r, writer, number); err != nil {
+					failed <- err
+				}
+			}
+		}()
+	}
+	require.NoError(t, <-failed)
+}
+
+func crashOperation(db *keepcache.DB, r *rand.Rand, writer, number int) error {
+	op := []string{"set", "set", "set", "set", "set", "delete", "add", "add", "touch", "clear"}[r.IntN(10)]
+	bucket := crashBuckets[r.IntN(len(crashBuckets))]
+	key := fmt.Sprint("shared", r.IntN(sharedKeys))
+	if r.IntN(2) == 0 {
+		key = fmt.Sprint("own", writer, "-", r.IntN(ownKeys))
+	}
+	ttl := []time.Duration{time.Hour, 10 * time.Hour, keepcache.NoExpiry}[r.IntN(3)]
+	if bucket == "brief" {
+		ttl = briefTTL
+	}
+	if op == "clear" && r.IntN(20) > 0 {
+		op = "prefix"
+	}
+	value := map[string]any{"id": crashID(writer, number), "fill": strings.Repeat("x", r.IntN(2000))}
+
+	fmt.Fprintf(os.Stdout, "try %d %d %d %s %s %s %d\n", writer, number, time.Now().UnixMilli(), op, bucket, key, ttl)
+	b, did := db.Bucket(bucket), true
+	var err error
+	switch op {
+	case "set":
+		err = b.Set(key, value, ttl)
+	case "delete":
+		_, err = b.Delete(key)
+	case "add":
+		did, err = b.Add(key, value, ttl)
+	case "touch":
+		did, err = b.Touch(key, ttl)
+	case "clear":
+		err = b.Clear(context.Background())
+	case "prefix":
+		_, err = b.DeletePrefix(context.Background(), key)
+	}
+	fmt.Fprintf(os.Stdout, "did %d %d %d %t\n", writer, number, time.Now().UnixMilli(), did)
+	return err
+}
+
+func crashID(writer, number int) string { return fmt.Sprintf("%d/%d", writer, number) }
+
+// crashOp is an operation as its process told of it.
+type crashOp struct {
+	op, bucket, key string
+	ttl             time.Duration
+	tried, done     int   // places in the report; done is 0 if it was never done
+	from, to        int64 // unix milliseconds; to is the end of time if it was never done
+	did             bool
+}
+
+// touches reports whether the operation may change the entry.
+func (o *crashOp) touches(bucket, key string) bool {
+	switch {
+	case o.bucket != bucket || o.done > 0 && !o.did:
+		return false
+	case o.op == "clear":
+		return true
+	case o.op == "prefix":
+		return strings.HasPrefix(key, o.key)
+	}
+	return o.key == key
+}
+
+// before reports whether o was done before p began.
+func (o *crashOp) before(p *crashOp) bool { return o.done > 0 && o.done < p.tried }
+
+// readReport reads the lines of a killed process. The last one may be cut short.
+func readReport(t *testing.T, r io.Reader) map[string]*crashOp {
+	ops := map[string]*crashOp{}
+	in := bufio.NewReader(r)
+	for place := 1; ; place++ {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return ops
+		}
+		var verb, op, bucket, key, did string
+		var writer, number int
+		var millis, ttl int64
+		if strings.HasPrefix(line, "try") {
+			_, err = fmt.Sscan(line, &verb, &writer, &number, &millis, &op, &bucket, &key, &ttl)
+			require.NoError(t, err, line)
+			ops[crashID(writer, number)] = &crashOp{
+				op: op, bucket: bucket, key: key, ttl: time.Duration(ttl), tried: place, from: millis, to: 1 << 60,
+			}
+			continue
+		}
+		_, err = fmt.Sscan(line, &verb, &writer, &number, &millis, &did)
+		require.NoError(t, err, line)
+		o := ops[crashID(writer, number)]
+		require.NotNil(t, o, line)
+		o.done, o.to, o.did = place, millis, did == "true"
+	}
+}
+
+// A process that is killed while it writes loses no write that returned and leaves nothing that was never
+// written; deadlines stay where they were, and the file is sound.
+func TestCrash_Kill(t *testing.T) {
+	skipOnWindows(t, "a killed process's locks and pipes end too late there to be told from a bug")
+	done, present := 0, 0
+	for run := range *crashRuns {
+		path := filepath.Join(t.TempDir(), "crash.cache")
+		cmd, out := startChild(t, "crash writer", path, fmt.Sprint(run))
+		reported := make(chan map[string]*crashOp)
+		go func() { reported <- readReport(t, out) }()
+		time.Sleep(time.Duration(30+rand.IntN(250)) * time.Millisecond)
+		require.NoError(t, cmd.Process.Kill())
+		ops := <-reported
+		for _, o := range ops {
+			if o.done > 0 {
+				done++
+			}
+		}
+		if _, err := os.Stat(path); err != nil {
+			continue // killed before it had created the file
+		}
+		db := open(t, path, nil)
+		sound(t, db)
+		for _, bucket := range crashBuckets {
+			present += checkCrashed(t, db.Bucket(bucket), ops)
+		}
+		require.NoError(t, db.Close())
+	}
+	t.Logf("%d runs, %d operations done, %d entries found", *crashRuns, done, present)
+	require.Greater(t, done, 10**crashRuns, "the processes did too little to show anything")
+}
+
+// checkCrashed compares the entries of a bucket to what was done to it, and returns how many it found.
+func checkCrashed(t *testing.T, b *keepcache.Bucket, ops map[string]*crashOp) (present int) {
+	t.Helper()
+	all := map[string]bool{}
+	for _, o := range ops {
+		if o.bucket == b.Name() && (o.op == "set" || o.op == "add") {
+			all[o.key] = true
+		}
+	}
+	for e, err := range b.All() {
+		require.NoError(t, err)
+		require.True(t, all[e.Key], "phantom key %q", e.Key)
+	}
+	for key := range all {
+		var history []*crashOp
+		for _, o := range ops {
+			if o.touches(b.Name(), key) {
+				history = append(history, o)
+			}
+		}
+		entry, found, err := b.Stat(key) // one look, because what is brief may expire between two
+		require.NoError(t, err)
+		var value struct{ ID string }
+		if found {
+			require.NoError(t, entry.Decode(&value))
+		} else {
+			require.True(t, mayBeAbsent(history), "lost: %q in %q", key, b.Name())
+			continue
+		}
+		present++
+		wrote := ops[value.ID]
+		require.NotNil(t, wrote, "phantom value %q", value.ID)
+		require.True(t, wrote.touches(b.Name(), key), "%q holds the value of another key", key)
+		for _, o := range history {
+			if o.op != "touch" && o.done > 0 && !rescued(o, history) {
+				require.False(t, wrote.before(o), "%q in %q holds %s, which was overwritten by %+v", key, b.Name(), value.ID, o)
+			}
+		}
+		require.True(t, lifetimeOf(entry, wrote, history), "the deadline of %q, set by %+v, moved to %v: %s", key, *wrote, entry.FreshUntil, describe(history))
+	}
+	return present
+}
+
+// rescued reports whether o, which is a DeletePrefix, may have left an entry because of a Touch beside it.
+func rescued(o *crashOp, history []*crashOp) bool {
+	return o.op == "prefix" && slices.ContainsFunc(history, func(touch *crashOp) bool {
+		return touch.op == "touch" && !touch.before(o) && !o.before(touch)
+	})
+}
+
+// mayBeAbsent reports whether some order of the operations ends without the entry.
+func mayBeAbsent(history []*crashOp) bool {
+	removable := func(remover *crashOp) bool { // no write that was done came surely after it
+		for _, o := range history {
+			if (o.op == "set" || o.op == "add") && o.done > 0 && (remover == nil || remover.before(o)) {
+				return false
+			}
+		}
+		return true
+	}
+	if removable(nil) {
+		return true
+	}
+	for _, o := range history {
+		removes := o.op == "delete" || o.op == "clear" || o.op == "prefix" || o.ttl == briefTTL
+		if removes && removable(o) {
+			return true
+		}
+	}
+	return false
+}
+
+// lifetimeOf reports whether the deadline of an entry is that of its write, or of a Touch not before it.
+func lifetimeOf(entry keepcache.Entry, wrote *crashOp, history []*crashOp) bool {
+	for _, o := range history {
+		if o != wrote && (o.op != "touch" || o.before(wrote)) {
+			continue
+		}
+		if o.ttl == keepcache.NoExpiry {
+			if entry.FreshUntil.IsZero() {
+				return true
+			}
+			continue
+		}
+		at, ttl := entry.FreshUntil.UnixMilli(), o.ttl.Milliseconds()
+		if !entry.FreshUntil.IsZero() && at >= o.from+ttl && at <= min(o.to, time.Now().UnixMilli())+ttl+1 {
+			return true
+		}
+	}
+	return false
+}
+
+// describe lists operations in the order in which they began.
+func describe(history []*crashOp) string {
+	history = slices.SortedFunc(slices.Values(history), func(a, b *crashOp) int { return a.tried - b.tried })
+	var text strings.Builder
+	for _, o := range history {
+		fmt.Fprintf(&text, "\n%+v", *o)
+	}
+	return text.String()
+}
+
+// crashCreator creates one cache after the other until it is killed.
+func crashCreator(t tester, args []string) {
+	for i := 0; ; i++ {
+		path := filepath.Join(args[0], fmt.Sprint("cache", i))
+		fmt.Println(path)
+		db := open(t, path, nil)
+		require.NoError(t, db.Set("k", i, 0))
+		fmt.Println("set")
+		require.NoError(t, db.Close())
+	}
+}
+
+// A process that is killed while it creates a cache leaves nothing that keeps the next one from opening it.
+func TestCrash_KillDuringCreation(t *testing.T) {
+	skipOnWindows(t, "a killed process's locks and pipes end too late there to be told from a bug")
+	for range *crashCreations {
+		cmd, out := startChild(t, "crash creator", t.TempDir())
+		lines := make(chan []string)
+		go func() {
+			text, _ := io.ReadAll(out)
+			lines <- strings.Split(string(text), "\n")
+		}()
+		time.Sleep(20*time.Millisecond + time.Duration(rand.IntN(60_000))*time.Microsecond)
+		require.NoError(t, cmd.Process.Kill())
+		told := <-lines
+		for i, path := range told[:len(told)-1] {
+			if path == "set" {
+				continue
+			}
+			db := open(t, path, nil)
+			if i+1 < len(told) && told[i+1] == "set" {
+				var n int
+				found, err := db.Get("k", &n)
+				require.NoError(t, err)
+				require.True(t, found)
+			}
+			require.NoError(t, db.Set("after", 1, 0))
+			require.NoError(t, db.Close())
+		}
+	}
+}
+
+// Many processes that create one cache at the same time agree on one file.
+func TestCrash_CreationRace(t *testing.T) {
+	path := newPath(t)
+	var openers sync.WaitGroup
+	errs := make(chan error, 8)
+	for i := range cap(errs) {
+		openers.Go(func() {
+			db, err := tryOpen(path, &keepcache.Options{LockTimeout: time.Minute})
+			if err == nil {
+				err = db.Set(fmt.Sprint("k", i), i, 0)
+				if closeErr := db.Close(); err == nil {
+					err = closeErr
+				}
+			}
+			errs <- err
+		})
+	}
+	openers.Wait()
+	for range cap(errs) {
+		require.NoError(t, <-errs)
+	}
+	n, err := open(t, path, nil).Bucket("default").Len()
+	require.NoError(t, err)
+	require.Equal(t, cap(errs), n)
+}

@@ -1,0 +1,412 @@
+package keepcache_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache"
+)
+
+// Offsets in what the file stores for an entry: the index row, then the record.
+const (
+	storedRecord     = 8
+	storedFreshUntil = storedRecord + 1
+	storedGoneAt     = storedRecord + 9
+	storedRevision   = storedRecord + 25
+	storedOptions    = storedRecord + 33
+	storedValue      = storedRecord + 35
+)
+
+// entryBucket returns the bbolt bucket of a cache's bucket, and its id.
+func entryBucket(tx *bolt.Tx, name string) (*bolt.Bucket, []byte) {
+	id := bytes.Clone(tx.Bucket([]byte("buckets")).Get([]byte(name)))
+	return tx.Bucket([]byte("entries")).Bucket(id), id
+}
+
+// patch replaces what the closed cache at path stores for a key.
+func patch(t tester, path, bucket, key string, change func(stored []byte) []byte) {
+	t.Helper()
+	withBolt(t, path, false, func(tx *bolt.Tx) error {
+		b, _ := entryBucket(tx, bucket)
+		stored := bytes.Clone(b.Get([]byte(key)))
+		require.NotNil(t, stored)
+		return b.Put([]byte(key), change(stored))
+	})
+}
+
+// seal gives a stored entry the checksum that belongs to it.
+func seal(stored []byte, bucket, key string) []byte {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	body := stored[storedRecord : len(stored)-4]
+	sum := crc32.Checksum(append([]byte{byte(len(bucket))}, bucket...), table)
+	sum = crc32.Update(crc32.Update(sum, table, []byte(key)), table, body)
+	return binary.BigEndian.AppendUint32(stored[:len(stored)-4:len(stored)-4], sum)
+}
+
+// indexRow returns the index row of an entry whose row in the expiry index stands at the given time.
+func indexRow(at uint64, key string) []byte {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	sum := crc32.Update(crc32.Checksum(binary.BigEndian.AppendUint64(nil, at), table), table, []byte(key))
+	return binary.BigEndian.AppendUint64(nil, uint64(sum)<<48|at)
+}
+
+// requireDamaged requires that a key reads as absent and that what depends on it is refused.
+func requireDamaged(t tester, b *keepcache.Bucket, key string) {
+	t.Helper()
+	got := "untouched"
+	found, err := b.Get(key, &got)
+	require.NoError(t, err)
+	require.False(t, found, "a damaged entry was read: %q", key)
+	require.Equal(t, "untouched", got)
+	exists, err := b.Exists(key)
+	require.NoError(t, err)
+	require.False(t, exists)
+	_, found, err = b.TTL(key)
+	require.NoError(t, err)
+	require.False(t, found)
+	_, found, err = b.Stat(key)
+	require.NoError(t, err)
+	require.False(t, found)
+	added, err := b.Add(key, "added", 0)
+	require.ErrorIs(t, err, keepcache.ErrCorrupt)
+	require.False(t, added)
+	_, err = b.Touch(key, time.Hour)
+	require.ErrorIs(t, err, keepcache.ErrCorrupt)
+	seen := false
+	for e, err := range b.Prefix(key) {
+		if e.Key == key {
+			require.ErrorIs(t, err, keepcache.ErrCorrupt)
+			require.Equal(t, keepcache.Entry{Key: key}, e)
+			seen = true
+		}
+	}
+	require.True(t, seen, "iteration leaves out the damaged entry")
+}
+
+// A flipped bit anywhere in a record makes the entry a miss, never another value; Verify reports it, and Set
+// and Delete heal it.
+func TestDamage_FlippedBits(t *testing.T) {
+	path := newPath(t)
+	db := openUnchecked(t, path)
+	b := db.Bucket("b")
+	const value = "a value of some length"
+	const size = 35 + 1 + len(value) + 4
+	fill(t, b, size*8, time.Hour)
+	for i := range size * 8 {
+		mustSet(t, b, numbered(i), value, 10*time.Hour)
+	}
+	mustSet(t, b, "sound", value, time.Hour)
+	require.NoError(t, db.Close())
+	withBolt(t, path, false, func(tx *bolt.Tx) error {
+		b, _ := entryBucket(tx, "b")
+		for i := range size * 8 {
+			stored := bytes.Clone(b.Get([]byte(numbered(i))))
+			require.Len(t, stored, storedRecord+size)
+			stored[storedRecord+i/8] ^= 1 << (i % 8)
+			if err := b.Put([]byte(numbered(i)), stored); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+
+	db = open(t, path, &keepcache.Options{SweepInterval: -1})
+	b = db.Bucket("b")
+	report, err := db.Verify(context.Background())
+	require.NoError(t, err)
+	require.False(t, report.OK())
+	require.Len(t, report.Problems, keepcache.MaxProblems)
+	require.Equal(t, size*8, len(report.Problems)+report.More)
+	require.Equal(t, "b", report.Problems[0].Bucket)
+	require.Equal(t, numbered(0), report.Problems[0].Key)
+	require.ErrorIs(t, report.Problems[0].Err, keepcache.ErrCorrupt)
+	require.Contains(t, report.Problems[0].String(), numbered(0))
+
+	n, err := b.Len()
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	for i := range size * 8 {
+		requireDamaged(t, b, numbered(i))
+		if i%2 == 0 {
+			mustSet(t, b, numbered(i), "healed", time.Hour)
+			requireValue(t, b, numbered(i), "healed")
+			continue
+		}
+		found, err := b.Delete(numbered(i))
+		require.NoError(t, err)
+		require.False(t, found)
+		requireAbsent(t, b, numbered(i))
+	}
+	requireValue(t, b, "sound", value)
+	require.GreaterOrEqual(t, db.Stats().Damaged, uint64(size*8))
+	sound(t, db)
+	require.Equal(t, int64(size*4+1), db.Stats().Entries)
+}
+
+// Records that no version of ours wrote are damage, even with the right checksum: the reason is reported.
+func TestDamage_Records(t *testing.T) {
+	option := func(kind byte, data string) func([]byte) []byte {
+		return func(s []byte) []byte {
+			o := append([]byte{kind, 0, byte(len(data))}, data...)
+			binary.BigEndian.PutUint16(s[storedOptions:], uint16(len(o)))
+			return append(append(bytes.Clone(s[:storedValue]), o...), s[storedValue:]...)
+		}
+	}
+	value := func(encoded string) func([]byte) []byte {
+		return func(s []byte) []byte { return append(append(bytes.Clone(s[:storedValue]), encoded...), 0, 0, 0, 0) }
+	}
+	unsealed := func(n int) func([]byte) []byte { return func(s []byte) []byte { return s[:n] } }
+	for name, c := range map[string]struct {
+		change func([]byte) []byte
+		seal   bool
+		reason string
+	}{
+		"unknown version":        {func(s []byte) []byte { s[storedRecord] = 2; return s }, true, "unknown version 2"},
+		"must-refuse option":     {option(0x80, ""), true, "unknown option 0x80"},
+		"highest option":         {option(0xff, "data"), true, "unknown option 0xff"},
+		"options too long":       {func(s []byte) []byte { s[storedOptions] = 0xff; return s }, true, "malformed options"},
+		"option cut short":       {func(s []byte) []byte { s[storedOptions+1] = 2; return s }, true, "malformed options"},
+		"no revision":            {func(s []byte) []byte { clear(s[storedRevision : storedRevision+8]); return s }, true, "no revision"},
+		"gone before stale":      {func(s []byte) []byte { clear(s[storedGoneAt : storedGoneAt+8]); return s }, true, "gone before"},
+		"no value":               {value(""), true, ""},
+		"reserved msgpack":       {value("\xc1"), true, ""},
+		"array of 4 billion":     {value("\xdd\xff\xff\xff\xff"), true, ""},
+		"string beyond the end":  {value("\xdb\x7f\xff\xff\xff"), true, ""},
+		"two values":             {value("\x01\x02"), true, ""},
+		"map with integer keys":  {value("\x81\x01\x02"), true, ""},
+		"nesting without end":    {value(strings.Repeat("\x91", 5000)), true, ""},
+		"NaN":                    {value("\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00"), true, ""},
+		"record of another key":  {func(s []byte) []byte { return seal(s, "b", "another") }, false, "checksum"},
+		"of another bucket":      {func(s []byte) []byte { return seal(s, "another", "k") }, false, "checksum"},
+		"empty":                  {unsealed(0), false, "cut short"},
+		"less than an index row": {unsealed(7), false, "cut short"},
+		"an index row alone":     {unsealed(8), false, "cut short"},
+		"half a header":          {unsealed(30), false, "cut short"},
+		"no value and no sum":    {unsealed(storedValue), false, "cut short"},
+		"a value cut short":      {unsealed(storedValue + 10), false, "checksum"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			db := openUnchecked(t, path)
+			mustSet(t, db.Bucket("b"), "k", "some value or other", 0)
+			require.NoError(t, db.Close())
+			patch(t, path, "b", "k", func(s []byte) []byte {
+				if s = c.change(s); c.seal {
+					s = seal(s, "b", "k")
+				}
+				return s
+			})
+			db = open(t, path, nil)
+			report, err := db.Verify(context.Background())
+			require.NoError(t, err)
+			require.NotEmpty(t, report.Problems)
+			require.ErrorIs(t, report.Problems[0].Err, keepcache.ErrCorrupt)
+			require.ErrorContains(t, report.Problems[0].Err, c.reason)
+			requireDamaged(t, db.Bucket("b"), "k")
+			// The cache counts what it removes, and the test has changed sizes behind its back: heal by Clear.
+			require.NoError(t, db.Bucket("b").Clear(context.Background()))
+			_, err = db.Sweep(context.Background())
+			require.NoError(t, err)
+			sound(t, db)
+		})
+	}
+}
+
+// An option that a reader may skip is skipped.
+func TestDamage_HarmlessOption(t *testing.T) {
+	path := newPath(t)
+	db := openUnchecked(t, path)
+	mustSet(t, db.Bucket("b"), "k", "value", time.Hour)
+	require.NoError(t, db.Close())
+	patch(t, path, "b", "k", func(s []byte) []byte {
+		options := "\x01\x00\x02ab\x7f\x00\x00"
+		binary.BigEndian.PutUint16(s[storedOptions:], uint16(len(options)))
+		return seal(append(append(bytes.Clone(s[:storedValue]), options...), s[storedValue:]...), "b", "k")
+	})
+	db = openDamaged(t, path, nil) // the counts of bytes are off
+	requireValue(t, db.Bucket("b"), "k", "value")
+	entry, found, err := db.Bucket("b").Stat("k")
+	require.NoError(t, err)
+	require.True(t, found)
+	require.Equal(t, 6, entry.Size, "options are no part of the value")
+}
+
+// A damaged index row hides nothing and harms no value; Verify reports it, and Set and Delete with the next
+// sweep heal it.
+func TestDamage_IndexRow(t *testing.T) {
+	for name, heal := range map[string]func(t *testing.T, b *keepcache.Bucket, key string){
+		"set later":   func(t *testing.T, b *keepcache.Bucket, key string) { mustSet(t, b, key, "v", 20*time.Hour) },
+		"set earlier": func(t *testing.T, b *keepcache.Bucket, key string) { mustSet(t, b, key, "v", time.Hour) },
+		"set forever": func(t *testing.T, b *keepcache.Bucket, key string) { mustSet(t, b, key, "v", keepcache.NoExpiry) },
+		"delete":      func(t *testing.T, b *keepcache.Bucket, key string) { _, err := b.Delete(key); require.NoError(t, err) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				path := newPath(t)
+				db := openUnchecked(t, path)
+				fill(t, db.Bucket("b"), 64, 5*time.Hour)
+				ttl := func(i int) time.Duration { return []time.Duration{5, 10, 2}[i%3] * time.Hour }
+				for i := range 64 { // a third keeps its row, a third leaves it behind, a third moves it
+					mustSet(t, db.Bucket("b"), numbered(i), i, ttl(i))
+				}
+				require.NoError(t, db.Close())
+				withBolt(t, path, false, func(tx *bolt.Tx) error {
+					b, _ := entryBucket(tx, "b")
+					for i := range 64 {
+						stored := bytes.Clone(b.Get([]byte(numbered(i))))
+						stored[i/8] ^= 1 << (i % 8)
+						if err := b.Put([]byte(numbered(i)), stored); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				db = openDamaged(t, path, &keepcache.Options{SweepInterval: -1})
+				report, err := db.Verify(t.Context())
+				require.NoError(t, err)
+				require.GreaterOrEqual(t, len(report.Problems)+report.More, 64)
+				b := db.Bucket("b")
+				for i := range 64 {
+					requireValue(t, b, numbered(i), int64(i))
+					requireTTL(t, b, numbered(i), ttl(i))
+					heal(t, b, numbered(i))
+				}
+				time.Sleep(30 * time.Hour) // past every deadline and every sound row
+				_, err = db.Sweep(t.Context())
+				require.NoError(t, err)
+				report, err = db.Verify(t.Context())
+				require.NoError(t, err)
+				require.True(t, report.OK(), "%v", report.Problems)
+				if name != "set forever" {
+					require.Zero(t, report.Entries, "entries that no sweep will ever find")
+				}
+			})
+		})
+	}
+}
+
+// Verify reports a broken index, broken counts and a broken table of buckets, each by what is wrong.
+func TestVerify_Problems(t *testing.T) {
+	row := func(at time.Duration, id []byte, key string) []byte {
+		k := binary.BigEndian.AppendUint64(nil, uint64(time.Now().Add(at).UnixMilli()))
+		return append(append(k, id...), key...)
+	}
+	for want, damage := range map[string]func(tx *bolt.Tx, id []byte) error{
+		"malformed row": func(tx *bolt.Tx, _ []byte) error { return tx.Bucket([]byte("expiry")).Put([]byte("short"), nil) },
+		"no entry owns": func(tx *bolt.Tx, id []byte) error {
+			return tx.Bucket([]byte("expiry")).Put(row(time.Hour, id, "nobody"), nil)
+		},
+		"index row is damaged": func(tx *bolt.Tx, _ []byte) error {
+			b, _ := entryBucket(tx, "b")
+			return b.Put([]byte("k"), append(make([]byte, 8), b.Get([]byte("k"))[storedRecord:]...))
+		},
+		"in bucket id 99": func(tx *bolt.Tx, _ []byte) error {
+			return tx.Bucket([]byte("expiry")).Put(row(time.Hour, []byte{0, 0, 0, 0, 0, 0, 0, 99}, "k"), nil)
+		},
+		"expiry row is missing": func(tx *bolt.Tx, _ []byte) error {
+			k, _ := tx.Bucket([]byte("expiry")).Cursor().First()
+			return tx.Bucket([]byte("expiry")).Delete(bytes.Clone(k))
+		},
+		"has a lifetime but no expiry row": func(tx *bolt.Tx, _ []byte) error {
+			b, _ := entryBucket(tx, "b")
+			stored := bytes.Clone(b.Get([]byte("k")))
+			return b.Put([]byte("k"), append(indexRow(1<<48-1, "k"), stored[storedRecord:]...))
+		},
+		"later than the time it is gone": func(tx *bolt.Tx, id []byte) error {
+			b, _ := entryBucket(tx, "b")
+			stored := bytes.Clone(b.Get([]byte("k")))
+			later := row(100*time.Hour, id, "k")
+			if err := tx.Bucket([]byte("expiry")).Put(later, nil); err != nil {
+				return err
+			}
+			return b.Put([]byte("k"), append(indexRow(binary.BigEndian.Uint64(later), "k"), stored[storedRecord:]...))
+		},
+		"the file counts": func(tx *bolt.Tx, id []byte) error {
+			return tx.Bucket([]byte("usage")).Put(id, append(binary.BigEndian.AppendUint64(nil, 7), 0, 0, 0, 0, 0, 0, 0, 1))
+		},
+		"keeps no count": func(tx *bolt.Tx, id []byte) error { return tx.Bucket([]byte("usage")).Delete(id) },
+		"shares id":      func(tx *bolt.Tx, id []byte) error { return tx.Bucket([]byte("buckets")).Put([]byte("twin"), id) },
+		"never given out": func(tx *bolt.Tx, _ []byte) error {
+			return tx.Bucket([]byte("buckets")).Put([]byte("future"), []byte{0, 0, 0, 0, 0, 0, 1, 0})
+		},
+		"beyond the cache's last": func(tx *bolt.Tx, _ []byte) error {
+			return tx.Bucket([]byte("meta")).Put([]byte("sequence"), make([]byte, 8))
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			path := newPath(t)
+			db := openUnchecked(t, path)
+			mustSet(t, db.Bucket("b"), "k", "v", time.Hour)
+			require.NoError(t, db.Close())
+			withBolt(t, path, false, func(tx *bolt.Tx) error {
+				_, id := entryBucket(tx, "b")
+				return damage(tx, id)
+			})
+			db = openDamaged(t, path, &keepcache.Options{ReadOnly: true})
+			report, err := db.Verify(context.Background())
+			require.NoError(t, err)
+			require.False(t, report.OK())
+			require.Contains(t, fmt.Sprint(report.Problems), want)
+		})
+	}
+}
+
+// The sweeper takes rows that no entry owns away and counts them, and goes on past damaged entries.
+func TestSweep_Damage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := newPath(t)
+		db := openUnchecked(t, path)
+		fill(t, db.Bucket("b"), 300, time.Hour)
+		require.NoError(t, db.Close())
+		withBolt(t, path, false, func(tx *bolt.Tx) error {
+			expiry := tx.Bucket([]byte("expiry"))
+			for _, row := range []string{"", "\x00", strings.Repeat("\x00", 16), strings.Repeat("\x00", 17), strings.Repeat("\x00", 40)} {
+				if row != "" {
+					if err := expiry.Put([]byte(row), nil); err != nil {
+						return err
+					}
+				}
+			}
+			b, _ := entryBucket(tx, "b")
+			for i := range 200 { // some with a broken deadline, some cut short
+				stored := bytes.Clone(b.Get([]byte(numbered(i))))
+				stored[storedRecord+i%(len(stored)-storedRecord)] ^= byte(1 + i)
+				if i%10 == 9 {
+					stored = stored[:20]
+				}
+				if err := b.Put([]byte(numbered(i)), stored); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		db = openDamaged(t, path, &keepcache.Options{SweepInterval: -1})
+		time.Sleep(time.Hour)
+		_, err := db.Sweep(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, uint64(4), db.Stats().Sweep.Orphans)
+		n, err := db.Bucket("b").Len()
+		require.NoError(t, err)
+		require.Zero(t, n)
+		for i := range 300 {
+			found, err := db.Bucket("b").Exists(numbered(i))
+			require.NoError(t, err)
+			require.False(t, found)
+		}
+		_, err = db.Bucket("b").DeletePrefix(t.Context(), "")
+		require.NoError(t, err)
+		report, err := db.Verify(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, report.Entries)
+	})
+}

@@ -1,0 +1,202 @@
+package keepcache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache"
+)
+
+// The size of the disk, and that of the largest file, in the tests below, in bytes. bbolt grows its file by
+// 16 MiB at a time, in holes that take no room on a disk but count for the limit.
+const (
+	diskSize  = 12 << 20
+	fileLimit = 40 << 20
+)
+
+func init() {
+	children["full disk"] = fullDisk
+	children["file size limit"] = fileSizeLimit
+	children["sweep on full disk"] = sweepOnFullDisk
+}
+
+// On a full disk a write fails with the cause and changes nothing, reads go on, and writes too when there
+// is room again; nothing is left of a cache that could not be created.
+func TestFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can mount a small disk")
+	}
+	cmd := childCommand("full disk", t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := cmd.Output()
+	if errors.Is(err, syscall.EPERM) || string(out) == "skip\n" {
+		t.Skip("mounting is not allowed here")
+	}
+	require.NoError(t, err, string(out))
+}
+
+// A limit on the size of files is met as a full disk is.
+func TestFullDisk_FileSizeLimit(t *testing.T) {
+	cmd := childCommand("file size limit", t.TempDir())
+	cmd.Stdout = os.Stdout
+	require.NoError(t, cmd.Run())
+}
+
+func fullDisk(t tester, args []string) {
+	dir := args[0]
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprint("size=", diskSize)); err != nil {
+		fmt.Println("skip")
+		return
+	}
+	ballast := filepath.Join(dir, "ballast")
+	content := make([]byte, diskSize/3)
+	require.NoError(t, os.WriteFile(ballast, content, 0o600))
+	runFull(t, filepath.Join(dir, "test.cache"), syscall.ENOSPC, func() { require.NoError(t, os.Remove(ballast)) })
+
+	// No room to create one.
+	rest, err := os.Create(ballast)
+	require.NoError(t, err)
+	for err == nil {
+		_, err = rest.Write(make([]byte, 4096))
+	}
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	path := filepath.Join(dir, "new.cache")
+	_, err = tryOpen(path, nil)
+	requireError(t, err, syscall.ENOSPC, "open", path)
+	left, err := filepath.Glob(path + "*")
+	require.NoError(t, err)
+	require.Empty(t, left)
+	require.NoError(t, rest.Close())
+	require.NoError(t, os.Remove(ballast))
+	require.NoError(t, open(t, path, nil).Set("k", 1, 0))
+}
+
+func fileSizeLimit(t tester, args []string) {
+	signal.Ignore(syscall.SIGXFSZ)
+	var limit syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit))
+	set := func(bytes uint64) {
+		require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: bytes, Max: limit.Max}))
+	}
+	set(fileLimit)
+	runFull(t, filepath.Join(args[0], "test.cache"), syscall.EFBIG, func() { set(limit.Cur) })
+
+	set(4096)
+	path := filepath.Join(args[0], "new.cache")
+	_, err := tryOpen(path, nil)
+	requireError(t, err, syscall.EFBIG, "open", path)
+	left, err := filepath.Glob(path + "*")
+	require.NoError(t, err)
+	require.Empty(t, left)
+	set(limit.Cur)
+}
+
+// runFull fills the cache at path until writes fail with cause, looks that nothing is lost, makes room,
+// and goes on.
+func runFull(t tester, path string, cause error, makeRoom func()) {
+	db := open(t, path, nil)
+	b := db.Bucket("b")
+	mustSet(t, b, "old", "value", time.Hour)
+	mustSet(t, b, "brief", "value", time.Millisecond)
+	value := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 300_000) }
+	fill, n := error(nil), 0
+	for ; fill == nil; n++ {
+		require.Less(t, n, 2*fileLimit/300_000, "the disk is not small")
+		fill = b.SetBytes(numbered(n), value(n), time.Hour)
+	}
+	n--
+	failed := func(err error, op string) {
+		var e *keepcache.Error
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, op, e.Op)
+		require.Equal(t, path, e.Path)
+		require.ErrorContains(t, err, cause.Error())
+		require.NotContains(t, err.Error(), "unknown")
+	}
+	failed(fill, "set")
+	require.ErrorContains(t, fill, numbered(n))
+
+	intact := func(b *keepcache.Bucket) {
+		requireValue(t, b, "old", "value")
+		requireAbsent(t, b, numbered(n))
+		for i := range n {
+			got, found, err := b.GetBytes(numbered(i))
+			require.NoError(t, err)
+			require.True(t, found)
+			require.True(t, bytes.Equal(value(i), got))
+		}
+	}
+	failed(b.SetBytes("old", make([]byte, 10<<20), time.Second), "set")
+	_, err := b.Add(numbered(n), make([]byte, 10<<20), 0)
+	failed(err, "add")
+	intact(b)
+	ttl, _, err := b.TTL("old")
+	require.NoError(t, err)
+	require.Greater(t, ttl, 50*time.Minute)
+	sound(t, db)
+	require.NotZero(t, db.Stats().Commit.Failed)
+
+	// Closed while the disk is full, it is whole.
+	_ = db.Close()
+	db, err = tryOpen(path, &keepcache.Options{ReadOnly: true})
+	require.NoError(t, err)
+	intact(db.Bucket("b"))
+	sound(t, db)
+	require.NoError(t, db.Close())
+
+	makeRoom()
+	db = open(t, path, nil)
+	b = db.Bucket("b")
+	intact(b)
+	require.NoError(t, b.SetBytes("old", make([]byte, 1<<20), time.Second))
+	_, err = db.Sweep(context.Background())
+	require.NoError(t, err)
+	deleted, err := b.DeletePrefix(context.Background(), "k")
+	require.NoError(t, err)
+	require.Equal(t, n, deleted)
+	sound(t, db)
+	require.NoError(t, db.Close())
+}
+
+// sweepOnFullDisk lets entries expire while no write to the file succeeds.
+func sweepOnFullDisk(t tester, args []string) {
+	signal.Ignore(syscall.SIGXFSZ)
+	var limit syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit))
+	var log bytes.Buffer
+	db := open(t, filepath.Join(args[0], "test.cache"), &keepcache.Options{
+		SweepInterval: time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	fill(t, db.Bucket("b"), 100, time.Second)
+	require.NoError(t, db.Sync(context.Background()))
+	until := func(what string, done func(keepcache.SweepStats) bool) {
+		for end := time.Now().Add(20 * time.Second); !done(db.Stats().Sweep); time.Sleep(time.Millisecond) {
+			require.True(t, time.Now().Before(end), "waited in vain for %s: %+v", what, db.Stats().Sweep)
+		}
+	}
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 4096, Max: limit.Max}))
+	until("failing sweeps", func(s keepcache.SweepStats) bool { return s.Err != nil && s.Lag > 20*time.Millisecond })
+	requireAbsent(t, db.Bucket("b"), numbered(0))
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit))
+	until("the sweep", func(s keepcache.SweepStats) bool { return s.Err == nil && s.Removed == 100 })
+	require.NoError(t, db.Close())
+	require.Equal(t, 1, bytes.Count(log.Bytes(), []byte("sweep failed")), "logged at the first failure alone: %s", log.String())
+}
+
+// While the disk is full the sweeper tries on, says so in Stats and once in the log, and recovers by itself.
+func TestSweep_FullDisk(t *testing.T) {
+	cmd := childCommand("sweep on full disk", t.TempDir())
+	cmd.Stdout = os.Stdout
+	require.NoError(t, cmd.Run())
+}
