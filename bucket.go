@@ -3,8 +3,12 @@ package keepcache
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/jsonpack"
 )
 
 // Bucket is a handle of one namespace of a cache. Handles are cheap, and any number of them may stand for
@@ -27,15 +31,11 @@ func (b *Bucket) Name() string { return b.name }
 // included. The value is anything that encoding/json can marshal; ErrUnsupportedValue and ErrTooLarge say
 // that it cannot be stored.
 func (b *Bucket) Set(key string, value any, ttl time.Duration) error {
-	c, err := b.prepare(key, value, ttl)
+	rec, h, err := b.begin(key, ttl)
 	if err == nil {
-		_, err = b.write(c)
+		rec.buf, err = appendValue(rec.buf, value, b.db.options.MaxValueBytes)
 	}
-	if err != nil {
-		return b.fail("set", key, err)
-	}
-	b.db.counts.sets.Add(1)
-	return nil
+	return b.set(key, rec, h, err)
 }
 
 // Get reads the value of key into dst, a non-nil pointer, with the rules of json.Unmarshal, except that an
@@ -44,7 +44,7 @@ func (b *Bucket) Set(key string, value any, ttl time.Duration) error {
 // a stored null is found. A value that does not fit dst is an error with found = true.
 func (b *Bucket) Get(key string, dst any) (found bool, err error) {
 	r, err := b.read(key)
-	b.db.counts.get(r.live && err == nil)
+	b.db.counts.get(&r)
 	if err != nil || !r.live {
 		return false, b.fail("get", key, err)
 	}
@@ -57,72 +57,80 @@ func (b *Bucket) Get(key string, dst any) (found bool, err error) {
 // SetBytes stores value as it is. It is Set for a []byte, and reads back as base64 text into an any. A nil
 // slice is stored as empty, not as null.
 func (b *Bucket) SetBytes(key string, value []byte, ttl time.Duration) error {
-	if value == nil {
-		value = []byte{}
+	rec, h, err := b.begin(key, ttl)
+	if err == nil {
+		rec.buf, err = appendBytes(rec.buf, value, b.db.options.MaxValueBytes)
 	}
-	return b.Set(key, value, ttl)
+	return b.set(key, rec, h, err)
+}
+
+// set writes the record that was begun and filled, unless that failed.
+func (b *Bucket) set(key string, rec *frame, h header, err error) error {
+	if err == nil {
+		d := draft{key: key, header: h, record: rec.finish()}
+		err = b.write(&d)
+	}
+	if err != nil {
+		return b.fail("set", key, err)
+	}
+	b.db.counts.sets.Add(1)
+	return nil
 }
 
 // GetBytes returns what SetBytes stored, in a slice of the caller's own. Other values are read as Get
 // reads them into a []byte.
 func (b *Bucket) GetBytes(key string) (value []byte, found bool, err error) {
-	found, err = b.Get(key, &value)
-	return value, found, err
+	r, err := b.read(key)
+	b.db.counts.get(&r)
+	if err != nil || !r.live {
+		return nil, false, b.fail("get", key, err)
+	}
+	if raw, ok := jsonpack.Bytes(r.value); ok {
+		return append(make([]byte, 0, len(raw)), raw...), true, nil
+	}
+	var decoded []byte // apart from the result, which would escape to the heap in every case
+	err = decodeValue(r.value, &decoded)
+	return decoded, true, b.fail("get", key, err)
 }
 
 // Add stores value only if key is absent or expired, and reports whether it did. Of many callers that add
 // one key at the same time exactly one succeeds.
 func (b *Bucket) Add(key string, value any, ttl time.Duration) (added bool, err error) {
-	c, err := b.prepare(key, value, ttl)
+	d, err := b.prepare(key, value, ttl)
+	if err == nil {
+		err = b.settle(key, func(r reading) (*draft, error) {
+			if added = !r.live; !added || r.damage != nil {
+				return nil, r.damage
+			}
+			return d, nil
+		})
+	}
 	if err != nil {
 		return false, b.fail("add", key, err)
 	}
-	for range conflictTries {
-		r, err := b.read(key)
-		if err == nil {
-			err = r.damage
-		}
-		if err != nil || r.live {
-			return false, b.fail("add", key, err)
-		}
-		// An expired entry that the sweeper takes away meanwhile is a conflict too: the next look settles it.
-		c.expects, c.missed = expectation{set: true, revision: r.header.revision}, false
-		added, err := b.write(c)
-		if err != nil {
-			return false, b.fail("add", key, err)
-		}
-		if added {
-			b.db.counts.sets.Add(1)
-			return true, nil
-		}
+	if added {
+		b.db.counts.sets.Add(1)
 	}
-	return false, b.fail("add", key, errContended)
+	return added, nil
 }
 
 // Delete removes key and reports whether it was there. The removal of an absent key is no error.
 func (b *Bucket) Delete(key string) (found bool, err error) {
-	if err := b.db.writable(); err != nil {
+	if err = b.db.writable(); err == nil {
+		err = b.settle(key, func(r reading) (*draft, error) {
+			if found = r.live; !r.stored() {
+				return nil, nil
+			}
+			return &draft{key: key}, nil
+		})
+	}
+	if err != nil {
 		return false, b.fail("delete", key, err)
 	}
-	for range conflictTries {
-		r, err := b.read(key)
-		if err != nil {
-			return false, b.fail("delete", key, err)
-		}
-		if r.header.revision == 0 && r.damage == nil {
-			return false, nil
-		}
-		expects := expectation{set: r.damage == nil, revision: r.header.revision}
-		deleted, err := b.write(&change{key: []byte(key), expects: expects})
-		if err != nil {
-			return false, b.fail("delete", key, err)
-		}
-		if deleted {
-			b.db.counts.deletes.Add(1)
-			return r.live, nil
-		}
+	if found {
+		b.db.counts.deletes.Add(1)
 	}
-	return false, b.fail("delete", key, errContended)
+	return found, nil
 }
 
 // Exists reports whether key is present and not expired.
@@ -137,38 +145,31 @@ func (b *Bucket) TTL(key string) (ttl time.Duration, found bool, err error) {
 	if err != nil || !r.live {
 		return 0, false, b.fail("ttl", key, err)
 	}
-	return remaining(r.now, r.header.freshUntil), true, nil
+	return remaining(time.Now(), r.header.freshUntil), true, nil
 }
 
 // Touch gives a live entry a new lifetime, from now on, and reports true. On an absent or expired key it
 // reports false and creates nothing.
 func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
-	if err := b.db.writable(); err != nil {
-		return false, b.fail("touch", key, err)
+	if err = b.db.writable(); err == nil {
+		ttl, err = lifetime(ttl, b.defaultTTL)
 	}
-	if ttl, err = lifetime(ttl, b.defaultTTL); err != nil {
-		return false, b.fail("touch", key, err)
-	}
-	for range conflictTries {
-		r, err := b.read(key)
-		if err == nil {
-			err = r.damage
-		}
-		if err != nil || !r.live {
-			return false, b.fail("touch", key, err)
-		}
-		h := r.header
-		h.freshUntil = deadline(r.now, ttl)
-		h.goneAt = h.freshUntil
-		rec := appendTrailer(append(appendHeader(make([]byte, 0, recordHeader+len(r.value)+recordTrailer), h), r.value...))
-		touched, err := b.write(&change{
-			key: []byte(key), record: rec, goneAt: h.goneAt, expects: expectation{set: true, revision: r.header.revision},
+	if err == nil {
+		err = b.settle(key, func(r reading) (*draft, error) {
+			if found = r.live; !found || r.damage != nil {
+				return nil, r.damage
+			}
+			h := r.header
+			h.freshUntil = deadline(time.Now(), ttl)
+			h.goneAt = h.freshUntil
+			rec := appendHeader(make([]byte, 0, recordHeader+len(r.value)+recordTrailer), h)
+			return &draft{key: key, record: appendTrailer(append(rec, r.value...)), header: h}, nil
 		})
-		if touched || err != nil {
-			return touched, b.fail("touch", key, err)
-		}
 	}
-	return false, b.fail("touch", key, errContended)
+	if err != nil {
+		return false, b.fail("touch", key, err)
+	}
+	return found, nil
 }
 
 // Stat returns what is known of the entry of key. It reports false if the key is absent or expired.
@@ -192,22 +193,50 @@ func (b *Bucket) Clear(ctx context.Context) error {
 
 // conflictTries bounds how often an operation starts over because others changed its key between its look
 // and its write. Each conflict means that another writer got through.
-const conflictTries = 1000
+const conflictTries = 10_000
 
 var errContended = errors.New("too many writers change this key at the same time")
 
-// reading is what a look at a key found.
-type reading struct {
-	header           // zero if the file has no entry
-	value  []byte    // the reader's own
-	live   bool      // there is an entry, and it is not expired
-	damage error     // why what is stored cannot be read; then there is no header
-	now    time.Time // of the look
+// settle looks at a key, lets decide draft a write on what it found, and writes that if the key is still
+// as it was; otherwise it starts over. A nil draft is the decision to write nothing.
+func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error {
+	for range conflictTries {
+		r, err := b.read(key)
+		if err != nil {
+			return err
+		}
+		d, err := decide(r)
+		if d == nil || err != nil {
+			return err
+		}
+		d.expect(r)
+		if err = b.write(d); err != errMissed {
+			return err
+		}
+	}
+	return errContended
 }
 
+// reading is what a look at a key found.
+type reading struct {
+	header header // zero if there is no entry
+	value  []byte // part of a record that does not change; not to be written to
+	live   bool   // there is an entry, and it is not expired
+	file   bool   // the file was asked, because memory did not know
+	damage error  // why what is stored cannot be read; then there is no header
+
+	id   uint64 // of the bucket at the time, for a write that depends on the reading
+	seen sight
+}
+
+// stored reports whether there is anything under the key, be it expired or damaged.
+func (r *reading) stored() bool { return r.header.revision != 0 || r.damage != nil }
+
+// expect makes the draft one for a key that is still as r found it.
+func (d *draft) expect(r reading) { d.expects, d.id, d.seen = true, r.id, r.seen }
+
 // read looks at a key. A damaged entry reads as absent, with the damage beside it.
-func (b *Bucket) read(key string) (reading, error) {
-	r := reading{now: time.Now()}
+func (b *Bucket) read(key string) (r reading, err error) {
 	switch {
 	case b.db.closed.Load():
 		return r, ErrClosed
@@ -217,30 +246,42 @@ func (b *Bucket) read(key string) (reading, error) {
 		return r, ErrInvalidKey
 	}
 	ns := b.namespace()
-	if ns == nil || ns.id.Load() == 0 {
+	if ns == nil {
 		return r, nil
 	}
-	k := []byte(key)
-	rec, err := b.db.store.get(ns.id.Load(), k)
+	if r.id = ns.id.Load(); r.id == 0 {
+		return r, nil
+	}
+	hash := b.db.memory.hash(r.id, key)
+	r.seen = b.db.memory.look(hash, r.id, key)
+	if r.seen.known {
+		if r.seen.record != nil {
+			r.header, r.value = readHeader(r.seen.record), recordValue(r.seen.record)
+			r.live = fresh(r.header.freshUntil)
+		}
+		return r, nil
+	}
+	r.file = true
+	rec, err := b.db.store.get(r.id, key)
 	if err != nil || rec == nil {
 		return r, err
 	}
-	h, value, err := openStored(rec, ns.sum, k)
-	if err != nil {
+	if r.header, r.value, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
 		b.db.counts.damaged.Add(1)
-		r.damage = err
 		return r, nil
 	}
-	r.header, r.value = h, value
-	r.live = millis(r.now) < h.freshUntil
+	r.seen.revision = r.header.revision
+	if r.live = fresh(r.header.freshUntil); r.live {
+		b.db.memory.keep(hash, r.id, key, rec, r.header, r.seen.version)
+	}
 	return r, nil
 }
 
 // openStored opens a record that comes from the file and proves its value. The error is ErrCorrupt.
-func openStored(rec []byte, sum uint32, key []byte) (header, []byte, error) {
+func openStored(rec []byte, sum uint32, key string) (header, []byte, error) {
 	h, value, err := openRecord(rec, sum, key)
 	if err != nil {
-		return header{}, nil, errors.Join(ErrCorrupt, err)
+		return header{}, nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	if err := checkValue(value); err != nil {
 		return header{}, nil, err
@@ -249,61 +290,99 @@ func openStored(rec []byte, sum uint32, key []byte) (header, []byte, error) {
 }
 
 // prepare checks the arguments of a write and encodes its value.
-func (b *Bucket) prepare(key string, value any, ttl time.Duration) (*change, error) {
-	if err := b.db.writable(); err != nil {
+func (b *Bucket) prepare(key string, value any, ttl time.Duration) (*draft, error) {
+	rec, h, err := b.begin(key, ttl)
+	if err == nil {
+		rec.buf, err = appendValue(rec.buf, value, b.db.options.MaxValueBytes)
+	}
+	if err != nil {
 		return nil, err
+	}
+	return &draft{key: key, header: h, record: rec.finish()}, nil
+}
+
+// begin checks the arguments of a write and starts its record, to which the caller appends the value.
+func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
+	if err := b.db.writable(); err != nil {
+		return nil, header{}, err
 	}
 	switch {
 	case !validName(b.name):
-		return nil, ErrInvalidName
+		return nil, header{}, ErrInvalidName
 	case !validKey(key):
-		return nil, ErrInvalidKey
+		return nil, header{}, ErrInvalidKey
 	}
 	ttl, err := lifetime(ttl, b.defaultTTL)
 	if err != nil {
-		return nil, err
+		return nil, header{}, err
 	}
 	now := time.Now()
 	h := header{written: millis(now), freshUntil: deadline(now, ttl)}
 	h.goneAt = h.freshUntil
-	rec := appendHeader(make([]byte, 0, 128), h)
-	if rec, err = appendValue(rec, value, b.db.options.MaxValueBytes); err != nil {
-		return nil, err
-	}
-	return &change{key: []byte(key), record: appendTrailer(rec), goneAt: h.goneAt}, nil
+	f := frames.Get().(*frame)
+	f.buf = appendHeader(f.buf[:0], h)
+	return f, h, nil
 }
 
-// write commits c under the bucket's current id, and reports whether its expectation was met. The first
-// write to a bucket brings the bucket itself into being, in the same transaction.
-func (b *Bucket) write(c *change) (written bool, err error) {
+// frame is a buffer in which a record is built. It is used again, so that a record takes no more memory than
+// it needs, and building it none.
+type frame struct{ buf []byte }
+
+var frames = sync.Pool{New: func() any { return &frame{make([]byte, 0, 512)} }}
+
+// finish returns the record and lets go of the frame.
+func (f *frame) finish() []byte {
+	const mostKept = 64 << 10
+	f.buf = appendTrailer(f.buf)
+	rec := append(make([]byte, 0, len(f.buf)), f.buf...)
+	if cap(f.buf) <= mostKept {
+		frames.Put(f)
+	}
+	return rec
+}
+
+// write writes drafts, all of them or nothing, under the bucket's current id. It returns errMissed if one of
+// them depends on a reading that is no longer true.
+func (b *Bucket) write(drafts ...*draft) error {
 	ns := b.namespace()
 	if ns == nil {
 		ns = b.db.ensureNamespace(b.name)
 	}
-	c.sum = ns.sum
-	r := &request{changes: []*change{c}}
-
 	ns.turn.RLock()
-	if c.id = ns.id.Load(); c.id != 0 {
+	if id := ns.id.Load(); id != 0 {
 		defer ns.turn.RUnlock()
-		err = b.db.commit.do(r)
-		return err == nil && !c.missed, err
+		return b.writeAs(ns, id, nil, drafts)
 	}
 	ns.turn.RUnlock()
-	if c.record == nil {
-		return !c.expects.set || c.expects.revision == 0, nil
-	}
+
+	// The first write brings the bucket itself into being, in the same piece.
 	ns.turn.Lock()
 	defer ns.turn.Unlock()
-	if c.id = ns.id.Load(); c.id == 0 {
-		c.id = b.db.nextID()
-		r.names = []naming{{b.name, c.id}}
+	if id := ns.id.Load(); id != 0 {
+		return b.writeAs(ns, id, nil, drafts)
 	}
-	if err = b.db.commit.do(r); err != nil {
-		return false, err
+	id := b.db.nextID()
+	for _, d := range drafts {
+		if d.expects && d.id != 0 {
+			return errMissed
+		}
+		d.expects = false
 	}
-	ns.id.Store(c.id)
-	return !c.missed, nil
+	err := b.writeAs(ns, id, &naming{name: b.name, id: id}, drafts)
+	if err == nil {
+		ns.id.Store(id)
+	}
+	return err
+}
+
+func (b *Bucket) writeAs(ns *namespace, id uint64, name *naming, drafts []*draft) error {
+	for _, d := range drafts {
+		if d.expects && d.id != id {
+			return errMissed
+		}
+		d.id, d.sum, d.hash = id, ns.sum, b.db.memory.hash(id, d.key)
+	}
+	return b.db.writer.write(name, drafts...)
 }
 
 // namespace returns what the handles of this bucket share, or nil if the bucket was never written to.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -103,10 +104,14 @@ func TestClose_WhileInUse(t *testing.T) {
 
 // A cache that is open for reading reads, refuses every write, and never changes the file, expired entries or not.
 func TestReadOnly(t *testing.T) {
+	synctest.Test(t, testReadOnly)
+}
+
+func testReadOnly(t *testing.T) {
 	path := newPath(t)
 	db := open(t, path, nil)
 	mustSet(t, db.Bucket("b"), "k", "djp2", 0) // also base64, for GetBytes
-	mustSet(t, db.Bucket("b"), "expires", "v", time.Millisecond)
+	mustSet(t, db.Bucket("b"), "expires", "v", time.Second)
 	fill(t, db.Bucket("cleared"), 10, 0)
 	require.NoError(t, db.Bucket("cleared").Clear(context.Background()))
 	require.NoError(t, db.Close())
@@ -114,7 +119,7 @@ func TestReadOnly(t *testing.T) {
 
 	ro := open(t, path, &keepcache.Options{ReadOnly: true, SweepInterval: time.Millisecond})
 	twin := open(t, path, &keepcache.Options{ReadOnly: true})
-	time.Sleep(10 * time.Millisecond)
+	time.Sleep(time.Second)
 	requireValue(t, ro.Bucket("b"), "k", "djp2")
 	requireValue(t, twin.Bucket("b"), "k", "djp2")
 	requireAbsent(t, ro.Bucket("b"), "expires")
@@ -185,7 +190,7 @@ func TestStats(t *testing.T) {
 		_, err = b.Delete("added")
 		require.NoError(t, err)
 	}
-	require.NoError(t, db.Sync(context.Background()))
+	committed(t, db)
 	s := db.Stats()
 	require.Equal(t, uint64(2), s.Hits)
 	require.Equal(t, uint64(1), s.Misses)

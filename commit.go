@@ -1,162 +1,344 @@
 package keepcache
 
 import (
-	"bytes"
 	"cmp"
+	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
+	"time"
 )
 
-// committer takes writes into the file. Those who write at the same time share a transaction: while one
-// commit is on its way to the disk the next one gathers, without a timer.
+// committer moves pinned entries from memory into the file, in large sorted transactions: overwrites since
+// the last commit coalesce, neighbours share pages, and what came and went costs nothing.
 type committer struct {
-	store *store
+	store   *store
+	memory  *memory
+	writer  *writer
+	sweeper *sweeper
 
-	done chan struct{} // closed when the loop has ended
+	wake chan struct{} // holds a token when a commit is asked for
 
-	mu       sync.Mutex // protects what follows
-	changed  sync.Cond  // the queue has something, or closed is set
-	queue    []*request
-	closed   bool
-	sequence uint64 // the last revision given out
-	stats    CommitStats
+	running sync.Mutex // held for the length of a commit: one at a time
+
+	mu    sync.Mutex    // protects what follows
+	round chan struct{} // closed, and replaced, after each transaction and each failure
+	mark  uint64        // every revision up to it is in the file
+	err   error         // of the last commit; nil if it went well
+	ended bool          // there will be no other commit
+	stats CommitStats
 }
 
-// request is what one call wants to have committed, all of it or nothing.
-type request struct {
-	names   []naming
-	changes []*change
-	err     error
-	wait    sync.WaitGroup
-}
-
-// CommitStats count the transactions that took writes into the file.
+// CommitStats count the transactions that moved writes into the file.
 type CommitStats struct {
-	Commits uint64 // transactions
-	Entries uint64 // entries written and removed in them
-	Failed  uint64 // transactions that failed; their writers got the error
+	Commits uint64        // commits, of one or more transactions each
+	Entries uint64        // entries written and removed in them
+	Failed  uint64        // commits that failed; what they held stays in memory and journal
+	Time    time.Duration // spent in them
+	Longest time.Duration // the longest of them
+	Err     error         // of the last one; nil if it went well
 }
 
-// mostChanges bounds one transaction, so that no writer waits for a commit without end.
-const mostChanges = 10_000
+const (
+	// A transaction is bounded so that what it replaces, which takes room in the file until it is done, stays
+	// a small part of the file.
+	commitEntries = 8192
+	commitBytes   = 8 << 20
 
-func newCommitter(s *store) (*committer, error) {
-	sequence, err := s.sequence()
-	if err != nil {
-		return nil, err
-	}
-	c := &committer{store: s, sequence: sequence, done: make(chan struct{})}
-	c.changed.L = &c.mu
-	return c, nil
-}
+	// stallMost is how long a writer waits for room before it gives up.
+	stallMost = 5 * time.Second
 
-// do commits r and returns when it is on disk.
-func (c *committer) do(r *request) error {
-	r.wait.Add(1)
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return ErrClosed
-	}
-	c.queue = append(c.queue, r)
-	c.mu.Unlock()
-	c.changed.Signal()
-	r.wait.Wait()
-	return r.err
-}
+	// retryPause is the least time between two commits after one that failed.
+	retryPause = 100 * time.Millisecond
+)
 
-// loop commits until close and until nothing is left.
-func (c *committer) loop() {
-	defer close(c.done)
-	for c.await() {
-		c.gather()
-		c.commit()
-	}
-}
-
-// await waits for a request. It returns false when none will come any more.
-func (c *committer) await() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for len(c.queue) == 0 && !c.closed {
-		c.changed.Wait()
-	}
-	return len(c.queue) > 0
-}
-
-// gather lets the writers that the last commit has released put their next writes into this one. Each
-// round gives every other goroutine a turn, and the rounds end when none of them brought anything.
-func (c *committer) gather() {
-	const mostRounds = 8
-	waiting := func() int {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return len(c.queue)
-	}
-	for n, round := waiting(), 0; round < mostRounds; round++ {
-		runtime.Gosched()
-		now := waiting()
-		if now == n {
+// loop commits when asked to and every interval, until ctx ends.
+func (c *committer) loop(ctx context.Context, interval time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
 			return
+		case <-c.wake:
+		case <-ticker.C:
 		}
-		n = now
+		if c.commit() == nil {
+			continue
+		}
+		pause := time.NewTimer(retryPause)
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		pause.Stop()
 	}
 }
 
-// commit takes requests off the queue and commits them in one transaction.
-func (c *committer) commit() {
-	var names []naming
-	var changes []*change
-	c.mu.Lock()
-	n := 0
-	for ; n < len(c.queue) && (n == 0 || len(changes)+len(c.queue[n].changes) <= mostChanges); n++ {
-		names = append(names, c.queue[n].names...)
-		changes = append(changes, c.queue[n].changes...)
+// kick asks for a commit soon.
+func (c *committer) kick() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
 	}
-	batch := slices.Clone(c.queue[:n])
-	c.queue = slices.Delete(c.queue, 0, n)
-	first := c.sequence + 1
-	c.sequence += uint64(len(changes))
-	mark := c.sequence
-	c.mu.Unlock()
+}
 
-	for i, ch := range changes {
-		if ch.record != nil {
-			sealRecord(ch.record, ch.sum, ch.key, first+uint64(i))
-		}
-	}
-	// The sort is stable: writes to one key stay in the order in which they came.
-	slices.SortStableFunc(changes, func(a, b *change) int {
-		return cmp.Or(cmp.Compare(a.id, b.id), bytes.Compare(a.key, b.key))
-	})
-	err := c.store.apply(names, changes, mark)
-	if err != nil && c.store.contains(mark) {
-		// bbolt had written all of it when its last sync failed: readers see it, a power cut may undo it.
-		err = fmt.Errorf("the outcome is unknown: %w", err)
-	}
+// commit moves everything that was published before it into the file.
+func (c *committer) commit() error {
+	c.running.Lock()
+	defer c.running.Unlock()
+	start := time.Now()
+	n, err := c.run()
+	took := time.Since(start)
 
 	c.mu.Lock()
-	c.stats.Commits++
-	c.stats.Entries += uint64(len(changes))
+	if n > 0 || err != nil {
+		c.stats.Commits++
+		c.stats.Entries += uint64(n)
+		c.stats.Time += took
+		c.stats.Longest = max(c.stats.Longest, took)
+	}
 	if err != nil {
 		c.stats.Failed++
 	}
+	c.err, c.stats.Err = err, err
 	c.mu.Unlock()
-	for _, r := range batch {
-		r.err = err
-		r.wait.Done()
+	c.turn()
+	return err
+}
+
+// run is one commit. The order of its steps is what makes it safe: the mark is read before the entries are
+// collected, so that everything up to it is among them or in the file already; the journal is flushed before
+// the file gets anything of it, so that a crash between two transactions leaves nothing that a replay would
+// not complete; and entries are unpinned only when those who miss them in memory see them in the file.
+func (c *committer) run() (entries int, err error) {
+	st := c.writer.position()
+	pins := c.memory.collect(0)
+	if st.journal != nil {
+		if err := st.journal.Flush(c.writer.position().mark); err != nil {
+			c.writer.lost(st.journal)
+			st.journal = nil
+		}
+	}
+	// What the journal does not have nothing completes after a crash, so it must not be cut in two.
+	whole := st.journal == nil || st.aside > c.reached()
+	if whole {
+		j := st.journal
+		pins = c.memory.collectWhole(func() { st = c.writer.position() })
+		st.journal = j
+	}
+	if len(pins) == 0 && len(st.names) == 0 && st.mark == c.reached() {
+		return 0, nil
+	}
+	pins, dead := split(pins, st.names)
+	slices.SortFunc(pins, func(a, b pin) int {
+		return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key))
+	})
+	mark, total := c.reached(), len(pins)
+	for names := st.names; ; names = nil {
+		n := len(pins)
+		if !whole {
+			n = portion(pins)
+		}
+		if n == len(pins) {
+			mark = st.mark
+		}
+		changes, expired := changesOf(pins[:n])
+		if err := c.store.apply(names, changes, mark); err != nil {
+			return entries, err
+		}
+		if err := c.store.renew(); err != nil {
+			return entries, err
+		}
+		c.settle(names, dead, pins[:n], mark)
+		c.sweeper.spared(expired, len(dead))
+		entries += n
+		if pins, dead = pins[n:], nil; entries == total {
+			break
+		}
+	}
+	if st.journal == nil {
+		return entries, c.writer.renew(st.mark)
+	}
+	st.journal.Release(st.mark)
+	return entries, nil
+}
+
+// settle is what follows a transaction: the file has the names and the entries now.
+func (c *committer) settle(names []naming, dead, pins []pin, mark uint64) {
+	if len(names) > 0 {
+		c.writer.named(len(names))
+		for _, n := range names {
+			if n.old != 0 {
+				c.sweeper.retire(n.old)
+			}
+		}
+	}
+	c.memory.unpin(dead)
+	c.memory.unpin(pins)
+	c.mu.Lock()
+	c.mark = mark
+	c.mu.Unlock()
+	c.turn()
+}
+
+// split takes out the entries of buckets that were cleared or dropped: nobody reads them any more, and the
+// sweeper may have removed the bucket from the file.
+func split(pins []pin, names []naming) (live, dead []pin) {
+	if len(names) == 0 {
+		return pins, nil
+	}
+	gone := make(map[uint64]bool, len(names))
+	for _, n := range names {
+		gone[n.old] = true
+	}
+	for _, p := range pins {
+		if gone[p.id] {
+			dead = append(dead, p)
+		} else {
+			live = append(live, p)
+		}
+	}
+	return live, dead
+}
+
+// portion returns how many entries go into the next transaction, one at least if there is one.
+func portion(pins []pin) int {
+	size := 0
+	for i, p := range pins {
+		if size += len(p.key) + len(p.record); i > 0 && (i == commitEntries || size > commitBytes) {
+			return i
+		}
+	}
+	return len(pins)
+}
+
+// changesOf says what pinned entries are to the file. One that expired is the removal of what the file may
+// still have under its key.
+func changesOf(pins []pin) (changes []*change, expired int) {
+	now := millis(time.Now())
+	all := make([]change, len(pins))
+	changes = make([]*change, len(pins))
+	for i, p := range pins {
+		all[i] = change{id: p.id, key: []byte(p.key), goneAt: p.goneAt, revision: p.revision}
+		switch {
+		case p.goneAt > now:
+			all[i].record = p.record
+		case p.record != nil:
+			expired++
+		}
+		changes[i] = &all[i]
+	}
+	return changes, expired
+}
+
+// reached returns the mark: every revision up to it is in the file.
+func (c *committer) reached() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mark
+}
+
+// turn wakes all who wait for the next round.
+func (c *committer) turn() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.round)
+	c.round = make(chan struct{})
+}
+
+// next asks for a commit and returns a channel that is closed after its next transaction, or failure. When
+// there will be none any more, the error is not nil.
+func (c *committer) next() (round <-chan struct{}, mark uint64, err error) {
+	c.mu.Lock()
+	round, mark, err = c.round, c.mark, c.err
+	if c.ended && err == nil {
+		err = ErrClosed
+	}
+	c.mu.Unlock()
+	c.kick()
+	return round, mark, err
+}
+
+// await returns when every revision up to last is in the file, or when a commit fails meanwhile.
+func (c *committer) await(last uint64) error {
+	for waited := false; ; waited = true {
+		round, mark, err := c.next()
+		switch {
+		case mark >= last:
+			return nil
+		case err != nil && (waited || c.hasEnded()):
+			return err
+		}
+		<-round
 	}
 }
 
-// close commits what is waiting and ends the loop. Later writes get ErrClosed.
-func (c *committer) close() {
+// pause keeps commits from running until the returned function is called.
+func (c *committer) pause() (resume func()) {
+	c.running.Lock()
+	return c.running.Unlock
+}
+
+// contains reports whether the file may have something of that revision, although its commit failed: bbolt
+// reports a failed sync after readers can see the transaction. The caller has paused commits.
+func (c *committer) contains(revision uint64) bool {
+	_, highest, err := c.store.revisions()
+	return err != nil || highest >= revision
+}
+
+func (c *committer) hasEnded() bool {
 	c.mu.Lock()
-	c.closed = true
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+// admit returns when there is room for another pinned entry. It gives up after stallMost, and at once while
+// commits are failing.
+func (c *committer) admit() error {
+	if c.memory.pinned.Load() < c.writer.pinnedMost {
+		return nil
+	}
+	return c.stall(func() bool { return c.memory.pinned.Load() < c.writer.pinnedMost })
+}
+
+// awaitRoom returns after the next round, when there may be room in the journal.
+func (c *committer) awaitRoom() error {
+	waited := false
+	return c.stall(func() bool {
+		before := waited
+		waited = true
+		return before
+	})
+}
+
+func (c *committer) stall(enough func() bool) error {
+	timer := time.NewTimer(stallMost)
+	defer timer.Stop()
+	for !enough() {
+		round, _, err := c.next()
+		if err != nil {
+			return fmt.Errorf("no room for writes, because commits fail: %w", err)
+		}
+		select {
+		case <-round:
+		case <-timer.C:
+			return errStalled
+		}
+	}
+	return nil
+}
+
+var errStalled = fmt.Errorf("no room for writes: the disk has not kept up for %v", stallMost)
+
+// finish commits what is left, and is the last to do so. Those who wait for a commit hear of it.
+func (c *committer) finish() error {
+	err := c.commit()
+	c.mu.Lock()
+	c.ended = true
 	c.mu.Unlock()
-	c.changed.Signal()
-	<-c.done
+	c.turn()
+	return err
 }
 
 func (c *committer) snapshot() CommitStats {

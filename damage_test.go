@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"strings"
@@ -340,7 +341,9 @@ func TestVerify_Problems(t *testing.T) {
 			return tx.Bucket([]byte("buckets")).Put([]byte("future"), []byte{0, 0, 0, 0, 0, 0, 1, 0})
 		},
 		"beyond the cache's last": func(tx *bolt.Tx, _ []byte) error {
-			return tx.Bucket([]byte("meta")).Put([]byte("sequence"), make([]byte, 8))
+			return errors.Join(
+				tx.Bucket([]byte("meta")).Put([]byte("sequence"), make([]byte, 8)),
+				tx.Bucket([]byte("meta")).Delete([]byte("highest")))
 		},
 	} {
 		t.Run(want, func(t *testing.T) {

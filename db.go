@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/journal"
 )
 
 // DB is an open cache. All its methods may be called from any goroutine. The methods Set, Get, Delete and
@@ -19,7 +21,9 @@ type DB struct {
 	path    string
 	options Options
 	store   *store
-	commit  *committer // nil in a DB that is open for reading only
+	memory  *memory
+	writer  *writer    // nil in a DB that is open for reading only
+	commits *committer // nil in a DB that is open for reading only
 	sweeper *sweeper
 	counts  counters
 
@@ -72,42 +76,76 @@ func Open(path string, options *Options) (*DB, error) {
 	return db, nil
 }
 
-// newDB builds the parts upon an open store and starts the background work.
+// newDB builds the parts upon an open store, brings in what the journal has, and starts the background work.
 func newDB(path string, options Options, s *store) (*DB, error) {
-	ids, retired, highest, err := s.table()
-	if err != nil {
-		return nil, err
-	}
 	db := &DB{
 		path:    path,
 		options: options,
 		store:   s,
+		memory:  newMemory(options.MemoryBytes),
 		sweeper: &sweeper{store: s, log: options.Logger},
-		buckets: make(map[string]*namespace, len(ids)),
-		lastID:  highest,
+		buckets: make(map[string]*namespace),
 	}
+	var last uint64
+	if !options.ReadOnly {
+		var err error
+		if last, err = replay(s, journalPath(db.store.path), options.Logger); err != nil {
+			return nil, err
+		}
+	}
+	ids, retired, highest, err := s.table()
+	if err != nil {
+		return nil, err
+	}
+	db.lastID = highest
 	for name, id := range ids {
-		ns := newNamespace(name)
-		ns.id.Store(id)
-		db.buckets[name] = ns
+		db.ensureNamespace(name).id.Store(id)
 	}
 	db.sweeper.retire(retired...)
 	db.main = db.Bucket(DefaultBucket)
+	if options.ReadOnly {
+		return db, db.overlay(journalPath(db.store.path))
+	}
+	return db, db.start(last)
+}
+
+// start makes the parts that write, from the last revision on, and sets them to work.
+func (db *DB) start(last uint64) error {
+	o := &db.options
+	w := &writer{
+		memory:     db.memory,
+		always:     o.Sync == SyncAlways,
+		pinnedMost: o.MemoryBytes / 2,
+		commitAt:   min(o.CommitBytes, o.MemoryBytes/4),
+		needFlush:  make(chan struct{}, 1),
+		revision:   last,
+		open: func(after uint64) (*journal.Journal, error) {
+			return journal.New(journalPath(db.store.path), journal.Options{
+				Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after,
+			})
+		},
+	}
+	c := &committer{
+		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper,
+		wake: make(chan struct{}, 1), round: make(chan struct{}), mark: last,
+	}
+	w.commits = c
+	var err error
+	if w.journal, err = w.open(last); err != nil {
+		return err
+	}
+	db.writer, db.commits = w, c
 
 	ctx, stop := context.WithCancel(context.Background())
 	db.stop = stop
-	if options.ReadOnly {
-		return db, nil
+	db.work.Go(func() { c.loop(ctx, o.CommitInterval) })
+	if !w.always {
+		db.work.Go(func() { w.loop(ctx, o.SyncInterval, o.Logger) })
 	}
-	if db.commit, err = newCommitter(s); err != nil {
-		stop()
-		return nil, err
+	if o.SweepInterval > 0 {
+		db.work.Go(func() { db.sweeper.loop(ctx, o.SweepInterval) })
 	}
-	go db.commit.loop()
-	if options.SweepInterval > 0 {
-		db.work.Go(func() { db.sweeper.loop(ctx, options.SweepInterval) })
-	}
-	return db, nil
+	return nil
 }
 
 func newNamespace(name string) *namespace { return &namespace{name: name, sum: nameSum(name)} }
@@ -126,7 +164,7 @@ func openError(path string, err error) error {
 		if pid := lockHolder(path); pid != 0 {
 			e.Hint = fmt.Sprintf("process %d has it open", pid)
 		}
-		e.Hint += "; close it there, or look at a copy of the file"
+		e.Hint += "; one process at a time can"
 	case errors.Is(err, fs.ErrPermission):
 		e.Hint = "the file and its directory must be writable, or open it with Options.ReadOnly"
 	case errors.Is(err, fs.ErrNotExist):
@@ -141,12 +179,18 @@ func openError(path string, err error) error {
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		db.closed.Store(true)
-		db.stop()
-		db.work.Wait()
-		if db.commit != nil {
-			db.commit.close()
+		var err error
+		if db.writer != nil {
+			db.writer.close()
+			db.stop()
+			err = db.commits.finish()
+			db.work.Wait()
+			if j := db.writer.position().journal; j != nil {
+				// What a failed commit held is in the journal for the next Open.
+				err = errors.Join(err, j.Close(err == nil))
+			}
 		}
-		if err := db.store.close(); err != nil {
+		if err = errors.Join(err, db.store.close()); err != nil {
 			db.closeErr = db.fail("close", "", err)
 		}
 	})
@@ -225,11 +269,10 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 		return false, nil
 	}
 	id := newID()
-	if err := db.commit.do(&request{names: []naming{{name, id}}}); err != nil {
+	if err := db.writer.write(&naming{name: name, id: id, old: old}); err != nil {
 		return false, err
 	}
 	ns.id.Store(id)
-	db.sweeper.retire(old)
 	return true, nil
 }
 
@@ -263,28 +306,47 @@ func (db *DB) ensureNamespace(name string) *namespace {
 	return ns
 }
 
-// Sync returns when every write that returned before it is durable. At present each write is, when it
-// returns, so Sync has nothing to wait for.
+// Sync returns when every write that returned before it is durable: from then on it survives a power cut.
+// When ctx ends first, the flush goes on without the caller.
 func (db *DB) Sync(ctx context.Context) error {
 	if db.closed.Load() {
 		return db.fail("sync", "", ErrClosed)
 	}
-	if err := ctx.Err(); err != nil {
+	if db.writer == nil {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() { done <- db.writer.flush() }()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
 		return db.fail("sync", "", err)
 	}
 	return nil
 }
 
-// Sweep removes what expired and what was cleared from the file now, in short transactions between which
-// readers and writers go on. It returns the number of entries removed, also when ctx ends it early.
+// Sweep removes what expired and what was cleared now, from memory and in short transactions from the file,
+// between which readers and writers go on. It returns the number of entries removed, also when ctx ends it
+// early.
 func (db *DB) Sweep(ctx context.Context) (removed int, err error) {
-	if err = db.writable(); err == nil {
-		removed, err = db.sweeper.sweep(ctx)
+	if err := db.writable(); err != nil {
+		return 0, db.fail("sweep", "", err)
+	}
+	before := db.sweeper.total()
+	if ctx.Err() == nil {
+		err = db.commits.commit()
+	}
+	if err == nil {
+		err = db.sweeper.sweep(ctx)
 	}
 	if err != nil {
-		return removed, db.fail("sweep", "", err)
+		err = db.fail("sweep", "", err)
 	}
-	return removed, nil
+	return int(db.sweeper.total() - before), err
 }
 
 // writable returns why the DB takes no writes, or nil.

@@ -27,6 +27,19 @@ var variants = map[string]func(*keepcache.Options){
 			o.SweepInterval = -1
 		}
 	},
+	"always": func(o *keepcache.Options) {
+		if o.SyncInterval == 0 {
+			o.Sync = keepcache.SyncAlways
+		}
+	},
+	"tiny": func(o *keepcache.Options) { // everything is full all the time, so that every path runs
+		if o.MemoryBytes == 0 {
+			o.MemoryBytes = 64 << 10
+		}
+		if o.JournalBytes == 0 {
+			o.JournalBytes = 64 << 10
+		}
+	},
 }
 
 // long asks for the full counts, which take minutes.
@@ -175,6 +188,13 @@ func fill(t tester, b *keepcache.Bucket, n int, ttl time.Duration) {
 	for err := range errs {
 		require.NoError(t, err)
 	}
+}
+
+// committed has everything that was written go into the file.
+func committed(t tester, db *keepcache.DB) {
+	t.Helper()
+	_, err := db.Sweep(context.Background())
+	require.NoError(t, err)
 }
 
 func numbered(i int) string { return fmt.Sprintf("k%06d", i) }

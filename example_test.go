@@ -286,6 +286,9 @@ func ExampleDB_Stats() {
 	if _, err := db.Get("key", &value); err != nil {
 		log.Fatal(err)
 	}
+	if _, err := db.Sweep(context.Background()); err != nil { // what was written goes into the file
+		log.Fatal(err)
+	}
 	stats := db.Stats()
 	fmt.Println("hits", stats.Hits, "misses", stats.Misses, "sets", stats.Sets)
 	fmt.Println("entries", stats.Entries, "in bucket default", stats.Buckets[keepcache.DefaultBucket].Entries)
@@ -470,11 +473,11 @@ func ExampleBucket_Stat() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(found, entry.Key, entry.Size, "bytes, revision", entry.Revision)
+	fmt.Println(found, entry.Key, entry.Size, "bytes")
 	fmt.Println("lives for", entry.GoneAt.Sub(entry.Written).Round(time.Minute))
 
 	// Output:
-	// true home 7 bytes, revision 1
+	// true home 7 bytes
 	// lives for 1h0m0s
 }
 

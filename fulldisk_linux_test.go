@@ -105,7 +105,9 @@ func fileSizeLimit(t tester, args []string) {
 // runFull fills the cache at path until writes fail with cause, looks that nothing is lost, makes room,
 // and goes on.
 func runFull(t tester, path string, cause error, makeRoom func()) {
-	db := open(t, path, nil)
+	small := &keepcache.Options{MemoryBytes: 2 << 20, JournalBytes: 2 << 20} // so that the disk is met soon
+	db, err := tryOpen(path, small)
+	require.NoError(t, err)
 	b := db.Bucket("b")
 	mustSet(t, b, "old", "value", time.Hour)
 	mustSet(t, b, "brief", "value", time.Millisecond)
@@ -138,7 +140,7 @@ func runFull(t tester, path string, cause error, makeRoom func()) {
 		}
 	}
 	failed(b.SetBytes("old", make([]byte, 10<<20), time.Second), "set")
-	_, err := b.Add(numbered(n), make([]byte, 10<<20), 0)
+	_, err = b.Add(numbered(n), make([]byte, 10<<20), 0)
 	failed(err, "add")
 	intact(b)
 	ttl, _, err := b.TTL("old")
@@ -179,7 +181,7 @@ func sweepOnFullDisk(t tester, args []string) {
 		SweepInterval: time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	fill(t, db.Bucket("b"), 100, time.Second)
-	require.NoError(t, db.Sync(context.Background()))
+	committed(t, db)
 	until := func(what string, done func(keepcache.SweepStats) bool) {
 		for end := time.Now().Add(20 * time.Second); !done(db.Stats().Sweep); time.Sleep(time.Millisecond) {
 			require.True(t, time.Now().Before(end), "waited in vain for %s: %+v", what, db.Stats().Sweep)

@@ -1,9 +1,10 @@
 package keepcache
 
 import (
-	"context"
-	"errors"
+	"bytes"
 	"iter"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -46,17 +47,16 @@ func (b *Bucket) All() iter.Seq2[Entry, error] { return b.Prefix("") }
 // Prefix ranges as All does over the entries whose key begins with prefix. The prefix is literal.
 func (b *Bucket) Prefix(prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		err := b.scan([]byte(prefix), func(items []item, ns *namespace, _ uint64) bool {
-			for _, it := range items {
-				h, value, err := openStored(it.record, ns.sum, it.key)
+		err := b.scan(prefix, func(found []stored) bool {
+			for _, f := range found {
 				switch {
-				case err != nil:
+				case f.damage != nil:
 					b.db.counts.damaged.Add(1)
-					if !yield(Entry{Key: string(it.key)}, b.fail("iterate", string(it.key), err)) {
+					if !yield(Entry{Key: f.key}, b.fail("iterate", f.key, f.damage)) {
 						return false
 					}
-				case millis(time.Now()) < h.freshUntil:
-					if !yield(newEntry(string(it.key), h, value), nil) {
+				case fresh(f.header.freshUntil):
+					if !yield(newEntry(f.key, f.header, f.value), nil) {
 						return false
 					}
 				}
@@ -69,9 +69,38 @@ func (b *Bucket) Prefix(prefix string) iter.Seq2[Entry, error] {
 	}
 }
 
-// scan hands the stored entries whose key begins with prefix to fn, a page at a time and outside of any
-// transaction, until fn returns false.
-func (b *Bucket) scan(prefix []byte, fn func(items []item, ns *namespace, id uint64) bool) error {
+// Len returns the number of live entries. It is exact, and costs a walk over the bucket; DB.Stats has an
+// estimate that costs nothing.
+func (b *Bucket) Len() (int, error) {
+	n := 0
+	err := b.scan("", func(found []stored) bool {
+		for _, f := range found {
+			if f.damage == nil && fresh(f.header.freshUntil) {
+				n++
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return 0, b.fail("count", "", err)
+	}
+	return n, nil
+}
+
+// stored is an entry of a scan, expired and damaged ones included.
+type stored struct {
+	key    string
+	header header
+	value  []byte
+	damage error
+}
+
+// scan hands what is stored under keys that begin with prefix to fn, in the order of the keys, a page at a
+// time and outside of any transaction, until fn returns false.
+//
+// It merges the keys that are pinned when it begins into the pages of the file: a key that lives all the
+// while is in one of the two, because what is unpinned is in the file.
+func (b *Bucket) scan(prefix string, fn func([]stored) bool) error {
 	if b.db.closed.Load() {
 		return ErrClosed
 	}
@@ -87,91 +116,86 @@ func (b *Bucket) scan(prefix []byte, fn func(items []item, ns *namespace, id uin
 	if id == 0 {
 		return nil
 	}
-	from := prefix
-	for more := true; more; {
+	pinned := b.db.memory.pinnedKeys(id, prefix)
+	from := []byte(prefix)
+	for more := true; more || len(pinned) > 0; {
+		if b.db.closed.Load() {
+			return ErrClosed
+		}
 		var items []item
 		var err error
-		if items, more, err = b.db.store.page(id, from, prefix); err != nil {
+		if more {
+			if items, more, err = b.db.store.page(id, from, []byte(prefix)); err != nil {
+				return err
+			}
+		}
+		if n := len(items); n > 0 {
+			// The least key after the last one is that key with a zero byte.
+			from = append(bytes.Clone(items[n-1].key), 0)
+		}
+		n := len(pinned) // how many pinned keys belong into this page
+		switch {
+		case more:
+			n, _ = slices.BinarySearch(pinned, string(from))
+		case len(items) == 0:
+			n = min(n, pageItems)
+		}
+		page, err := b.merge(ns, id, items, pinned[:n])
+		if err != nil {
 			return err
 		}
-		if ns.id.Load() != id || !fn(items, ns, id) {
+		pinned = pinned[n:]
+		if ns.id.Load() != id || !fn(page) {
 			return nil
-		}
-		if len(items) > 0 {
-			// The least key after the last one is that key with a zero byte.
-			from = append(items[len(items)-1].key, 0)
 		}
 	}
 	return nil
 }
 
-// Len returns the number of live entries. It is exact, and costs a walk over the bucket; DB.Stats has an
-// estimate that costs nothing.
-func (b *Bucket) Len() (int, error) {
-	n := 0
-	err := b.scan(nil, func(items []item, ns *namespace, _ uint64) bool {
-		now := millis(time.Now())
-		for _, it := range items {
-			if h, _, err := openRecord(it.record, ns.sum, it.key); err == nil && now < h.freshUntil {
-				n++
+// merge makes one page of a scan out of a page of the file and of the pinned keys that belong to it. Where
+// memory knows a key it is right, and the file may be late.
+func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string) ([]stored, error) {
+	page := make([]stored, 0, len(items)+len(pinned))
+	for len(items) > 0 || len(pinned) > 0 {
+		var key string
+		var rec []byte
+		order := firstOf(items, pinned)
+		if order <= 0 {
+			key, rec, items = string(items[0].key), items[0].record, items[1:]
+		}
+		if order >= 0 {
+			key, pinned = pinned[0], pinned[1:]
+		}
+		known := b.db.memory.peek(b.db.memory.hash(id, key), id, key)
+		if known.known {
+			if known.record != nil {
+				page = append(page, stored{key: key, header: readHeader(known.record), value: recordValue(known.record)})
+			}
+			continue
+		}
+		if rec == nil { // pinned when the scan began, and in the file by now
+			var err error
+			if rec, err = b.db.store.get(id, key); err != nil {
+				return nil, err
+			}
+			if rec == nil {
+				continue
 			}
 		}
-		return true
-	})
-	if err != nil {
-		return 0, b.fail("count", "", err)
+		f := stored{key: key}
+		f.header, f.value, f.damage = openStored(rec, ns.sum, key)
+		page = append(page, f)
 	}
-	return n, nil
+	return page, nil
 }
 
-// DeletePrefix removes the entries whose key begins with prefix and returns how many were live. The prefix
-// is literal; an empty one removes everything, entry by entry, where Clear is quicker. It works in chunks
-// and is not atomic: when ctx ends it early, or it fails, the entries counted so far are gone. Entries
-// that are set while it runs may stay.
-func (b *Bucket) DeletePrefix(ctx context.Context, prefix string) (deleted int, err error) {
-	if err = b.db.writable(); err != nil {
-		return 0, b.fail("delete prefix", prefix, err)
+// firstOf compares the first item with the first pinned key. The end of a list comes after everything.
+func firstOf(items []item, pinned []string) int {
+	switch {
+	case len(pinned) == 0:
+		return -1
+	case len(items) == 0:
+		return 1
 	}
-	scanErr := b.scan([]byte(prefix), func(items []item, ns *namespace, id uint64) bool {
-		if err = ctx.Err(); err != nil {
-			return false
-		}
-		var n int
-		n, err = b.deleteItems(items, ns, id)
-		deleted += n
-		return err == nil
-	})
-	if err = errors.Join(scanErr, err); err != nil {
-		return deleted, b.fail("delete prefix", prefix, err)
-	}
-	return deleted, nil
-}
-
-// deleteItems removes entries as they were seen, in one transaction, and returns how many of them lived.
-// One that was overwritten meanwhile stays.
-func (b *Bucket) deleteItems(items []item, ns *namespace, id uint64) (deleted int, err error) {
-	ns.turn.RLock()
-	defer ns.turn.RUnlock()
-	if ns.id.Load() != id || len(items) == 0 {
-		return 0, nil
-	}
-	now := millis(time.Now())
-	r := &request{}
-	var live []bool
-	for _, it := range items {
-		h, _, err := openRecord(it.record, ns.sum, it.key)
-		r.changes = append(r.changes, &change{
-			id: id, key: it.key, expects: expectation{set: err == nil, revision: h.revision},
-		})
-		live = append(live, err == nil && now < h.freshUntil)
-	}
-	if err := b.db.commit.do(r); err != nil {
-		return 0, err
-	}
-	for i, c := range r.changes {
-		if live[i] && !c.missed {
-			deleted++
-		}
-	}
-	return deleted, nil
+	return strings.Compare(string(items[0].key), pinned[0])
 }

@@ -10,13 +10,23 @@ import (
 // appendValue appends the encoding of v, which may have limit bytes, to dst.
 func appendValue(dst []byte, v any, limit int) ([]byte, error) {
 	dst, err := jsonpack.Append(dst, v, limit)
+	return dst, valueError(err, limit)
+}
+
+// appendBytes is appendValue for raw bytes.
+func appendBytes(dst, v []byte, limit int) ([]byte, error) {
+	dst, err := jsonpack.AppendBytes(dst, v, limit)
+	return dst, valueError(err, limit)
+}
+
+func valueError(err error, limit int) error {
 	switch {
 	case errors.Is(err, jsonpack.ErrTooLarge):
-		err = fmt.Errorf("%w: its encoding passes %d bytes", ErrTooLarge, limit)
+		return fmt.Errorf("%w: its encoding passes %d bytes", ErrTooLarge, limit)
 	case errors.Is(err, jsonpack.ErrUnsupported):
-		err = fmt.Errorf("%w: %w", ErrUnsupportedValue, err)
+		return fmt.Errorf("%w: %w", ErrUnsupportedValue, err)
 	}
-	return dst, err
+	return err
 }
 
 // checkValue proves that encoded, which comes from outside, is one whole value.

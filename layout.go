@@ -21,7 +21,8 @@ var (
 
 	metaFormat   = []byte("format")   // 4 bytes
 	metaIdentity = []byte("identity") // 16 random bytes
-	metaSequence = []byte("sequence") // 8 bytes: the highest revision that the file wholly contains
+	metaSequence = []byte("sequence") // 8 bytes: the commit mark, up to which the file contains every revision
+	metaHighest  = []byte("highest")  // 8 bytes: the highest revision of anything in the file; absent means the mark
 )
 
 // The index row before a record says where the entry's one row in the expiry index stands: a deadline of 48
@@ -154,14 +155,6 @@ func goneAtOf(record []byte) int64 {
 		return 0
 	}
 	return gone
-}
-
-// revisionOf returns the revision of a stored record without proving it: 0 for none, and for damage.
-func revisionOf(record []byte) uint64 {
-	if len(record) < recordHeader+recordTrailer {
-		return 0
-	}
-	return readHeader(record).revision
 }
 
 func expiryKey(row int64, id uint64, key []byte) []byte {

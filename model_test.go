@@ -356,7 +356,13 @@ func (m *model) compare(t *rapid.T) {
 				require.True(t, entry.FreshUntil.IsZero())
 			} else {
 				require.Equal(t, w.until.UnixMilli(), entry.FreshUntil.UnixMilli())
-				ttl = time.Until(w.until)
+				ttl = min(time.Until(w.until), keepcache.NoExpiry-1)
+			}
+			if ttl == keepcache.NoExpiry && !w.until.IsZero() { // farther than a Duration reaches
+				got, _, err := b.TTL(key)
+				require.NoError(t, err)
+				require.GreaterOrEqual(t, got, time.Duration(keepcache.NoExpiry)-1)
+				continue
 			}
 			requireTTL(t, b, key, ttl)
 		}

@@ -31,6 +31,30 @@ type Options struct {
 	// it follows the options of the DB. Default: nil.
 	Buckets map[string]BucketOptions
 
+	// Sync says when a write returns. Default: SyncPeriodic.
+	Sync SyncMode
+
+	// SyncInterval is how long after a write it is durable at the latest with SyncPeriodic, so how much a
+	// power cut can cost. Default: 100 ms.
+	SyncInterval time.Duration
+
+	// MemoryBytes bounds the memory for entries: those that are not in the file yet, and those that were
+	// read or written lately. Keys, records and their administration count. Writers wait while the entries
+	// that are not in the file yet have half of it. Default: 64 MiB.
+	MemoryBytes int64
+
+	// JournalBytes bounds the journal beside the file. A write too large for it is committed to the file at
+	// once. Default: 64 MiB.
+	JournalBytes int64
+
+	// CommitInterval is how long a write stays out of the file at the longest. A longer one lets more
+	// overwrites of a key cost one write of the file; a crash loses nothing in either case. Default: 5 s.
+	CommitInterval time.Duration
+
+	// CommitBytes is how many bytes of entries that are not in the file yet begin a commit before the
+	// interval is over. It is a quarter of MemoryBytes at most. Default: 16 MiB.
+	CommitBytes int64
+
 	// MaxValueBytes is the largest encoded value in bytes; a larger one gives ErrTooLarge. -1 leaves
 	// only the format's own limit of 1 GiB. Default: 64 MiB.
 	MaxValueBytes int
@@ -53,6 +77,18 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// SyncMode says what a write waits for.
+type SyncMode int
+
+const (
+	// SyncPeriodic lets a write return when the operating system has it: it survives kill -9, and after
+	// SyncInterval a power cut as well.
+	SyncPeriodic SyncMode = iota
+
+	// SyncAlways lets a write return when the disk has it. Writers that wait at the same time share a flush.
+	SyncAlways
+)
+
 // BucketOptions are the options of one bucket.
 type BucketOptions struct {
 	// DefaultTTL is the lifetime of an entry that is set with a lifetime of 0. NoExpiry keeps such
@@ -67,6 +103,15 @@ const (
 	formatMaxValueBytes  = 1 << 30
 	defaultSweepInterval = time.Second
 	defaultLockTimeout   = time.Second
+
+	defaultSyncInterval   = 100 * time.Millisecond
+	defaultMemoryBytes    = 64 << 20
+	defaultJournalBytes   = 64 << 20
+	defaultCommitInterval = 5 * time.Second
+	defaultCommitBytes    = 16 << 20
+
+	leastMemoryBytes  = 64 << 10
+	leastJournalBytes = 64 << 10
 )
 
 // withDefaults returns a filled and validated copy of o, which may be nil.
@@ -98,6 +143,24 @@ func (o *Options) withDefaults() (Options, error) {
 		f.MaxValueBytes = formatMaxValueBytes
 	case f.MaxValueBytes < 0 || f.MaxValueBytes > formatMaxValueBytes:
 		return f, fmt.Errorf("option MaxValueBytes: %d is not between 1 and %d", f.MaxValueBytes, formatMaxValueBytes)
+	}
+	if f.Sync != SyncPeriodic && f.Sync != SyncAlways {
+		return f, fmt.Errorf("option Sync: unknown mode %d", f.Sync)
+	}
+	if f.MemoryBytes, err = size(f.MemoryBytes, defaultMemoryBytes, leastMemoryBytes); err != nil {
+		return f, fmt.Errorf("option MemoryBytes: %w", err)
+	}
+	if f.JournalBytes, err = size(f.JournalBytes, defaultJournalBytes, leastJournalBytes); err != nil {
+		return f, fmt.Errorf("option JournalBytes: %w", err)
+	}
+	if f.CommitBytes, err = size(f.CommitBytes, defaultCommitBytes, 1); err != nil {
+		return f, fmt.Errorf("option CommitBytes: %w", err)
+	}
+	if f.SyncInterval, err = positive(f.SyncInterval, defaultSyncInterval); err != nil {
+		return f, fmt.Errorf("option SyncInterval: %w", err)
+	}
+	if f.CommitInterval, err = positive(f.CommitInterval, defaultCommitInterval); err != nil {
+		return f, fmt.Errorf("option CommitInterval: %w", err)
 	}
 	if f.SweepInterval, err = interval(f.SweepInterval, defaultSweepInterval); err != nil {
 		return f, fmt.Errorf("option SweepInterval: %w", err)
@@ -133,6 +196,30 @@ func interval(d, byDefault time.Duration) (time.Duration, error) {
 		return 0, errors.New("negative duration")
 	}
 	return d, nil
+}
+
+// positive fills in a duration that cannot be off.
+func positive(d, byDefault time.Duration) (time.Duration, error) {
+	switch {
+	case d == 0:
+		return byDefault, nil
+	case d < 0:
+		return 0, errors.New("not positive")
+	}
+	return d, nil
+}
+
+// size fills in a number of bytes: 0 is the default, -1 is unlimited.
+func size(n, byDefault, least int64) (int64, error) {
+	switch {
+	case n == 0:
+		return byDefault, nil
+	case n == -1:
+		return math.MaxInt64 / 4, nil
+	case n < least:
+		return 0, fmt.Errorf("%d is less than %d bytes", n, least)
+	}
+	return n, nil
 }
 
 func validName(name string) bool { return len(name) >= 1 && len(name) <= MaxNameBytes }

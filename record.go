@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"unsafe"
 )
 
 // A record is the sealed envelope around a value. Every tier keeps it as it is, and the format is frozen:
@@ -70,14 +71,16 @@ func nameSum(name string) uint32 {
 }
 
 // sealRecord stamps rec, which appendHeader and appendTrailer have framed, with its revision and its checksum.
-func sealRecord(rec []byte, bucket uint32, key []byte, revision uint64) {
+func sealRecord(rec []byte, bucket uint32, key string, revision uint64) {
 	binary.BigEndian.PutUint64(rec[25:], revision)
 	body := len(rec) - recordTrailer
 	binary.BigEndian.PutUint32(rec[body:], recordSum(rec[:body], bucket, key))
 }
 
-func recordSum(body []byte, bucket uint32, key []byte) uint32 {
-	return crc32.Update(crc32.Update(bucket, castagnoli, key), castagnoli, body)
+// The key is only read, so it need not be copied to become bytes.
+func recordSum(body []byte, bucket uint32, key string) uint32 {
+	k := unsafe.Slice(unsafe.StringData(key), len(key))
+	return crc32.Update(crc32.Update(bucket, castagnoli, k), castagnoli, body)
 }
 
 var (
@@ -89,7 +92,7 @@ var (
 )
 
 // openRecord checks rec in full and takes it apart. The value points into rec.
-func openRecord(rec []byte, bucket uint32, key []byte) (header, []byte, error) {
+func openRecord(rec []byte, bucket uint32, key string) (header, []byte, error) {
 	if len(rec) < recordHeader+recordTrailer {
 		return header{}, nil, errRecordShort
 	}

@@ -29,7 +29,7 @@ func TestScene_Token(t *testing.T) {
 		require.NoError(t, db.Set("session-token", "abc", 60*time.Second))
 		time.Sleep(60*time.Second - 1)
 		requireValue(t, db.Bucket(keepcache.DefaultBucket), "session-token", "abc")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		requireAbsent(t, db.Bucket(keepcache.DefaultBucket), "session-token")
 	})
 }

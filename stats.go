@@ -1,14 +1,18 @@
 package keepcache
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Stats is a snapshot of a cache. Counters start with Open.
 type Stats struct {
-	Hits    uint64 // Get and GetBytes that found the key
-	Misses  uint64 // Get and GetBytes that found it absent or expired
-	Sets    uint64 // values written: Set, SetBytes, and Add where it succeeded
-	Deletes uint64 // entries removed by Delete
-	Damaged uint64 // damaged entries met by reads, each time they were met
+	Hits     uint64 // reads of a value that found the key, in memory or in the file
+	Misses   uint64 // reads of a value that found it absent or expired
+	FileHits uint64 // those of the hits that memory did not have
+	Sets     uint64 // values written: Set, SetBytes, and Add where it succeeded
+	Deletes  uint64 // entries removed by Delete
+	Damaged  uint64 // damaged entries met by reads, each time they were met
 
 	FileBytes int64 // size of the file in bytes
 	Entries   int64 // entries in all buckets, expired ones that the sweeper has not reached yet included
@@ -16,8 +20,10 @@ type Stats struct {
 
 	Buckets map[string]BucketStats // by name, of every bucket that exists
 
-	Commit CommitStats
-	Sweep  SweepStats
+	Memory  MemoryStats
+	Journal JournalStats
+	Commit  CommitStats
+	Sweep   SweepStats
 }
 
 // BucketStats are the part of Stats that speaks of one bucket.
@@ -28,14 +34,19 @@ type BucketStats struct {
 
 // counters are what the operations count.
 type counters struct {
-	hits, misses, sets, deletes, damaged atomic.Uint64
+	hits, misses, fileHits, sets, deletes, damaged atomic.Uint64
 }
 
-func (c *counters) get(hit bool) {
-	if hit {
-		c.hits.Add(1)
-	} else {
+// get counts a read of a value.
+func (c *counters) get(r *reading) {
+	switch {
+	case !r.live:
 		c.misses.Add(1)
+	default:
+		c.hits.Add(1)
+		if r.file {
+			c.fileHits.Add(1)
+		}
 	}
 }
 
@@ -43,15 +54,18 @@ func (c *counters) get(hit bool) {
 // called every second. After Close it returns the counters alone.
 func (db *DB) Stats() Stats {
 	s := Stats{
-		Hits:    db.counts.hits.Load(),
-		Misses:  db.counts.misses.Load(),
-		Sets:    db.counts.sets.Load(),
-		Deletes: db.counts.deletes.Load(),
-		Damaged: db.counts.damaged.Load(),
-		Sweep:   db.sweeper.snapshot(),
+		Hits:     db.counts.hits.Load(),
+		Misses:   db.counts.misses.Load(),
+		Sets:     db.counts.sets.Load(),
+		Deletes:  db.counts.deletes.Load(),
+		Damaged:  db.counts.damaged.Load(),
+		FileHits: db.counts.fileHits.Load(),
+		Memory:   db.memory.snapshot(),
+		Sweep:    db.sweeper.snapshot(),
 	}
-	if db.commit != nil {
-		s.Commit = db.commit.snapshot()
+	if db.writer != nil {
+		s.Commit = db.commits.snapshot()
+		s.Journal = db.writer.snapshot()
 	}
 	file, used, err := db.store.size()
 	if err != nil {
@@ -70,4 +84,29 @@ func (db *DB) Stats() Stats {
 		}
 	}
 	return s
+}
+
+// JournalStats say how the journal stands and what it did.
+type JournalStats struct {
+	FileBytes int64         // size of the journal's file
+	UsedBytes int64         // part of it that holds writes which the file does not have yet
+	Mapped    bool          // it is written through a memory map; else by system calls
+	Failed    bool          // it failed, and writes wait for their commit until there is a new one
+	Appends   uint64        // pieces appended
+	Flushes   uint64        // flushes of the disk
+	FlushTime time.Duration // spent in them
+}
+
+func (w *writer) snapshot() JournalStats {
+	w.mu.Lock()
+	j := w.journal
+	w.mu.Unlock()
+	if j == nil {
+		return JournalStats{Failed: true}
+	}
+	s := j.Stats()
+	return JournalStats{
+		FileBytes: s.FileBytes, UsedBytes: s.UsedBytes, Mapped: s.Mapped,
+		Appends: s.Appends, Flushes: s.Flushes, FlushTime: s.FlushTime,
+	}
 }

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // store is the one room that touches bbolt. Every transaction in it is short, and what leaves it is a copy.
@@ -21,26 +23,20 @@ type store struct {
 	readOnly bool
 	identity [16]byte
 
+	lookups sync.RWMutex // held shared by each use of shared, exclusively to replace it
+	shared  *snapshot    // nil where none may be held
+
 	mu    sync.RWMutex // held shared by every use of db, exclusively to close it
 	db    *bolt.DB     // nil once closed
 	dirty bool         // the file has changed since its free pages were last stored
 }
 
-// change is the outcome of one write to one key.
+// change is what a transaction does to one key.
 type change struct {
-	id      uint64
-	sum     uint32 // of the bucket's name
-	key     []byte
-	record  []byte // framed, sealed by the commit; nil removes the key
-	goneAt  int64  // of the record
-	expects expectation
-	missed  bool // set by the commit where the file did not hold what was expected; nothing was changed
-}
-
-// expectation is what a change wants to find in the file: anything, or a certain revision, which is 0 for
-// no entry at all.
-type expectation struct {
-	set      bool
+	id       uint64
+	key      []byte
+	record   []byte // sealed; nil removes the key
+	goneAt   int64  // of the record
 	revision uint64
 }
 
@@ -48,6 +44,7 @@ type expectation struct {
 type naming struct {
 	name string
 	id   uint64
+	old  uint64 // the id that the name stood for until now, or 0
 }
 
 // openStore opens the file at path, creating it if it is absent and readOnly is false.
@@ -56,7 +53,12 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 	if err != nil {
 		return nil, err
 	}
-	if !exists {
+	if exists {
+		// All names of a file must lead to the same journal.
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return nil, err
+		}
+	} else {
 		if readOnly {
 			return nil, &os.PathError{Op: "open", Path: path, Err: os.ErrNotExist}
 		}
@@ -77,13 +79,18 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 		},
 	})
 	if err != nil {
-		if errors.Is(err, bolt.ErrTimeout) {
+		if errors.Is(err, berrors.ErrTimeout) {
 			err = ErrLocked
 		}
 		return nil, err
 	}
 	s := &store{path: path, readOnly: readOnly, db: db}
-	if err := s.recognise(); err != nil {
+	err = s.recognise()
+	if err == nil {
+		err = s.renew()
+	}
+	if err != nil {
+		s.release()
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
@@ -157,6 +164,7 @@ func (s *store) close() error {
 	if s.db == nil {
 		return nil
 	}
+	s.release()
 	var err error
 	if s.dirty {
 		s.db.NoFreelistSync = false
@@ -165,22 +173,6 @@ func (s *store) close() error {
 	err = errors.Join(err, s.db.Close())
 	s.db = nil
 	return err
-}
-
-// get returns a copy of the record of a key, or nil.
-func (s *store) get(id uint64, key []byte) (record []byte, err error) {
-	err = s.view(func(tx *bolt.Tx) error {
-		b := entriesOf(tx, id)
-		if b == nil {
-			return nil
-		}
-		if stored := b.Get(key); stored != nil {
-			_, rec := splitRow(stored, key)
-			record = append(make([]byte, 0, len(rec)), rec...)
-		}
-		return nil
-	})
-	return record, err
 }
 
 // table returns the ids of all buckets by name, the ids that no name points at any more, and the highest
@@ -212,19 +204,16 @@ func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64
 	return ids, retired, highest, err
 }
 
-// sequence returns the highest revision that the file contains.
-func (s *store) sequence() (n uint64, err error) {
+// revisions returns the commit mark, up to which every revision is in the file, and the highest revision
+// of anything in it.
+func (s *store) revisions() (mark, highest uint64, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
-		n = decodeUint64(tx.Bucket(metaBucket).Get(metaSequence))
+		meta := tx.Bucket(metaBucket)
+		mark = decodeUint64(meta.Get(metaSequence))
+		highest = max(mark, decodeUint64(meta.Get(metaHighest)))
 		return nil
 	})
-	return n, err
-}
-
-// contains reports whether readers of the file see every revision up to mark.
-func (s *store) contains(mark uint64) bool {
-	n, err := s.sequence()
-	return err == nil && n >= mark
+	return mark, highest, err
 }
 
 // apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
@@ -254,8 +243,24 @@ func (s *store) apply(names []naming, changes []*change, mark uint64) error {
 		if err := book.enter(tx); err != nil {
 			return err
 		}
-		return tx.Bucket(metaBucket).Put(metaSequence, encodeUint64(mark))
+		return putRevisions(tx.Bucket(metaBucket), mark, changes)
 	})
+}
+
+// putRevisions stores the mark, and the highest revision where a transaction went beyond the mark: one that
+// is followed by others of the same commit, or that caught writes that came while it was gathered.
+func putRevisions(meta *bolt.Bucket, mark uint64, changes []*change) error {
+	highest := decodeUint64(meta.Get(metaHighest))
+	before := highest
+	for _, c := range changes {
+		highest = max(highest, c.revision)
+	}
+	if highest > before {
+		if err := meta.Put(metaHighest, encodeUint64(highest)); err != nil {
+			return err
+		}
+	}
+	return meta.Put(metaSequence, encodeUint64(mark))
 }
 
 func applyNaming(table *bolt.Bucket, n naming) error {
@@ -274,10 +279,6 @@ func applyNaming(table *bolt.Bucket, n naming) error {
 // than the time it is gone, so a row that stands early enough stays as it is: the sweeper will move it.
 func applyChange(b, expiry *bolt.Bucket, c *change, book ledger) error {
 	row, old := splitRow(b.Get(c.key), c.key)
-	if c.expects.set && revisionOf(old) != c.expects.revision {
-		c.missed = true
-		return nil
-	}
 	if old != nil {
 		book.remove(c.id, c.key, old)
 	}

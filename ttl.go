@@ -29,6 +29,9 @@ const mostDeadline = rowMask - 1
 // orders deadlines as unsigned numbers.
 func millis(t time.Time) int64 { return max(t.UnixMilli(), 0) }
 
+// fresh reports whether a deadline is still to come.
+func fresh(deadline int64) bool { return deadline == never || millis(time.Now()) < deadline }
+
 // timeOf is the inverse of millis; never is the zero time.
 func timeOf(ms int64) time.Time {
 	if ms == never {
@@ -53,7 +56,7 @@ func remaining(now time.Time, deadline int64) time.Duration {
 	if deadline == never {
 		return NoExpiry
 	}
-	return time.UnixMilli(deadline).Sub(now)
+	return min(time.UnixMilli(deadline).Sub(now), NoExpiry-1) // Sub saturates
 }
 
 // sweepStep is how many entries one transaction of the sweeper removes. A step of 1,000 takes a few
@@ -76,7 +79,7 @@ type sweeper struct {
 // SweepStats say what the sweeper did since Open. Lag is the exception: it is how things stand.
 type SweepStats struct {
 	Sweeps  uint64        // sweeps, by the interval and by calls of Sweep
-	Removed uint64        // expired entries removed from the file
+	Removed uint64        // expired entries removed, from the file or on their way into it
 	Cleared uint64        // entries removed because their bucket was cleared or dropped
 	Moved   uint64        // expiry rows moved to a later time, after an overwrite or Touch had prolonged a lifetime
 	Orphans uint64        // expiry rows without an entry, removed; not 0 only after damage
@@ -93,12 +96,11 @@ func (sw *sweeper) retire(ids ...uint64) {
 	sw.retired = append(sw.retired, ids...)
 }
 
-// sweep removes all that is due, step by step, until nothing is left or ctx ends. It returns the number of
-// entries removed.
-func (sw *sweeper) sweep(ctx context.Context) (removed int, err error) {
+// sweep removes all that is due, step by step, until nothing is left or ctx ends.
+func (sw *sweeper) sweep(ctx context.Context) error {
 	sw.run.Lock()
 	defer sw.run.Unlock()
-	removed, err = sw.sweepRetired(ctx)
+	err := sw.sweepRetired(ctx)
 	// What falls due while the sweep runs is for the next one: this one has an end.
 	for now := millis(time.Now()); err == nil; {
 		if err = ctx.Err(); err != nil {
@@ -108,7 +110,6 @@ func (sw *sweeper) sweep(ctx context.Context) (removed int, err error) {
 		if did, err = sw.store.sweep(now, sweepStep); err != nil {
 			break
 		}
-		removed += did.removed
 		sw.count(func(s *SweepStats) {
 			s.Removed += uint64(did.removed)
 			s.Moved += uint64(did.moved)
@@ -123,30 +124,37 @@ func (sw *sweeper) sweep(ctx context.Context) (removed int, err error) {
 		s.Last = time.Now()
 		s.Err = err
 	})
-	return removed, err
+	return err
 }
 
-func (sw *sweeper) sweepRetired(ctx context.Context) (removed int, err error) {
+// total returns how many entries were removed since Open.
+func (sw *sweeper) total() uint64 {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	return sw.stats.Removed + sw.stats.Cleared
+}
+
+func (sw *sweeper) sweepRetired(ctx context.Context) error {
 	sw.mu.Lock()
 	ids := slices.Clone(sw.retired)
 	sw.mu.Unlock()
 	for _, id := range ids {
 		for done := false; !done; {
 			if err := ctx.Err(); err != nil {
-				return removed, err
+				return err
 			}
 			var n int
+			var err error
 			if n, done, err = sw.store.removeRetired(id, sweepStep); err != nil {
-				return removed, err
+				return err
 			}
-			removed += n
 			sw.count(func(s *SweepStats) { s.Cleared += uint64(n) })
 		}
 		sw.mu.Lock()
 		sw.retired = slices.DeleteFunc(sw.retired, func(r uint64) bool { return r == id })
 		sw.mu.Unlock()
 	}
-	return removed, nil
+	return nil
 }
 
 // loop sweeps every interval until ctx ends. A ticker is deaf to jumps of the wall clock and drops ticks
@@ -161,13 +169,21 @@ func (sw *sweeper) loop(ctx context.Context, interval time.Duration) {
 			return
 		case <-ticker.C:
 		}
-		_, err := sw.sweep(ctx)
+		err := sw.sweep(ctx)
 		failed := err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed)
 		if failed && !failing {
 			sw.log.Error("keepcache: sweep failed", "path", sw.store.path, "err", err)
 		}
 		failing = failed
 	}
+}
+
+// spared counts entries that expired, or lost their bucket, before they came into the file.
+func (sw *sweeper) spared(expired, cleared int) {
+	sw.count(func(s *SweepStats) {
+		s.Removed += uint64(expired)
+		s.Cleared += uint64(cleared)
+	})
 }
 
 func (sw *sweeper) count(fn func(*SweepStats)) {

@@ -132,11 +132,11 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 			content = content[pieceHeader:]
 		}
 		src.read(content)
-		sealFragment(frag, typ, salt)
 		clear(dst[end:])
+		sealFragment(frag, typ, salt) // last: a store that faults leaves no whole fragment
 		if seg.mem == nil {
 			if _, err := j.file.WriteAt(dst, seg.at+int64(off)); err != nil {
-				return j.undo(seg, off, done == 0, err)
+				return j.undo(seg.at+int64(off), front+fragHeader, done == 0, err)
 			}
 		}
 		done += body
@@ -157,11 +157,11 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 	return nil
 }
 
-// undo takes back a write that failed. If it was the only one of its piece, and what it may have left can be wiped, the next
-// piece can take its place. Otherwise fragments of a piece that does not exist are in the file: no other may be written
-// among them.
-func (j *Journal) undo(seg *segment, off int, only bool, cause error) error {
-	if _, err := j.file.WriteAt(zeros[:fragHeader], seg.at+int64(off)); err == nil && only {
+// undo wipes the headers of a write that failed, the n bytes at off: all of it may be in the file. If it was
+// the first of its piece, the next piece can take its place. Otherwise fragments of a piece that does not exist are in the
+// file, and no other may be written among them.
+func (j *Journal) undo(off int64, n int, first bool, cause error) error {
+	if _, err := j.file.WriteAt(zeros[:n], off); err == nil && first {
 		return fmt.Errorf("journal: append: %w", cause)
 	}
 	return j.fail(cause)

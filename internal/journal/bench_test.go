@@ -1,11 +1,13 @@
 package journal_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -52,6 +54,51 @@ func BenchmarkAppend(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// An append of 256 bytes while another goroutine flushes each 20 ms and releases what was on disk the time before.
+func BenchmarkAppendFlushed(b *testing.B) {
+	for _, noMap := range []bool{false, true} {
+		b.Run(fmt.Sprintf("pwrite=%v", noMap), func(b *testing.B) {
+			j := newJournal(b, benchPath(b), journal.Options{NoMap: noMap})
+			data := content(1, 256)
+			stop := make(chan struct{})
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				for mark := uint64(0); ; {
+					select {
+					case <-stop:
+						return
+					case <-time.After(20 * time.Millisecond):
+					}
+					j.Release(mark)
+					mark = j.Stats().Last
+					if err := j.Flush(mark); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			}()
+			seq, full := uint64(0), 0
+			b.ReportAllocs()
+			for b.Loop() {
+				for err := j.Append(seq+1, seq+1, data); err != nil; err = j.Append(seq+1, seq+1, data) {
+					if !errors.Is(err, journal.ErrFull) {
+						b.Fatal(err)
+					}
+					full++
+					b.StopTimer()
+					time.Sleep(time.Millisecond)
+					b.StartTimer()
+				}
+				seq++
+			}
+			close(stop)
+			<-done
+			b.ReportMetric(float64(full), "full")
+		})
 	}
 }
 

@@ -99,6 +99,9 @@ func TestDamage_EveryByte(t *testing.T) {
 			image[i] ^= flip
 			require.False(t, r.Unreadable, what)
 			require.Equal(t, flushed, r.Flushed, what)
+			if i >= 16<<10 && i%1024 < 40 {
+				require.Zero(t, missing, what) // a block does without its header
+			}
 			switch {
 			case r.Holes > 0:
 				holes++
@@ -116,6 +119,41 @@ func TestDamage_EveryByte(t *testing.T) {
 	t.Logf("%d bytes: %d flips made a hole, %d a shorter tail, %d did no harm", len(image), holes, tails, harmless)
 	require.Positive(t, holes)
 	require.Positive(t, tails)
+}
+
+// The marks of the pieces themselves tell damage from a torn tail, also in a journal of one block, of which even the
+// header is damaged.
+func TestDamage_OneBlock(t *testing.T) {
+	path := tempPath(t)
+	j := newJournal(t, path, journal.Options{SegmentBytes: 4096, MaxBytes: 1 << 20})
+	var pieces []piece
+	for i := range uint64(5) {
+		p := piece{i + 1, i + 1, content(i, 20)}
+		require.NoError(t, j.Append(p.first, p.last, p.data))
+		require.NoError(t, j.Flush(p.last))
+		pieces = append(pieces, p)
+	}
+	image, err := os.ReadFile(path)
+	require.NoError(t, err)
+	const start, each = 16<<10 + 40, 8 + 28 + 20
+	for i := 16 << 10; i < start+5*each; i++ {
+		image[i] ^= 0xff
+		what := fmt.Sprintf("byte %d", i)
+		r, missing := checkImage(t, what, image, pieces, 0, 4)
+		switch n := uint64((i-start)/each) + 1; {
+		case i < start:
+			require.Zero(t, missing, what)
+			require.False(t, r.Damaged(), what)
+		case n < 5:
+			require.Equal(t, 1, missing, what)
+			require.Equal(t, []uint64{n, n}, []uint64{r.LostFirst, r.LostLast}, what)
+			require.Equal(t, int64(each), r.LostBytes, what)
+		default: // nothing says that the last one was flushed
+			require.Equal(t, 1, missing, what)
+			require.True(t, r.Torn && !r.Damaged(), what)
+		}
+		image[i] ^= 0xff
+	}
 }
 
 // No length at which the file is cut makes a wrong piece.

@@ -68,7 +68,7 @@ func above(all []piece, after uint64) []piece {
 
 // requireSame fails unless got is want.
 func requireSame(t require.TestingT, want, got []piece) {
-	require.Len(t, got, len(want))
+	require.Equal(t, len(want), len(got), "number of pieces")
 	for i := range want {
 		require.Equal(t, want[i].first, got[i].first)
 		require.Equal(t, want[i].last, got[i].last)

@@ -245,6 +245,28 @@ func TestAppend_NoSpace(t *testing.T) {
 	}
 }
 
+// A segment that holds only the inside of one piece is not used again before that piece is released.
+func TestRelease_InsidePiece(t *testing.T) {
+	path := tempPath(t)
+	j := newJournal(t, path, journal.Options{SegmentBytes: 4096, MaxBytes: 16<<10 + 8*4096, After: 10})
+	big := piece{11, 20, content(11, 10_000)}
+	require.NoError(t, j.Append(big.first, big.last, big.data))
+	j.Release(19)
+	require.LessOrEqual(t, j.Stats().FreeSegments, 1) // the one that is made ahead
+	all := []piece{big}
+	for seq := uint64(21); ; seq++ {
+		p := piece{seq, seq, content(seq, 1000)}
+		if err := j.Append(p.first, p.last, p.data); err != nil {
+			require.ErrorIs(t, err, journal.ErrFull)
+			break
+		}
+		all = append(all, p)
+	}
+	got, r := replay(t, path, 19)
+	requireClean(t, r)
+	requireSame(t, all, got)
+}
+
 // A write that fails half way in pwrite mode loses no other piece: either its place is taken by the next one, or the
 // journal refuses all that follows.
 func TestAppend_WriteFails(t *testing.T) {
@@ -257,7 +279,7 @@ func TestAppend_WriteFails(t *testing.T) {
 				return len(b), nil
 			}
 			if writes++; writes == fault {
-				return len(b) / 2, syscall.EIO
+				return len(b) / (1 + fault%2), syscall.EIO // sometimes all of it is there
 			}
 			return len(b), nil
 		}
@@ -274,6 +296,7 @@ func TestAppend_WriteFails(t *testing.T) {
 				require.ErrorIs(t, err, journal.ErrFailed)
 			} else {
 				require.ErrorIs(t, err, syscall.EIO)
+				requireSame(t, all, d.replay(t, 0))
 			}
 			failed = true
 		}

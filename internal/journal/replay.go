@@ -182,14 +182,10 @@ func (r *replay) index() error {
 				return err
 			}
 			h, ok := decodeBlockHead(b, r.base, uint64(i*each+k))
-			if !ok && !isZero(b) {
-				// The epoch may be right all the same. If it is, the first fragment proves it.
-				p.epoch = max(p.epoch, r.proven(p, k, le.Uint64(b[8:])))
-				if k == 0 && p.epoch == 0 {
+			if !ok {
+				if k == 0 && !isZero(b) {
 					unsure = append(unsure, p)
 				}
-			}
-			if !ok {
 				continue
 			}
 			r.Released = max(r.Released, h.released)
@@ -207,7 +203,7 @@ func (r *replay) index() error {
 		}
 	}
 	for _, p := range unsure {
-		// It may be the one that was begun last, and have no other block yet.
+		// It may be the one that was begun last, and have no other block yet. Then a fragment proves it.
 		if p.epoch = r.proven(p, 0, top+1); p.epoch != 0 {
 			r.order = slices.DeleteFunc(r.order, func(o place) bool { return o.index == p.index })
 			r.order = append(r.order, p)

@@ -62,7 +62,11 @@ func (r *replay) walkBlock(i int, k int64, next bool) (stop bool, err error) {
 		}
 		typ, content, ok := openFragment(r.buf[off:], salt)
 		if !ok {
-			size := r.skip(off, salt)
+			rest := 0
+			if r.open {
+				rest = int(r.piece.length) - len(r.data)
+			}
+			size := skip(r.buf[off:], salt, rest)
 			stop, err := r.bad(i, k, size, isZero(r.buf[off:off+fragHeader]))
 			if stop || err != nil {
 				return stop, err
@@ -82,18 +86,18 @@ func (r *replay) walkBlock(i int, k int64, next bool) (stop bool, err error) {
 	return false, nil
 }
 
-// skip returns the distance in bytes from a bad fragment to the next good one in its block, or to the end of the
-// block. The length of a fragment is mostly known twice, and mostly neither is what is bad.
-func (r *replay) skip(off int, salt uint32) int {
-	b := r.buf[off:]
-	guesses := []int{fragHeader + int(le.Uint16(b[4:]))}
-	switch {
-	case r.open:
-		guesses = append(guesses, fragHeader+int(r.piece.length)-len(r.data))
-	case len(b) >= minStart:
-		guesses = append(guesses, minStart+int(decodePieceHead(b[fragHeader:]).length&(maxBlock-1)))
+// skip returns the distance in bytes from a bad fragment to the next good one in its block, or to the end of b, which
+// is that of the block. The length of a fragment is mostly known twice, and mostly neither is what is bad. rest is what is missing of the
+// piece that is begun, in bytes, or 0.
+func skip(b []byte, salt uint32, rest int) int {
+	if len(b) < minStart {
+		return len(b)
 	}
-	for _, n := range guesses {
+	again := minStart + int(decodePieceHead(b[fragHeader:]).length&(maxBlock-1))
+	if rest > 0 {
+		again = fragHeader + rest
+	}
+	for _, n := range [2]int{fragHeader + int(le.Uint16(b[4:])), again} {
 		if n >= len(b) {
 			continue
 		}
@@ -227,10 +231,11 @@ func (r *replay) lookAhead(i int, k int64) error {
 				continue
 			}
 			salt := saltOf(r.base, r.number(p, k), p.epoch)
-			for off := blockHeader; ; {
+			for off := blockHeader; off < r.block; {
 				typ, content, ok := openFragment(buf[off:], salt)
 				if !ok {
-					break
+					off += skip(buf[off:], salt, 0)
+					continue
 				}
 				if typ == fragFull || typ == fragFirst {
 					r.Flushed = max(r.Flushed, decodePieceHead(content).flushed)

@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"reflect"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -251,15 +250,11 @@ func compareDecode(t testing.TB, text, packed []byte, want, got any, c *counts) 
 	}
 }
 
-// An error may quote text that is only equivalent: U+FFFD and the slash can be
-// written in several ways.
-var (
-	replacements = regexp.MustCompile(`\\+ufffd|\\+x[89a-f][0-9a-f]`)
-	slashes      = regexp.MustCompile(`\\+/`)
-)
-
+// quotable returns the part of an error that does not quote the text, which is
+// only equivalent: many characters can be written in several ways.
 func quotable(err error) string {
-	return slashes.ReplaceAllString(replacements.ReplaceAllString(err.Error(), "\ufffd"), "/")
+	before, _, _ := strings.Cut(err.Error(), "trying to unmarshal \"")
+	return before
 }
 
 // crashes reports whether f panics. encoding/json does that when it reads into
@@ -310,7 +305,7 @@ func msgpackReads(packed []byte) error {
 // TestDifferential compares with encoding/json over made types and values.
 // JSONPACK_CASES sets how many.
 func TestDifferential(t *testing.T) {
-	n := 40000
+	n := 20000
 	if testing.Short() {
 		n = 4000
 	}

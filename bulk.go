@@ -1,0 +1,115 @@
+package keepcache
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// SetMany stores all values under their keys for the given lifetime, or none of them: also through a crash
+// no part of them is there without the rest. Other goroutines may see part of them for an instant. An
+// empty map is nothing to do.
+func (b *Bucket) SetMany(values map[string]any, ttl time.Duration) error {
+	drafts := make([]*draft, 0, len(values))
+	for key, value := range values {
+		d, err := b.prepare(key, value, ttl)
+		if err != nil {
+			return b.fail("set", key, err)
+		}
+		drafts = append(drafts, d)
+	}
+	if len(drafts) == 0 {
+		return b.fail("set", "", b.db.writable())
+	}
+	if err := b.write(drafts...); err != nil {
+		return b.fail("set", "", err)
+	}
+	b.db.counts.sets.Add(uint64(len(drafts)))
+	return nil
+}
+
+// GetMany returns the live entries among keys. Absent keys are absent from the result, which is never nil.
+func (b *Bucket) GetMany(keys []string) (map[string]Entry, error) {
+	entries := make(map[string]Entry, len(keys))
+	for _, key := range keys {
+		r, err := b.read(key)
+		b.db.counts.get(&r)
+		if err != nil {
+			return nil, b.fail("get", key, err)
+		}
+		if r.live {
+			entries[key] = newEntry(key, r.header, r.value)
+		}
+	}
+	return entries, nil
+}
+
+// DeleteMany removes all keys, or none of them if it fails, and returns how many were there.
+func (b *Bucket) DeleteMany(keys []string) (deleted int, err error) {
+	deleted, err = b.deleteMany(keys)
+	return deleted, b.fail("delete", "", err)
+}
+
+func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
+	if err := b.db.writable(); err != nil {
+		return 0, err
+	}
+	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
+	for range conflictTries {
+		var drafts []*draft
+		deleted = 0
+		for _, key := range keys {
+			r, err := b.read(key)
+			if err != nil {
+				return 0, err
+			}
+			if r.live {
+				deleted++
+			}
+			if r.stored() {
+				d := &draft{key: key}
+				d.expect(r)
+				drafts = append(drafts, d)
+			}
+		}
+		if len(drafts) == 0 {
+			return 0, nil
+		}
+		if err = b.write(drafts...); err == nil {
+			b.db.counts.deletes.Add(uint64(deleted))
+			return deleted, nil
+		}
+		if err != errMissed {
+			return 0, err
+		}
+	}
+	return 0, errContended
+}
+
+// DeletePrefix removes the entries whose key begins with prefix and returns how many were live. The prefix
+// is literal; an empty one removes everything, entry by entry, where Clear is quicker. It works in chunks
+// and is not atomic: when ctx ends it early, or it fails, the entries counted so far are gone. Entries
+// that are set while it runs may stay or go.
+func (b *Bucket) DeletePrefix(ctx context.Context, prefix string) (deleted int, err error) {
+	if err = b.db.writable(); err != nil {
+		return 0, b.fail("delete prefix", prefix, err)
+	}
+	scanErr := b.scan(prefix, func(found []stored) bool {
+		if err = ctx.Err(); err != nil {
+			return false
+		}
+		keys := make([]string, len(found))
+		for i, f := range found {
+			keys[i] = f.key
+		}
+		var n int
+		n, err = b.deleteMany(keys)
+		deleted += n
+		return err == nil
+	})
+	if err = errors.Join(scanErr, err); err != nil {
+		return deleted, b.fail("delete prefix", prefix, err)
+	}
+	return deleted, nil
+}

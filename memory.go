@@ -1,0 +1,369 @@
+package keepcache
+
+import (
+	"hash/maphash"
+	"math/bits"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// memory is the tier in front of the file: a sharded table of records. An entry is pinned while the file
+// does not have it yet, and evictable from then on. A lock of a shard is held for the length of a table
+// look-up, or of a journal append, and never while the file is read or written; a hit takes it shared.
+//
+// What makes the tier safe beside the file (see DB): memory is read before the file; a record from the file
+// is kept only if its shard has not changed since before the file was read, so that nothing older replaces
+// something newer; an entry is unpinned only when readers of the file see it.
+type memory struct {
+	seed   maphash.Seed
+	shards []shard
+	shift  uint // hash >> shift is the index of a shard
+
+	limit  int64         // bytes, of pinned and evictable entries together
+	pinned atomic.Int64  // bytes of pinned entries
+	cached atomic.Int64  // bytes of evictable entries
+	hand   atomic.Uint32 // the shard from which room was made last
+}
+
+// shard is one part of the table.
+type shard struct {
+	mu      sync.RWMutex // protects what follows
+	table   map[uint64]*entry
+	version uint64 // rises with every change that a reader of the file must not overlook
+	pins    queue  // pinned entries
+	cold    cold   // evictable entries
+
+	_ [64]byte // keeps two shards' locks out of one cache line
+}
+
+// entry is what memory knows of one key. Its fields are protected by the lock of its shard; the record
+// itself never changes, so it may be used after the lock is released.
+type entry struct {
+	id       uint64
+	hash     uint64
+	key      string
+	record   []byte // nil: the key is removed, which only pinned entries say
+	goneAt   int64
+	revision uint64
+
+	pinned bool
+	place  place
+	uses   atomic.Uint32 // hits since it was last considered for eviction, up to maxUses
+	chain  *entry        // next entry with the same hash
+	prev   *entry        // in its queue
+	next   *entry
+}
+
+// entryOverhead is what an entry costs in bytes besides its key and its record: the entry itself, its share
+// of the table, and the rounding of the allocator.
+const entryOverhead = 208
+
+func (e *entry) bytes() int64 { return int64(len(e.key)+cap(e.record)) + entryOverhead }
+
+// shardBytes is how much memory one shard is good for. Fewer bytes get fewer shards, so that a record has a
+// chance to fit into its shard's part.
+const (
+	shardBytes = 512 << 10
+	mostShards = 128
+)
+
+// newMemory returns an empty tier of at most limit bytes.
+func newMemory(limit int64) *memory {
+	n := 1
+	for n < mostShards && int64(n)*2*shardBytes <= limit {
+		n *= 2
+	}
+	m := &memory{seed: maphash.MakeSeed(), shards: make([]shard, n), limit: limit}
+	m.shift = uint(64 - bits.Len(uint(n-1)))
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.table = make(map[uint64]*entry)
+		s.cold.ghosts = newGhosts(limit / int64(n))
+	}
+	return m
+}
+
+// hash mixes id and key. Shards are told apart by the upper bits, the table uses all of them.
+func (m *memory) hash(id uint64, key string) uint64 {
+	return maphash.String(m.seed, key) ^ id*0x9E3779B97F4A7C15
+}
+
+func (m *memory) shardIndex(hash uint64) uint { return uint(hash >> m.shift) }
+
+func (m *memory) shardOf(hash uint64) *shard { return &m.shards[m.shardIndex(hash)] }
+
+// sight is what a look at memory found.
+type sight struct {
+	known    bool   // memory has an entry: look no further
+	record   []byte // nil if the entry says that the key is removed
+	revision uint64
+	version  uint64 // of the shard, for keep and for expectations
+}
+
+// look looks a key up. It counts as a use of the entry.
+func (m *memory) look(hash, id uint64, key string) sight { return m.find(hash, id, key, 1) }
+
+// peek looks a key up without counting it as a use, for scans.
+func (m *memory) peek(hash, id uint64, key string) sight { return m.find(hash, id, key, 0) }
+
+func (m *memory) find(hash, id uint64, key string, uses uint32) sight {
+	s := m.shardOf(hash)
+	s.mu.RLock()
+	seen := sight{version: s.version}
+	if e := s.find(hash, id, key); e != nil {
+		seen.known, seen.record, seen.revision = true, e.record, e.revision
+		if n := e.uses.Load(); n+uses <= maxUses && uses > 0 {
+			e.uses.Store(n + uses) // a lost race costs one count
+		}
+	}
+	s.mu.RUnlock()
+	return seen
+}
+
+func (s *shard) find(hash, id uint64, key string) *entry {
+	e := s.table[hash]
+	for e != nil && (e.id != id || e.key != key) {
+		e = e.chain
+	}
+	return e
+}
+
+// keep takes a record that was read from the file into the table, unless the shard has changed since it
+// had the given version.
+func (m *memory) keep(hash, id uint64, key string, record []byte, h header, version uint64) {
+	s := m.shardOf(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.version != version || s.find(hash, id, key) != nil {
+		return
+	}
+	before := s.cold.bytes()
+	e := &entry{id: id, hash: hash, key: cloneKey(key)}
+	e.set(record, h)
+	s.insert(e)
+	s.cold.add(e)
+	m.evict(s, before)
+}
+
+func (e *entry) set(record []byte, h header) {
+	e.record, e.goneAt, e.revision = record, h.goneAt, h.revision
+}
+
+func (s *shard) insert(e *entry) {
+	e.chain = s.table[e.hash]
+	s.table[e.hash] = e
+}
+
+func (s *shard) remove(e *entry) {
+	first := s.table[e.hash]
+	if first == e {
+		if e.chain == nil {
+			delete(s.table, e.hash)
+		} else {
+			s.table[e.hash] = e.chain
+		}
+		return
+	}
+	for at := first; at != nil; at = at.chain {
+		if at.chain == e {
+			at.chain = e.chain
+			return
+		}
+	}
+}
+
+// prior is what a publication replaced.
+type prior struct {
+	pinned bool // memory had it alone; otherwise the file has what was there, if there was anything
+	record []byte
+	header header
+}
+
+// publish makes the outcome of a write visible, pinned until unpin. The caller holds the shard's lock and
+// has it held since before the revision was given out, so that versions of a key follow each other in the
+// order of their revisions.
+func (m *memory) publish(hash, id uint64, key string, record []byte, h header) (before prior) {
+	s := m.shardOf(hash)
+	s.version++
+	bytes := s.cold.bytes()
+	e := s.find(hash, id, key)
+	switch {
+	case e == nil:
+		e = &entry{id: id, hash: hash, key: cloneKey(key)}
+		s.insert(e)
+	case e.pinned:
+		before = prior{true, e.record, header{goneAt: e.goneAt, revision: e.revision}}
+		m.pinned.Add(-e.bytes())
+		s.pins.remove(e)
+	default:
+		s.cold.drop(e)
+	}
+	m.pin(s, e, record, h)
+	m.evict(s, bytes)
+	return before
+}
+
+// pin sets an entry that is in no queue.
+func (m *memory) pin(s *shard, e *entry, record []byte, h header) {
+	e.set(record, h)
+	e.pinned = true
+	s.pins.push(e)
+	m.pinned.Add(e.bytes())
+}
+
+// retract takes a publication back, and reports false if the key was written again since. The caller holds
+// the shard's lock and keeps commits from running.
+func (m *memory) retract(d *draft) bool {
+	s := m.shardOf(d.hash)
+	e := s.find(d.hash, d.id, d.key)
+	if e == nil || !e.pinned || e.revision != d.header.revision {
+		return false
+	}
+	s.version++
+	m.pinned.Add(-e.bytes())
+	s.pins.remove(e)
+	if d.before.pinned {
+		m.pin(s, e, d.before.record, d.before.header)
+	} else {
+		e.pinned = false
+		s.remove(e)
+	}
+	return true
+}
+
+// meets reports whether a key is still as a look found it. The caller holds the shard's lock.
+func (s *shard) meets(hash, id uint64, key string, seen sight) bool {
+	if e := s.find(hash, id, key); e != nil {
+		return e.revision == seen.revision
+	}
+	return s.version == seen.version
+}
+
+// pin is one pinned entry as a commit takes it.
+type pin struct {
+	entry    *entry
+	id       uint64
+	key      string
+	record   []byte
+	goneAt   int64
+	revision uint64
+}
+
+// collect returns all pinned entries of the given bucket, or of every one for an id of 0.
+func (m *memory) collect(id uint64) (pins []pin) {
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.RLock()
+		pins = s.appendPins(pins, id)
+		s.mu.RUnlock()
+	}
+	return pins
+}
+
+// pinnedKeys returns the pinned keys of a bucket that begin with prefix, sorted.
+func (m *memory) pinnedKeys(id uint64, prefix string) (keys []string) {
+	for _, p := range m.collect(id) {
+		if strings.HasPrefix(p.key, prefix) {
+			keys = append(keys, p.key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// collectWhole returns all pinned entries as of one moment, in which fn runs and no write is on its way.
+func (m *memory) collectWhole(fn func()) (pins []pin) {
+	for i := range m.shards {
+		m.shards[i].mu.RLock()
+		defer m.shards[i].mu.RUnlock()
+	}
+	fn()
+	for i := range m.shards {
+		pins = m.shards[i].appendPins(pins, 0)
+	}
+	return pins
+}
+
+func (s *shard) appendPins(pins []pin, id uint64) []pin {
+	for e := s.pins.head; e != nil; e = e.next {
+		if id == 0 || e.id == id {
+			pins = append(pins, pin{e, e.id, e.key, e.record, e.goneAt, e.revision})
+		}
+	}
+	return pins
+}
+
+// unpin makes entries evictable that readers of the file see, unless they were written anew meanwhile.
+// Removed ones leave the table: the file does not have them either.
+func (m *memory) unpin(pins []pin) {
+	for _, p := range pins {
+		s := m.shardOf(p.entry.hash)
+		s.mu.Lock()
+		if e := p.entry; e.pinned && e.revision == p.revision {
+			e.pinned = false
+			m.pinned.Add(-e.bytes())
+			s.pins.remove(e)
+			if e.record == nil {
+				s.remove(e)
+			} else {
+				before := s.cold.bytes()
+				s.cold.add(e)
+				m.evict(s, before)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// evict drops evictable entries of a shard, whose lock the caller holds, until the shard is within its part
+// of what pinned entries leave, and then of other shards, as far as nobody uses them, until all are. before
+// is what the shard's evictable entries had when the caller took the lock.
+func (m *memory) evict(s *shard, before int64) {
+	m.shrink(s, max(m.limit-m.pinned.Load(), 0)/int64(len(m.shards)))
+	m.cached.Add(s.cold.bytes() - before)
+	for range m.shards {
+		over := m.pinned.Load() + m.cached.Load() - m.limit
+		if over <= 0 {
+			return
+		}
+		other := &m.shards[m.hand.Add(1)%uint32(len(m.shards))]
+		if other == s || !other.mu.TryLock() {
+			continue
+		}
+		before := other.cold.bytes()
+		m.shrink(other, max(before-over, 0))
+		m.cached.Add(other.cold.bytes() - before)
+		other.mu.Unlock()
+	}
+}
+
+// shrink evicts until the shard's evictable entries have at most the given bytes.
+func (m *memory) shrink(s *shard, limit int64) {
+	for s.cold.bytes() > limit {
+		e := s.cold.evict(limit)
+		if e == nil {
+			return
+		}
+		s.remove(e)
+	}
+}
+
+// MemoryStats say how the memory tier stands.
+type MemoryStats struct {
+	Entries     int   // entries in memory
+	PinnedBytes int64 // bytes of entries that the file does not have yet
+	CachedBytes int64 // bytes of entries that the file has too, and that may be dropped
+}
+
+func (m *memory) snapshot() MemoryStats {
+	st := MemoryStats{PinnedBytes: m.pinned.Load(), CachedBytes: m.cached.Load()}
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.RLock()
+		st.Entries += len(s.table)
+		s.mu.RUnlock()
+	}
+	return st
+}

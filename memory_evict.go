@@ -1,0 +1,152 @@
+package keepcache
+
+import "strings"
+
+// cold holds the evictable entries of one shard and chooses victims by S3-FIFO (Yang, Zhang, Qiu, Yue and
+// Vigfusson, "FIFO queues are all you need for cache eviction", SOSP 2023): new entries pass through a
+// small queue, from which those that were not used again leave quickly, so that a scan does not wash out
+// the main queue; entries that come back soon after they left go into the main queue at once. A use costs
+// a reader one counter in the entry and no lock, which LRU and W-TinyLFU cannot offer without a buffer.
+type cold struct {
+	small, main queue
+	ghosts      ghosts
+}
+
+// place says which queue holds an entry.
+type place uint8
+
+const (
+	nowhere place = iota
+	inSmall
+	inMain
+)
+
+const (
+	maxUses      = 3  // a use counter's highest value
+	smallPercent = 10 // part of the bytes that the small queue may hold before it gives way
+)
+
+func (c *cold) bytes() int64 { return c.small.bytes + c.main.bytes }
+
+// add takes an entry in. One that was used while it was pinned, or that was evicted lately, has proved
+// itself.
+func (c *cold) add(e *entry) {
+	if e.uses.Load() > 1 || c.ghosts.take(e.hash) {
+		e.uses.Store(0)
+		e.place = inMain
+		c.main.push(e)
+		return
+	}
+	e.place = inSmall
+	c.small.push(e)
+}
+
+// drop takes an entry out.
+func (c *cold) drop(e *entry) {
+	switch e.place {
+	case inSmall:
+		c.small.remove(e)
+	case inMain:
+		c.main.remove(e)
+	}
+	e.place = nowhere
+}
+
+// evict takes the next victim out and returns it, or nil if there is none. limit is how many bytes the
+// shard may hold. The loop ends because each turn either finds a victim, moves an entry from the small
+// queue to the main one, or lowers a counter.
+func (c *cold) evict(limit int64) *entry {
+	for {
+		switch {
+		case c.small.head != nil && (c.main.head == nil || c.small.bytes > limit*smallPercent/100):
+			e := c.small.head
+			c.drop(e)
+			if e.uses.Load() <= 1 {
+				c.ghosts.put(e.hash)
+				return e
+			}
+			e.uses.Store(0)
+			e.place = inMain
+			c.main.push(e)
+		case c.main.head != nil:
+			e := c.main.head
+			c.drop(e)
+			n := e.uses.Load()
+			if n == 0 {
+				return e
+			}
+			e.uses.Store(n - 1)
+			e.place = inMain
+			c.main.push(e)
+		default:
+			return nil
+		}
+	}
+}
+
+// queue is a list of entries, oldest first, with their bytes.
+type queue struct {
+	head, tail *entry
+	bytes      int64
+}
+
+func (q *queue) push(e *entry) {
+	e.prev, e.next = q.tail, nil
+	if q.tail == nil {
+		q.head = e
+	} else {
+		q.tail.next = e
+	}
+	q.tail = e
+	q.bytes += e.bytes()
+}
+
+func (q *queue) remove(e *entry) {
+	if e.prev == nil {
+		q.head = e.next
+	} else {
+		e.prev.next = e.next
+	}
+	if e.next == nil {
+		q.tail = e.prev
+	} else {
+		e.next.prev = e.prev
+	}
+	e.prev, e.next = nil, nil
+	q.bytes -= e.bytes()
+}
+
+// ghosts remembers the hashes of entries that were evicted lately, each in the one slot that its hash
+// names: of fixed size, and forgetful where two hashes meet.
+type ghosts []uint32
+
+// newGhosts returns a memory for about as many entries as fit into the given bytes.
+func newGhosts(bytes int64) ghosts {
+	n := 64
+	for int64(n)*512 < bytes && n < 1<<16 {
+		n *= 2
+	}
+	return make(ghosts, n)
+}
+
+func (g ghosts) slot(hash uint64) (*uint32, uint32) {
+	return &g[hash&uint64(len(g)-1)], uint32(hash>>20) | 1
+}
+
+func (g ghosts) put(hash uint64) {
+	at, mark := g.slot(hash)
+	*at = mark
+}
+
+// take reports whether hash is remembered, and forgets it.
+func (g ghosts) take(hash uint64) bool {
+	at, mark := g.slot(hash)
+	if *at != mark {
+		return false
+	}
+	*at = 0
+	return true
+}
+
+// cloneKey copies a key that memory keeps, so that it does not keep alive what the caller cut it from.
+func cloneKey(key string) string { return strings.Clone(key) }

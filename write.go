@@ -1,0 +1,334 @@
+package keepcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keepcache/keepcache/internal/journal"
+)
+
+// writer takes writes in: it gives each its revision, appends it to the journal and publishes it in memory,
+// all under the lock of the key's shard, so that the versions of a key have one order everywhere. The
+// committer moves what is published into the file later.
+type writer struct {
+	memory *memory
+	always bool // each write waits until it is flushed
+
+	open func(after uint64) (*journal.Journal, error) // makes a journal for revisions above after
+
+	pinnedMost int64         // bytes of pinned entries at which writers wait
+	commitAt   int64         // bytes of pinned entries at which a commit begins
+	needFlush  chan struct{} // gets a token when something is to be flushed within the interval
+	commits    *committer
+
+	mu        sync.Mutex       // orders all writes; protects what follows
+	revision  uint64           // the last one given out
+	journal   *journal.Journal // nil when the last one failed: then writes wait for their commit
+	aside     uint64           // the last revision that the journal does not have
+	names     []naming         // published, and not in the file yet
+	unflushed bool             // needFlush has been told
+	closed    bool
+	scratch   []byte
+}
+
+// draft is one outcome on its way: a record to put under a key, or the removal of the key.
+type draft struct {
+	id      uint64
+	sum     uint32 // of the bucket's name
+	hash    uint64 // of id and key
+	key     string
+	record  []byte // framed, not sealed; nil removes the key
+	header  header
+	expects bool // the write is only for a key that is still as seen
+	seen    sight
+	before  prior // what publication replaced
+}
+
+// errMissed says that a key was not as a draft expected. Nothing was written.
+var errMissed = errors.New("the key has changed meanwhile")
+
+// write takes a naming, if there is one, and drafts in as one piece, all of it or nothing, and returns
+// when they are as durable as the mode asks. The drafts are of different keys.
+func (w *writer) write(name *naming, drafts ...*draft) error {
+	for {
+		if err := w.commits.admit(); err != nil {
+			return err
+		}
+		last, j, err := w.take(name, drafts)
+		switch {
+		case errors.Is(err, journal.ErrFull):
+			if err := w.commits.awaitRoom(); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		case j == nil:
+			return w.settleAside(last, name, drafts)
+		case w.always:
+			if err := j.Flush(last); err != nil {
+				// The pages of a failed flush may be lost whatever a second one says: only the file can still help.
+				w.lost(j)
+				return unknownOutcome(w.commits.await(last))
+			}
+			return nil
+		default:
+			return nil
+		}
+	}
+}
+
+// unknownOutcome marks an error after which the write may or may not be there.
+func unknownOutcome(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("the outcome is unknown: %w", err)
+}
+
+// settleAside waits for the commit of a write that is in no journal. If that fails the write is taken back:
+// what was there before is there again.
+func (w *writer) settleAside(last uint64, name *naming, drafts []*draft) error {
+	err := w.commits.await(last)
+	if err == nil {
+		return nil
+	}
+	defer w.commits.pause()()
+	if w.commits.reached() >= last {
+		return nil // by another commit than the one that failed
+	}
+	if w.commits.contains(last) {
+		return unknownOutcome(err)
+	}
+	locked := w.lockShards(drafts)
+	defer w.unlockShards(locked)
+	for _, d := range drafts {
+		if !w.memory.retract(d) {
+			err = unknownOutcome(err) // it was overwritten meanwhile, by somebody who may have read it
+		}
+	}
+	if name != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.names = slices.DeleteFunc(w.names, func(n naming) bool { return n == *name })
+	}
+	return err
+}
+
+// take appends and publishes. It returns the last revision, and the journal that has the write, or nil if
+// only a commit will make it last.
+func (w *writer) take(name *naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
+	locked := w.lockShards(drafts)
+	defer w.unlockShards(locked)
+	for _, d := range drafts {
+		if d.expects && !w.memory.shardOf(d.hash).meets(d.hash, d.id, d.key, d.seen) {
+			return 0, nil, errMissed
+		}
+	}
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return 0, nil, ErrClosed
+	}
+	first := w.revision + 1
+	last = w.revision + uint64(len(drafts))
+	if name != nil {
+		last++
+	}
+	if j, err = w.append(first, last, name, drafts); err != nil {
+		return 0, nil, err
+	}
+	w.revision = last
+	if j == nil {
+		w.aside = last
+	}
+	if name != nil {
+		w.names = append(w.names, *name)
+	}
+	for _, d := range drafts {
+		d.before = w.memory.publish(d.hash, d.id, d.key, d.record, d.header)
+	}
+	if w.memory.pinned.Load() >= w.commitAt {
+		w.commits.kick()
+	}
+	if j != nil && !w.always && !w.unflushed {
+		w.unflushed = true
+		select {
+		case w.needFlush <- struct{}{}:
+		default: // a token is on its way already
+		}
+	}
+	return last, j, nil
+}
+
+// append seals the drafts with their revisions and appends them to the journal as one piece.
+// It returns the journal that has them, or nil for none.
+func (w *writer) append(first, last uint64, name *naming, drafts []*draft) (*journal.Journal, error) {
+	revision := first
+	buf := w.scratch[:0]
+	if name != nil {
+		buf = appendOutcome(buf, &outcome{kind: outcomeName, id: name.id, key: name.name})
+		revision++
+	}
+	var tail []byte // the record of the last outcome, which need not be copied together with the rest
+	for i, d := range drafts {
+		d.header.revision = revision
+		o := outcome{kind: outcomeRemove, id: d.id, key: d.key}
+		if d.record != nil {
+			sealRecord(d.record, d.sum, d.key, revision)
+			o.kind, o.record = outcomePut, d.record
+		}
+		buf = appendOutcome(buf, &o)
+		if i == len(drafts)-1 {
+			tail = o.record
+		} else {
+			buf = append(buf, o.record...)
+		}
+		revision++
+	}
+	if cap(buf) <= scratchBytes {
+		w.scratch = buf
+	}
+	j := w.journal
+	if j == nil {
+		return nil, nil
+	}
+	err := j.Append(first, last, buf, tail)
+	switch {
+	case errors.Is(err, journal.ErrTooLarge):
+		return nil, nil
+	case errors.Is(err, journal.ErrFailed):
+		w.journal = nil
+		go j.Close(false) // waits for a flush, which is not for this lock
+		return nil, nil
+	}
+	return j, err
+}
+
+// scratchBytes bounds the buffer that stays for the next piece.
+const scratchBytes = 64 << 10
+
+// lost lets go of a journal that failed. Writes wait for their commits until there is a new one.
+func (w *writer) lost(j *journal.Journal) {
+	w.mu.Lock()
+	first := w.journal == j
+	if first {
+		w.journal = nil
+		w.aside = w.revision
+	}
+	w.mu.Unlock()
+	if first {
+		j.Close(false)
+	}
+}
+
+// renew opens a new journal if the last one failed, after a commit up to mark.
+func (w *writer) renew(mark uint64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.journal != nil {
+		return nil
+	}
+	j, err := w.open(mark)
+	if err == nil {
+		w.journal = j
+	}
+	return err
+}
+
+// position is how far writes have come, for a commit.
+type position struct {
+	mark    uint64 // every revision up to it has been published
+	aside   uint64
+	names   []naming
+	journal *journal.Journal
+}
+
+func (w *writer) position() position {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return position{w.revision, w.aside, slices.Clone(w.names), w.journal}
+}
+
+// named forgets the first n namings, which the file has now.
+func (w *writer) named(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.names = slices.Delete(w.names, 0, n)
+}
+
+// close lets no more writes in.
+func (w *writer) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+}
+
+// flush flushes what was written so far and returns when it is on disk, in the journal or in the file.
+func (w *writer) flush() error {
+	w.mu.Lock()
+	last, j := w.revision, w.journal
+	w.unflushed = false
+	w.mu.Unlock()
+	if j != nil {
+		if err := j.Flush(last); err == nil {
+			return nil
+		}
+		w.lost(j)
+	}
+	return unknownOutcome(w.commits.await(last))
+}
+
+// loop flushes what was written, at the latest an interval after it was, until ctx ends.
+func (w *writer) loop(ctx context.Context, interval time.Duration, log *slog.Logger) {
+	timer := time.NewTimer(interval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.needFlush:
+		}
+		timer.Reset(interval)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if err := w.flush(); err != nil {
+			log.Error("keepcache: flush failed", "err", err)
+		}
+	}
+}
+
+// shardSet is a set of shards.
+type shardSet [mostShards / 64]uint64
+
+// lockShards locks the shards of the drafts, each once and in the order of their numbers, so that two
+// batches cannot wait for each other.
+func (w *writer) lockShards(drafts []*draft) (set shardSet) {
+	for _, d := range drafts {
+		n := w.memory.shardIndex(d.hash)
+		set[n/64] |= 1 << (n % 64)
+	}
+	for i, word := range set {
+		for ; word != 0; word &= word - 1 {
+			w.memory.shards[i*64+bits.TrailingZeros64(word)].mu.Lock()
+		}
+	}
+	return set
+}
+
+func (w *writer) unlockShards(set shardSet) {
+	for i, word := range set {
+		for ; word != 0; word &= word - 1 {
+			w.memory.shards[i*64+bits.TrailingZeros64(word)].mu.Unlock()
+		}
+	}
+}
