@@ -267,7 +267,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 		return r, err
 	}
 	if r.header, r.value, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
-		b.db.counts.damaged.Add(1)
+		b.damaged(key, r.damage)
 		return r, nil
 	}
 	r.seen.revision = r.header.revision
@@ -275,6 +275,12 @@ func (b *Bucket) read(key string) (r reading, err error) {
 		b.db.memory.keep(hash, r.id, key, rec, r.header, r.seen.version)
 	}
 	return r, nil
+}
+
+// damaged counts and tells that a read met a damaged entry.
+func (b *Bucket) damaged(key string, err error) {
+	b.db.counts.damaged.Add(1)
+	b.db.options.Events.tell(Event{Kind: EventCorrupt, Bucket: b.name, Key: key, Err: err})
 }
 
 // openStored opens a record that comes from the file and proves its value. The error is ErrCorrupt.

@@ -51,7 +51,7 @@ func (b *Bucket) Prefix(prefix string) iter.Seq2[Entry, error] {
 			for _, f := range found {
 				switch {
 				case f.damage != nil:
-					b.db.counts.damaged.Add(1)
+					b.damaged(f.key, f.damage)
 					if !yield(Entry{Key: f.key}, b.fail("iterate", f.key, f.damage)) {
 						return false
 					}

@@ -73,6 +73,9 @@ type Options struct {
 	// beside a writer. Default: false.
 	ReadOnly bool
 
+	// Events is told what happens in the cache. Default: nobody is.
+	Events Events
+
 	// Logger gets what no caller can see, such as a failed sweep. Default: nil, nothing is logged.
 	Logger *slog.Logger
 }

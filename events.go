@@ -1,0 +1,55 @@
+package keepcache
+
+// Events tells an embedder what happens in a cache. The zero value tells nothing.
+type Events struct {
+	// Handle is called for each event of a kind in Kinds, from the goroutine in which it happens and outside
+	// of all locks, possibly from several at once. It must return soon: the operation waits for it. A panic in
+	// it is contained. It must not call Close.
+	Handle func(Event)
+
+	// Kinds are the kinds that Handle is called for, combined with |. Default: RareEvents.
+	Kinds EventKind
+}
+
+// Event is one thing that happened.
+type Event struct {
+	Kind   EventKind
+	Bucket string // empty where it is about the whole cache
+	Key    string // empty where it is not about one entry
+	Detail string // what else there is to say, for a person
+	Err    error  // the cause, where there is one
+}
+
+// EventKind is a set of kinds of events; an Event has exactly one.
+type EventKind uint32
+
+// The kinds of events.
+const (
+	EventCorrupt EventKind = 1 << iota // a damaged entry was met by a read, or a damaged journal by Open
+
+	// RareEvents are the kinds that do not come with every operation.
+	RareEvents = EventCorrupt
+)
+
+// String returns the name of one kind, as the command prints it.
+func (k EventKind) String() string {
+	switch k {
+	case EventCorrupt:
+		return "corrupt"
+	}
+	return "unknown"
+}
+
+// wants reports whether an event of that kind is to be told, so that nobody builds one in vain.
+func (e *Events) wants(kind EventKind) bool {
+	return e.Handle != nil && (e.Kinds&kind != 0 || e.Kinds == 0 && RareEvents&kind != 0)
+}
+
+// tell tells of an event, if somebody wants to know.
+func (e *Events) tell(event Event) {
+	if !e.wants(event.Kind) {
+		return
+	}
+	defer func() { _ = recover() }()
+	e.Handle(event)
+}
