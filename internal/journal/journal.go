@@ -189,7 +189,7 @@ func (j *Journal) Release(mark uint64) {
 }
 
 // Close ends the background work and closes the file. It does not flush. With remove the file is deleted too, also one that
-// New found: for a caller whose store has everything. Waiting calls of Flush return ErrClosed. A second Close does nothing.
+// New found: for a caller whose store has everything, and before another journal of this path takes its first Append. Waiting calls of Flush return ErrClosed. A second Close does nothing.
 func (j *Journal) Close(remove bool) error {
 	j.mu.Lock()
 	if j.closed {
