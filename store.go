@@ -216,6 +216,12 @@ func (s *store) revisions() (mark, highest uint64, err error) {
 	return mark, highest, err
 }
 
+// fillPercent is how full a page is left when it is split. Measured with 100,000 entries of 250 bytes, by
+// the size of the file over the logical bytes: 1.46 after they came in ascending order (2.70 with bbolt's
+// default of 0.5) and 1.84 in random order (2.29); 2.01 and 2.69 after each was overwritten ten times (3.69 and
+// 2.76). Commits are sorted, so pages are mostly filled from one end.
+const fillPercent = 0.9
+
 // apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
 // the file contains every revision up to mark.
 func (s *store) apply(names []naming, changes []*change, mark uint64) error {
@@ -227,6 +233,7 @@ func (s *store) apply(names []naming, changes []*change, mark uint64) error {
 			}
 		}
 		entries, expiry := tx.Bucket(entriesBucket), tx.Bucket(expiryBucket)
+		expiry.FillPercent = fillPercent
 		book := ledger{}
 		var b *bolt.Bucket
 		var err error
@@ -235,6 +242,7 @@ func (s *store) apply(names []naming, changes []*change, mark uint64) error {
 				if b, err = entries.CreateBucketIfNotExists(encodeUint64(c.id)); err != nil {
 					return err
 				}
+				b.FillPercent = fillPercent
 			}
 			if err := applyChange(b, expiry, c, book); err != nil {
 				return err

@@ -112,12 +112,16 @@ type Journal struct {
 type failure struct{ err error }
 
 // New returns a journal that will live at path. Nothing is created on disk before the first Append, which
-// replaces a file that is there: the caller says that it is replayed. The error is ErrVersion if that file has a newer
+// replaces a file that is there: the caller says that it is replayed. What a crash left of the making of a
+// journal is removed. The error is ErrVersion if that file has a newer
 // format, or what the system says if it cannot be looked at.
 func New(path string, o Options) (*Journal, error) {
 	opt, block := o.withDefaults()
 	if err := checkReplaceable(path); err != nil {
 		return nil, err
+	}
+	if err := os.Remove(strayPath(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("journal: %w", err)
 	}
 	j := &Journal{path: path, opt: opt, block: block, released: opt.After}
 	j.capacity = int((opt.MaxBytes - headBytes) / int64(opt.SegmentBytes))
