@@ -148,9 +148,6 @@ func (c *committer) run() (entries int, err error) {
 		if err := c.store.apply(names, changes, mark); err != nil {
 			return entries, err
 		}
-		if err := c.store.renew(); err != nil {
-			return entries, err
-		}
 		c.settle(names, dead, pins[:n], mark)
 		c.sweeper.spared(expired, len(dead))
 		entries += n

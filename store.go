@@ -143,8 +143,16 @@ func (s *store) view(fn func(*bolt.Tx) error) error {
 	return s.db.View(fn)
 }
 
-// update runs fn in a write transaction, which must be short: other writers wait for it.
+// update runs fn in a write transaction, which must be short: other writers wait for it. When it returns,
+// look-ups see what fn did.
 func (s *store) update(fn func(*bolt.Tx) error) error {
+	if err := s.write(fn); err != nil {
+		return err
+	}
+	return s.renew()
+}
+
+func (s *store) write(fn func(*bolt.Tx) error) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.db == nil {
