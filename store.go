@@ -84,6 +84,7 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 		}
 		return nil, err
 	}
+	db.AllocSize = growBytes
 	s := &store{path: path, readOnly: readOnly, db: db}
 	err = s.recognise()
 	if err == nil {
@@ -95,6 +96,10 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 	}
 	return s, nil
 }
+
+// growBytes is by how much more than it needs bbolt makes a file that grows. Its own 16 MiB would let a cache
+// of ten entries look like one of ten thousand; much less would cost one more sync with each commit.
+const growBytes = 2 << 20
 
 // initialMmapSize is how many bytes of addresses bbolt reserves for its map. A file that outgrows its map
 // is mapped anew, for which the writer waits for every open reader and new readers for the writer. Addresses
