@@ -115,7 +115,7 @@ func (db *DB) start(last uint64) error {
 	w := &writer{
 		memory:     db.memory,
 		always:     o.Sync == SyncAlways,
-		pinnedMost: o.MemoryBytes / 2,
+		pinnedMost: o.MemoryBytes / 4 * 3,
 		commitAt:   min(o.CommitBytes, o.MemoryBytes/4),
 		needFlush:  make(chan struct{}, 1),
 		revision:   last,

@@ -58,8 +58,8 @@ type entry struct {
 }
 
 // entryOverhead is what an entry costs in bytes besides its key and its record: the entry itself, its share
-// of the table, and the rounding of the allocator.
-const entryOverhead = 208
+// of the table, and the rounding of the allocator. Measured with a million entries, 150 with keys of 16 bytes.
+const entryOverhead = 160
 
 func (e *entry) bytes() int64 { return int64(len(e.key)+cap(e.record)) + entryOverhead }
 

@@ -40,7 +40,7 @@ type Options struct {
 
 	// MemoryBytes bounds the memory for entries: those that are not in the file yet, and those that were
 	// read or written lately. Keys, records and their administration count. Writers wait while the entries
-	// that are not in the file yet have half of it. Default: 64 MiB.
+	// that are not in the file yet have three quarters of it. Default: 64 MiB.
 	MemoryBytes int64
 
 	// JournalBytes bounds the journal beside the file. A write too large for it is committed to the file at

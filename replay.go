@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -18,7 +19,13 @@ import (
 func journalPath(path string) string { return path + "-journal" }
 
 // replayBytes bounds what a replay holds in memory before it goes into the file.
-const replayBytes = 8 << 20
+const replayBytes = 32 << 20
+
+// rowID names a key within the file.
+type rowID struct {
+	id  uint64
+	key string
+}
 
 // replay brings what a journal has beyond the file's mark into the file, in the order of the revisions, and
 // returns the last revision. A crash in the middle does no harm: what is in the file already has no effect
@@ -29,14 +36,15 @@ func replay(s *store, path string, log *slog.Logger) (last uint64, err error) {
 		return 0, err
 	}
 	var names []naming
-	var changes []*change
+	latest := make(map[rowID]*change) // the last outcome of each key: those before it cost nothing
 	size, reached := 0, mark
 	commit := func() error {
-		slices.SortStableFunc(changes, func(a, b *change) int {
+		changes := slices.SortedFunc(maps.Values(latest), func(a, b *change) int {
 			return cmp.Or(cmp.Compare(a.id, b.id), bytes.Compare(a.key, b.key))
 		})
 		err := s.apply(names, changes, reached)
-		names, changes, size = nil, nil, 0
+		clear(latest)
+		names, size = nil, 0
 		return err
 	}
 	now := millis(time.Now())
@@ -50,7 +58,11 @@ func replay(s *store, path string, log *slog.Logger) (last uint64, err error) {
 				if h := o.header(); o.kind == outcomePut && h.goneAt > now {
 					c.record, c.goneAt = bytes.Clone(o.record), h.goneAt
 				}
-				changes = append(changes, c)
+				at := rowID{o.id, o.key}
+				if old := latest[at]; old != nil {
+					size -= len(old.key) + len(old.record)
+				}
+				latest[at] = c
 				size += len(c.key) + len(c.record)
 			}
 			return nil

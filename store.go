@@ -84,7 +84,6 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 		}
 		return nil, err
 	}
-	db.AllocSize = growBytes
 	s := &store{path: path, readOnly: readOnly, db: db}
 	err = s.recognise()
 	if err == nil {
@@ -97,9 +96,13 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 	return s, nil
 }
 
-// growBytes is by how much more than it needs bbolt makes a file that grows. Its own 16 MiB would let a cache
-// of ten entries look like one of ten thousand; much less would cost one more sync with each commit.
-const growBytes = 2 << 20
+// bbolt makes a file that grows larger than it needs, so that not every commit pays for the growth. Its own
+// 16 MiB would let a cache of ten entries look like one of ten thousand, so the surplus follows the size.
+const (
+	growLeast = 1 << 20
+	growMost  = 32 << 20
+	growPart  = 4 // of the file
+)
 
 // initialMmapSize is how many bytes of addresses bbolt reserves for its map. A file that outgrows its map
 // is mapped anew, for which the writer waits for every open reader and new readers for the writer. Addresses
@@ -165,6 +168,7 @@ func (s *store) write(fn func(*bolt.Tx) error) error {
 	}
 	return s.db.Update(func(tx *bolt.Tx) error {
 		s.dirty = true
+		s.db.AllocSize = int(min(max(tx.Size()/growPart, growLeast), growMost))
 		return fn(tx)
 	})
 }

@@ -120,6 +120,9 @@ func (w *writer) settleAside(last uint64, name *naming, drafts []*draft) error {
 	return err
 }
 
+// pressed reports whether pinned entries come faster than commits take them.
+func (w *writer) pressed() bool { return w.memory.pinned.Load() > (w.commitAt+w.pinnedMost)/2 }
+
 // take appends and publishes. It returns the last revision, and the journal that has the write, or nil if
 // only a commit will make it last.
 func (w *writer) take(name *naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
