@@ -16,7 +16,8 @@ import (
 //
 // Keys are any 1 to MaxKeyBytes bytes. A lifetime of 0 is the bucket's default, NoExpiry is none, and a
 // negative one gives ErrInvalidTTL. Where an error is returned nothing was changed, unless it says that
-// the outcome is unknown.
+// the outcome is unknown. A value larger than the journal is seen by other goroutines while it is on its way into
+// the file; if the disk fails then, it is taken back.
 type Bucket struct {
 	db         *DB
 	name       string
@@ -375,7 +376,7 @@ func (b *Bucket) write(drafts ...*draft) error {
 		d.expects = false
 	}
 	err := b.writeAs(ns, id, &naming{name: b.name, id: id}, drafts)
-	if err == nil {
+	if err == nil || errors.Is(err, errUnknown) {
 		ns.id.Store(id)
 	}
 	return err

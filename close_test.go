@@ -165,7 +165,7 @@ func TestOptions_Invalid(t *testing.T) {
 		require.ErrorContains(t, err, path)
 		require.NoFileExists(t, path)
 	}
-	_, err := keepcache.Open(newPath(t), &keepcache.Options{MaxValueBytes: 1<<30 + 1})
+	_, err := keepcache.Open(newPath(t), &keepcache.Options{MaxValueBytes: 500<<20 + 1})
 	require.ErrorContains(t, err, "option MaxValueBytes")
 }
 

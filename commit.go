@@ -123,6 +123,7 @@ func (c *committer) run() (entries int, err error) {
 			st.journal = nil
 		}
 	}
+	st.aside = c.writer.position().aside // also of what was published while the entries were collected
 	// What the journal does not have nothing completes after a crash, so it must not be cut in two.
 	whole := st.journal == nil || st.aside > c.reached()
 	if whole {
@@ -296,40 +297,21 @@ func (c *committer) hasEnded() bool {
 	return c.ended
 }
 
-// admit returns when there is room for another pinned entry. It gives up after stallMost, and at once while
-// commits are failing.
-func (c *committer) admit() error {
-	if c.memory.pinned.Load() < c.writer.pinnedMost {
-		return nil
+// awaitRoom returns after the next round, when there may be room in memory or in the journal. It gives up
+// when the patience is over, and at once while commits are failing.
+func (c *committer) awaitRoom(patience time.Duration) error {
+	round, _, err := c.next()
+	if err != nil {
+		return fmt.Errorf("no room for writes, because commits fail: %w", err)
 	}
-	return c.stall(func() bool { return c.memory.pinned.Load() < c.writer.pinnedMost })
-}
-
-// awaitRoom returns after the next round, when there may be room in the journal.
-func (c *committer) awaitRoom() error {
-	waited := false
-	return c.stall(func() bool {
-		before := waited
-		waited = true
-		return before
-	})
-}
-
-func (c *committer) stall(enough func() bool) error {
-	timer := time.NewTimer(stallMost)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	for !enough() {
-		round, _, err := c.next()
-		if err != nil {
-			return fmt.Errorf("no room for writes, because commits fail: %w", err)
-		}
-		select {
-		case <-round:
-		case <-timer.C:
-			return errStalled
-		}
+	select {
+	case <-round:
+		return nil
+	case <-timer.C:
+		return errStalled
 	}
-	return nil
 }
 
 var errStalled = fmt.Errorf("no room for writes: the disk has not kept up for %v", stallMost)

@@ -269,11 +269,11 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 		return false, nil
 	}
 	id := newID()
-	if err := db.writer.write(&naming{name: name, id: id, old: old}); err != nil {
-		return false, err
+	err = db.writer.write(&naming{name: name, id: id, old: old})
+	if err == nil || errors.Is(err, errUnknown) {
+		ns.id.Store(id)
 	}
-	ns.id.Store(id)
-	return true, nil
+	return err == nil, err
 }
 
 // nextID gives out a bucket id. Ids are never used twice, not even if the write that wanted one fails.

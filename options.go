@@ -56,7 +56,7 @@ type Options struct {
 	CommitBytes int64
 
 	// MaxValueBytes is the largest encoded value in bytes; a larger one gives ErrTooLarge. -1 leaves
-	// only the format's own limit of 1 GiB. Default: 64 MiB.
+	// only the format's own limit of 500 MiB. Default: 64 MiB.
 	MaxValueBytes int
 
 	// SweepInterval is how often the sweeper looks for expired entries. Expired entries are absent
@@ -101,9 +101,9 @@ type BucketOptions struct {
 
 const (
 	defaultMaxValueBytes = 64 << 20
-	// formatMaxValueBytes stays well below the 2 GiB - 3 at which bbolt commits a value that it cannot
-	// delete any more.
-	formatMaxValueBytes  = 1 << 30
+	// formatMaxValueBytes keeps four values below the 2 GiB at which bbolt panics: it splits no page of four
+	// entries or less, whatever their size.
+	formatMaxValueBytes  = 500 << 20
 	defaultSweepInterval = time.Second
 	defaultLockTimeout   = time.Second
 
@@ -212,13 +212,16 @@ func positive(d, byDefault time.Duration) (time.Duration, error) {
 	return d, nil
 }
 
+// unlimited is a number of bytes that nothing reaches, and that divided into segments fits 32 bits.
+const unlimited = 1 << 50
+
 // size fills in a number of bytes: 0 is the default, -1 is unlimited.
 func size(n, byDefault, least int64) (int64, error) {
 	switch {
 	case n == 0:
 		return byDefault, nil
 	case n == -1:
-		return math.MaxInt64 / 4, nil
+		return unlimited, nil
 	case n < least:
 		return 0, fmt.Errorf("%d is less than %d bytes", n, least)
 	}

@@ -75,7 +75,8 @@ func replay(s *store, path string, log *slog.Logger) (last uint64, err error) {
 		}
 		return commit()
 	})
-	if err == nil && reached > mark {
+	if err == nil && max(reached, last) > mark {
+		reached = max(reached, last)
 		err = commit()
 	}
 	if err == nil {

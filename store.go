@@ -23,8 +23,10 @@ type store struct {
 	readOnly bool
 	identity [16]byte
 
-	lookups sync.RWMutex // held shared by each use of shared, exclusively to replace it
-	shared  *snapshot    // nil where none may be held
+	renewing sync.Mutex   // held while the snapshot is renewed, so that no older one replaces a newer one
+	lookups  sync.RWMutex // held shared by each use of what follows, exclusively to change it
+	shared   *snapshot    // nil where none may be held
+	withheld int          // transactions under way beside which no snapshot may be held
 
 	mu    sync.RWMutex // held shared by every use of db, exclusively to close it
 	db    *bolt.DB     // nil once closed
@@ -239,9 +241,20 @@ func (s *store) revisions() (mark, highest uint64, err error) {
 // 2.76). Commits are sorted, so pages are mostly filled from one end.
 const fillPercent = 0.9
 
+// sizeOf estimates by how much a transaction may make the file grow: what it writes, and the pages on the
+// way to it.
+func sizeOf(changes []*change) (bytes int64) {
+	const pages = 16 << 10
+	for _, c := range changes {
+		bytes += int64(len(c.key)+len(c.record)) + pages
+	}
+	return bytes
+}
+
 // apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
 // the file contains every revision up to mark.
 func (s *store) apply(names []naming, changes []*change, mark uint64) error {
+	defer s.withhold(sizeOf(changes))()
 	return s.update(func(tx *bolt.Tx) error {
 		table := tx.Bucket(bucketsBucket)
 		for _, n := range names {

@@ -29,6 +29,8 @@ func (s *store) renew() error {
 	if s.db == nil {
 		return ErrClosed
 	}
+	s.renewing.Lock()
+	defer s.renewing.Unlock()
 	var fresh *snapshot
 	tx, err := s.db.Begin(false)
 	switch {
@@ -39,6 +41,10 @@ func (s *store) renew() error {
 		fresh = &snapshot{tx: tx, cursors: make(map[uint64]*sync.Pool)}
 	}
 	s.lookups.Lock()
+	if s.withheld > 0 && fresh != nil {
+		fresh.tx.Rollback()
+		fresh = nil
+	}
 	old := s.shared
 	s.shared = fresh
 	s.lookups.Unlock()
@@ -48,7 +54,25 @@ func (s *store) renew() error {
 	return err
 }
 
-// release lets go of the snapshot for good.
+// withhold lets go of the snapshot until the returned function is called, if a transaction that makes the
+// file grow by so many bytes could outgrow bbolt's map: it would wait for the snapshot, which waits for it.
+func (s *store) withhold(bytes int64) (resume func()) {
+	if bytes < remapMargin/2 {
+		return func() {}
+	}
+	s.lookups.Lock()
+	s.withheld++
+	s.lookups.Unlock()
+	s.release()
+	return func() {
+		s.lookups.Lock()
+		s.withheld--
+		s.lookups.Unlock()
+		_ = s.renew() // without one, look-ups have a transaction each
+	}
+}
+
+// release lets go of the snapshot.
 func (s *store) release() {
 	s.lookups.Lock()
 	defer s.lookups.Unlock()

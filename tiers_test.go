@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -367,4 +368,25 @@ func TestClose_UnderLoad(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Many writers that wait for room do not all take it at once.
+func TestMemory_BoundForMany(t *testing.T) {
+	const limit = 1 << 20
+	db := newDB(t, &keepcache.Options{MemoryBytes: limit, SweepInterval: -1})
+	value := make([]byte, 200<<10)
+	var writers sync.WaitGroup
+	for writer := range 32 {
+		writers.Go(func() {
+			for i := range 10 {
+				if err := db.Bucket("b").SetBytes(numbered(writer*10+i), value, 0); err != nil {
+					t.Error(err)
+				}
+				if pinned := db.Stats().Memory.PinnedBytes; pinned > limit {
+					t.Errorf("%d bytes are pinned", pinned)
+				}
+			}
+		})
+	}
+	writers.Wait()
 }

@@ -56,14 +56,15 @@ var errMissed = errors.New("the key has changed meanwhile")
 // write takes a naming, if there is one, and drafts in as one piece, all of it or nothing, and returns
 // when they are as durable as the mode asks. The drafts are of different keys.
 func (w *writer) write(name *naming, drafts ...*draft) error {
+	var giveUp time.Time
 	for {
-		if err := w.commits.admit(); err != nil {
-			return err
-		}
 		last, j, err := w.take(name, drafts)
 		switch {
-		case errors.Is(err, journal.ErrFull):
-			if err := w.commits.awaitRoom(); err != nil {
+		case err == errNoRoom || errors.Is(err, journal.ErrFull):
+			if giveUp.IsZero() {
+				giveUp = time.Now().Add(stallMost)
+			}
+			if err := w.commits.awaitRoom(time.Until(giveUp)); err != nil {
 				return err
 			}
 		case err != nil:
@@ -83,12 +84,16 @@ func (w *writer) write(name *naming, drafts ...*draft) error {
 	}
 }
 
-// unknownOutcome marks an error after which the write may or may not be there.
+// errUnknown is in the errors after which a write may or may not be there. Readers see it as long as the
+// cache is open.
+var errUnknown = errors.New("the outcome is unknown")
+
+// unknownOutcome marks an error so.
 func unknownOutcome(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("the outcome is unknown: %w", err)
+	return fmt.Errorf("%w: %w", errUnknown, err)
 }
 
 // settleAside waits for the commit of a write that is in no journal. If that fails the write is taken back:
@@ -109,7 +114,8 @@ func (w *writer) settleAside(last uint64, name *naming, drafts []*draft) error {
 	defer w.unlockShards(locked)
 	for _, d := range drafts {
 		if !w.memory.retract(d) {
-			err = unknownOutcome(err) // it was overwritten meanwhile, by somebody who may have read it
+			// It was overwritten meanwhile, by somebody who may have read it: what was published stays.
+			return unknownOutcome(err)
 		}
 	}
 	if name != nil {
@@ -122,6 +128,17 @@ func (w *writer) settleAside(last uint64, name *naming, drafts []*draft) error {
 
 // pressed reports whether pinned entries come faster than commits take them.
 func (w *writer) pressed() bool { return w.memory.pinned.Load() > (w.commitAt+w.pinnedMost)/2 }
+
+// errNoRoom says that pinned entries have all the memory that they may have.
+var errNoRoom = errors.New("no room in memory")
+
+// bytesOf returns what drafts come to in memory.
+func bytesOf(drafts []*draft) (n int64) {
+	for _, d := range drafts {
+		n += int64(len(d.key)+len(d.record)) + entryOverhead
+	}
+	return n
+}
 
 // take appends and publishes. It returns the last revision, and the journal that has the write, or nil if
 // only a commit will make it last.
@@ -138,6 +155,10 @@ func (w *writer) take(name *naming, drafts []*draft) (last uint64, j *journal.Jo
 	defer w.mu.Unlock()
 	if w.closed {
 		return 0, nil, ErrClosed
+	}
+	// What is larger than half of the room needs that half free: all of it would never be while others write.
+	if pinned := w.memory.pinned.Load(); pinned > 0 && pinned+min(bytesOf(drafts), w.pinnedMost/2) > w.pinnedMost {
+		return 0, nil, errNoRoom
 	}
 	first := w.revision + 1
 	last = w.revision + uint64(len(drafts))

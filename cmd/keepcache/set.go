@@ -61,15 +61,15 @@ func (in *input) addFlags(cmd *cobra.Command) {
 }
 
 func addMost(cmd *cobra.Command, most *int64) {
-	cmd.Flags().Int64Var(most, "max-value-bytes", defaultMost, "largest value to take, up to 1 GiB")
+	cmd.Flags().Int64Var(most, "max-value-bytes", defaultMost, "largest value to take, up to 500 MiB")
 }
 
 func (in *input) options() keepcache.Options { return keepcache.Options{MaxValueBytes: int(in.most)} }
 
 // checkMost refuses a largest value that makes no sense.
 func checkMost(most int64) error {
-	if most < 1 || most > 1<<30 {
-		return usagef("--max-value-bytes: %d is not between 1 and %d", most, 1<<30)
+	if most < 1 || most > 500<<20 {
+		return usagef("--max-value-bytes: %d is not between 1 and %d", most, 500<<20)
 	}
 	return nil
 }

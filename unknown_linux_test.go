@@ -1,0 +1,98 @@
+package keepcache_test
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache"
+)
+
+func init() {
+	children["unknown clear"] = func(t tester, args []string) { unknownOutcome(t, args, "clear") }
+	children["unknown first write"] = func(t tester, args []string) { unknownOutcome(t, args, "first") }
+}
+
+// After a Clear whose outcome is unknown, what is set and acknowledged is not lost.
+func TestUnknown_Clear(t *testing.T) {
+	cmd := childCommand("unknown clear", t.TempDir())
+	cmd.Stdout = os.Stdout
+	require.NoError(t, cmd.Run())
+}
+
+// After a first write whose outcome is unknown, the bucket has one id in memory and in the file.
+func TestUnknown_FirstWrite(t *testing.T) {
+	cmd := childCommand("unknown first write", t.TempDir())
+	cmd.Stdout = os.Stdout
+	require.NoError(t, cmd.Run())
+}
+
+func unknownOutcome(t tester, args []string, what string) {
+	signal.Ignore(syscall.SIGXFSZ)
+	var limit syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit))
+	path := filepath.Join(args[0], "test.cache")
+	db, err := tryOpen(path, &keepcache.Options{Sync: keepcache.SyncAlways, CommitInterval: time.Hour, SweepInterval: -1})
+	require.NoError(t, err)
+	b := db.Bucket("b")
+	mustSet(t, b, "old", 1, 0)
+	_, err = db.Sweep(context.Background())
+	require.NoError(t, err)
+	mustSet(t, b, "pinned", 1, 0)
+	// The journal is removed under us, and the disk is full for a moment.
+	require.NoError(t, os.Remove(path+"-journal"))
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 4096, Max: limit.Max}))
+	if what == "clear" {
+		err = b.Clear(context.Background())
+	} else {
+		err = db.Bucket("new").Set("k", "first", 0)
+	}
+	require.Error(t, err)
+	println(err.Error())
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit))
+	time.Sleep(300 * time.Millisecond)
+	if what == "clear" {
+		mustSet(t, b, "after1", 1, 0) // acknowledged
+		mustSet(t, b, "after2", 2, 0)
+		_, err = db.Sweep(context.Background())
+		require.NoError(t, err)
+		mustSet(t, b, "after3", 3, 0)
+		_, err = db.Sweep(context.Background())
+		require.NoError(t, err)
+		_, f3, err := b.GetBytes("after3")
+		_ = err
+		println("after3 found before close:", f3)
+		require.NoError(t, db.Close())
+		db, err = tryOpen(path, nil)
+		require.NoError(t, err)
+		for _, k := range []string{"after1", "after2", "after3"} {
+			found, err := db.Bucket("b").Exists(k)
+			require.NoError(t, err)
+			if !found {
+				t.Errorf("acknowledged %s is lost", k)
+			}
+		}
+		found, _ := db.Bucket("b").Exists("after3")
+		require.True(t, found)
+		return
+	}
+	n := db.Bucket("new")
+	found, err := n.Exists("k")
+	require.NoError(t, err)
+	println("found right after the unknown outcome:", found)
+	mustSet(t, n, "other", 1, 0)
+	_, err = db.Sweep(context.Background())
+	require.NoError(t, err)
+	_, err = db.Sweep(context.Background())
+	require.NoError(t, err)
+	r, err := db.Verify(context.Background())
+	require.NoError(t, err)
+	println("pending entries that no sweep removes:", r.Pending)
+	require.Zero(t, r.Pending)
+}
