@@ -16,6 +16,7 @@ type committer struct {
 	memory  *memory
 	writer  *writer
 	sweeper *sweeper
+	evictor *evictor // nil where nothing is limited
 
 	wake chan struct{} // holds a token when a commit is asked for
 
@@ -89,6 +90,9 @@ func (c *committer) commit() error {
 	defer c.running.Unlock()
 	start := time.Now()
 	n, err := c.run()
+	if n == 0 && err == nil {
+		c.evictor.enforce(round{floor: c.reached()})
+	}
 	took := time.Since(start)
 
 	c.mu.Lock()
@@ -135,6 +139,7 @@ func (c *committer) run() (entries int, err error) {
 		return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key))
 	})
 	mark, total := c.reached(), len(pins)
+	before := mark
 	for names := st.names; ; names = nil {
 		n := len(pins)
 		if !whole {
@@ -144,7 +149,8 @@ func (c *committer) run() (entries int, err error) {
 			mark = st.mark
 		}
 		changes, expired := changesOf(pins[:n])
-		if err := c.store.apply(names, changes, mark); err != nil {
+		evicted := c.evictor.join(before, names)
+		if err := c.store.apply(names, changes, mark, evicted.in); err != nil {
 			return entries, err
 		}
 		if err := c.store.renew(); err != nil {
@@ -152,6 +158,8 @@ func (c *committer) run() (entries int, err error) {
 		}
 		c.settle(names, dead, pins[:n], mark)
 		c.sweeper.spared(expired, len(dead))
+		c.evictor.settle(evicted)
+		c.evictor.enforce(round{n, bytesOf(pins[:n]), before})
 		entries += n
 		if pins, dead = pins[n:], nil; entries == total {
 			break
@@ -211,6 +219,13 @@ func portion(pins []pin) int {
 		}
 	}
 	return len(pins)
+}
+
+func bytesOf(pins []pin) (n int64) {
+	for _, p := range pins {
+		n += int64(len(p.key) + len(p.record))
+	}
+	return n
 }
 
 // changesOf says what pinned entries are to the file. One that expired is the removal of what the file may

@@ -25,6 +25,7 @@ type DB struct {
 	writer  *writer    // nil in a DB that is open for reading only
 	commits *committer // nil in a DB that is open for reading only
 	sweeper *sweeper
+	evictor *evictor // nil where nothing is limited
 	counts  counters
 
 	main *Bucket // DefaultBucket
@@ -78,11 +79,16 @@ func Open(path string, options *Options) (*DB, error) {
 
 // newDB builds the parts upon an open store, brings in what the journal has, and starts the background work.
 func newDB(path string, options Options, s *store) (*DB, error) {
+	var evictor *evictor
+	if !options.ReadOnly {
+		evictor = newEvictor(&options)
+	}
 	db := &DB{
 		path:    path,
 		options: options,
 		store:   s,
-		memory:  newMemory(options.MemoryBytes),
+		memory:  newMemory(options.MemoryBytes - evictor.bytes()),
+		evictor: evictor,
 		sweeper: &sweeper{store: s, log: options.Logger},
 		buckets: make(map[string]*namespace),
 	}
@@ -126,10 +132,19 @@ func (db *DB) start(last uint64) error {
 		},
 	}
 	c := &committer{
-		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper,
+		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper, evictor: db.evictor,
 		wake: make(chan struct{}, 1), round: make(chan struct{}), mark: last,
 	}
 	w.commits = c
+	if e := db.evictor; e != nil {
+		e.store, e.memory, e.sweeper, e.again, e.events = db.store, db.memory, db.sweeper, c.kick, &o.Events
+		e.idOf = func(name string) uint64 {
+			if ns := db.namespace(name); ns != nil {
+				return ns.id.Load()
+			}
+			return 0
+		}
+	}
 	var err error
 	if w.journal, err = w.open(last); err != nil {
 		return err

@@ -27,6 +27,8 @@ type EventKind uint32
 const (
 	EventCorrupt EventKind = 1 << iota // a damaged entry was met by a read, or a damaged journal by Open
 
+	EventEvict // an entry was evicted to keep a budget
+
 	// RareEvents are the kinds that do not come with every operation.
 	RareEvents = EventCorrupt
 )
@@ -36,6 +38,8 @@ func (k EventKind) String() string {
 	switch k {
 	case EventCorrupt:
 		return "corrupt"
+	case EventEvict:
+		return "evict"
 	}
 	return "unknown"
 }

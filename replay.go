@@ -35,7 +35,7 @@ func replay(s *store, path string, log *slog.Logger) (last uint64, err error) {
 		slices.SortStableFunc(changes, func(a, b *change) int {
 			return cmp.Or(cmp.Compare(a.id, b.id), bytes.Compare(a.key, b.key))
 		})
-		if err := s.apply(names, changes, reached); err != nil {
+		if err := s.apply(names, changes, reached, nil); err != nil {
 			return err
 		}
 		names, changes, size = nil, nil, 0

@@ -11,7 +11,7 @@ type Stats struct {
 	Misses   uint64 // reads of a value that found it absent or expired
 	FileHits uint64 // those of the hits that memory did not have
 	Sets     uint64 // values written: Set, SetBytes, and Add where it succeeded
-	Deletes  uint64 // entries removed by Delete
+	Deletes  uint64 // entries removed by Delete, DeleteMany and DeletePrefix
 	Damaged  uint64 // damaged entries met by reads, each time they were met
 
 	FileBytes int64 // size of the file in bytes
@@ -19,6 +19,8 @@ type Stats struct {
 	Bytes     int64 // what their keys and records amount to
 
 	Buckets map[string]BucketStats // by name, of every bucket that exists
+
+	Evictions EvictionStats
 
 	Memory  MemoryStats
 	Journal JournalStats
@@ -63,6 +65,9 @@ func (db *DB) Stats() Stats {
 		Memory:   db.memory.snapshot(),
 		Sweep:    db.sweeper.snapshot(),
 	}
+	s.Evictions = db.evictor.snapshot()
+	s.Evictions.Expired = s.Sweep.Removed
+	s.Evictions.Explicit = s.Deletes + s.Sweep.Cleared
 	if db.writer != nil {
 		s.Commit = db.commits.snapshot()
 		s.Journal = db.writer.snapshot()

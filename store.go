@@ -29,6 +29,10 @@ type store struct {
 	mu    sync.RWMutex // held shared by every use of db, exclusively to close it
 	db    *bolt.DB     // nil once closed
 	dirty bool         // the file has changed since its free pages were last stored
+
+	writing sync.Mutex  // held for the length of each change of the file; taken before mu; protects what follows
+	noted   *notes      // keys that changed; nil unless a compaction wants to know
+	info    os.FileInfo // of the file that is open
 }
 
 // change is what a transaction does to one key.
@@ -66,17 +70,8 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 			return nil, err
 		}
 	}
-	db, err := bolt.Open(path, fileMode, &bolt.Options{
-		Timeout:         max(lockTimeout, time.Millisecond), // to bbolt, 0 is to wait for ever
-		NoFreelistSync:  true,
-		FreelistType:    bolt.FreelistMapType,
-		NoStatistics:    true,
-		ReadOnly:        readOnly,
-		PreLoadFreelist: !readOnly,
-		InitialMmapSize: initialMmapSize(),
-		OpenFile: func(path string, flag int, _ os.FileMode) (*os.File, error) {
-			return openLocked(path, flag, lockTimeout)
-		},
+	db, err := openBolt(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (*os.File, error) {
+		return openLocked(path, flag, lockTimeout)
 	})
 	if err != nil {
 		if errors.Is(err, berrors.ErrTimeout) {
@@ -89,11 +84,36 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 	if err == nil {
 		err = s.renew()
 	}
+	if err == nil && !readOnly {
+		s.info, err = os.Stat(path)
+	}
 	if err != nil {
 		s.release()
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
+}
+
+// growth is by how much bbolt lets the file grow beyond what it needs.
+const growth = 4 << 20
+
+// openBolt opens a file as every file of ours is opened. bbolt's statistics, which count the free pages, cost
+// each transaction a lock; single look-ups share one transaction and do not notice.
+func openBolt(path string, readOnly bool, lockTimeout time.Duration, open func(string, int, os.FileMode) (*os.File, error)) (*bolt.DB, error) {
+	db, err := bolt.Open(path, fileMode, &bolt.Options{
+		Timeout:         max(lockTimeout, time.Millisecond), // to bbolt, 0 is to wait for ever
+		NoFreelistSync:  true,
+		FreelistType:    bolt.FreelistMapType,
+		NoStatistics:    readOnly,
+		ReadOnly:        readOnly,
+		PreLoadFreelist: !readOnly,
+		InitialMmapSize: initialMmapSize(),
+		OpenFile:        open,
+	})
+	if err == nil {
+		db.AllocSize = growth
+	}
+	return db, err
 }
 
 // initialMmapSize is how many bytes of addresses bbolt reserves for its map. A file that outgrows its map
@@ -145,6 +165,8 @@ func (s *store) view(fn func(*bolt.Tx) error) error {
 
 // update runs fn in a write transaction, which must be short: other writers wait for it.
 func (s *store) update(fn func(*bolt.Tx) error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.db == nil {
@@ -155,6 +177,9 @@ func (s *store) update(fn func(*bolt.Tx) error) error {
 		return fn(tx)
 	})
 }
+
+// book returns an empty ledger for a transaction of update.
+func (s *store) book() *ledger { return &ledger{make(map[uint64]usage), s.noted} }
 
 // close stores the list of free pages, so that the next Open need not walk the whole file to find them,
 // and releases the file.
@@ -217,8 +242,8 @@ func (s *store) revisions() (mark, highest uint64, err error) {
 }
 
 // apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
-// the file contains every revision up to mark.
-func (s *store) apply(names []naming, changes []*change, mark uint64) error {
+// the file contains every revision up to mark. after, if there is one, is part of the transaction.
+func (s *store) apply(names []naming, changes []*change, mark uint64, after func(*bolt.Tx) error) error {
 	return s.update(func(tx *bolt.Tx) error {
 		table := tx.Bucket(bucketsBucket)
 		for _, n := range names {
@@ -227,7 +252,7 @@ func (s *store) apply(names []naming, changes []*change, mark uint64) error {
 			}
 		}
 		entries, expiry := tx.Bucket(entriesBucket), tx.Bucket(expiryBucket)
-		book := ledger{}
+		book := s.book()
 		var b *bolt.Bucket
 		var err error
 		for i, c := range changes {
@@ -242,6 +267,11 @@ func (s *store) apply(names []naming, changes []*change, mark uint64) error {
 		}
 		if err := book.enter(tx); err != nil {
 			return err
+		}
+		if after != nil {
+			if err := after(tx); err != nil {
+				return err
+			}
 		}
 		return putRevisions(tx.Bucket(metaBucket), mark, changes)
 	})
@@ -277,7 +307,7 @@ func applyNaming(table *bolt.Bucket, n naming) error {
 
 // applyChange puts or removes one entry together with its expiry row. The row of an entry is never later
 // than the time it is gone, so a row that stands early enough stays as it is: the sweeper will move it.
-func applyChange(b, expiry *bolt.Bucket, c *change, book ledger) error {
+func applyChange(b, expiry *bolt.Bucket, c *change, book *ledger) error {
 	row, old := splitRow(b.Get(c.key), c.key)
 	if old != nil {
 		book.remove(c.id, c.key, old)
@@ -344,14 +374,10 @@ func (s *store) page(id uint64, from, prefix []byte) (items []item, more bool, e
 
 // size returns the size of the file in bytes, and the usage of each id.
 func (s *store) size() (file int64, used map[uint64]usage, err error) {
-	used = make(map[uint64]usage)
-	err = s.view(func(tx *bolt.Tx) error {
+	err = s.view(func(tx *bolt.Tx) (err error) {
 		file = tx.Size()
-		b := tx.Bucket(usageBucket)
-		return b.ForEach(func(id, _ []byte) error {
-			used[decodeUint64(id)] = readUsage(b, decodeUint64(id))
-			return nil
-		})
+		used, err = usedIn(tx)
+		return err
 	})
 	return file, used, err
 }

@@ -31,12 +31,8 @@ func (s *store) renew() error {
 	}
 	var fresh *snapshot
 	tx, err := s.db.Begin(false)
-	switch {
-	case err != nil:
-	case tx.Size() > int64(initialMmapSize())-remapMargin:
-		tx.Rollback()
-	default:
-		fresh = &snapshot{tx: tx, cursors: make(map[uint64]*sync.Pool)}
+	if err == nil {
+		fresh = snapshotOf(tx)
 	}
 	s.lookups.Lock()
 	old := s.shared
@@ -46,6 +42,16 @@ func (s *store) renew() error {
 		old.tx.Rollback()
 	}
 	return err
+}
+
+// snapshotOf returns the snapshot that a transaction is to be, or ends the transaction and returns nil where
+// none may be held.
+func snapshotOf(tx *bolt.Tx) *snapshot {
+	if tx.Size() > int64(initialMmapSize())-remapMargin {
+		tx.Rollback()
+		return nil
+	}
+	return &snapshot{tx: tx, cursors: make(map[uint64]*sync.Pool)}
 }
 
 // release lets go of the snapshot for good.
