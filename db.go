@@ -28,6 +28,8 @@ type DB struct {
 	evictor *evictor // nil where nothing is limited
 	counts  counters
 
+	compactor *compactor // nil in a DB that is open for reading only
+
 	main *Bucket // DefaultBucket
 
 	mu      sync.RWMutex          // protects what follows
@@ -37,6 +39,7 @@ type DB struct {
 	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
+	ctx       context.Context    // ends with Close
 	stop      context.CancelFunc // ends the background work
 	work      sync.WaitGroup     // the background work
 }
@@ -150,12 +153,18 @@ func (db *DB) start(last uint64) error {
 		return err
 	}
 	db.writer, db.commits = w, c
+	db.compactor = &compactor{
+		store: db.store, log: o.Logger, events: &o.Events, least: o.CompactBytes, turn: make(chan struct{}, 1),
+	}
 
 	ctx, stop := context.WithCancel(context.Background())
-	db.stop = stop
+	db.ctx, db.stop = ctx, stop
 	db.work.Go(func() { c.loop(ctx, o.CommitInterval) })
 	if !w.always {
 		db.work.Go(func() { w.loop(ctx, o.SyncInterval, o.Logger) })
+	}
+	if o.CompactBytes < unlimited && canReplace {
+		db.work.Go(func() { db.compactor.loop(ctx, func() uint64 { return c.snapshot().Entries }) })
 	}
 	if o.SweepInterval > 0 {
 		db.work.Go(func() { db.sweeper.loop(ctx, o.SweepInterval) })
@@ -200,6 +209,7 @@ func (db *DB) Close() error {
 			db.stop()
 			err = db.commits.finish()
 			db.work.Wait()
+			db.compactor.turn <- struct{}{} // a Compact or Backup that is on its way ends
 			if j := db.writer.position().journal; j != nil {
 				// What a failed commit held is in the journal for the next Open.
 				err = errors.Join(err, j.Close(err == nil))

@@ -62,6 +62,11 @@ type Options struct {
 	// interval is over. It is a quarter of MemoryBytes at most. Default: 16 MiB.
 	CommitBytes int64
 
+	// CompactBytes is how many bytes of free pages make the file worth compacting without being asked, once half
+	// of it is free and nothing is written, or three fifths otherwise. What Compact does then runs in the
+	// background. -1 leaves compaction to calls of Compact. Default: 8 MiB.
+	CompactBytes int64
+
 	// MaxValueBytes is the largest encoded value in bytes; a larger one gives ErrTooLarge. -1 leaves
 	// only the format's own limit of 1 GiB. Default: 64 MiB.
 	MaxValueBytes int
@@ -128,6 +133,7 @@ const (
 	defaultJournalBytes   = 64 << 20
 	defaultCommitInterval = 5 * time.Second
 	defaultCommitBytes    = 16 << 20
+	defaultCompactBytes   = 8 << 20
 
 	leastMaxBytes     = 1 << 10
 	leastMemoryBytes  = 64 << 10
@@ -187,6 +193,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if f.CommitBytes, err = size(f.CommitBytes, defaultCommitBytes, 1); err != nil {
 		return f, fmt.Errorf("option CommitBytes: %w", err)
+	}
+	if f.CompactBytes, err = size(f.CompactBytes, defaultCompactBytes, 1); err != nil {
+		return f, fmt.Errorf("option CompactBytes: %w", err)
 	}
 	if f.SyncInterval, err = positive(f.SyncInterval, defaultSyncInterval); err != nil {
 		return f, fmt.Errorf("option SyncInterval: %w", err)

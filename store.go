@@ -86,6 +86,7 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 	}
 	if err == nil && !readOnly {
 		s.info, err = os.Stat(path)
+		os.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
 	}
 	if err != nil {
 		s.release()
