@@ -149,7 +149,7 @@ func (c *committer) run() (entries int, err error) {
 			mark = st.mark
 		}
 		changes, expired := changesOf(pins[:n])
-		evicted := c.evictor.join(before, names)
+		evicted := c.evictor.join(names)
 		if err := c.store.apply(names, changes, mark, evicted.in); err != nil {
 			return entries, err
 		}

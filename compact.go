@@ -41,6 +41,13 @@ const (
 	compactQuiet = 0.5
 	compactBusy  = 0.6
 
+	// The file is to stay below three times what its entries weigh, with 64 bytes for the index row, the expiry row
+	// and the page's own index, and 16 MiB. Pages from which many entries were evicted are half empty, though not
+	// free. What follows begins a compaction early enough.
+	compactTimes = 2.5
+	compactEntry = 64
+	compactRoom  = 8 << 20
+
 	// compactRest is for how many times the length of the last compaction none follows by itself.
 	compactRest = 10
 )
@@ -112,25 +119,29 @@ func (c *compactor) run(ctx context.Context) error {
 }
 
 func (c *compactor) compact(ctx context.Context) (before, after int64, err error) {
-	before, used, err := c.store.size()
+	before, _, err = c.store.size()
 	if err == nil {
 		err = c.store.room()
 	}
 	if err == nil {
-		var total int64
-		for _, u := range used {
-			total += u.bytes
-		}
-		err = c.store.compact(ctx, func(done int64) {
-			if c.events.wants(EventProgress) {
-				c.events.tell(Event{Kind: EventProgress, Detail: "compact", Done: min(done, total), Total: total})
-			}
-		})
+		err = c.store.compact(ctx, c.copied("compact"))
 	}
 	if err == nil {
 		after, _, err = c.store.size()
 	}
 	return before, after, err
+}
+
+// copied returns a function that tells how far a copy is.
+func (c *compactor) copied(what string) func(done int64) {
+	if !c.events.wants(EventProgress) {
+		return func(int64) {}
+	}
+	_, used, _ := c.store.size() // without a total there is still a progress
+	total := scope{}.uses(used).bytes
+	return func(done int64) {
+		c.events.tell(Event{Kind: EventProgress, Detail: what, Done: min(done, total), Total: total})
+	}
 }
 
 // loop compacts when the file is due, until ctx ends.
@@ -165,18 +176,22 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 	}
 }
 
-// due reports whether enough of the file is free.
+// due reports whether enough of the file is free, or the file has passed what it promises to stay below.
 func (c *compactor) due(quiet bool) bool {
 	_, free := c.store.free()
-	if free < c.least {
+	file, used, err := c.store.size()
+	if err != nil {
 		return false
 	}
-	file, _, err := c.store.size()
 	part := compactBusy
 	if quiet {
 		part = compactQuiet
 	}
-	return err == nil && float64(free) >= part*float64(file)
+	if free >= c.least && float64(free) >= part*float64(file) {
+		return true
+	}
+	u := scope{}.uses(used)
+	return float64(file) > compactTimes*float64(u.bytes+compactEntry*u.entries)+compactRoom
 }
 
 func (c *compactor) snapshot() CompactStats {

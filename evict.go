@@ -185,8 +185,9 @@ type joined struct {
 }
 
 // join returns what a commit is to do in its own transaction to keep the budgets: its pages are in work already,
-// so most of what has to go costs little more there. What is left is for enforce.
-func (e *evictor) join(floor uint64, names []naming) *joined {
+// so most of what has to go costs little more there. What it writes is still pinned, and so never a victim. What
+// is left is for enforce.
+func (e *evictor) join(names []naming) *joined {
 	j := &joined{}
 	if e == nil {
 		return j
@@ -219,7 +220,7 @@ func (e *evictor) join(floor uint64, names []naming) *joined {
 				}
 			}
 			var victims []victim
-			if victims, err = e.store.evictIn(tx, e.plan(sc, u, over, floor)); err != nil {
+			if victims, err = e.store.evictIn(tx, e.plan(sc, u, over, math.MaxUint64)); err != nil {
 				return err
 			}
 			if over.bytes > 0 {

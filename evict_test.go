@@ -212,22 +212,28 @@ func TestEvict_Options(t *testing.T) {
 
 // BenchmarkSet_Budget compares writes of new keys with a budget that evicts steadily to writes without one.
 func BenchmarkSet_Budget(b *testing.B) {
-	for name, bytes := range map[string]int64{"unlimited": -1, "evicting": 16 << 20} {
+	for name, bytes := range map[string]int64{"unlimited": -1, "evicting": 64 << 20} {
 		b.Run(name, func(b *testing.B) {
 			db := openDamaged(b, newPath(b), &keepcache.Options{MaxBytes: bytes})
 			bucket := db.Bucket("b")
-			for i := range 100_000 {
+			for i := range 300_000 {
 				if err := bucket.SetBytes(fmt.Sprintf("%08x", uint32(i)*2654435761), benchValue, time.Hour); err != nil {
 					b.Fatal(err)
 				}
 			}
 			b.ResetTimer()
 			for i := range b.N {
-				if err := bucket.SetBytes(fmt.Sprintf("%08x", uint32(i+100_000)*2654435761), benchValue, time.Hour); err != nil {
+				if err := bucket.SetBytes(fmt.Sprintf("%08x", uint32(i+300_000)*2654435761), benchValue, time.Hour); err != nil {
 					b.Fatal(err)
 				}
 			}
+			s := db.Stats()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "sets/s")
+			b.ReportMetric(float64(s.Compact.Compactions), "compactions")
+			b.ReportMetric(float64(s.FileBytes>>20), "file-MiB")
+			b.ReportMetric(float64(s.FreeBytes>>20), "free-MiB")
+			b.ReportMetric(float64(s.Bytes>>20), "MiB")
+			b.ReportMetric(float64(s.Commit.Time.Milliseconds()), "commit-ms")
 		})
 	}
 }

@@ -40,9 +40,10 @@ type Options struct {
 
 	// MaxBytes bounds the live data of the file, in bytes of keys and records (a record is the encoded value
 	// and 39 bytes). When a commit passes it, expired entries go, and then those that were used least; what
-	// was written last stays. An entry that is larger alone gives ErrTooLarge. The file itself stays below
-	// three times MaxBytes and 16 MiB, where entries have 200 bytes or more on average. -1 is unlimited.
-	// Default: 1 GiB.
+	// was written last stays. An entry that is larger alone gives ErrTooLarge. -1 is unlimited. Default: 1 GiB.
+	//
+	// The file itself is kept, by compacting it, below three times the bytes of what it holds, 64 bytes an entry
+	// counted in, and 16 MiB.
 	MaxBytes int64
 
 	// MemoryBytes bounds the memory for entries: those that are not in the file yet, and those that were
@@ -63,8 +64,8 @@ type Options struct {
 	CommitBytes int64
 
 	// CompactBytes is how many bytes of free pages make the file worth compacting without being asked, once half
-	// of it is free and nothing is written, or three fifths otherwise. What Compact does then runs in the
-	// background. -1 leaves compaction to calls of Compact. Default: 8 MiB.
+	// of it is free and nothing is written, or three fifths otherwise. A file much larger than what it holds
+	// is compacted whatever is free. What Compact does then runs in the background. -1 leaves compaction to calls of Compact. Default: 8 MiB.
 	CompactBytes int64
 
 	// MaxValueBytes is the largest encoded value in bytes; a larger one gives ErrTooLarge. -1 leaves

@@ -15,7 +15,7 @@ type Stats struct {
 	Damaged  uint64 // damaged entries met by reads, each time they were met
 
 	FileBytes int64 // size of the file in bytes
-	FreePages int64 // pages of it that hold nothing; 0 in a DB that is open for reading only
+	FreePages int64 // pages of it that hold nothing; 0 for a file that crashed and is open for reading only
 	FreeBytes int64 // bytes of these
 	Entries   int64 // entries in all buckets, expired ones that the sweeper has not reached yet included
 	Bytes     int64 // what their keys and records amount to

@@ -22,6 +22,7 @@ type store struct {
 	path     string
 	readOnly bool
 	identity [16]byte
+	listed   int // free pages in the list that the file stores, where it is open for reading only
 
 	lookups sync.RWMutex // held shared by each use of shared, exclusively to replace it
 	shared  *snapshot    // nil where none may be held
@@ -80,6 +81,9 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 		return nil, err
 	}
 	s := &store{path: path, readOnly: readOnly, db: db}
+	if readOnly {
+		s.listed = listedFree(path)
+	}
 	err = s.recognise()
 	if err == nil {
 		err = s.renew()
@@ -87,6 +91,7 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 	if err == nil && !readOnly {
 		s.info, err = os.Stat(path)
 		os.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
+		removeStrays(filepath.Dir(path), filepath.Base(path)+backupSuffix)
 	}
 	if err != nil {
 		s.release()

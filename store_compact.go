@@ -81,26 +81,29 @@ func (s *store) newSuccessor() (*successor, error) {
 	})
 	if err == nil {
 		db.NoSync, db.NoGrowSync = true, true
-		err = db.Update(func(tx *bolt.Tx) error {
-			for _, name := range [][]byte{metaBucket, bucketsBucket, entriesBucket, expiryBucket, usageBucket} {
-				if _, err := tx.CreateBucket(name); err != nil {
-					return err
-				}
+		n := &successor{store: s, path: path, db: db}
+		if err = n.prepare(); err == nil {
+			return n, nil
+		}
+		db.Close()
+	}
+	if created != nil {
+		created.Close()
+		os.Remove(path)
+	}
+	return nil, err
+}
+
+// prepare makes the buckets of the file.
+func (n *successor) prepare() error {
+	return n.db.Update(func(tx *bolt.Tx) error {
+		for _, name := range [][]byte{metaBucket, bucketsBucket, entriesBucket, expiryBucket, usageBucket} {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
 			}
-			return nil
-		})
-		if err != nil {
-			db.Close()
 		}
-	}
-	if err != nil {
-		if created != nil {
-			created.Close()
-			os.Remove(path)
-		}
-		return nil, err
-	}
-	return &successor{store: s, path: path, db: db}, nil
+		return nil
+	})
 }
 
 // replace fills the successor and puts it in the place of the file. It returns the old file, or nil if that is
@@ -111,7 +114,7 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *bol
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := n.copyNext(); err != nil {
+		if err := s.view(n.copyNext); err != nil {
 			return nil, err
 		}
 		progress(n.bytes)
@@ -137,7 +140,7 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *bol
 	if err := n.catchUp(true); err != nil {
 		return nil, err
 	}
-	if err := n.copyTables(); err != nil {
+	if err := s.view(n.copyTables); err != nil {
 		return nil, err
 	}
 	n.db.NoSync, n.db.NoGrowSync = false, false
@@ -158,42 +161,40 @@ func (s *store) countNoted() int {
 }
 
 // copyNext copies some more entries.
-func (n *successor) copyNext() error {
-	return n.store.view(func(from *bolt.Tx) error {
-		return n.db.Update(func(to *bolt.Tx) error {
-			w := forwards{tx: from}
-			book := &ledger{deltas: make(map[uint64]usage)}
-			var b *bolt.Bucket
-			id, size := uint64(0), 0
-			for w.seek(n.front); w.k != nil && size < copyBytes; w.next() {
-				if b == nil || w.id != id {
-					id = w.id
-					var err error
-					if b, err = to.Bucket(entriesBucket).CreateBucketIfNotExists(encodeUint64(id)); err != nil {
-						return err
-					}
-					b.FillPercent = copyPercent
-				}
-				row, rec := repairRow(w.k, w.v)
-				if row != never {
-					n.rows = append(n.rows, expiryKey(row, id, w.k))
-					n.size += 16 + len(w.k)
-				}
-				if err := b.Put(w.k, joinRow(row, w.k, rec)); err != nil {
+func (n *successor) copyNext(from *bolt.Tx) error {
+	return n.db.Update(func(to *bolt.Tx) error {
+		w := forwards{tx: from}
+		book := &ledger{deltas: make(map[uint64]usage)}
+		var b *bolt.Bucket
+		id, size := uint64(0), 0
+		for w.seek(n.front); w.k != nil && size < copyBytes; w.next() {
+			if b == nil || w.id != id {
+				id = w.id
+				var err error
+				if b, err = to.Bucket(entriesBucket).CreateBucketIfNotExists(encodeUint64(id)); err != nil {
 					return err
 				}
-				book.add(id, w.k, rec)
-				size += len(w.k) + len(w.v)
-				n.bytes += int64(len(w.k) + len(rec))
+				b.FillPercent = copyPercent
 			}
-			n.front, n.done = placed{w.id, bytes.Clone(w.k)}, w.k == nil
-			if n.size > rowsBytes || n.done {
-				if err := n.putRows(to); err != nil {
-					return err
-				}
+			row, rec := repairRow(w.k, w.v)
+			if row != never {
+				n.rows = append(n.rows, expiryKey(row, id, w.k))
+				n.size += 16 + len(w.k)
 			}
-			return book.enter(to)
-		})
+			if err := b.Put(w.k, joinRow(row, w.k, rec)); err != nil {
+				return err
+			}
+			book.add(id, w.k, rec)
+			size += len(w.k) + len(w.v)
+			n.bytes += int64(len(w.k) + len(rec))
+		}
+		n.front, n.done = placed{w.id, bytes.Clone(w.k)}, w.k == nil
+		if n.size > rowsBytes || n.done {
+			if err := n.putRows(to); err != nil {
+				return err
+			}
+		}
+		return book.enter(to)
 	})
 }
 
@@ -307,20 +308,18 @@ func transfer(to *bolt.Tx, id uint64, key, stored []byte, book *ledger) error {
 }
 
 // copyTables copies what is not about entries: identity, commit mark, names and ids.
-func (n *successor) copyTables() error {
-	return n.store.view(func(from *bolt.Tx) error {
-		return n.db.Update(func(to *bolt.Tx) error {
-			for _, name := range [][]byte{metaBucket, bucketsBucket} {
-				source, target := from.Bucket(name), to.Bucket(name)
-				if err := source.ForEach(target.Put); err != nil {
-					return err
-				}
-				if err := target.SetSequence(source.Sequence()); err != nil {
-					return err
-				}
+func (n *successor) copyTables(from *bolt.Tx) error {
+	return n.db.Update(func(to *bolt.Tx) error {
+		for _, name := range [][]byte{metaBucket, bucketsBucket} {
+			source, target := from.Bucket(name), to.Bucket(name)
+			if err := source.ForEach(target.Put); err != nil {
+				return err
 			}
-			return nil
-		})
+			if err := target.SetSequence(source.Sequence()); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -366,15 +365,20 @@ func (n *successor) install() (old *bolt.DB, err error) {
 
 var errMoved = errors.New("the file was moved or replaced while it was open")
 
-// free returns how many bytes of the file are in free pages, and how many pages these are.
+// free returns how many pages of the file are free, and their bytes. A file that is open for reading only has
+// them listed if it is at rest.
 func (s *store) free() (pages int, bytes int64) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.db == nil || s.readOnly {
+	switch {
+	case s.db == nil:
 		return 0, 0
+	case s.readOnly:
+		pages = s.listed
+	default:
+		st := s.db.Stats()
+		pages = st.FreePageN + st.PendingPageN
 	}
-	st := s.db.Stats()
-	pages = st.FreePageN + st.PendingPageN
 	return pages, int64(pages) * int64(s.db.Info().PageSize)
 }
 
@@ -390,45 +394,4 @@ func (s *store) room() error {
 		return fmt.Errorf("the disk has no room for a copy: %d bytes are needed, %d are free", need, has)
 	}
 	return nil
-}
-
-// forwards walks over all entries once, in their order.
-type forwards struct {
-	tx     *bolt.Tx
-	ids    *bolt.Cursor
-	cursor *bolt.Cursor
-	id     uint64
-	k, v   []byte
-}
-
-// seek goes to the first entry at or after a place.
-func (w *forwards) seek(at placed) {
-	w.ids = w.tx.Bucket(entriesBucket).Cursor()
-	id, _ := w.ids.Seek(encodeUint64(at.id))
-	w.enter(id)
-	if id != nil && w.id == at.id && at.key != nil {
-		if w.k, w.v = w.cursor.Seek(at.key); w.k == nil {
-			w.next()
-		}
-	}
-}
-
-func (w *forwards) enter(id []byte) {
-	for w.k = nil; id != nil && w.k == nil; {
-		w.id = decodeUint64(id)
-		w.cursor = w.tx.Bucket(entriesBucket).Bucket(id).Cursor()
-		if w.k, w.v = w.cursor.First(); w.k == nil {
-			id, _ = w.ids.Next()
-		}
-	}
-}
-
-func (w *forwards) next() {
-	if w.cursor != nil && w.k != nil {
-		w.k, w.v = w.cursor.Next()
-	}
-	if w.k == nil {
-		id, _ := w.ids.Next()
-		w.enter(id)
-	}
 }

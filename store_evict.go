@@ -10,12 +10,6 @@ import (
 	"github.com/keepcache/keepcache/internal/recency"
 )
 
-// placed is a place among all entries of the file.
-type placed struct {
-	id  uint64
-	key []byte
-}
-
 // eviction says what store.evict is to do.
 type eviction struct {
 	id          uint64 // of the bucket, 0 for the whole file
@@ -104,50 +98,6 @@ func (s *store) removeVictims(tx *bolt.Tx, victims []victim) error {
 		}
 	}
 	return book.enter(tx)
-}
-
-// walker walks round and round over the entries of a file, or of one bucket.
-type walker struct {
-	tx   *bolt.Tx
-	only uint64
-
-	cursor *bolt.Cursor
-	id     uint64 // of the entry that comes next
-	k, v   []byte // of the same; k is nil if there is no entry at all
-}
-
-// seek puts the walker on the first entry at or after a place; if there is none, on the first of all.
-func (w *walker) seek(at placed) {
-	if w.only != 0 {
-		at.id = w.only
-	}
-	w.enter(at)
-	if w.k == nil {
-		w.enter(placed{id: w.only})
-	}
-}
-
-// enter looks for the first entry at or after a place, in this bucket and the ones that follow.
-func (w *walker) enter(at placed) {
-	w.k = nil
-	ids := w.tx.Bucket(entriesBucket).Cursor()
-	for id, _ := ids.Seek(encodeUint64(at.id)); id != nil && w.k == nil; id, _ = ids.Next() {
-		if w.id = decodeUint64(id); w.only != 0 && w.id != w.only {
-			break
-		}
-		w.cursor = w.tx.Bucket(entriesBucket).Bucket(id).Cursor()
-		if w.id == at.id && at.key != nil {
-			w.k, w.v = w.cursor.Seek(at.key)
-		} else {
-			w.k, w.v = w.cursor.First()
-		}
-	}
-}
-
-func (w *walker) next() {
-	if w.k, w.v = w.cursor.Next(); w.k == nil {
-		w.seek(placed{id: w.id + 1})
-	}
 }
 
 // choose collects victims, run by run.
