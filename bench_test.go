@@ -81,14 +81,16 @@ func BenchmarkDelete(b *testing.B) {
 	}
 }
 
-// BenchmarkSet measures durable sets of 200 bytes with a lifetime, by 1, 16 and 64 writers, beside plain
-// bbolt with its default options, which keeps the same two buckets by one db.Update a set.
+// BenchmarkSet measures sets of 200 bytes with a lifetime, by 1, 16 and 64 writers, durable (always) and not,
+// beside plain bbolt with its default options, which keeps the same two buckets by one durable db.Update a set.
 func BenchmarkSet(b *testing.B) {
 	for _, writers := range []int{1, 16, 64} {
-		b.Run(fmt.Sprintf("keepcache/writers=%d", writers), func(b *testing.B) {
-			bucket := openDamaged(b, newPath(b), nil).Bucket("b")
-			benchWriters(b, writers, func(key string) error { return bucket.SetBytes(key, benchValue, time.Hour) })
-		})
+		for name, mode := range map[string]keepcache.SyncMode{"always": keepcache.SyncAlways, "periodic": keepcache.SyncPeriodic} {
+			b.Run(fmt.Sprintf("keepcache-%s/writers=%d", name, writers), func(b *testing.B) {
+				bucket := openDamaged(b, newPath(b), &keepcache.Options{Sync: mode}).Bucket("b")
+				benchWriters(b, writers, func(key string) error { return bucket.SetBytes(key, benchValue, time.Hour) })
+			})
+		}
 		b.Run(fmt.Sprintf("bbolt/writers=%d", writers), func(b *testing.B) {
 			db := benchBolt(b)
 			benchWriters(b, writers, func(key string) error { return boltSet(db, key, benchValue, time.Hour) })
@@ -160,8 +162,10 @@ func BenchmarkSweep(b *testing.B) {
 		db := openDamaged(b, newPath(b), &keepcache.Options{SweepInterval: -1})
 		read, brief := db.Bucket("read"), db.Bucket("brief")
 		fill(b, read, benchKeys, time.Hour)
-		fill(b, brief, due, time.Millisecond)
-		time.Sleep(10 * time.Millisecond)
+		until := time.Now().Add(3 * time.Second)
+		fill(b, brief, due, time.Until(until))
+		committed(b, db)
+		time.Sleep(time.Until(until) + 10*time.Millisecond)
 
 		var stop atomic.Bool
 		reader := func() time.Duration {

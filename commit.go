@@ -41,10 +41,11 @@ type CommitStats struct {
 }
 
 const (
-	// A transaction is bounded so that what it replaces, which takes room in the file until it is done, stays
-	// a small part of the file.
-	commitEntries = 8192
-	commitBytes   = 8 << 20
+	// A transaction is bounded, because what it replaces takes room in the file until it is done. Measured
+	// with 100,000 entries overwritten ten times, the file ended at 2.0 to 2.7 times the logical bytes with
+	// 8192 entries a transaction, at 1.7 to 1.9 with 2048, for a fifth more time in commits.
+	commitEntries = 2048
+	commitBytes   = 4 << 20
 
 	// stallMost is how long a writer waits for room before it gives up.
 	stallMost = 5 * time.Second
@@ -151,9 +152,6 @@ func (c *committer) run() (entries int, err error) {
 		changes, expired := changesOf(pins[:n])
 		evicted := c.evictor.join(names)
 		if err := c.store.apply(names, changes, mark, evicted.in); err != nil {
-			return entries, err
-		}
-		if err := c.store.renew(); err != nil {
 			return entries, err
 		}
 		c.settle(names, dead, pins[:n], mark)

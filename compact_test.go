@@ -171,7 +171,7 @@ func TestCompact_Idle(t *testing.T) {
 // write, no wrong read, and nobody else gets the lock.
 func TestCompact_UnderLoad(t *testing.T) {
 	skipOnWindows(t, "a file cannot be replaced while it is open")
-	entries, rounds := 20_000, 5
+	entries, rounds := 20_000, 3
 	if long {
 		entries, rounds = 480_000, 1 // 500 MiB
 	}

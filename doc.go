@@ -62,9 +62,18 @@
 //
 // # Durability
 //
-// When a write returns, it has been committed and flushed to the file: it survives the end of the process,
-// kill -9 included. Writes that are made at the same time share one commit and so one flush, which is why
-// many goroutines write far more a second than one.
+// A write goes into memory, where every read sees it at once, and into a journal beside the file, and
+// returns: it survives the end of the process, kill -9 included. With [SyncPeriodic], the default, a power cut
+// can cost what was written within the last Options.SyncInterval; [DB.Sync] flushes what there is now. With
+// [SyncAlways] a write returns when the disk has it, and writers that wait at the same time share one flush.
+//
+// In the background commits move entries into the file, in bulk and sorted, at the latest
+// Options.CommitInterval after they were written. Overwrites of a key in between cost the file one write, and
+// what came and went costs it nothing. While the cache is open, and after a crash, the journal belongs to the
+// file: its name is that of the file with "-journal" behind it. The next Open brings in what it has, and
+// [DB.Close] leaves the file alone.
+//
+// [Bucket.SetMany] and [Bucket.DeleteMany] are all or nothing through a crash.
 //
 // The file is made with mode 0600, and in such a way that a crash leaves either no file or a whole one. Each
 // entry has a checksum over its bucket, its key, its times and its value. What fails it is a miss, counted in

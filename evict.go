@@ -326,9 +326,6 @@ func (e *evictor) enforceOne(r round, sc scope) error {
 			continue
 		}
 		barren = 0
-		if err := e.store.renew(); err != nil {
-			return err
-		}
 		e.memory.forget(victims)
 		evicted += len(victims)
 		bytes += e.count(victims, over.bytes <= 0)
@@ -349,9 +346,6 @@ func (e *evictor) sweep(retired bool) (removed int, err error) {
 	e.sweeper.swept(did)
 	if removed == 0 && retired {
 		removed, err = e.sweeper.stepRetired()
-	}
-	if err == nil && removed > 0 {
-		err = e.store.renew()
 	}
 	return removed, err
 }

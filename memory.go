@@ -41,19 +41,20 @@ type shard struct {
 // entry is what memory knows of one key. Its fields are protected by the lock of its shard; the record
 // itself never changes, so it may be used after the lock is released.
 type entry struct {
-	id       uint64
-	hash     uint64
-	key      string
-	record   []byte // nil: the key is removed, which only pinned entries say
-	goneAt   int64
-	revision uint64
-
+	// What a hit needs comes first, within the 64 bytes of a cache line.
+	id     uint64
+	key    string
+	record []byte        // nil: the key is removed, which only pinned entries say
+	chain  *entry        // next entry with the same hash
+	uses   atomic.Uint32 // hits since it was last considered for eviction, up to maxUses
 	pinned bool
 	place  place
-	uses   atomic.Uint32 // hits since it was last considered for eviction, up to maxUses
-	chain  *entry        // next entry with the same hash
-	prev   *entry        // in its queue
-	next   *entry
+
+	hash     uint64
+	goneAt   int64
+	revision uint64
+	prev     *entry // in its queue
+	next     *entry
 }
 
 // entryOverhead is what an entry costs in bytes besides its key and its record: the entry itself, its share

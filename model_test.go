@@ -23,7 +23,7 @@ import (
 // The cache does what a plain map with deadlines does, whatever the operations, through reopens and crashes.
 func TestModel(t *testing.T) {
 	if long { // 100,000 operations
-		setFlag(t, "rapid.checks", "250")
+		setFlag(t, "rapid.checks", "280")
 		setFlag(t, "rapid.steps", "400")
 	}
 	rapid.Check(t, func(t *rapid.T) {
@@ -303,7 +303,7 @@ func (m *model) sleepToEnd(t *rapid.T) {
 // crash goes on with a copy of the files as they are while the cache is open.
 func (m *model) crash(t *rapid.T) {
 	synctest.Wait() // a sweep that is under way would tear the copy, which no crash does
-	m.path = crashCopy(t, m.path, fmt.Sprint(m.path, ".", m.steps))
+	m.path = crashCopy(t, m.path, filepath.Join(filepath.Dir(m.path), fmt.Sprint("crashed", m.steps)))
 	m.db = open(t, m.path, m.opts)
 }
 

@@ -35,11 +35,9 @@ func replay(s *store, path string, log *slog.Logger) (last uint64, err error) {
 		slices.SortStableFunc(changes, func(a, b *change) int {
 			return cmp.Or(cmp.Compare(a.id, b.id), bytes.Compare(a.key, b.key))
 		})
-		if err := s.apply(names, changes, reached, nil); err != nil {
-			return err
-		}
+		err := s.apply(names, changes, reached, nil)
 		names, changes, size = nil, nil, 0
-		return s.renew()
+		return err
 	}
 	now := millis(time.Now())
 	report, err := journal.Replay(path, s.identity, mark, func(first, lastOf uint64, piece []byte) error {

@@ -5,10 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"time"
 
@@ -100,39 +98,6 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 	return s, nil
 }
 
-// growth is by how much bbolt lets the file grow beyond what it needs.
-const growth = 4 << 20
-
-// openBolt opens a file as every file of ours is opened. bbolt's statistics, which count the free pages, cost
-// each transaction a lock; single look-ups share one transaction and do not notice.
-func openBolt(path string, readOnly bool, lockTimeout time.Duration, open func(string, int, os.FileMode) (*os.File, error)) (*bolt.DB, error) {
-	db, err := bolt.Open(path, fileMode, &bolt.Options{
-		Timeout:         max(lockTimeout, time.Millisecond), // to bbolt, 0 is to wait for ever
-		NoFreelistSync:  true,
-		FreelistType:    bolt.FreelistMapType,
-		NoStatistics:    readOnly,
-		ReadOnly:        readOnly,
-		PreLoadFreelist: !readOnly,
-		InitialMmapSize: initialMmapSize(),
-		OpenFile:        open,
-	})
-	if err == nil {
-		db.AllocSize = growth
-	}
-	return db, err
-}
-
-// initialMmapSize is how many bytes of addresses bbolt reserves for its map. A file that outgrows its map
-// is mapped anew, for which the writer waits for every open reader and new readers for the writer. Addresses
-// cost nothing on 64-bit systems, except on Windows, where bbolt would make the file that large.
-func initialMmapSize() int {
-	bytes := int64(4 << 30) // no constant, which would not compile where int is too small for it
-	if runtime.GOOS == "windows" || bytes > math.MaxInt {
-		return 0
-	}
-	return int(bytes)
-}
-
 // recognise checks that the file is a cache of ours, in a format that we read.
 func (s *store) recognise() error {
 	return s.db.View(func(tx *bolt.Tx) error {
@@ -169,10 +134,18 @@ func (s *store) view(fn func(*bolt.Tx) error) error {
 	return s.db.View(fn)
 }
 
-// update runs fn in a write transaction, which must be short: other writers wait for it.
+// update runs fn in a write transaction, which must be short: other writers wait for it. When it returns,
+// look-ups see what fn did.
 func (s *store) update(fn func(*bolt.Tx) error) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if err := s.write(fn); err != nil {
+		return err
+	}
+	return s.renew() // under the same lock, so that no older one replaces it
+}
+
+func (s *store) write(fn func(*bolt.Tx) error) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.db == nil {
@@ -247,6 +220,12 @@ func (s *store) revisions() (mark, highest uint64, err error) {
 	return mark, highest, err
 }
 
+// fillPercent is how full a page is left when it is split. Measured with 100,000 entries of 250 bytes, by
+// the size of the file over the logical bytes: 1.46 after they came in ascending order (2.70 with bbolt's
+// default of 0.5) and 1.84 in random order (2.29); 2.01 and 2.69 after each was overwritten ten times (3.69 and
+// 2.76). Commits are sorted, so pages are mostly filled from one end.
+const fillPercent = 0.9
+
 // apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
 // the file contains every revision up to mark. after, if there is one, is part of the transaction.
 func (s *store) apply(names []naming, changes []*change, mark uint64, after func(*bolt.Tx) error) error {
@@ -258,6 +237,7 @@ func (s *store) apply(names []naming, changes []*change, mark uint64, after func
 			}
 		}
 		entries, expiry := tx.Bucket(entriesBucket), tx.Bucket(expiryBucket)
+		expiry.FillPercent = fillPercent
 		book := s.book()
 		var b *bolt.Bucket
 		var err error
@@ -266,6 +246,7 @@ func (s *store) apply(names []naming, changes []*change, mark uint64, after func
 				if b, err = entries.CreateBucketIfNotExists(encodeUint64(c.id)); err != nil {
 					return err
 				}
+				b.FillPercent = fillPercent
 			}
 			if err := applyChange(b, expiry, c, book); err != nil {
 				return err

@@ -389,7 +389,7 @@ func (s *store) room() error {
 		return err
 	}
 	_, free := s.free()
-	need := file - free + growth
+	need := file - free + growBytes
 	if has := diskRoom(filepath.Dir(s.path)); has >= 0 && has < need {
 		return fmt.Errorf("the disk has no room for a copy: %d bytes are needed, %d are free", need, has)
 	}

@@ -18,9 +18,11 @@ func newStatsCommand(f *flags) *cobra.Command {
 		Use:   "stats",
 		Short: "Print how the cache stands",
 		Long: `Stats prints the size of the file, the entries and their bytes, in all and by
-bucket, its free pages, and what the sweeper has still to remove. Entries include
-expired ones that were not swept yet. What is counted since the cache was opened, such
-as hits and evictions, is counted by the program that has it open.`,
+bucket, its free pages, and what the sweeper has still to remove. Entries are those
+of the file; they include expired ones that were not swept yet. After a crash it also
+says how much the journal has that the file does not. What is counted since the cache
+was opened, such as hits, evictions and, with --json, the work of the tiers, is
+counted by the program that has it open.`,
 		Example: `  keepcache stats
   keepcache stats --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -46,6 +48,9 @@ as hits and evictions, is counted by the program that has it open.`,
 				fmt.Fprintf(out, "free      %s pages, %s\n", count(s.FreePages), size(s.FreeBytes))
 				fmt.Fprintf(out, "entries   %s\n", count(s.Entries))
 				fmt.Fprintf(out, "content   %s\n", size(s.Bytes))
+				if waiting := s.Memory.PinnedBytes; waiting > 0 {
+					fmt.Fprintf(out, "journal   %s that the file does not have yet\n", size(waiting))
+				}
 				fmt.Fprintf(out, "sweep     %s\n", sweep)
 				fmt.Fprintf(out, "buckets   %s\n", count(len(s.Buckets)))
 				printActivity(out, s)
@@ -105,9 +110,29 @@ func statsJSON(path string, s keepcache.Stats) []byte {
 	o.int("file_bytes", s.FileBytes)
 	o.int("free_bytes", s.FreeBytes)
 	o.int("free_pages", s.FreePages)
-	o.int("hits", int64(s.Hits))
-	o.int("misses", int64(s.Misses))
 	o.int("sweep_lag_ms", s.Sweep.Lag.Round(time.Millisecond).Milliseconds())
 	o.int("sweep_pending_buckets", int64(s.Sweep.Pending))
+	o.raw("tiers", tiersJSON(s))
 	return o.line()
+}
+
+// tiersJSON says what memory, the journal and the commits did and how they stand.
+func tiersJSON(s keepcache.Stats) []byte {
+	var o object
+	o.int("cached_bytes", s.Memory.CachedBytes)
+	o.int("commits", int64(s.Commit.Commits))
+	o.int("commits_failed", int64(s.Commit.Failed))
+	o.int("commits_longest_us", s.Commit.Longest.Microseconds())
+	o.int("commits_us", s.Commit.Time.Microseconds())
+	o.int("committed_entries", int64(s.Commit.Entries))
+	o.int("flushes", int64(s.Journal.Flushes))
+	o.int("flushes_us", s.Journal.FlushTime.Microseconds())
+	o.int("hits_file", int64(s.FileHits))
+	o.int("hits_memory", int64(s.Hits-s.FileHits))
+	o.int("journal_bytes", s.Journal.FileBytes)
+	o.int("journal_used_bytes", s.Journal.UsedBytes)
+	o.int("memory_entries", int64(s.Memory.Entries))
+	o.int("misses", int64(s.Misses))
+	o.int("pinned_bytes", s.Memory.PinnedBytes)
+	return o.bytes()
 }

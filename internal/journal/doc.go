@@ -72,6 +72,8 @@
 // Segments are used in the order of their epochs, one greater each time, whatever their place in the
 // file. A block whose epoch is below the highest in its segment is a leftover and does not count.
 //
+// A block whose header is bad is still used if a fragment right behind it passes with the epoch that is due.
+//
 // The greatest "flushed" found anywhere tells a torn tail from damage: a bad place ends the replay quietly
 // if every sequence up to that mark was seen before it, and is damage otherwise. "released" tells
 // whether the file still has all that follows a given sequence: it does if no "released" is greater.

@@ -46,7 +46,7 @@ func openOSFile(name string, flag int, perm fs.FileMode) (File, error) {
 // createFile makes a journal without segments and gives it the name path, where it replaces what was there. The
 // head is on disk before the file has its name, so a file of that name always has one.
 func createFile(path string, open func(string, int, fs.FileMode) (File, error), h *head) (_ File, err error) {
-	tmp := path + ".new"
+	tmp := strayPath(path)
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("journal: create: %w", err)
 	}
@@ -78,3 +78,6 @@ func createFile(path string, open func(string, int, fs.FileMode) (File, error), 
 	}
 	return open(path, os.O_RDWR, fileMode)
 }
+
+// strayPath is where a journal is made before it takes its path.
+func strayPath(path string) string { return path + ".new" }

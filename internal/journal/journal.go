@@ -112,12 +112,16 @@ type Journal struct {
 type failure struct{ err error }
 
 // New returns a journal that will live at path. Nothing is created on disk before the first Append, which
-// replaces a file that is there: the caller says that it is replayed. The error is ErrVersion if that file has a newer
+// replaces a file that is there: the caller says that it is replayed. What a crash left of the making of a
+// journal is removed. The error is ErrVersion if that file has a newer
 // format, or what the system says if it cannot be looked at.
 func New(path string, o Options) (*Journal, error) {
 	opt, block := o.withDefaults()
 	if err := checkReplaceable(path); err != nil {
 		return nil, err
+	}
+	if err := os.Remove(strayPath(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("journal: %w", err)
 	}
 	j := &Journal{path: path, opt: opt, block: block, released: opt.After}
 	j.capacity = int((opt.MaxBytes - headBytes) / int64(opt.SegmentBytes))
@@ -189,7 +193,7 @@ func (j *Journal) Release(mark uint64) {
 }
 
 // Close ends the background work and closes the file. It does not flush. With remove the file is deleted too, also one that
-// New found: for a caller whose store has everything. Waiting calls of Flush return ErrClosed. A second Close does nothing.
+// New found: for a caller whose store has everything, and before another journal of this path takes its first Append. Waiting calls of Flush return ErrClosed. A second Close does nothing.
 func (j *Journal) Close(remove bool) error {
 	j.mu.Lock()
 	if j.closed {

@@ -212,7 +212,7 @@ type Tags struct {
 	Iface   stringer                   `json:"iface"`
 	Text    encoding.TextMarshaler
 	Un      json.Unmarshaler
-	private int
+	_       int
 }
 
 type List struct {
@@ -429,9 +429,9 @@ func (s *source) fill(v reflect.Value, depth int) {
 // Rec embeds itself.
 type Rec struct {
 	*Rec
-	private int
-	A       int
-	Loop    *Rec `json:"l,omitempty"`
-	chars   []string
-	List    []*Rec `json:",omitempty"`
+	_    int
+	A    int
+	Loop *Rec `json:"l,omitempty"`
+	_    []string
+	List []*Rec `json:",omitempty"`
 }

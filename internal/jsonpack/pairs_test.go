@@ -51,7 +51,7 @@ func TestPairs(t *testing.T) {
 		return func() any { p := new(any); f(p); return p }
 	}
 	stale := func() any {
-		s := make([]Inner, 3, 3)
+		s := make([]Inner, 3)
 		for i := range s {
 			s[i] = Inner{i + 1, "stale", i}
 		}

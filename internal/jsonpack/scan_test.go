@@ -170,8 +170,7 @@ func TestScan_Random(t *testing.T) {
 			s.data[i] = byte(rng.Uint32())
 		}
 		survives(t, s.data[:rng.IntN(50)])
-		var v any
-		v = []any{pick(s, strs), pick(s, ints), pick(s, floats), map[string]any{"A": pick(s, strs), "u": pick(s, ints)}, []byte(pick(s, strs))}
+		v := []any{pick(s, strs), pick(s, ints), pick(s, floats), map[string]any{"A": pick(s, strs), "u": pick(s, ints)}, []byte(pick(s, strs))}
 		data := pack(t, v)
 		for range 1 + rng.IntN(3) {
 			data[rng.IntN(len(data))] = byte(rng.Uint32())
