@@ -48,7 +48,8 @@ const (
 	compactEntry = 64
 	compactRoom  = 8 << 20
 
-	// compactRest is for how many times the length of the last compaction none follows by itself.
+	// compactRest is for how many times the length of the last compaction none follows by itself while the file is
+	// written to; compacting so takes a tenth of the time at most. In a quiet file once is enough.
 	compactRest = 10
 )
 
@@ -148,7 +149,8 @@ func (c *compactor) copied(what string) func(done int64) {
 func (c *compactor) loop(ctx context.Context, written func() uint64) {
 	ticker := time.NewTicker(compactLook)
 	defer ticker.Stop()
-	var rested time.Time
+	var ended time.Time
+	var took, pause time.Duration
 	last, failing := written(), false
 	for {
 		select {
@@ -159,15 +161,20 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 		now := written()
 		quiet := now == last
 		last = now
-		if !c.due(quiet) || time.Now().Before(rested) {
+		rest := took
+		if !quiet {
+			rest *= compactRest
+		}
+		if time.Since(ended) < max(rest, pause) || !c.due(quiet) {
 			continue
 		}
 		start := time.Now()
 		err := c.run(ctx)
-		rested = time.Now().Add(compactRest * time.Since(start))
+		ended, pause = time.Now(), 0
+		took = ended.Sub(start)
 		failed := err != nil && ctx.Err() == nil && !errors.Is(err, ErrClosed)
 		if failed {
-			rested = time.Now().Add(time.Minute)
+			pause = time.Minute
 			if !failing {
 				c.log.Error("keepcache: compaction failed", "path", c.store.path, "err", err)
 			}
