@@ -1,6 +1,7 @@
 package keepcache_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -318,17 +319,20 @@ func killMaintaining(t *testing.T, what string) {
 	for range *crashRuns {
 		path := filepath.Join(t.TempDir(), "crash.cache")
 		cmd, out := startChild(t, "compact writer", path, what)
-		lines := make(chan int)
+		lines, begun := make(chan int), make(chan bool)
 		go func() {
-			last := -1
+			in, last := bufio.NewReader(out), -1
 			for n := 0; ; {
-				if _, err := fmt.Fscanln(out, &n); err != nil {
+				if _, err := fmt.Fscanln(in, &n); err != nil {
 					break
 				}
-				last = n
+				if last = n; n == 0 {
+					close(begun)
+				}
 			}
 			lines <- last
 		}()
+		<-begun // the file exists: its creation is for TestCrash_KillDuringCreation
 		time.Sleep(time.Duration(50+rand.IntN(300)) * time.Millisecond)
 		require.NoError(t, cmd.Process.Kill())
 		last := <-lines
