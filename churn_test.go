@@ -22,7 +22,7 @@ func TestChurn(t *testing.T) {
 		keys, budget = 100_000, 400<<20
 	}
 	path := newPath(t)
-	db := open(t, path, &keepcache.Options{MaxBytes: budget, SyncInterval: time.Second, SweepInterval: 50 * time.Millisecond})
+	db := open(t, path, &keepcache.Options{MaxBytes: budget, MemoryBytes: 16 << 20, JournalBytes: 16 << 20, SyncInterval: time.Second, SweepInterval: 50 * time.Millisecond})
 	b := db.Bucket("b")
 	var most, over atomic.Int64
 	var stop atomic.Bool
