@@ -258,7 +258,9 @@ func (b *Bucket) read(key string) (r reading, err error) {
 	if r.seen.known {
 		if r.seen.record != nil {
 			r.header, r.value = readHeader(r.seen.record), recordValue(r.seen.record)
-			r.live = fresh(r.header.freshUntil)
+			if r.live = fresh(r.header.freshUntil); r.live {
+				b.db.evictor.use(hash)
+			}
 		}
 		return r, nil
 	}
@@ -273,6 +275,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 	}
 	r.seen.revision = r.header.revision
 	if r.live = fresh(r.header.freshUntil); r.live {
+		b.db.evictor.use(hash)
 		b.db.memory.keep(hash, r.id, key, rec, r.header, r.seen.version)
 	}
 	return r, nil
@@ -387,7 +390,11 @@ func (b *Bucket) writeAs(ns *namespace, id uint64, name *naming, drafts []*draft
 		if d.expects && d.id != id {
 			return errMissed
 		}
+		if err := b.db.evictor.admit(b.name, d); err != nil {
+			return err
+		}
 		d.id, d.sum, d.hash = id, ns.sum, b.db.memory.hash(id, d.key)
+		b.db.evictor.use(d.hash)
 	}
 	return b.db.writer.write(name, drafts...)
 }

@@ -16,6 +16,7 @@ type committer struct {
 	memory  *memory
 	writer  *writer
 	sweeper *sweeper
+	evictor *evictor // nil where nothing is limited
 
 	wake chan struct{} // holds a token when a commit is asked for
 
@@ -92,6 +93,9 @@ func (c *committer) commit() error {
 	defer c.running.Unlock()
 	start := time.Now()
 	n, err := c.run()
+	if n == 0 && err == nil {
+		c.evictor.enforce(round{floor: c.reached()})
+	}
 	took := time.Since(start)
 
 	c.mu.Lock()
@@ -139,6 +143,7 @@ func (c *committer) run() (entries int, err error) {
 		return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key))
 	})
 	mark, total := c.reached(), len(pins)
+	before := mark
 	for names := st.names; ; names = nil {
 		n := len(pins)
 		if !whole {
@@ -148,11 +153,14 @@ func (c *committer) run() (entries int, err error) {
 			mark = st.mark
 		}
 		changes, expired := changesOf(pins[:n])
-		if err := c.store.apply(names, changes, mark); err != nil {
+		evicted := c.evictor.join(names)
+		if err := c.store.apply(names, changes, mark, evicted.in); err != nil {
 			return entries, err
 		}
 		c.settle(names, dead, pins[:n], mark)
 		c.sweeper.spared(expired, len(dead))
+		c.evictor.settle(evicted)
+		c.evictor.enforce(round{n, bytesOf(pins[:n]), before})
 		entries += n
 		if pins, dead = pins[n:], nil; entries == total {
 			break
@@ -215,6 +223,13 @@ func portion(pins []pin, pressed bool) int {
 		}
 	}
 	return len(pins)
+}
+
+func bytesOf(pins []pin) (n int64) {
+	for _, p := range pins {
+		n += int64(len(p.key) + len(p.record))
+	}
+	return n
 }
 
 // changesOf says what pinned entries are to the file. One that expired is the removal of what the file may

@@ -25,7 +25,10 @@ type DB struct {
 	writer  *writer    // nil in a DB that is open for reading only
 	commits *committer // nil in a DB that is open for reading only
 	sweeper *sweeper
+	evictor *evictor // nil where nothing is limited
 	counts  counters
+
+	compactor *compactor // nil in a DB that is open for reading only
 
 	main *Bucket // DefaultBucket
 
@@ -36,6 +39,7 @@ type DB struct {
 	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
+	ctx       context.Context    // ends with Close
 	stop      context.CancelFunc // ends the background work
 	work      sync.WaitGroup     // the background work
 }
@@ -78,11 +82,16 @@ func Open(path string, options *Options) (*DB, error) {
 
 // newDB builds the parts upon an open store, brings in what the journal has, and starts the background work.
 func newDB(path string, options Options, s *store) (*DB, error) {
+	var evictor *evictor
+	if !options.ReadOnly {
+		evictor = newEvictor(&options)
+	}
 	db := &DB{
 		path:    path,
 		options: options,
 		store:   s,
-		memory:  newMemory(options.MemoryBytes),
+		memory:  newMemory(options.MemoryBytes - evictor.bytes()),
+		evictor: evictor,
 		sweeper: &sweeper{store: s, log: options.Logger},
 		buckets: make(map[string]*namespace),
 	}
@@ -126,21 +135,36 @@ func (db *DB) start(last uint64) error {
 		},
 	}
 	c := &committer{
-		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper,
+		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper, evictor: db.evictor,
 		wake: make(chan struct{}, 1), round: make(chan struct{}), mark: last,
 	}
 	w.commits = c
+	if e := db.evictor; e != nil {
+		e.store, e.memory, e.sweeper, e.again, e.events = db.store, db.memory, db.sweeper, c.kick, &o.Events
+		e.idOf = func(name string) uint64 {
+			if ns := db.namespace(name); ns != nil {
+				return ns.id.Load()
+			}
+			return 0
+		}
+	}
 	var err error
 	if w.journal, err = w.open(last); err != nil {
 		return err
 	}
 	db.writer, db.commits = w, c
+	db.compactor = &compactor{
+		store: db.store, log: o.Logger, events: &o.Events, least: o.CompactBytes, turn: make(chan struct{}, 1),
+	}
 
 	ctx, stop := context.WithCancel(context.Background())
-	db.stop = stop
+	db.ctx, db.stop = ctx, stop
 	db.work.Go(func() { c.loop(ctx, o.CommitInterval) })
 	if !w.always {
 		db.work.Go(func() { w.loop(ctx, o.SyncInterval, o.Logger) })
+	}
+	if o.CompactBytes < unlimited && canReplace {
+		db.work.Go(func() { db.compactor.loop(ctx, func() uint64 { return c.snapshot().Entries }) })
 	}
 	if o.SweepInterval > 0 {
 		db.work.Go(func() { db.sweeper.loop(ctx, o.SweepInterval) })
@@ -185,6 +209,7 @@ func (db *DB) Close() error {
 			db.stop()
 			err = db.commits.finish()
 			db.work.Wait()
+			db.compactor.turn <- struct{}{} // a Compact or Backup that is on its way ends
 			if j := db.writer.position().journal; j != nil {
 				// What a failed commit held is in the journal for the next Open.
 				err = errors.Join(err, j.Close(err == nil))

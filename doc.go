@@ -79,6 +79,19 @@
 // entry has a checksum over its bucket, its key, its times and its value. What fails it is a miss, counted in
 // Stats.Damaged, and never a wrong value.
 //
+// # Size
+//
+// Options.MaxBytes bounds the keys and records in the file, and [BucketOptions] those of a bucket, by bytes and by
+// number. The budget is kept when writes are committed to the file: what expired goes first, then what was
+// used least, lately and often both counted; what was written last stays. An evicted entry is absent, as if it
+// had expired. How entries were used is known in memory only, so that reading writes nothing; after a restart
+// the oldest entries go first until there is a new record of it.
+//
+// Room that is freed is used again, and when much of the file is free it is compacted in the background:
+// copied to a new file, which then takes its name, while reads and writes go on. [DB.Compact] does it now.
+// [DB.Backup] writes a copy of the cache while it is in use. After a crash a cache is two files, app.cache and
+// app.cache-journal, which have to be moved together.
+//
 // # Concurrency
 //
 // All methods of [DB] and [Bucket] may be called from any goroutine. A write that returned is seen by every
@@ -94,8 +107,8 @@
 // One process at a time can have a cache open; another gets [ErrLocked] within Options.LockTimeout. Any
 // number of processes can have it open with Options.ReadOnly, but none beside a writer.
 //
-// The file grows as entries come, and room that expired entries leave is used again, but the file does not
-// shrink and has no upper bound.
+// A compaction needs room on the disk for a copy of what the file holds. On Windows, where an open file cannot be
+// replaced, [DB.Compact] returns an error and the file does not shrink; free pages are used again.
 //
 // Checksums find damage to entries. Damage to the structure of the database between them, such as bytes
 // changed by something else while the cache is closed, is not all found before it is used, and a file that

@@ -34,7 +34,8 @@ var (
 	// ErrInvalidTTL: a lifetime is not negative.
 	ErrInvalidTTL = errors.New("invalid lifetime")
 
-	// ErrTooLarge: the encoded value is larger than Options.MaxValueBytes.
+	// ErrTooLarge: the encoded value is larger than Options.MaxValueBytes, or the entry
+	// than the budget.
 	ErrTooLarge = errors.New("value too large")
 
 	// ErrUnsupportedValue: the value is none that JSON can express.

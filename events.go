@@ -18,6 +18,8 @@ type Event struct {
 	Key    string // empty where it is not about one entry
 	Detail string // what else there is to say, for a person
 	Err    error  // the cause, where there is one
+
+	Done, Total int64 // of EventProgress, in bytes
 }
 
 // EventKind is a set of kinds of events; an Event has exactly one.
@@ -27,8 +29,13 @@ type EventKind uint32
 const (
 	EventCorrupt EventKind = 1 << iota // a damaged entry was met by a read, or a damaged journal by Open
 
+	EventEvict // an entry was evicted to keep a budget
+
+	EventCompact  // a compaction has ended well
+	EventProgress // long work, which Detail names, has come as far as Done of Total
+
 	// RareEvents are the kinds that do not come with every operation.
-	RareEvents = EventCorrupt
+	RareEvents = EventCorrupt | EventCompact
 )
 
 // String returns the name of one kind, as the command prints it.
@@ -36,6 +43,12 @@ func (k EventKind) String() string {
 	switch k {
 	case EventCorrupt:
 		return "corrupt"
+	case EventEvict:
+		return "evict"
+	case EventCompact:
+		return "compact"
+	case EventProgress:
+		return "progress"
 	}
 	return "unknown"
 }

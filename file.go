@@ -165,6 +165,7 @@ const (
 	minPageSize   = 1 << 10
 	maxPageSize   = 1 << 16
 	metaChecksum  = 56
+	metaFreelist  = 32
 	metaPageCount = 40
 	metaTxid      = 48
 )
@@ -175,7 +176,45 @@ func checkHeader(f io.ReaderAt, size int64) error {
 	if size == 0 {
 		return fmt.Errorf("%w: it is empty", ErrFormat)
 	}
-	var best []byte
+	best := newestMeta(f)
+	if best == nil {
+		return ErrFormat
+	}
+	pages, pageSize := binary.NativeEndian.Uint64(best[metaPageCount:]), int64(binary.NativeEndian.Uint32(best[8:]))
+	if pages > uint64(size/pageSize) {
+		return fmt.Errorf("%w: the file is cut short, it has %d of %d pages", ErrCorrupt, size/pageSize, pages)
+	}
+	return nil
+}
+
+// listedFree returns how many free pages the file at path lists, or 0 if it has no list that can be read. The list
+// is a page with its length in the page header, or in its first word where that has too few bits.
+func listedFree(path string) int {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	meta := newestMeta(f)
+	if meta == nil {
+		return 0
+	}
+	var page [pageHeader + 8]byte
+	at := binary.NativeEndian.Uint64(meta[metaFreelist:])
+	if at >= binary.NativeEndian.Uint64(meta[metaPageCount:]) {
+		return 0
+	}
+	if _, err := f.ReadAt(page[:], int64(at)*int64(binary.NativeEndian.Uint32(meta[8:]))); err != nil {
+		return 0
+	}
+	if n := binary.NativeEndian.Uint16(page[10:]); n < 0xFFFF {
+		return int(n)
+	}
+	return int(binary.NativeEndian.Uint64(page[pageHeader:]))
+}
+
+// newestMeta returns the meta page that bbolt will use, or nil if none is whole.
+func newestMeta(f io.ReaderAt) (best []byte) {
 	var buf [pageHeader + metaSize]byte
 	consider := func(offset int64) (pageSize int64) {
 		if _, err := f.ReadAt(buf[:], offset); err != nil {
@@ -203,12 +242,5 @@ func checkHeader(f io.ReaderAt, size int64) error {
 			consider(guess)
 		}
 	}
-	if best == nil {
-		return ErrFormat
-	}
-	pages, pageSize := binary.NativeEndian.Uint64(best[metaPageCount:]), int64(binary.NativeEndian.Uint32(best[8:]))
-	if pages > uint64(size/pageSize) {
-		return fmt.Errorf("%w: the file is cut short, it has %d of %d pages", ErrCorrupt, size/pageSize, pages)
-	}
-	return nil
+	return best
 }

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// canReplace says that a file can be replaced while it is open.
+const canReplace = true
+
 // syncDir makes a new name in dir durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)

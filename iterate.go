@@ -164,7 +164,8 @@ func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string) 
 			key, rec, items = string(items[0].key), items[0].record, items[1:]
 		}
 		if order >= 0 {
-			key, pinned = pinned[0], pinned[1:]
+			// What the page says of a pinned key is late. If a commit has unpinned it meanwhile, the file knows now.
+			key, pinned, rec = pinned[0], pinned[1:], nil
 		}
 		known := b.db.memory.peek(b.db.memory.hash(id, key), id, key)
 		if known.known {

@@ -259,3 +259,25 @@ func TestDropBucket(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"b", "other"}, names)
 }
+
+// What was deleted before a range began is not in it, although a commit takes it out of the file and out of memory
+// between the range's look at the one and its look at the other.
+func TestLen_WhileCommitting(t *testing.T) {
+	db := newDB(t, &keepcache.Options{CommitInterval: time.Millisecond})
+	b := db.Bucket("b")
+	for range 30 {
+		fill(t, b, 3000, 0)
+		committed(t, db)
+		keys := make([]string, 3000)
+		for i := range keys {
+			keys[i] = numbered(i)
+		}
+		_, err := b.DeleteMany(keys)
+		require.NoError(t, err)
+		for range 10 {
+			n, err := b.Len()
+			require.NoError(t, err)
+			require.Zero(t, n)
+		}
+	}
+}

@@ -60,23 +60,36 @@ type usage struct {
 	bytes   int64 // of keys and records
 }
 
-// ledger gathers by how much a transaction changes the usage of each id.
-type ledger map[uint64]usage
-
-func (l ledger) add(id uint64, key, record []byte) {
-	u := l[id]
-	l[id] = usage{u.entries + 1, u.bytes + int64(len(key)+len(record))}
+// ledger gathers by how much a transaction changes the usage of each id, and which keys it changes where
+// somebody wants to know. Each change of an entry or of its expiry row goes through it.
+type ledger struct {
+	deltas map[uint64]usage
+	noted  *notes // nil where nobody wants to know
 }
 
-func (l ledger) remove(id uint64, key, record []byte) {
-	u := l[id]
-	l[id] = usage{u.entries - 1, u.bytes - int64(len(key)+len(record))}
+func (l *ledger) add(id uint64, key, record []byte) {
+	u := l.deltas[id]
+	l.deltas[id] = usage{u.entries + 1, u.bytes + int64(len(key)+len(record))}
+	l.note(id, key)
+}
+
+func (l *ledger) remove(id uint64, key, record []byte) {
+	u := l.deltas[id]
+	l.deltas[id] = usage{u.entries - 1, u.bytes - int64(len(key)+len(record))}
+	l.note(id, key)
+}
+
+// note says that a key has changed.
+func (l *ledger) note(id uint64, key []byte) {
+	if l.noted != nil {
+		l.noted.add(id, key)
+	}
 }
 
 // enter books what l has gathered.
-func (l ledger) enter(tx *bolt.Tx) error {
+func (l *ledger) enter(tx *bolt.Tx) error {
 	b := tx.Bucket(usageBucket)
-	for id, delta := range l {
+	for id, delta := range l.deltas {
 		if delta == (usage{}) {
 			continue
 		}
@@ -88,6 +101,18 @@ func (l ledger) enter(tx *bolt.Tx) error {
 	}
 	return nil
 }
+
+// notes are the keys that changed since a compaction last looked.
+type notes struct{ keys map[noteKey]struct{} }
+
+type noteKey struct {
+	id  uint64
+	key string
+}
+
+func newNotes() *notes { return &notes{make(map[noteKey]struct{})} }
+
+func (n *notes) add(id uint64, key []byte) { n.keys[noteKey{id, string(key)}] = struct{}{} }
 
 func readUsage(b *bolt.Bucket, id uint64) usage {
 	row := b.Get(encodeUint64(id))

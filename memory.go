@@ -91,6 +91,10 @@ func (m *memory) hash(id uint64, key string) uint64 {
 	return maphash.String(m.seed, key) ^ id*0x9E3779B97F4A7C15
 }
 
+func (m *memory) hashBytes(id uint64, key []byte) uint64 {
+	return maphash.Bytes(m.seed, key) ^ id*0x9E3779B97F4A7C15
+}
+
 func (m *memory) shardIndex(hash uint64) uint { return uint(hash >> m.shift) }
 
 func (m *memory) shardOf(hash uint64) *shard { return &m.shards[m.shardIndex(hash)] }

@@ -148,5 +148,33 @@ func (g ghosts) take(hash uint64) bool {
 	return true
 }
 
+// isPinned reports whether memory has a version of a key that the file does not have yet.
+func (m *memory) isPinned(id uint64, key string) bool {
+	hash := m.hash(id, key)
+	s := m.shardOf(hash)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := s.find(hash, id, key)
+	return e != nil && e.pinned
+}
+
+// forget drops what was evicted from the file, unless memory has something newer. The shards change, so that
+// nobody who read the file before keeps what he found.
+func (m *memory) forget(victims []victim) {
+	for _, v := range victims {
+		hash := m.hash(v.id, v.key)
+		s := m.shardOf(hash)
+		s.mu.Lock()
+		s.version++
+		if e := s.find(hash, v.id, v.key); e != nil && !e.pinned {
+			before := s.cold.bytes()
+			s.cold.drop(e)
+			s.remove(e)
+			m.cached.Add(s.cold.bytes() - before)
+		}
+		s.mu.Unlock()
+	}
+}
+
 // cloneKey copies a key that memory keeps, so that it does not keep alive what the caller cut it from.
 func cloneKey(key string) string { return strings.Clone(key) }

@@ -38,6 +38,14 @@ type Options struct {
 	// power cut can cost. Default: 100 ms.
 	SyncInterval time.Duration
 
+	// MaxBytes bounds the live data of the file, in bytes of keys and records (a record is the encoded value
+	// and 39 bytes). When a commit passes it, expired entries go, and then those that were used least; what
+	// was written last stays. An entry that is larger alone gives ErrTooLarge. -1 is unlimited. Default: 1 GiB.
+	//
+	// The file itself is kept, by compacting it, below three times the bytes of what it holds, 64 bytes an entry
+	// counted in, and 16 MiB.
+	MaxBytes int64
+
 	// MemoryBytes bounds the memory for entries: those that are not in the file yet, and those that were
 	// read or written lately. Keys, records and their administration count. Writers wait while the entries
 	// that are not in the file yet have three quarters of it. Default: 64 MiB.
@@ -54,6 +62,11 @@ type Options struct {
 	// CommitBytes is how many bytes of entries that are not in the file yet begin a commit before the
 	// interval is over. It is a quarter of MemoryBytes at most. Default: 16 MiB.
 	CommitBytes int64
+
+	// CompactBytes is how many bytes of free pages make the file worth compacting without being asked, once half
+	// of it is free and nothing is written, or three fifths otherwise. A file much larger than what it holds
+	// is compacted whatever is free. What Compact does then runs in the background. -1 leaves compaction to calls of Compact. Default: 8 MiB.
+	CompactBytes int64
 
 	// MaxValueBytes is the largest encoded value in bytes; a larger one gives ErrTooLarge. -1 leaves
 	// only the format's own limit of 500 MiB. Default: 64 MiB.
@@ -97,6 +110,14 @@ type BucketOptions struct {
 	// DefaultTTL is the lifetime of an entry that is set with a lifetime of 0. NoExpiry keeps such
 	// entries for ever, even if Options.DefaultTTL is shorter. Default: Options.DefaultTTL.
 	DefaultTTL time.Duration
+
+	// MaxBytes bounds the keys and records of the bucket, in bytes, as Options.MaxBytes does those of the
+	// cache, which holds beside it. Default: unlimited.
+	MaxBytes int64
+
+	// MaxEntries bounds the number of entries in the bucket, expired ones that were not swept included. Between
+	// two commits there may be more. Default: unlimited.
+	MaxEntries int64
 }
 
 const (
@@ -107,12 +128,15 @@ const (
 	defaultSweepInterval = time.Second
 	defaultLockTimeout   = time.Second
 
+	defaultMaxBytes       = 1 << 30
 	defaultSyncInterval   = 100 * time.Millisecond
 	defaultMemoryBytes    = 64 << 20
 	defaultJournalBytes   = 64 << 20
 	defaultCommitInterval = 5 * time.Second
 	defaultCommitBytes    = 16 << 20
+	defaultCompactBytes   = 8 << 20
 
+	leastMaxBytes     = 1 << 10
 	leastMemoryBytes  = 64 << 10
 	leastJournalBytes = 64 << 10
 )
@@ -135,6 +159,15 @@ func (o *Options) withDefaults() (Options, error) {
 		if b.DefaultTTL, err = defaultTTL(b.DefaultTTL, f.DefaultTTL); err != nil {
 			return f, fmt.Errorf("option Buckets[%s]: %w", quoteShort(name), err)
 		}
+		if b.MaxBytes, err = size(b.MaxBytes, unlimited, leastMaxBytes); err != nil {
+			return f, fmt.Errorf("option Buckets[%s]: MaxBytes: %w", quoteShort(name), err)
+		}
+		switch {
+		case b.MaxEntries == 0, b.MaxEntries == -1:
+			b.MaxEntries = unlimited
+		case b.MaxEntries < 0:
+			return f, fmt.Errorf("option Buckets[%s]: MaxEntries: %d is negative", quoteShort(name), b.MaxEntries)
+		}
 		buckets[name] = b
 	}
 	f.Buckets = buckets
@@ -150,6 +183,9 @@ func (o *Options) withDefaults() (Options, error) {
 	if f.Sync != SyncPeriodic && f.Sync != SyncAlways {
 		return f, fmt.Errorf("option Sync: unknown mode %d", f.Sync)
 	}
+	if f.MaxBytes, err = size(f.MaxBytes, defaultMaxBytes, leastMaxBytes); err != nil {
+		return f, fmt.Errorf("option MaxBytes: %w", err)
+	}
 	if f.MemoryBytes, err = size(f.MemoryBytes, defaultMemoryBytes, leastMemoryBytes); err != nil {
 		return f, fmt.Errorf("option MemoryBytes: %w", err)
 	}
@@ -158,6 +194,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if f.CommitBytes, err = size(f.CommitBytes, defaultCommitBytes, 1); err != nil {
 		return f, fmt.Errorf("option CommitBytes: %w", err)
+	}
+	if f.CompactBytes, err = size(f.CompactBytes, defaultCompactBytes, 1); err != nil {
+		return f, fmt.Errorf("option CompactBytes: %w", err)
 	}
 	if f.SyncInterval, err = positive(f.SyncInterval, defaultSyncInterval); err != nil {
 		return f, fmt.Errorf("option SyncInterval: %w", err)

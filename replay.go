@@ -42,7 +42,7 @@ func replay(s *store, path string, log *slog.Logger) (last uint64, err error) {
 		changes := slices.SortedFunc(maps.Values(latest), func(a, b *change) int {
 			return cmp.Or(cmp.Compare(a.id, b.id), bytes.Compare(a.key, b.key))
 		})
-		err := s.apply(names, changes, reached)
+		err := s.apply(names, changes, reached, nil)
 		clear(latest)
 		names, size = nil, 0
 		return err

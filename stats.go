@@ -11,19 +11,32 @@ type Stats struct {
 	Misses   uint64 // reads of a value that found it absent or expired
 	FileHits uint64 // those of the hits that memory did not have
 	Sets     uint64 // values written: Set, SetBytes, and Add where it succeeded
-	Deletes  uint64 // entries removed by Delete
+	Deletes  uint64 // entries removed by Delete, DeleteMany and DeletePrefix
 	Damaged  uint64 // damaged entries met by reads, each time they were met
 
 	FileBytes int64 // size of the file in bytes
+	FreePages int64 // pages of it that hold nothing; 0 for a file that crashed and is open for reading only
+	FreeBytes int64 // bytes of these
 	Entries   int64 // entries in all buckets, expired ones that the sweeper has not reached yet included
 	Bytes     int64 // what their keys and records amount to
 
 	Buckets map[string]BucketStats // by name, of every bucket that exists
 
+	Evictions EvictionStats
+	Compact   CompactStats
+
 	Memory  MemoryStats
 	Journal JournalStats
 	Commit  CommitStats
 	Sweep   SweepStats
+}
+
+// HitRatio returns the part of the reads that found their key, from 0 to 1, and 0 before the first.
+func (s Stats) HitRatio() float64 {
+	if s.Hits == 0 {
+		return 0
+	}
+	return float64(s.Hits) / float64(s.Hits+s.Misses)
 }
 
 // BucketStats are the part of Stats that speaks of one bucket.
@@ -63,7 +76,11 @@ func (db *DB) Stats() Stats {
 		Memory:   db.memory.snapshot(),
 		Sweep:    db.sweeper.snapshot(),
 	}
+	s.Evictions = db.evictor.snapshot()
+	s.Evictions.Expired = s.Sweep.Removed
+	s.Evictions.Explicit = s.Deletes + s.Sweep.Cleared
 	if db.writer != nil {
+		s.Compact = db.compactor.snapshot()
 		s.Commit = db.commits.snapshot()
 		s.Journal = db.writer.snapshot()
 	}
@@ -72,6 +89,8 @@ func (db *DB) Stats() Stats {
 		return s
 	}
 	s.FileBytes = file
+	pages, free := db.store.free()
+	s.FreePages, s.FreeBytes = int64(pages), free
 	s.Buckets = make(map[string]BucketStats)
 	db.mu.RLock()
 	defer db.mu.RUnlock()

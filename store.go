@@ -5,10 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"time"
 
@@ -22,6 +20,7 @@ type store struct {
 	path     string
 	readOnly bool
 	identity [16]byte
+	listed   int // free pages in the list that the file stores, where it is open for reading only
 
 	renewing sync.Mutex   // held while the snapshot is renewed, so that no older one replaces a newer one
 	lookups  sync.RWMutex // held shared by each use of what follows, exclusively to change it
@@ -31,6 +30,10 @@ type store struct {
 	mu    sync.RWMutex // held shared by every use of db, exclusively to close it
 	db    *bolt.DB     // nil once closed
 	dirty bool         // the file has changed since its free pages were last stored
+
+	writing sync.Mutex  // held for the length of each change of the file; taken before mu; protects what follows
+	noted   *notes      // keys that changed; nil unless a compaction wants to know
+	info    os.FileInfo // of the file that is open
 }
 
 // change is what a transaction does to one key.
@@ -68,17 +71,8 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 			return nil, err
 		}
 	}
-	db, err := bolt.Open(path, fileMode, &bolt.Options{
-		Timeout:         max(lockTimeout, time.Millisecond), // to bbolt, 0 is to wait for ever
-		NoFreelistSync:  true,
-		FreelistType:    bolt.FreelistMapType,
-		NoStatistics:    true,
-		ReadOnly:        readOnly,
-		PreLoadFreelist: !readOnly,
-		InitialMmapSize: initialMmapSize(),
-		OpenFile: func(path string, flag int, _ os.FileMode) (*os.File, error) {
-			return openLocked(path, flag, lockTimeout)
-		},
+	db, err := openBolt(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (*os.File, error) {
+		return openLocked(path, flag, lockTimeout)
 	})
 	if err != nil {
 		if errors.Is(err, berrors.ErrTimeout) {
@@ -87,34 +81,23 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 		return nil, err
 	}
 	s := &store{path: path, readOnly: readOnly, db: db}
+	if readOnly {
+		s.listed = listedFree(path)
+	}
 	err = s.recognise()
 	if err == nil {
 		err = s.renew()
+	}
+	if err == nil && !readOnly {
+		s.info, err = os.Stat(path)
+		os.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
+		removeStrays(filepath.Dir(path), filepath.Base(path)+backupSuffix)
 	}
 	if err != nil {
 		s.release()
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
-}
-
-// bbolt makes a file that grows larger than it needs, so that not every commit pays for the growth. Its own
-// 16 MiB would let a cache of ten entries look like one of ten thousand, so the surplus follows the size.
-const (
-	growLeast = 1 << 20
-	growMost  = 32 << 20
-	growPart  = 4 // of the file
-)
-
-// initialMmapSize is how many bytes of addresses bbolt reserves for its map. A file that outgrows its map
-// is mapped anew, for which the writer waits for every open reader and new readers for the writer. Addresses
-// cost nothing on 64-bit systems, except on Windows, where bbolt would make the file that large.
-func initialMmapSize() int {
-	bytes := int64(4 << 30) // no constant, which would not compile where int is too small for it
-	if runtime.GOOS == "windows" || bytes > math.MaxInt {
-		return 0
-	}
-	return int(bytes)
 }
 
 // recognise checks that the file is a cache of ours, in a format that we read.
@@ -156,10 +139,12 @@ func (s *store) view(fn func(*bolt.Tx) error) error {
 // update runs fn in a write transaction, which must be short: other writers wait for it. When it returns,
 // look-ups see what fn did.
 func (s *store) update(fn func(*bolt.Tx) error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	if err := s.write(fn); err != nil {
 		return err
 	}
-	return s.renew()
+	return s.renew() // under the same lock, so that no older one replaces it
 }
 
 func (s *store) write(fn func(*bolt.Tx) error) error {
@@ -174,6 +159,9 @@ func (s *store) write(fn func(*bolt.Tx) error) error {
 		return fn(tx)
 	})
 }
+
+// book returns an empty ledger for a transaction of update.
+func (s *store) book() *ledger { return &ledger{make(map[uint64]usage), s.noted} }
 
 // close stores the list of free pages, so that the next Open need not walk the whole file to find them,
 // and releases the file.
@@ -252,8 +240,8 @@ func sizeOf(changes []*change) (bytes int64) {
 }
 
 // apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
-// the file contains every revision up to mark.
-func (s *store) apply(names []naming, changes []*change, mark uint64) error {
+// the file contains every revision up to mark. after, if there is one, is part of the transaction.
+func (s *store) apply(names []naming, changes []*change, mark uint64, after func(*bolt.Tx) error) error {
 	defer s.withhold(sizeOf(changes))()
 	return s.update(func(tx *bolt.Tx) error {
 		table := tx.Bucket(bucketsBucket)
@@ -264,7 +252,7 @@ func (s *store) apply(names []naming, changes []*change, mark uint64) error {
 		}
 		entries, expiry := tx.Bucket(entriesBucket), tx.Bucket(expiryBucket)
 		expiry.FillPercent = fillPercent
-		book := ledger{}
+		book := s.book()
 		var b *bolt.Bucket
 		var err error
 		for i, c := range changes {
@@ -280,6 +268,11 @@ func (s *store) apply(names []naming, changes []*change, mark uint64) error {
 		}
 		if err := book.enter(tx); err != nil {
 			return err
+		}
+		if after != nil {
+			if err := after(tx); err != nil {
+				return err
+			}
 		}
 		return putRevisions(tx.Bucket(metaBucket), mark, changes)
 	})
@@ -315,7 +308,7 @@ func applyNaming(table *bolt.Bucket, n naming) error {
 
 // applyChange puts or removes one entry together with its expiry row. The row of an entry is never later
 // than the time it is gone, so a row that stands early enough stays as it is: the sweeper will move it.
-func applyChange(b, expiry *bolt.Bucket, c *change, book ledger) error {
+func applyChange(b, expiry *bolt.Bucket, c *change, book *ledger) error {
 	row, old := splitRow(b.Get(c.key), c.key)
 	if old != nil {
 		book.remove(c.id, c.key, old)
@@ -382,14 +375,10 @@ func (s *store) page(id uint64, from, prefix []byte) (items []item, more bool, e
 
 // size returns the size of the file in bytes, and the usage of each id.
 func (s *store) size() (file int64, used map[uint64]usage, err error) {
-	used = make(map[uint64]usage)
-	err = s.view(func(tx *bolt.Tx) error {
+	err = s.view(func(tx *bolt.Tx) (err error) {
 		file = tx.Size()
-		b := tx.Bucket(usageBucket)
-		return b.ForEach(func(id, _ []byte) error {
-			used[decodeUint64(id)] = readUsage(b, decodeUint64(id))
-			return nil
-		})
+		used, err = usedIn(tx)
+		return err
 	})
 	return file, used, err
 }

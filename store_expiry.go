@@ -42,27 +42,31 @@ func (s *store) sweep(now int64, limit int) (swept, error) {
 	if first, err := s.firstDue(); err != nil || first > now {
 		return did, err
 	}
-	err := s.update(func(tx *bolt.Tx) error {
-		did = swept{}
-		expiry := tx.Bucket(expiryBucket)
-		due, more, err := dueRows(expiry, now, limit, &did)
-		if err != nil {
-			return err
-		}
-		did.more = more
-		book := ledger{}
-		var b *bolt.Bucket
-		for i, d := range due {
-			if i == 0 || d.id != due[i-1].id {
-				b = entriesOf(tx, d.id)
-			}
-			if err := settle(b, expiry, d, now, book, &did); err != nil {
-				return err
-			}
-		}
-		return book.enter(tx)
+	err := s.update(func(tx *bolt.Tx) (err error) {
+		did, err = s.sweepIn(tx, now, limit)
+		return err
 	})
 	return did, err
+}
+
+func (s *store) sweepIn(tx *bolt.Tx, now int64, limit int) (did swept, err error) {
+	expiry := tx.Bucket(expiryBucket)
+	due, more, err := dueRows(expiry, now, limit, &did)
+	if err != nil {
+		return did, err
+	}
+	did.more = more
+	book := s.book()
+	var b *bolt.Bucket
+	for i, d := range due {
+		if i == 0 || d.id != due[i-1].id {
+			b = entriesOf(tx, d.id)
+		}
+		if err := settle(b, expiry, d, now, book, &did); err != nil {
+			return did, err
+		}
+	}
+	return did, book.enter(tx)
 }
 
 // dueRows takes the rows that are due at now off the index and returns them in the order of the entries,
@@ -99,7 +103,7 @@ func dueRows(expiry *bolt.Bucket, now int64, limit int, did *swept) (due []dueRo
 
 // settle removes the entry of a due row that was taken off the index, or puts the row back where the
 // entry is gone later.
-func settle(b, expiry *bolt.Bucket, d dueRow, now int64, book ledger, did *swept) error {
+func settle(b, expiry *bolt.Bucket, d dueRow, now int64, book *ledger, did *swept) error {
 	if b == nil {
 		did.orphans++
 		return nil
@@ -116,6 +120,7 @@ func settle(b, expiry *bolt.Bucket, d dueRow, now int64, book ledger, did *swept
 		return b.Delete(d.key)
 	}
 	did.moved++
+	book.note(d.id, d.key)
 	// Put may let go of what Get returned, so the record is copied by joinRow first.
 	if err := b.Put(d.key, joinRow(gone, d.key, rec)); err != nil || gone == never {
 		return err
@@ -138,7 +143,7 @@ func (s *store) removeRetired(id uint64, limit int) (removed int, done bool, err
 		for k, _ := c.First(); k != nil && len(keys) < limit; k, _ = c.Next() {
 			keys = append(keys, bytes.Clone(k))
 		}
-		expiry, book := tx.Bucket(expiryBucket), ledger{}
+		expiry, book := tx.Bucket(expiryBucket), s.book()
 		for _, k := range keys {
 			row, rec := splitRow(b.Get(k), k)
 			book.remove(id, k, rec)

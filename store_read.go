@@ -33,12 +33,8 @@ func (s *store) renew() error {
 	defer s.renewing.Unlock()
 	var fresh *snapshot
 	tx, err := s.db.Begin(false)
-	switch {
-	case err != nil:
-	case tx.Size() > int64(initialMmapSize())-remapMargin:
-		tx.Rollback()
-	default:
-		fresh = &snapshot{tx: tx, cursors: make(map[uint64]*sync.Pool)}
+	if err == nil {
+		fresh = snapshotOf(tx)
 	}
 	s.lookups.Lock()
 	if s.withheld > 0 && fresh != nil {
@@ -70,6 +66,16 @@ func (s *store) withhold(bytes int64) (resume func()) {
 		s.lookups.Unlock()
 		_ = s.renew() // without one, look-ups have a transaction each
 	}
+}
+
+// snapshotOf returns the snapshot that a transaction is to be, or ends the transaction and returns nil where
+// none may be held.
+func snapshotOf(tx *bolt.Tx) *snapshot {
+	if tx.Size() > int64(initialMmapSize())-remapMargin {
+		tx.Rollback()
+		return nil
+	}
+	return &snapshot{tx: tx, cursors: make(map[uint64]*sync.Pool)}
 }
 
 // release lets go of the snapshot.

@@ -110,11 +110,7 @@ func (sw *sweeper) sweep(ctx context.Context) error {
 		if did, err = sw.store.sweep(now, sweepStep); err != nil {
 			break
 		}
-		sw.count(func(s *SweepStats) {
-			s.Removed += uint64(did.removed)
-			s.Moved += uint64(did.moved)
-			s.Orphans += uint64(did.orphans)
-		})
+		sw.swept(did)
 		if !did.more {
 			break
 		}
@@ -125,6 +121,44 @@ func (sw *sweeper) sweep(ctx context.Context) error {
 		s.Err = err
 	})
 	return err
+}
+
+// swept books what one step did.
+func (sw *sweeper) swept(did swept) {
+	sw.count(func(s *SweepStats) {
+		s.Removed += uint64(did.removed)
+		s.Moved += uint64(did.moved)
+		s.Orphans += uint64(did.orphans)
+	})
+}
+
+// owes reports whether there are cleared or dropped buckets to empty.
+func (sw *sweeper) owes() bool {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	return len(sw.retired) > 0
+}
+
+// stepRetired removes some entries of a cleared or dropped bucket, if there is one.
+func (sw *sweeper) stepRetired() (removed int, err error) {
+	sw.mu.Lock()
+	ids := slices.Clone(sw.retired)
+	sw.mu.Unlock()
+	for _, id := range ids {
+		n, done, err := sw.store.removeRetired(id, sweepStep)
+		if err != nil {
+			return removed, err
+		}
+		removed += n
+		sw.count(func(s *SweepStats) { s.Cleared += uint64(n) })
+		if !done {
+			break
+		}
+		sw.mu.Lock()
+		sw.retired = slices.DeleteFunc(sw.retired, func(r uint64) bool { return r == id })
+		sw.mu.Unlock()
+	}
+	return removed, nil
 }
 
 // total returns how many entries were removed since Open.

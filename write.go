@@ -132,8 +132,8 @@ func (w *writer) pressed() bool { return w.memory.pinned.Load() > (w.commitAt+w.
 // errNoRoom says that pinned entries have all the memory that they may have.
 var errNoRoom = errors.New("no room in memory")
 
-// bytesOf returns what drafts come to in memory.
-func bytesOf(drafts []*draft) (n int64) {
+// memoryOf returns what drafts come to in memory.
+func memoryOf(drafts []*draft) (n int64) {
 	for _, d := range drafts {
 		n += int64(len(d.key)+len(d.record)) + entryOverhead
 	}
@@ -157,7 +157,7 @@ func (w *writer) take(name *naming, drafts []*draft) (last uint64, j *journal.Jo
 		return 0, nil, ErrClosed
 	}
 	// What is larger than half of the room needs that half free: all of it would never be while others write.
-	if pinned := w.memory.pinned.Load(); pinned > 0 && pinned+min(bytesOf(drafts), w.pinnedMost/2) > w.pinnedMost {
+	if pinned := w.memory.pinned.Load(); pinned > 0 && pinned+min(memoryOf(drafts), w.pinnedMost/2) > w.pinnedMost {
 		return 0, nil, errNoRoom
 	}
 	first := w.revision + 1

@@ -79,7 +79,8 @@ func (f *flags) openWith(how access, options keepcache.Options, fn func(db *keep
 		return err
 	}
 	options.LockTimeout = lockWait
-	options.SweepInterval = -1 // a command changes what it says and nothing else
+	// A command changes what it says and nothing else: budgets and upkeep are for the program whose cache it is.
+	options.SweepInterval, options.MaxBytes, options.CompactBytes = -1, -1, -1
 	options.ReadOnly = how == reading
 	return guard(func() error {
 		db, err := keepcache.Open(path, &options)
@@ -103,7 +104,7 @@ func (f *flags) openKey(how access, arg string, fn func(b *keepcache.Bucket, key
 // present refuses a path where nothing is: only set, add and import make a file.
 func present(path string) error {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no file %s (only set, add and import make one)", strconv.Quote(path))
+		return fmt.Errorf("there is no file %s (only set, add, import and restore make one)", strconv.Quote(path))
 	}
 	return nil
 }

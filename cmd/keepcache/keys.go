@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,17 +16,19 @@ import (
 func newKeysCommand(f *flags) *cobra.Command {
 	var long, asJSON bool
 	var limit int
-	var after string
+	var after, pattern string
 	cmd := &cobra.Command{
 		Use:   "keys [PREFIX]",
 		Short: "List the keys of a bucket",
 		Long: `Keys lists the keys of a bucket in byte order, those that begin with PREFIX if it
-is given. There are no pattern characters in PREFIX. With --limit it stops after so
-many, and says on standard error how to go on. A key that is not plain text is
-shown quoted; --quoted makes every command read it like that. --long adds size and
-lifetime.`,
+is given. There are no pattern characters in PREFIX; --glob takes a pattern for whole
+keys: * is any text, ? one character, [a-z] and [^a-z] one of a set, and \ takes the
+next character as it is. With --limit it stops after so many, and says on standard
+error how to go on. A key that is not plain text is shown quoted; --quoted makes every
+command read it like that. --long adds size and lifetime.`,
 		Example: `  keepcache keys
   keepcache keys user: --long
+  keepcache keys --glob 'user:*:name'
   keepcache keys --limit 100 --after user:123
   keepcache keys --json`,
 		Args: cobra.MaximumNArgs(1),
@@ -40,6 +43,18 @@ lifetime.`,
 			last, err := f.name(after)
 			if err != nil {
 				return err
+			}
+			var match *glob
+			if cmd.Flags().Changed("glob") {
+				if match, err = parseGlob(pattern); err != nil {
+					return usagef("--glob: %v", err)
+				}
+				switch {
+				case strings.HasPrefix(match.prefix, prefix):
+					prefix = match.prefix
+				case !strings.HasPrefix(prefix, match.prefix):
+					return nil // no key begins with both
+				}
 			}
 			if limit < 0 {
 				return usagef("--limit: %d is negative", limit)
@@ -62,7 +77,7 @@ lifetime.`,
 						continue
 					case err != nil:
 						return err
-					case after != "" && e.Key <= last:
+					case after != "" && e.Key <= last, match != nil && !match.match(e.Key):
 						continue
 					}
 					if limit > 0 && n == limit {
@@ -77,6 +92,7 @@ lifetime.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "show sizes and lifetimes")
+	cmd.Flags().StringVar(&pattern, "glob", "", "only keys that match this pattern")
 	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after so many keys (0: no limit)")
 	cmd.Flags().StringVar(&after, "after", "", "begin behind this key")
 	addJSON(cmd, &asJSON)

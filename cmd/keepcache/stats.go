@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"time"
@@ -17,10 +18,11 @@ func newStatsCommand(f *flags) *cobra.Command {
 		Use:   "stats",
 		Short: "Print how the cache stands",
 		Long: `Stats prints the size of the file, the entries and their bytes, in all and by
-bucket, and what the sweeper has still to remove. Entries are those of the file; they include
-expired ones that were not swept yet. After a crash it also says how much the journal
-has that the file does not. With --json there are also the counters of the tiers, which
-start when the file is opened.`,
+bucket, its free pages, and what the sweeper has still to remove. Entries are those
+of the file; they include expired ones that were not swept yet. After a crash it also
+says how much the journal has that the file does not. What is counted since the cache
+was opened, such as hits, evictions and, with --json, the work of the tiers, is
+counted by the program that has it open.`,
 		Example: `  keepcache stats
   keepcache stats --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -43,6 +45,7 @@ start when the file is opened.`,
 				}
 				fmt.Fprintf(out, "file      %s\n", display(path))
 				fmt.Fprintf(out, "on disk   %s\n", size(s.FileBytes))
+				fmt.Fprintf(out, "free      %s pages, %s\n", count(s.FreePages), size(s.FreeBytes))
 				fmt.Fprintf(out, "entries   %s\n", count(s.Entries))
 				fmt.Fprintf(out, "content   %s\n", size(s.Bytes))
 				if waiting := s.Memory.PinnedBytes; waiting > 0 {
@@ -50,6 +53,7 @@ start when the file is opened.`,
 				}
 				fmt.Fprintf(out, "sweep     %s\n", sweep)
 				fmt.Fprintf(out, "buckets   %s\n", count(len(s.Buckets)))
+				printActivity(out, s)
 				for _, name := range slices.Sorted(maps.Keys(s.Buckets)) {
 					b := s.Buckets[name]
 					fmt.Fprintf(out, "%10s  %10s  %s\n", count(b.Entries), size(b.Bytes), display(name))
@@ -60,6 +64,21 @@ start when the file is opened.`,
 	}
 	addJSON(cmd, &asJSON)
 	return cmd
+}
+
+// printActivity prints what the cache did since it was opened, as far as it did anything.
+func printActivity(out io.Writer, s keepcache.Stats) {
+	if n := s.Hits + s.Misses; n > 0 {
+		fmt.Fprintf(out, "hits      %.1f %% of %s\n", 100*s.HitRatio(), plural(n, "read", "reads"))
+	}
+	if e := s.Evictions; e.Expired+e.Size+e.Entries+e.Explicit > 0 {
+		fmt.Fprintf(out, "gone      %s expired, %s for size, %s for number, %s removed\n",
+			count(e.Expired), count(e.Size), count(e.Entries), count(e.Explicit))
+	}
+	if c := s.Compact; c.Compactions > 0 {
+		fmt.Fprintf(out, "compacted %s, the last time in %s for %s\n",
+			plural(c.Compactions, "time", "times"), c.Took.Round(time.Millisecond), size(c.Gained))
+	}
 }
 
 func statsJSON(path string, s keepcache.Stats) []byte {
@@ -77,9 +96,20 @@ func statsJSON(path string, s keepcache.Stats) []byte {
 	var o object
 	o.raw("buckets", append(list, ']'))
 	o.int("bytes", s.Bytes)
+	o.int("compactions", int64(s.Compact.Compactions))
+	o.int("compactions_failed", int64(s.Compact.Failed))
+	o.int("compaction_gained_bytes", s.Compact.Gained)
+	o.int("compaction_took_ms", s.Compact.Took.Milliseconds())
 	o.int("entries", s.Entries)
+	o.int("evicted_bytes", int64(s.Evictions.Bytes))
+	o.int("evicted_entries", int64(s.Evictions.Entries))
+	o.int("evicted_expired", int64(s.Evictions.Expired))
+	o.int("evicted_explicit", int64(s.Evictions.Explicit))
+	o.int("evicted_size", int64(s.Evictions.Size))
 	o.text("file", path)
 	o.int("file_bytes", s.FileBytes)
+	o.int("free_bytes", s.FreeBytes)
+	o.int("free_pages", s.FreePages)
 	o.int("sweep_lag_ms", s.Sweep.Lag.Round(time.Millisecond).Milliseconds())
 	o.int("sweep_pending_buckets", int64(s.Sweep.Pending))
 	o.raw("tiers", tiersJSON(s))

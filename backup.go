@@ -1,0 +1,116 @@
+package keepcache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Backup writes a copy of the cache, as of one moment after it was called, to w: a cache file of its own, without
+// free pages, that Open opens. Reads and writes go on meanwhile. The copy is made in a temporary file beside the
+// cache first, so that a slow w holds nothing back; it needs that much room on the disk. A backup has an identity
+// of its own: the journal of the cache is never taken for its.
+//
+// When it fails or ctx ends it, what w got is no whole file. A compaction waits until the copy is made.
+func (db *DB) Backup(ctx context.Context, w io.Writer) error {
+	err := db.writable()
+	if err == nil {
+		err = db.commits.commit()
+	}
+	if err == nil {
+		err = db.within(ctx, func(ctx context.Context) error { return db.compactor.backup(ctx, w) })
+	}
+	if err != nil {
+		return db.fail("backup", "", err)
+	}
+	return nil
+}
+
+func (c *compactor) backup(ctx context.Context, w io.Writer) error {
+	f, err := c.copy(ctx)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	_, err = io.Copy(w, &endingReader{ctx, f})
+	return err
+}
+
+// copy makes a copy of the file beside it and returns it, open for reading.
+func (c *compactor) copy(ctx context.Context) (f *os.File, err error) {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if err := c.store.room(); err != nil {
+		return nil, err
+	}
+	dir, base := filepath.Split(c.store.path)
+	if f, err = os.CreateTemp(dir, base+backupSuffix+"*"); err != nil {
+		return nil, err
+	}
+	name := f.Name()
+	if err = f.Close(); err == nil {
+		err = c.store.copyTo(ctx, name, c.copied("backup"))
+	}
+	if err == nil {
+		f, err = os.Open(name)
+	}
+	if err != nil {
+		os.Remove(name)
+		return nil, err
+	}
+	return f, nil
+}
+
+// backupSuffix, and something random, follows the file's name in the name of a backup that is being made.
+const backupSuffix = ".backup-"
+
+// endingReader ends with a context.
+type endingReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r *endingReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+// copyTo copies what the file holds, as of one moment, into the empty file at path, with an identity of its own.
+func (s *store) copyTo(ctx context.Context, path string, progress func(int64)) error {
+	db, err := openBolt(path, false, time.Second, os.OpenFile)
+	if err != nil {
+		return err
+	}
+	db.NoSync, db.NoGrowSync = true, true
+	n := &successor{store: s, path: path, db: db}
+	err = n.prepare()
+	if err == nil {
+		err = s.view(func(from *bolt.Tx) error {
+			for !n.done {
+				if err := errors.Join(ctx.Err(), n.copyNext(from)); err != nil {
+					return err
+				}
+				progress(n.bytes)
+			}
+			return n.copyTables(from)
+		})
+	}
+	if err == nil {
+		db.NoFreelistSync = false // it is a file at rest
+		identity := newIdentity()
+		err = db.Update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(metaIdentity, identity[:]) })
+	}
+	return errors.Join(err, db.Close())
+}

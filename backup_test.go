@@ -1,0 +1,82 @@
+package keepcache_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache"
+)
+
+func identityOf(t tester, path string) (id []byte) {
+	withBolt(t, path, true, func(tx *bolt.Tx) error {
+		id = bytes.Clone(tx.Bucket([]byte("meta")).Get([]byte("identity")))
+		return nil
+	})
+	return id
+}
+
+// A backup is a whole cache with everything that was written before it, without free pages and with an identity of
+// its own, although the cache is written to meanwhile and what it goes to is slow.
+func TestBackup(t *testing.T) {
+	path := newPath(t)
+	db := kibibytes(t, path, 3000, &keepcache.Options{CommitInterval: time.Hour, CompactBytes: -1})
+	require.NoError(t, db.Bucket("b1").Clear(t.Context()))
+	mustSet(t, db.Bucket("b0"), "pinned", 1, time.Hour)
+	copyPath := filepath.Join(t.TempDir(), "copy.cache")
+	out, err := os.OpenFile(copyPath, os.O_CREATE|os.O_WRONLY, 0o600)
+	require.NoError(t, err)
+	slow := writerFunc(func(p []byte) (int, error) {
+		mustSet(t, db.Bucket("b0"), "later", 1, 0)
+		if runtime.GOOS != "windows" {
+			require.NoError(t, db.Compact(t.Context())) // nothing is held back
+		}
+		return out.Write(p)
+	})
+	require.NoError(t, db.Backup(t.Context(), slow))
+	require.NoError(t, out.Close())
+	beside, err := filepath.Glob(path + ".*")
+	require.NoError(t, err)
+	require.Empty(t, beside)
+
+	restored := open(t, copyPath, nil)
+	sound(t, restored)
+	requireValue(t, restored.Bucket("b0"), "pinned", int64(1))
+	requireAbsent(t, restored.Bucket("b0"), "later")
+	n, err := restored.Bucket("b2").Len()
+	require.NoError(t, err)
+	require.Equal(t, 1000, n)
+	mustSet(t, restored.Bucket("new"), "k", 1, 0)
+	require.NoError(t, restored.Close())
+	require.NoError(t, db.Close())
+	require.NotEqual(t, identityOf(t, path), identityOf(t, copyPath))
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// A backup ends with its context, with its writer's error and with the cache, and leaves nothing.
+func TestBackup_Ended(t *testing.T) {
+	path := newPath(t)
+	db := kibibytes(t, path, 3000, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, db.Backup(ctx, io.Discard), context.Canceled)
+	full := errors.New("full")
+	requireError(t, db.Backup(t.Context(), writerFunc(func([]byte) (int, error) { return 0, full })), full, "backup", path)
+	require.NoError(t, db.Close())
+	require.ErrorIs(t, db.Backup(t.Context(), io.Discard), keepcache.ErrClosed)
+	beside, err := filepath.Glob(path + "*")
+	require.NoError(t, err)
+	require.Equal(t, []string{path}, beside)
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache"
+)
+
+func newBackupCommand(f *flags) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "backup [FILE]",
+		Short: "Write a copy of the cache",
+		Long: `Backup writes a copy of the cache to FILE, or to standard output without one: a
+cache file of its own that every command reads, and that restore puts in place. FILE
+is not there before it is whole, and an existing one is kept unless --force is given.`,
+		Example: `  keepcache backup app.backup
+  keepcache backup | gzip > app.backup.gz`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := interruptible(cmd)
+			defer stop()
+			if len(args) == 0 && isTerminal(cmd.OutOrStdout()) {
+				return usagef("a backup is no text for a terminal: name a FILE, or redirect the output")
+			}
+			return f.openWith(changing, showing(cmd, "copying"), func(db *keepcache.DB, _ *keepcache.Bucket) error {
+				write := func(w io.Writer) error {
+					err := db.Backup(ctx, w)
+					if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+						err = errInterrupted
+					}
+					return err
+				}
+				if len(args) == 0 {
+					return write(cmd.OutOrStdout())
+				}
+				if err := place(args[0], force, write, os.Rename); err != nil {
+					return err
+				}
+				s := db.Stats()
+				fmt.Fprintf(cmd.ErrOrStderr(), "backed up %s\n", plural(s.Entries, "entry", "entries"))
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "replace FILE if it is there")
+	return cmd
+}
+
+func newRestoreCommand(f *flags) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "restore BACKUP",
+		Short: "Make the cache from a backup",
+		Long: `Restore proves a backup entry by entry and puts a copy of it in the place of the
+cache file. BACKUP is - for standard input. A cache that is there is kept unless
+--force is given; one that a program has open is never replaced.`,
+		Example: `  keepcache restore app.backup --file new.cache
+  gunzip < app.backup.gz | keepcache restore -`,
+		Args: keyArgs("BACKUP"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := f.path()
+			if err != nil {
+				return err
+			}
+			if target, err := filepath.EvalSymlinks(path); err == nil {
+				path = target
+			}
+			in := cmd.InOrStdin()
+			if args[0] != "-" {
+				file, err := os.Open(args[0])
+				if err != nil {
+					return err
+				}
+				defer file.Close()
+				in = file
+			}
+			ctx, stop := interruptible(cmd)
+			defer stop()
+			var entries int
+			write := func(w io.Writer) error {
+				_, err := io.Copy(w, in)
+				return err
+			}
+			err = place(path, force, write, func(tmp, path string) error {
+				if entries, err = prove(ctx, tmp); err != nil {
+					return fmt.Errorf("%s cannot be restored: %w", strconv.Quote(args[0]), err)
+				}
+				return replaceCache(tmp, path)
+			})
+			if err == nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "restored %s\n", plural(entries, "entry", "entries"))
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "replace the cache if it is there")
+	return cmd
+}
+
+// prove returns how many entries a backup has, or what is wrong with it.
+func prove(ctx context.Context, path string) (entries int, err error) {
+	err = guard(func() error {
+		db, err := keepcache.Open(path, &keepcache.Options{ReadOnly: true, LockTimeout: lockWait})
+		if err != nil {
+			return err
+		}
+		report, err := db.Verify(ctx)
+		if err == nil && !report.OK() {
+			err = report.Problems[0].Err
+		}
+		entries = report.Entries
+		return errors.Join(err, db.Close())
+	})
+	return entries, err
+}
+
+// replaceCache puts the file tmp in the place of the cache at path, and holds the lock of that one meanwhile: its
+// Close takes its journal away, which must not stay beside another file.
+func replaceCache(tmp, path string) error {
+	if _, err := os.Lstat(path); err != nil {
+		if _, err := os.Lstat(path + "-journal"); err == nil {
+			return fmt.Errorf("%s belongs to a cache that is not there any more; move it away first", strconv.Quote(path+"-journal"))
+		}
+		return os.Link(tmp, path)
+	}
+	db, err := keepcache.Open(path, &keepcache.Options{LockTimeout: lockWait, SweepInterval: -1, MaxBytes: -1, CompactBytes: -1})
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(tmp, path), db.Close())
+}
+
+// place has write fill a file beside path, flushes it, and has finish put it there. Whatever fails, path is as before.
+func place(path string, force bool, write func(io.Writer) error, finish func(tmp, path string) error) (err error) {
+	if _, err := os.Lstat(path); err == nil && !force {
+		return fmt.Errorf("%s is there already (--force replaces it)", strconv.Quote(path))
+	}
+	dir, base := filepath.Split(path)
+	if dir == "" {
+		dir = "."
+	}
+	f, err := os.CreateTemp(dir, base+".part-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	err = write(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return finish(f.Name(), path)
+}

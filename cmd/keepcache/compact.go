@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache"
+)
+
+func newCompactCommand(f *flags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "compact",
+		Short: "Shrink the file to what it holds",
+		Long: `Compact writes the file anew without its free pages and says what that gained. It
+needs room on the disk for the copy; the file is as before until the copy is whole.
+A program that has the cache open does this by itself when much is free.`,
+		Example: `  keepcache compact`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := interruptible(cmd)
+			defer stop()
+			return f.openWith(changing, showing(cmd, "compacting"), func(db *keepcache.DB, _ *keepcache.Bucket) error {
+				before := db.Stats().FileBytes
+				err := db.Compact(ctx)
+				if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+					err = errInterrupted
+				}
+				if err == nil {
+					fmt.Fprintf(cmd.ErrOrStderr(), "compacted %s to %s\n", size(before), size(db.Stats().FileBytes))
+				}
+				return err
+			})
+		},
+	}
+}
+
+// showing returns options that have the progress of long work shown.
+func showing(cmd *cobra.Command, what string) keepcache.Options {
+	p := newProgress(cmd.ErrOrStderr())
+	if p == nil {
+		return keepcache.Options{}
+	}
+	return keepcache.Options{Events: keepcache.Events{
+		Kinds: keepcache.EventProgress,
+		Handle: func(e keepcache.Event) {
+			if e.Done == e.Total {
+				p.end()
+				return
+			}
+			p.show("%s  %s", what, bar(e.Done, e.Total))
+		},
+	}}
+}
+
+// bar draws how far something is: [#####     ]  50 %, 1.0 of 2.0 MiB.
+func bar(done, total int64) string {
+	const width = 30
+	part := 1.0
+	if total > 0 {
+		part = min(float64(done)/float64(total), 1)
+	}
+	full := int(part * width)
+	return fmt.Sprintf("[%s%s] %3.0f %%, %s of %s", strings.Repeat("#", full), strings.Repeat(" ", width-full), 100*part, size(done), size(total))
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// glob is a pattern for whole keys: * is any text, slashes included, ? is one character, [a-z] and [^a-z] are one
+// of a set, and \ takes the next character as it is.
+type glob struct {
+	parts  []globPart
+	prefix string // with which every match begins
+}
+
+// globPart matches one character, or any text.
+type globPart struct {
+	any     bool
+	one     rune
+	set     []rune // pairs of first and last
+	outside bool   // of the set
+	every   bool   // ?
+}
+
+func parseGlob(pattern string) (*glob, error) {
+	g := &glob{}
+	plain := true
+	for rest := pattern; rest != ""; {
+		c, n := utf8.DecodeRuneInString(rest)
+		if c == utf8.RuneError && n == 1 {
+			return nil, errors.New("it is not UTF-8")
+		}
+		rest = rest[n:]
+		p := globPart{one: c}
+		switch c {
+		case '*':
+			p = globPart{any: true}
+		case '?':
+			p = globPart{every: true}
+		case '[':
+			end := strings.IndexByte(rest, ']')
+			if end < 1 {
+				return nil, errors.New("a [ has no ]")
+			}
+			p = globPart{}
+			set := []rune(rest[:end])
+			rest = rest[end+1:]
+			if set[0] == '^' {
+				p.outside, set = true, set[1:]
+			}
+			for i := 0; i < len(set); i++ {
+				last := set[i]
+				first := last
+				if i+2 < len(set) && set[i+1] == '-' {
+					last, i = set[i+2], i+2
+				}
+				if last < first {
+					return nil, fmt.Errorf("the range %c-%c has nothing in it", first, last)
+				}
+				p.set = append(p.set, first, last)
+			}
+		case '\\':
+			c, n = utf8.DecodeRuneInString(rest)
+			if n == 0 {
+				return nil, errors.New(`it ends in a \`)
+			}
+			p.one, rest = c, rest[n:]
+		}
+		if plain = plain && p.one != 0; plain {
+			g.prefix += string(p.one)
+		}
+		g.parts = append(g.parts, p)
+	}
+	return g, nil
+}
+
+func (p *globPart) matches(c rune) bool {
+	switch {
+	case p.every:
+		return true
+	case p.set == nil && !p.outside:
+		return c == p.one
+	}
+	for i := 0; i < len(p.set); i += 2 {
+		if p.set[i] <= c && c <= p.set[i+1] {
+			return !p.outside
+		}
+	}
+	return p.outside
+}
+
+// match reports whether the whole key matches. After a mismatch it goes back to the last *, which is enough:
+// an earlier one could only take what the last one can take too.
+func (g *glob) match(key string) bool {
+	at, star, from := 0, -1, ""
+	for rest := key; ; {
+		switch {
+		case at < len(g.parts) && g.parts[at].any:
+			star, from, at = at, rest, at+1
+			continue
+		case rest == "" && at == len(g.parts):
+			return true
+		case rest != "" && at < len(g.parts):
+			if c, n := utf8.DecodeRuneInString(rest); g.parts[at].matches(c) {
+				rest, at = rest[n:], at+1
+				continue
+			}
+		}
+		if star < 0 || from == "" {
+			return false
+		}
+		_, n := utf8.DecodeRuneInString(from)
+		from = from[n:]
+		rest, at = from, star+1
+	}
+}

@@ -1,0 +1,371 @@
+package keepcache_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache"
+)
+
+func fileSize(t tester, path string) int64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	return info.Size()
+}
+
+// kibibytes opens a cache with n entries of about a kibibyte, three buckets, and lifetimes.
+func kibibytes(t testing.TB, path string, n int, o *keepcache.Options) *keepcache.DB {
+	t.Helper()
+	db := open(t, path, o)
+	value := strings.Repeat("v", 1000)
+	for i := range n {
+		ttl := []time.Duration{0, time.Hour, 2 * time.Hour}[i%3]
+		mustSet(t, db.Bucket(fmt.Sprint("b", i%3)), numbered(i), value, ttl)
+	}
+	committed(t, db)
+	return db
+}
+
+// After a compaction the file is small, has everything, is still locked, and is written to and read as before.
+func TestCompact(t *testing.T) {
+	skipOnWindows(t, "a file cannot be replaced while it is open")
+	path := newPath(t)
+	var told []keepcache.Event
+	db := kibibytes(t, path, 9000, &keepcache.Options{CompactBytes: -1, Events: keepcache.Events{
+		Kinds: keepcache.EventCompact | keepcache.EventProgress, Handle: func(e keepcache.Event) { told = append(told, e) },
+	}})
+	for i := range 9000 {
+		if i%10 > 0 {
+			_, err := db.Bucket(fmt.Sprint("b", i%3)).Delete(numbered(i))
+			require.NoError(t, err)
+		}
+	}
+	mustSet(t, db.Bucket("dropped"), "k", 1, 0)
+	committed(t, db)
+	_, err := db.DropBucket("dropped")
+	require.NoError(t, err)
+	before := db.Stats()
+	require.Greater(t, before.FreeBytes, int64(5<<20))
+	require.Greater(t, fileSize(t, path), int64(9<<20))
+	mustSet(t, db.Bucket("b0"), "pinned", "before", 0)
+
+	require.NoError(t, db.Compact(t.Context()))
+	after := db.Stats()
+	require.Less(t, after.FileBytes, int64(1600<<10))
+	require.Less(t, fileSize(t, path), int64(6<<20))
+	require.Equal(t, before.Bytes-before.Buckets["dropped"].Bytes, after.Bytes-after.Buckets["b0"].Bytes+before.Buckets["b0"].Bytes)
+	require.Equal(t, uint64(1), after.Compact.Compactions)
+	require.Positive(t, after.Compact.Took)
+	require.InDelta(t, before.FileBytes-after.FileBytes, after.Compact.Gained, 1<<20)
+	require.Equal(t, keepcache.EventCompact, told[len(told)-1].Kind)
+	require.Equal(t, keepcache.EventProgress, told[0].Kind)
+	require.Equal(t, told[len(told)-2].Total, told[len(told)-2].Done)
+
+	value := strings.Repeat("v", 1000)
+	check := func(db *keepcache.DB) {
+		for i := 0; i < 9000; i += 10 {
+			requireValue(t, db.Bucket(fmt.Sprint("b", i%3)), numbered(i), value)
+			requireAbsent(t, db.Bucket(fmt.Sprint("b", i%3)), numbered(i+1))
+		}
+		requireValue(t, db.Bucket("b0"), "pinned", "before")
+	}
+	check(db)
+	_, err = keepcache.Open(path, &keepcache.Options{LockTimeout: -1})
+	require.ErrorIs(t, err, keepcache.ErrLocked)
+	mustSet(t, db.Bucket("b0"), "after", 1, time.Hour)
+	entry, found, err := db.Bucket("b0").Stat("after")
+	require.NoError(t, err)
+	require.True(t, found)
+	require.Greater(t, entry.Revision, uint64(9000), "revisions went on")
+	sound(t, db)
+	require.NoError(t, db.Compact(t.Context())) // of what is compact already
+	db = reopen(t, db, path, nil)
+	check(db)
+	requireValue(t, db.Bucket("b0"), "after", int64(1))
+	require.NoFileExists(t, path+".compact")
+}
+
+// A compaction that ctx ends changes nothing, one after Close says so, and what a crash left is removed by Open.
+func TestCompact_Ended(t *testing.T) {
+	skipOnWindows(t, "a file cannot be replaced while it is open")
+	path := newPath(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	db := kibibytes(t, path, 9000, &keepcache.Options{CompactBytes: -1, Events: keepcache.Events{
+		Kinds: keepcache.EventProgress, Handle: func(keepcache.Event) { cancel() },
+	}})
+	require.ErrorIs(t, db.Compact(ctx), context.Canceled)
+	require.NoFileExists(t, path+".compact")
+	require.Equal(t, uint64(1), db.Stats().Compact.Failed)
+	require.ErrorIs(t, db.Stats().Compact.Err, context.Canceled)
+	sound(t, db)
+	require.NoError(t, db.Close())
+	require.ErrorIs(t, db.Compact(t.Context()), keepcache.ErrClosed)
+	require.NoError(t, os.WriteFile(path+".compact", []byte("half a file"), 0o600))
+	db = open(t, path, nil)
+	require.NoFileExists(t, path+".compact")
+	n, err := db.Bucket("b1").Len()
+	require.NoError(t, err)
+	require.Equal(t, 3000, n)
+}
+
+// A file that was moved away is not replaced by what was copied from it.
+func TestCompact_Moved(t *testing.T) {
+	skipOnWindows(t, "an open file cannot be moved")
+	path := newPath(t)
+	db := openDamaged(t, path, &keepcache.Options{CompactBytes: -1})
+	fill(t, db.Bucket("b"), 100, 0)
+	require.NoError(t, os.Rename(path, path+".moved"))
+	require.Error(t, db.Compact(t.Context()))
+	require.NoFileExists(t, path)
+	require.NoError(t, os.Rename(path+".moved", path))
+	require.NoError(t, db.Compact(t.Context()))
+	sound(t, db)
+}
+
+// What is freed goes back to the disk by itself, without a restart.
+func TestCompact_Automatic(t *testing.T) {
+	skipOnWindows(t, "a file cannot be replaced while it is open")
+	n := 30_000
+	if long {
+		n = 1_000_000 // 1 GiB
+	}
+	path := newPath(t)
+	db := kibibytes(t, path, n, &keepcache.Options{MaxBytes: -1, SyncInterval: time.Second})
+	large := fileSize(t, path)
+	for i := range 3 {
+		require.NoError(t, db.Bucket(fmt.Sprint("b", i)).Clear(t.Context()))
+	}
+	committed(t, db)
+	freed := time.Now()
+	for fileSize(t, path) >= 16<<20 || db.Stats().Compact.Compactions == 0 {
+		if time.Sleep(10 * time.Millisecond); time.Since(freed) > time.Minute {
+			s := db.Stats()
+			t.Fatalf("the file has %d bytes, %d of them free, %d entries, %+v", s.FileBytes, s.FreeBytes, s.Entries, s.Compact)
+		}
+	}
+	t.Logf("%d MiB became %d KiB, the compaction took %v", large>>20, fileSize(t, path)>>10, db.Stats().Compact.Took)
+}
+
+// Without free pages worth it nothing is compacted, nor with the option off.
+func TestCompact_Idle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, o := range []keepcache.Options{{CompactBytes: -1}, {CompactBytes: 1 << 30}} {
+			db := kibibytes(t, newPath(t), 3000, &o)
+			require.NoError(t, db.Bucket("b0").Clear(t.Context()))
+			require.NoError(t, db.Bucket("b1").Clear(t.Context()))
+			committed(t, db)
+			time.Sleep(time.Hour)
+			require.Zero(t, db.Stats().Compact.Compactions)
+		}
+	})
+}
+
+// Two writers and two readers never pause while the file is compacted again and again: no error, no lost
+// write, no wrong read, and nobody else gets the lock.
+func TestCompact_UnderLoad(t *testing.T) {
+	skipOnWindows(t, "a file cannot be replaced while it is open")
+	entries, rounds := 20_000, 3
+	if long {
+		entries, rounds = 480_000, 1 // 500 MiB
+	}
+	path := newPath(t)
+	db := kibibytes(t, path, entries, &keepcache.Options{MaxBytes: -1, CompactBytes: -1, CommitInterval: 20 * time.Millisecond, CommitBytes: 1 << 20})
+	value := strings.Repeat("v", 1000)
+	var stop atomic.Bool
+	var during atomic.Bool
+	var work sync.WaitGroup
+	last := [2]map[int]int{{}, {}}
+	var slowest [2]time.Duration
+	var reads [2][2][]time.Duration // by reader, before and during
+	for w := range 2 {
+		work.Go(func() { // a writer
+			b, r := db.Bucket(fmt.Sprint("w", w)), rand.New(rand.NewPCG(1, uint64(w)))
+			for n := 1; !stop.Load(); n++ {
+				k, start := r.IntN(5000), time.Now()
+				var err error
+				if n%5 == 0 {
+					_, err = b.Delete(numbered(k))
+					delete(last[w], k)
+				} else {
+					err = b.Set(numbered(k), n, time.Duration(n%2)*time.Hour)
+					last[w][k] = n
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(start); during.Load() {
+					slowest[w] = max(slowest[w], took)
+				}
+				if long { // a daemon, not a benchmark: about 20,000 writes a second
+					time.Sleep(20 * time.Microsecond)
+				}
+			}
+		})
+		work.Go(func() { // a reader
+			r := rand.New(rand.NewPCG(2, uint64(w)))
+			for !stop.Load() {
+				i, start := r.IntN(entries), time.Now()
+				var got string
+				found, err := db.Bucket(fmt.Sprint("b", i%3)).Get(numbered(i), &got)
+				took, phase := time.Since(start), 0
+				if during.Load() {
+					phase = 1
+				}
+				reads[w][phase] = append(reads[w][phase], took)
+				if err != nil || !found || got != value {
+					t.Errorf("%s: %t %v", numbered(i), found, err)
+				}
+			}
+		})
+	}
+	intruded := 0
+	work.Go(func() {
+		for !stop.Load() {
+			other, err := keepcache.Open(path, &keepcache.Options{LockTimeout: -1})
+			if err == nil {
+				intruded++
+				other.Close()
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	time.Sleep(300 * time.Millisecond)
+	during.Store(true)
+	for range rounds {
+		require.NoError(t, db.Compact(t.Context()))
+	}
+	during.Store(false)
+	stop.Store(true)
+	work.Wait()
+	require.Zero(t, intruded, "another opener got the lock")
+	for w := range 2 {
+		require.Less(t, slowest[w], time.Second)
+		b := db.Bucket(fmt.Sprint("w", w))
+		n, err := b.Len()
+		require.NoError(t, err)
+		require.Equal(t, len(last[w]), n)
+		for k, v := range last[w] {
+			requireValue(t, b, numbered(k), int64(v))
+		}
+	}
+	p99 := func(phase int) time.Duration {
+		all := slices.Concat(reads[0][phase], reads[1][phase])
+		slices.Sort(all)
+		return all[len(all)*99/100]
+	}
+	t.Logf("%d MiB, took %v; longest write %v; p99 of reads %v before, %v during", fileSize(t, path)>>20, db.Stats().Compact.Took,
+		max(slowest[0], slowest[1]), p99(0), p99(1))
+	sound(t, db)
+}
+
+func init() { children["compact writer"] = compactWriter }
+
+// compactWriter writes and compacts until it is killed. It tells the number of each write that returned.
+func compactWriter(t tester, args []string) {
+	o := &keepcache.Options{CompactBytes: -1, CommitInterval: 2 * time.Millisecond, SweepInterval: 5 * time.Millisecond}
+	evicting := args[1] == "evict"
+	if evicting {
+		o.MaxBytes = 1 << 20
+	}
+	db := open(t, args[0], o)
+	b := db.Bucket("b")
+	failed := make(chan error)
+	if !evicting {
+		go func() {
+			for {
+				if err := db.Compact(context.Background()); err != nil {
+					failed <- err
+				}
+			}
+		}()
+	}
+	go func() {
+		for i := 0; ; i++ {
+			if err := b.Set(numbered(i%3000), i, time.Duration(i%2)*time.Hour); err != nil {
+				failed <- err
+			}
+			if err := db.Bucket("fill").Set(numbered(i%700), strings.Repeat("x", i%5000), 10*time.Millisecond+time.Duration(i%3)*time.Hour); err != nil {
+				failed <- err
+			}
+			fmt.Fprintln(os.Stdout, i)
+		}
+	}()
+	require.NoError(t, <-failed)
+}
+
+// Processes that are killed while they compact, or evict, leave one whole file, which lost nothing but what was
+// evicted, and at most one stray, which is gone after the next Open.
+func TestCrash_KillCompacting(t *testing.T) { killMaintaining(t, "compact") }
+
+func TestCrash_KillEvicting(t *testing.T) { killMaintaining(t, "evict") }
+
+func killMaintaining(t *testing.T, what string) {
+	skipOnWindows(t, "a killed process's locks and pipes end too late there to be told from a bug")
+	strays, total := 0, 0
+	for range *crashRuns {
+		path := filepath.Join(t.TempDir(), "crash.cache")
+		cmd, out := startChild(t, "compact writer", path, what)
+		lines, begun := make(chan int), make(chan bool)
+		go func() {
+			in, last := bufio.NewReader(out), -1
+			for n := 0; ; {
+				if _, err := fmt.Fscanln(in, &n); err != nil {
+					break
+				}
+				if last = n; n == 0 {
+					close(begun)
+				}
+			}
+			lines <- last
+		}()
+		<-begun // the file exists: its creation is for TestCrash_KillDuringCreation
+		time.Sleep(time.Duration(50+rand.IntN(300)) * time.Millisecond)
+		require.NoError(t, cmd.Process.Kill())
+		last := <-lines
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		if _, err := os.Stat(path + ".compact"); err == nil {
+			strays++
+		}
+		db := open(t, path, &keepcache.Options{CompactBytes: -1})
+		sound(t, db)
+		found := 0
+		for k := range min(last+1, 3000) {
+			var got int
+			is, err := db.Bucket("b").Get(numbered(k), &got)
+			require.NoError(t, err)
+			want := last - (last-k)%3000 // the last number that was written to this key
+			switch {
+			case !is:
+				require.Equal(t, "evict", what, "%d is lost", k)
+			default:
+				require.GreaterOrEqual(t, got, want, "an older value came back")
+				require.Zero(t, (got-k)%3000)
+				found++
+			}
+		}
+		require.True(t, last < 100 || found > 0)
+		total += last + 1
+		require.NoError(t, db.Close())
+		beside, err := filepath.Glob(path + "*")
+		require.NoError(t, err)
+		require.Equal(t, []string{path}, beside)
+	}
+	t.Logf("%d runs, %d writes, %d strays", *crashRuns, total, strays)
+	require.Positive(t, total)
+}

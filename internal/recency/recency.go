@@ -1,0 +1,130 @@
+// Package recency remembers, in a table of fixed size, how lately and how often keys were used. A key has a
+// score that each use raises and that halves with time, as in LRFU (Lee and others, "LRFU: a spectrum of
+// policies that subsumes the least recently used and least frequently used policies", 2001). Time is
+// counted in uses, so that nothing ages while nothing happens.
+package recency
+
+import (
+	"math"
+	"sync/atomic"
+)
+
+// Table is a table of scores. All methods may be called from any goroutine.
+//
+// It is an array of sets of ways, as a processor's cache is: the hash of a key names a set, in which the
+// key has a slot if it was used lately enough. A use that needs no change of the slot, because the key was
+// used in this tick already, writes nothing: many readers of one hot key do not hinder each other.
+type Table struct {
+	slots []atomic.Uint32 // tag (8 bits), score (8 bits), tick of the last use (16 bits)
+	mask  uint64          // of a set
+
+	tick  atomic.Uint32
+	count atomic.Uint32 // uses counted in this tick
+	every atomic.Uint32 // uses that a tick has
+}
+
+const (
+	ways = 4 // 16 bytes, so that a set lies within one line of the processor's cache
+
+	// unit is the score of one use. Scores are eighths of a use, up to 31.9: a key used in every tick comes to 23.6.
+	unit = 8
+
+	// halving is how many ticks it takes for a score to halve.
+	halving = 16
+
+	// ticksPerTurn is how many ticks pass while as many keys are used as the store has. With halving it sets
+	// the balance of lately and often.
+	ticksPerTurn = 8
+
+	leastSlots = 256
+	leastEvery = 8
+)
+
+// decay holds 2^(-age/halving), in 65536ths, for ages after which something is left of the highest score.
+var decay = func() (d [halving * 9]uint32) {
+	for age := range d {
+		d[age] = uint32(65536 * math.Exp2(-float64(age)/halving))
+	}
+	return d
+}()
+
+// New returns an empty table of at most the given bytes.
+func New(bytes int64) *Table {
+	n := int64(leastSlots)
+	for n*2*4 <= bytes {
+		n *= 2
+	}
+	t := &Table{slots: make([]atomic.Uint32, n), mask: uint64(n/ways - 1)}
+	t.tick.Store(1)
+	t.SetKeys(int64(n) / 2)
+	return t
+}
+
+// Bytes returns the size of the table in bytes.
+func (t *Table) Bytes() int64 { return int64(len(t.slots)) * 4 }
+
+// SetKeys says how many keys the store has, on which it depends how fast scores fade.
+func (t *Table) SetKeys(n int64) {
+	t.every.Store(uint32(min(max(n/ticksPerTurn, leastEvery), 1<<30)))
+}
+
+// Use counts a use of the key with the given hash.
+func (t *Table) Use(hash uint64) {
+	set, tag := t.set(hash)
+	tick := t.tick.Load()
+	victim, least := 0, uint32(math.MaxUint32)
+	for i := range set {
+		slot := set[i].Load()
+		if slot>>24 == tag && slot != 0 {
+			if slot&0xFFFF == tick&0xFFFF {
+				return
+			}
+			score := min(faded(slot, tick)+unit, 255)
+			set[i].Store(tag<<24 | score<<16 | tick&0xFFFF) // a lost race costs one use
+			t.advance()
+			return
+		}
+		if score := faded(slot, tick); score < least {
+			victim, least = i, score
+		}
+	}
+	set[victim].Store(tag<<24 | unit<<16 | tick&0xFFFF)
+	t.advance()
+}
+
+// Score returns how much the key with the given hash was used, or 0 if nothing is known of it.
+func (t *Table) Score(hash uint64) uint32 {
+	set, tag := t.set(hash)
+	tick := t.tick.Load()
+	for i := range set {
+		if slot := set[i].Load(); slot>>24 == tag && slot != 0 {
+			return fade((slot>>16&0xFF)<<8, age(slot, tick))
+		}
+	}
+	return 0
+}
+
+func (t *Table) set(hash uint64) (set []atomic.Uint32, tag uint32) {
+	hash *= 0x9E3779B97F4A7C15
+	at := (hash >> 20 & t.mask) * ways
+	return t.slots[at : at+ways : at+ways], uint32(hash >> 56)
+}
+
+// faded returns what is left of a slot's score.
+func faded(slot, tick uint32) uint32 { return fade(slot>>16&0xFF, age(slot, tick)) }
+
+func age(slot, tick uint32) uint32 { return (tick - slot) & 0xFFFF }
+
+func fade(score, age uint32) uint32 {
+	if age >= uint32(len(decay)) {
+		return 0
+	}
+	return uint32(uint64(score) * uint64(decay[age]) >> 16)
+}
+
+func (t *Table) advance() {
+	if t.count.Add(1) >= t.every.Load() {
+		t.count.Store(0)
+		t.tick.Add(1)
+	}
+}

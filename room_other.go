@@ -1,0 +1,6 @@
+//go:build !linux && !darwin
+
+package keepcache
+
+// diskRoom returns -1: how much room there is is not known here, and a full disk shows when it is met.
+func diskRoom(string) int64 { return -1 }

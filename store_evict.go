@@ -1,0 +1,160 @@
+package keepcache
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/recency"
+)
+
+// eviction says what store.evict is to do.
+type eviction struct {
+	id          uint64 // of the bucket, 0 for the whole file
+	from        placed // where the hand stands
+	all, over   usage  // what there is, and how much of it is to go
+	limit       int64  // bytes that there may be
+	floor       uint64 // entries with a later revision are spared
+	spareNewest bool   // so is the last one written of each run
+	anyway      bool   // whoever is least of its run goes, even if all of it was used much
+	low         *recency.Quantile
+	spare       func(id uint64, key string) bool
+	score       func(id uint64, key []byte) uint32
+
+	looked int64 // result: how many entries were looked at
+}
+
+// victim is an entry that was evicted.
+type victim struct {
+	id    uint64
+	key   string
+	bytes int64
+}
+
+// candidate is an entry that the hand looks at. Its key points into the transaction.
+type candidate struct {
+	id       uint64
+	key      []byte
+	bytes    int64
+	revision uint64
+	score    uint32
+}
+
+const (
+	// A run is how many neighbours the hand compares, and of these at most one in evictPart goes, more only where
+	// much is over at once. Smaller parts compare better and cost more; a quarter is within a point of the best.
+	evictRun  = 64
+	evictPart = 4
+
+	// evictStep bounds how many entries one transaction evicts: as many as a commit puts and some more, so that
+	// one is enough. Each has its price, and small ones halve the throughput of writers. evictLook bounds how
+	// many it looks at.
+	evictStep = 2 * commitEntries
+	evictLook = 6 * evictStep
+)
+
+// evict walks the hand on until enough entries are found that are worth less than their neighbours, or until
+// it has been everywhere or far enough, and removes them in one transaction. q.from is where the hand stands then.
+func (s *store) evict(q *eviction) (victims []victim, err error) {
+	err = s.update(func(tx *bolt.Tx) (err error) {
+		victims, err = s.evictIn(tx, q)
+		return err
+	})
+	return victims, err
+}
+
+func (s *store) evictIn(tx *bolt.Tx, q *eviction) (victims []victim, err error) {
+	w := walker{tx: tx, only: q.id}
+	w.seek(q.from)
+	victims = w.choose(q)
+	q.from = placed{w.id, bytes.Clone(w.k)}
+	return victims, s.removeVictims(tx, victims)
+}
+
+// usedIn returns the usage of each id.
+func usedIn(tx *bolt.Tx) (map[uint64]usage, error) {
+	used := make(map[uint64]usage)
+	b := tx.Bucket(usageBucket)
+	return used, b.ForEach(func(id, _ []byte) error {
+		used[decodeUint64(id)] = readUsage(b, decodeUint64(id))
+		return nil
+	})
+}
+
+// removeVictims removes entries with their expiry rows.
+func (s *store) removeVictims(tx *bolt.Tx, victims []victim) error {
+	expiry, book := tx.Bucket(expiryBucket), s.book()
+	for _, v := range victims {
+		b, key := entriesOf(tx, v.id), []byte(v.key)
+		row, rec := splitRow(b.Get(key), key)
+		book.remove(v.id, key, rec)
+		if err := dropRow(expiry, row, v.id, key, rec); err != nil {
+			return err
+		}
+		if err := b.Delete(key); err != nil {
+			return err
+		}
+	}
+	return book.enter(tx)
+}
+
+// choose collects victims, run by run.
+func (w *walker) choose(q *eviction) (victims []victim) {
+	over := q.over
+	run := make([]candidate, 0, evictRun)
+	most := min(q.all.entries, evictLook)
+	for q.looked = 0; w.k != nil && q.looked < most && len(victims) < evictStep; {
+		run = run[:0]
+		newest := uint64(0)
+		for ; w.k != nil && len(run) < evictRun && q.looked < most; q.looked++ {
+			c := candidate{id: w.id, key: w.k, bytes: int64(len(w.k) + len(w.v) - rowSize)}
+			if len(w.v) >= rowSize+recordHeader {
+				c.revision = readHeader(w.v[rowSize:]).revision
+			}
+			newest = max(newest, c.revision)
+			if c.revision <= q.floor {
+				if c.score = q.score(c.id, c.key); c.bytes > q.limit {
+					c.score, c.revision = 0, 0 // it cannot stay whatever else goes
+				}
+				run = append(run, c)
+			}
+			w.next()
+		}
+		slices.SortFunc(run, func(a, b candidate) int {
+			return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(a.revision, b.revision))
+		})
+		for _, c := range run[:pick(q, run)] {
+			if over.bytes <= 0 && over.entries <= 0 {
+				return victims
+			}
+			v := victim{c.id, string(c.key), c.bytes}
+			if q.spareNewest && c.revision == newest || q.spare(v.id, v.key) {
+				continue
+			}
+			over.bytes -= v.bytes
+			over.entries--
+			victims = append(victims, v)
+		}
+	}
+	return victims
+}
+
+// pick returns how many of a run, which is sorted, may go: more if a good part of everything must.
+func pick(q *eviction, run []candidate) int {
+	if len(run) == 0 {
+		return 0
+	}
+	share := max(float64(q.over.entries)/float64(q.all.entries), float64(q.over.bytes)/float64(max(q.all.bytes, 1)))
+	share = min(max(1.25*share, 1.0/evictPart), 1)
+	scores := make([]uint32, len(run))
+	for i, v := range run {
+		scores[i] = v.score
+	}
+	n := q.low.Pick(scores, share)
+	if q.anyway {
+		n = max(n, int(share*float64(len(run))), 1)
+	}
+	return n
+}

@@ -1,0 +1,44 @@
+package keepcache
+
+import (
+	"math"
+	"os"
+	"runtime"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// bbolt makes a file that grows larger than it needs, so that not every commit pays for the growth. Its own
+// 16 MiB would let a cache of ten entries look like one of ten thousand, so the surplus follows the size.
+const (
+	growLeast = 1 << 20
+	growMost  = 32 << 20
+	growPart  = 4 // of the file
+)
+
+// openBolt opens a file as every file of ours is opened. bbolt's statistics, which count the free pages, cost
+// each transaction a lock; single look-ups share one transaction and do not notice.
+func openBolt(path string, readOnly bool, lockTimeout time.Duration, open func(string, int, os.FileMode) (*os.File, error)) (*bolt.DB, error) {
+	return bolt.Open(path, fileMode, &bolt.Options{
+		Timeout:         max(lockTimeout, time.Millisecond), // to bbolt, 0 is to wait for ever
+		NoFreelistSync:  true,
+		FreelistType:    bolt.FreelistMapType,
+		NoStatistics:    readOnly,
+		ReadOnly:        readOnly,
+		PreLoadFreelist: !readOnly,
+		InitialMmapSize: initialMmapSize(),
+		OpenFile:        open,
+	})
+}
+
+// initialMmapSize is how many bytes of addresses bbolt reserves for its map. A file that outgrows its map
+// is mapped anew, for which the writer waits for every open reader and new readers for the writer. Addresses
+// cost nothing on 64-bit systems, except on Windows, where bbolt would make the file that large.
+func initialMmapSize() int {
+	bytes := int64(4 << 30) // no constant, which would not compile where int is too small for it
+	if runtime.GOOS == "windows" || bytes > math.MaxInt {
+		return 0
+	}
+	return int(bytes)
+}
