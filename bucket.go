@@ -2,7 +2,6 @@ package keepcache
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -191,32 +190,6 @@ func (b *Bucket) Clear(ctx context.Context) error {
 	return b.fail("clear", "", err)
 }
 
-// conflictTries bounds how often an operation starts over because others changed its key between its look
-// and its write. Each conflict means that another writer got through.
-const conflictTries = 10_000
-
-var errContended = errors.New("too many writers change this key at the same time")
-
-// settle looks at a key, lets decide draft a write on what it found, and writes that if the key is still
-// as it was; otherwise it starts over. A nil draft is the decision to write nothing.
-func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error {
-	for range conflictTries {
-		r, err := b.read(key)
-		if err != nil {
-			return err
-		}
-		d, err := decide(r)
-		if d == nil || err != nil {
-			return err
-		}
-		d.expect(r)
-		if err = b.write(d); err != errMissed {
-			return err
-		}
-	}
-	return errContended
-}
-
 // reading is what a look at a key found.
 type reading struct {
 	header header // zero if there is no entry
@@ -374,21 +347,21 @@ func (b *Bucket) write(drafts ...*draft) error {
 		}
 		d.expects = false
 	}
-	err := b.writeAs(ns, id, &naming{name: b.name, id: id}, drafts)
+	err := b.writeAs(ns, id, []naming{{name: b.name, id: id}}, drafts)
 	if err == nil {
 		ns.id.Store(id)
 	}
 	return err
 }
 
-func (b *Bucket) writeAs(ns *namespace, id uint64, name *naming, drafts []*draft) error {
+func (b *Bucket) writeAs(ns *namespace, id uint64, names []naming, drafts []*draft) error {
 	for _, d := range drafts {
 		if d.expects && d.id != id {
 			return errMissed
 		}
 		d.id, d.sum, d.hash = id, ns.sum, b.db.memory.hash(id, d.key)
 	}
-	return b.db.writer.write(name, drafts...)
+	return b.db.writer.write(names, drafts...)
 }
 
 // namespace returns what the handles of this bucket share, or nil if the bucket was never written to.

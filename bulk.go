@@ -10,7 +10,9 @@ import (
 // SetMany stores all values under their keys for the given lifetime, or none of them: also through a crash
 // no part of them is there without the rest. Other goroutines may see part of them for an instant. An
 // empty map is nothing to do.
-func (b *Bucket) SetMany(values map[string]any, ttl time.Duration) error {
+func (b *Bucket) SetMany(values map[string]any, ttl time.Duration) error { return setMany(b, values, ttl) }
+
+func setMany[T any](b *Bucket, values map[string]T, ttl time.Duration) error {
 	drafts := make([]*draft, 0, len(values))
 	for key, value := range values {
 		d, err := b.prepare(key, value, ttl)

@@ -26,6 +26,7 @@ type DB struct {
 	commits *committer // nil in a DB that is open for reading only
 	sweeper *sweeper
 	counts  counters
+	queues  queues
 
 	main *Bucket // DefaultBucket
 
@@ -269,7 +270,7 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 		return false, nil
 	}
 	id := newID()
-	if err := db.writer.write(&naming{name: name, id: id, old: old}); err != nil {
+	if err := db.writer.write([]naming{{name: name, id: id, old: old}}); err != nil {
 		return false, err
 	}
 	ns.id.Store(id)

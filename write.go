@@ -53,14 +53,14 @@ type draft struct {
 // errMissed says that a key was not as a draft expected. Nothing was written.
 var errMissed = errors.New("the key has changed meanwhile")
 
-// write takes a naming, if there is one, and drafts in as one piece, all of it or nothing, and returns
-// when they are as durable as the mode asks. The drafts are of different keys.
-func (w *writer) write(name *naming, drafts ...*draft) error {
+// write takes namings and drafts in as one piece, all of it or nothing, and returns when they are as durable
+// as the mode asks. The drafts are of different keys.
+func (w *writer) write(names []naming, drafts ...*draft) error {
 	for {
 		if err := w.commits.admit(); err != nil {
 			return err
 		}
-		last, j, err := w.take(name, drafts)
+		last, j, err := w.take(names, drafts)
 		switch {
 		case errors.Is(err, journal.ErrFull):
 			if err := w.commits.awaitRoom(); err != nil {
@@ -69,7 +69,7 @@ func (w *writer) write(name *naming, drafts ...*draft) error {
 		case err != nil:
 			return err
 		case j == nil:
-			return w.settleAside(last, name, drafts)
+			return w.settleAside(last, names, drafts)
 		case w.always:
 			if err := j.Flush(last); err != nil {
 				// The pages of a failed flush may be lost whatever a second one says: only the file can still help.
@@ -93,7 +93,7 @@ func unknownOutcome(err error) error {
 
 // settleAside waits for the commit of a write that is in no journal. If that fails the write is taken back:
 // what was there before is there again.
-func (w *writer) settleAside(last uint64, name *naming, drafts []*draft) error {
+func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error {
 	err := w.commits.await(last)
 	if err == nil {
 		return nil
@@ -112,17 +112,17 @@ func (w *writer) settleAside(last uint64, name *naming, drafts []*draft) error {
 			err = unknownOutcome(err) // it was overwritten meanwhile, by somebody who may have read it
 		}
 	}
-	if name != nil {
+	if len(names) > 0 {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.names = slices.DeleteFunc(w.names, func(n naming) bool { return n == *name })
+		w.names = slices.DeleteFunc(w.names, func(n naming) bool { return slices.Contains(names, n) })
 	}
 	return err
 }
 
 // take appends and publishes. It returns the last revision, and the journal that has the write, or nil if
 // only a commit will make it last.
-func (w *writer) take(name *naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
+func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
 	locked := w.lockShards(drafts)
 	defer w.unlockShards(locked)
 	for _, d := range drafts {
@@ -137,20 +137,15 @@ func (w *writer) take(name *naming, drafts []*draft) (last uint64, j *journal.Jo
 		return 0, nil, ErrClosed
 	}
 	first := w.revision + 1
-	last = w.revision + uint64(len(drafts))
-	if name != nil {
-		last++
-	}
-	if j, err = w.append(first, last, name, drafts); err != nil {
+	last = w.revision + uint64(len(names)+len(drafts))
+	if j, err = w.append(first, last, names, drafts); err != nil {
 		return 0, nil, err
 	}
 	w.revision = last
 	if j == nil {
 		w.aside = last
 	}
-	if name != nil {
-		w.names = append(w.names, *name)
-	}
+	w.names = append(w.names, names...)
 	for _, d := range drafts {
 		d.before = w.memory.publish(d.hash, d.id, d.key, d.record, d.header)
 	}
@@ -169,11 +164,11 @@ func (w *writer) take(name *naming, drafts []*draft) (last uint64, j *journal.Jo
 
 // append seals the drafts with their revisions and appends them to the journal as one piece.
 // It returns the journal that has them, or nil for none.
-func (w *writer) append(first, last uint64, name *naming, drafts []*draft) (*journal.Journal, error) {
+func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*journal.Journal, error) {
 	revision := first
 	buf := w.scratch[:0]
-	if name != nil {
-		buf = appendOutcome(buf, &outcome{kind: outcomeName, id: name.id, key: name.name})
+	for _, n := range names {
+		buf = appendOutcome(buf, &outcome{kind: outcomeName, id: n.id, key: n.name})
 		revision++
 	}
 	var tail []byte // the record of the last outcome, which need not be copied together with the rest
