@@ -37,8 +37,9 @@ func (b *Bucket) Take(key string, dst any) (found bool, err error) {
 	var old []byte
 	if err = b.db.writable(); err == nil {
 		err = b.settle(key, func(r reading) (*draft, error) {
-			if found, old = r.live, r.value; !found {
-				return nil, r.damage
+			if found, old = r.live, r.value; !r.stored() {
+				b.voidFlight(key)
+				return nil, nil
 			}
 			return &draft{key: key}, r.fits(dst)
 		})
@@ -83,6 +84,9 @@ func (b *Bucket) Increment(key string, delta int64, ttl time.Duration) (sum int6
 		ttl, err = lifetime(ttl, b.defaultTTL)
 	}
 	if err == nil {
+		err = b.tagsErr
+	}
+	if err == nil {
 		err = b.settle(key, func(r reading) (*draft, error) {
 			if r.damage != nil {
 				return nil, r.damage
@@ -107,7 +111,7 @@ func (b *Bucket) Increment(key string, delta int64, ttl time.Duration) (sum int6
 			if err != nil {
 				return nil, err
 			}
-			return r.renewed(key, value, ttl), nil
+			return b.renewed(&r, key, value, ttl), nil
 		})
 	}
 	if err != nil {
@@ -131,13 +135,16 @@ func (b *Bucket) Update(key string, fn func(old Entry, found bool) (any, error))
 		err = b.db.writable()
 	}
 	if err == nil {
+		err = b.tagsErr
+	}
+	if err == nil {
 		err = b.settle(key, func(r reading) (*draft, error) {
 			if r.damage != nil {
 				return nil, r.damage
 			}
 			var old Entry
 			if r.live {
-				old = newEntry(key, r.header, r.value)
+				old = r.entry(key)
 			}
 			value, err := fn(old, r.live)
 			if err != nil {
@@ -147,7 +154,7 @@ func (b *Bucket) Update(key string, fn func(old Entry, found bool) (any, error))
 			if err != nil {
 				return nil, err
 			}
-			return r.renewed(key, encoded, ttl), nil
+			return b.renewed(&r, key, encoded, ttl), nil
 		})
 	}
 	if err != nil {
@@ -171,7 +178,7 @@ func (b *Bucket) CompareAndSwap(key string, revision uint64, value any) (swapped
 			if swapped = r.live && r.header.revision == revision; !swapped || r.damage != nil {
 				return nil, r.damage
 			}
-			return r.renewed(key, encoded, 0), nil
+			return b.renewed(&r, key, encoded, 0), nil
 		})
 	}
 	if err != nil {
@@ -183,16 +190,19 @@ func (b *Bucket) CompareAndSwap(key string, revision uint64, value any) (swapped
 	return swapped, nil
 }
 
-// renewed drafts a new value for what was read. It keeps the times of a live entry; otherwise it is
-// one of the given lifetime.
-func (r *reading) renewed(key string, value []byte, ttl time.Duration) *draft {
+// renewed drafts a new value for what was read. It keeps the times and the tags of a live entry; otherwise it
+// is one of the given lifetime.
+func (b *Bucket) renewed(r *reading, key string, value []byte, ttl time.Duration) *draft {
 	now := time.Now()
-	h := r.header
-	if !r.live {
+	h, t := r.header, traits{}
+	if r.live {
+		old := r.traits()
+		t.lifetime, t.tags, t.asOf = old.lifetime, old.tags, old.since(h.revision)
+	} else {
 		h.freshUntil = deadline(now, ttl)
 		h.goneAt = h.freshUntil
+		t.tags = b.tags
 	}
 	h.written = millis(now)
-	rec := appendHeader(make([]byte, 0, recordHeader+len(value)+recordTrailer), h)
-	return &draft{key: key, header: h, record: appendTrailer(append(rec, value...))}
+	return &draft{key: key, header: h, record: recordOf(h, &t, value)}
 }

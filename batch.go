@@ -105,7 +105,12 @@ func (db *DB) apply(writes map[spot]batched) error {
 		own := spaces[ns]
 		if id == 0 {
 			// There is nothing to remove, and a bucket comes into being with its first entry.
-			own = slices.DeleteFunc(own, func(d *draft) bool { return d.record == nil })
+			own = slices.DeleteFunc(own, func(d *draft) bool {
+				if d.record == nil {
+					ns.flights.void(d.key, nil)
+				}
+				return d.record == nil
+			})
 			if len(own) == 0 {
 				continue
 			}
@@ -114,7 +119,7 @@ func (db *DB) apply(writes map[spot]batched) error {
 			names = append(names, naming{name: ns.name, id: id})
 		}
 		for _, d := range own {
-			d.id, d.sum, d.hash = id, ns.sum, db.memory.hash(id, d.key)
+			d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, db.memory.hash(id, d.key)
 			if d.record != nil {
 				sets++
 			}

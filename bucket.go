@@ -21,6 +21,8 @@ type Bucket struct {
 	name       string
 	defaultTTL time.Duration
 	shared     atomic.Pointer[namespace] // nil until the bucket is known to have been written to
+	tags       tagList                   // of what is written through this handle
+	tagsErr    error                     // why it cannot have its tags
 }
 
 // Name returns the bucket's name.
@@ -118,6 +120,7 @@ func (b *Bucket) Delete(key string) (found bool, err error) {
 	if err = b.db.writable(); err == nil {
 		err = b.settle(key, func(r reading) (*draft, error) {
 			if found = r.live; !r.stored() {
+				b.voidFlight(key)
 				return nil, nil
 			}
 			return &draft{key: key}, nil
@@ -148,7 +151,7 @@ func (b *Bucket) TTL(key string) (ttl time.Duration, found bool, err error) {
 }
 
 // Touch gives a live entry a new lifetime, from now on, and reports true. On an absent or expired key it
-// reports false and creates nothing.
+// reports false and creates nothing. An entry that may be served stale may be so for as long as before.
 func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 	if err = b.db.writable(); err == nil {
 		ttl, err = lifetime(ttl, b.defaultTTL)
@@ -158,11 +161,12 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 			if found = r.live; !found || r.damage != nil {
 				return nil, r.damage
 			}
-			h := r.header
+			h, t := r.header, r.traits()
+			t.asOf = t.since(h.revision)
 			h.freshUntil = deadline(time.Now(), ttl)
-			h.goneAt = h.freshUntil
-			rec := appendHeader(make([]byte, 0, recordHeader+len(r.value)+recordTrailer), h)
-			return &draft{key: key, record: appendTrailer(append(rec, r.value...)), header: h}, nil
+			h.goneAt = prolong(h.freshUntil, r.header.goneAt-r.header.freshUntil)
+			t.retry = 0
+			return &draft{key: key, record: recordOf(h, &t, r.value), header: h}, nil
 		})
 	}
 	if err != nil {
@@ -171,13 +175,14 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 	return found, nil
 }
 
-// Stat returns what is known of the entry of key. It reports false if the key is absent or expired.
+// Stat returns what is known of the entry of key. It reports false if the key is absent or expired; an entry
+// that GetOrLoad may still serve stale is not.
 func (b *Bucket) Stat(key string) (entry Entry, found bool, err error) {
 	r, err := b.read(key)
-	if err != nil || !r.live {
+	if err != nil || !r.held || r.negative {
 		return Entry{}, false, b.fail("stat", key, err)
 	}
-	return newEntry(key, r.header, r.value), true, nil
+	return r.entry(key), true, nil
 }
 
 // Clear removes all entries of the bucket. It returns at once, whatever their number: they are absent from
@@ -192,11 +197,12 @@ func (b *Bucket) Clear(ctx context.Context) error {
 
 // reading is what a look at a key found.
 type reading struct {
-	header header // zero if there is no entry
-	value  []byte // part of a record that does not change; not to be written to
-	live   bool   // there is an entry, and it is not expired
-	file   bool   // the file was asked, because memory did not know
-	damage error  // why what is stored cannot be read; then there is no header
+	header  header // zero if there is no entry
+	value   []byte // part of a record that does not change; not to be written to
+	options []byte // part of it too
+	state
+	file   bool  // the file was asked, because memory did not know
+	damage error // why what is stored cannot be read; then there is no header
 
 	id   uint64 // of the bucket at the time, for a write that depends on the reading
 	seen sight
@@ -204,6 +210,18 @@ type reading struct {
 
 // stored reports whether there is anything under the key, be it expired or damaged.
 func (r *reading) stored() bool { return r.header.revision != 0 || r.damage != nil }
+
+// traits reads the options of what was read.
+func (r *reading) traits() traits { return readTraits(r.options) }
+
+// entry is what was read, as a caller gets it.
+func (r *reading) entry(key string) Entry { return newEntry(key, &r.header, r.options, r.value) }
+
+// take fills in what a record says.
+func (r *reading) take(db *DB, rec []byte) {
+	r.header, r.options, r.value = readHeader(rec), recordOptions(rec), recordValue(rec)
+	r.state = db.stateOf(&r.header, r.options)
+}
 
 // expect makes the draft one for a key that is still as r found it.
 func (d *draft) expect(r reading) { d.expects, d.id, d.seen = true, r.id, r.seen }
@@ -229,8 +247,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 	r.seen = b.db.memory.look(hash, r.id, key)
 	if r.seen.known {
 		if r.seen.record != nil {
-			r.header, r.value = readHeader(r.seen.record), recordValue(r.seen.record)
-			r.live = fresh(r.header.freshUntil)
+			r.take(b.db, r.seen.record)
 		}
 		return r, nil
 	}
@@ -239,12 +256,13 @@ func (b *Bucket) read(key string) (r reading, err error) {
 	if err != nil || rec == nil {
 		return r, err
 	}
-	if r.header, r.value, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
+	if _, _, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
 		b.damaged(key, r.damage)
 		return r, nil
 	}
+	r.take(b.db, rec)
 	r.seen.revision = r.header.revision
-	if r.live = fresh(r.header.freshUntil); r.live {
+	if r.held {
 		b.db.memory.keep(hash, r.id, key, rec, r.header, r.seen.version)
 	}
 	return r, nil
@@ -292,6 +310,9 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
 		return nil, header{}, ErrInvalidKey
 	}
 	ttl, err := lifetime(ttl, b.defaultTTL)
+	if err == nil {
+		err = b.tagsErr
+	}
 	if err != nil {
 		return nil, header{}, err
 	}
@@ -300,6 +321,9 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
 	h.goneAt = h.freshUntil
 	f := frames.Get().(*frame)
 	f.buf = appendHeader(f.buf[:0], h)
+	if len(b.tags) > 0 {
+		f.buf = appendTraits(f.buf, &traits{tags: b.tags})
+	}
 	return f, h, nil
 }
 
@@ -359,9 +383,16 @@ func (b *Bucket) writeAs(ns *namespace, id uint64, names []naming, drafts []*dra
 		if d.expects && d.id != id {
 			return errMissed
 		}
-		d.id, d.sum, d.hash = id, ns.sum, b.db.memory.hash(id, d.key)
+		d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, b.db.memory.hash(id, d.key)
 	}
 	return b.db.writer.write(names, drafts...)
+}
+
+// voidFlight keeps a load that is under way from storing what it brings, where there is nothing to write.
+func (b *Bucket) voidFlight(key string) {
+	if ns := b.namespace(); ns != nil {
+		ns.flights.void(key, nil)
+	}
 }
 
 // namespace returns what the handles of this bucket share, or nil if the bucket was never written to.

@@ -10,7 +10,9 @@ import (
 // SetMany stores all values under their keys for the given lifetime, or none of them: also through a crash
 // no part of them is there without the rest. Other goroutines may see part of them for an instant. An
 // empty map is nothing to do.
-func (b *Bucket) SetMany(values map[string]any, ttl time.Duration) error { return setMany(b, values, ttl) }
+func (b *Bucket) SetMany(values map[string]any, ttl time.Duration) error {
+	return setMany(b, values, ttl)
+}
 
 func setMany[T any](b *Bucket, values map[string]T, ttl time.Duration) error {
 	drafts := make([]*draft, 0, len(values))
@@ -41,7 +43,7 @@ func (b *Bucket) GetMany(keys []string) (map[string]Entry, error) {
 			return nil, b.fail("get", key, err)
 		}
 		if r.live {
-			entries[key] = newEntry(key, r.header, r.value)
+			entries[key] = r.entry(key)
 		}
 	}
 	return entries, nil
@@ -73,6 +75,8 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 				d := &draft{key: key}
 				d.expect(r)
 				drafts = append(drafts, d)
+			} else {
+				b.voidFlight(key)
 			}
 		}
 		if len(drafts) == 0 {
@@ -96,6 +100,9 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 func (b *Bucket) DeletePrefix(ctx context.Context, prefix string) (deleted int, err error) {
 	if err = b.db.writable(); err != nil {
 		return 0, b.fail("delete prefix", prefix, err)
+	}
+	if ns := b.namespace(); ns != nil {
+		ns.flights.voidPrefix(prefix)
 	}
 	scanErr := b.scan(prefix, func(found []stored) bool {
 		if err = ctx.Err(); err != nil {

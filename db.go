@@ -27,6 +27,10 @@ type DB struct {
 	sweeper *sweeper
 	counts  counters
 	queues  queues
+	tags    tagTable
+	loads   *loads
+
+	tagsSwept time.Time // when sweepTags last ran; used by one sweep at a time
 
 	main *Bucket // DefaultBucket
 
@@ -50,6 +54,8 @@ type namespace struct {
 	// exclusively by what changes the id: the first write, Clear and DropBucket.
 	turn sync.RWMutex
 	id   atomic.Uint64 // 0 while the bucket does not exist
+
+	flights flights
 }
 
 // Open opens the cache in the file at path and creates it, with mode 0600, if there is none; its directory
@@ -85,6 +91,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 		store:   s,
 		memory:  newMemory(options.MemoryBytes),
 		sweeper: &sweeper{store: s, log: options.Logger},
+		loads:   newLoads(),
 		buckets: make(map[string]*namespace),
 	}
 	var last uint64
@@ -102,6 +109,11 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	for name, id := range ids {
 		db.ensureNamespace(name).id.Store(id)
 	}
+	rows, floor, err := s.tagRows()
+	if err != nil {
+		return nil, err
+	}
+	db.tags.load(rows, floor)
 	db.sweeper.retire(retired...)
 	db.main = db.Bucket(DefaultBucket)
 	if options.ReadOnly {
@@ -115,6 +127,7 @@ func (db *DB) start(last uint64) error {
 	o := &db.options
 	w := &writer{
 		memory:     db.memory,
+		tags:       &db.tags,
 		always:     o.Sync == SyncAlways,
 		pinnedMost: o.MemoryBytes / 2,
 		commitAt:   min(o.CommitBytes, o.MemoryBytes/4),
@@ -136,6 +149,7 @@ func (db *DB) start(last uint64) error {
 		return err
 	}
 	db.writer, db.commits = w, c
+	db.sweeper.tags = db.sweepTags
 
 	ctx, stop := context.WithCancel(context.Background())
 	db.stop = stop
@@ -180,6 +194,7 @@ func openError(path string, err error) error {
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		db.closed.Store(true)
+		db.loads.close()
 		var err error
 		if db.writer != nil {
 			db.writer.close()
@@ -265,6 +280,7 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 	}
 	ns.turn.Lock()
 	defer ns.turn.Unlock()
+	defer ns.flights.voidPrefix("") // what they bring is older
 	old := ns.id.Load()
 	if old == 0 {
 		return false, nil
@@ -283,6 +299,14 @@ func (db *DB) nextID() uint64 {
 	defer db.mu.Unlock()
 	db.lastID++
 	return db.lastID
+}
+
+// revision returns the last revision given out.
+func (db *DB) revision() uint64 {
+	if db.writer == nil {
+		return 0
+	}
+	return db.writer.last()
 }
 
 // namespace returns the shared state of a bucket, or nil if nothing was ever written to it.
@@ -342,7 +366,7 @@ func (db *DB) Sweep(ctx context.Context) (removed int, err error) {
 		err = db.commits.commit()
 	}
 	if err == nil {
-		err = db.sweeper.sweep(ctx)
+		err = db.sweeper.sweep(ctx, true)
 	}
 	if err != nil {
 		err = db.fail("sweep", "", err)

@@ -25,10 +25,14 @@ type EventKind uint32
 
 // The kinds of events.
 const (
-	EventCorrupt EventKind = 1 << iota // a damaged entry was met by a read, or a damaged journal by Open
+	EventCorrupt    EventKind = 1 << iota // a damaged entry was met by a read, or a damaged journal by Open
+	EventLoad                             // a loader brought a value, or ErrNotFound; Detail is how long it took
+	EventLoadFailed                       // a loader failed, or the cache failed around a load
+	EventRefresh                          // a load began in the background
+	EventStale                            // a stale value was served; Err is why, if a load has just failed
 
 	// RareEvents are the kinds that do not come with every operation.
-	RareEvents = EventCorrupt
+	RareEvents = EventCorrupt | EventLoadFailed
 )
 
 // String returns the name of one kind, as the command prints it.
@@ -36,6 +40,14 @@ func (k EventKind) String() string {
 	switch k {
 	case EventCorrupt:
 		return "corrupt"
+	case EventLoad:
+		return "load"
+	case EventLoadFailed:
+		return "load failed"
+	case EventRefresh:
+		return "refresh"
+	case EventStale:
+		return "stale"
 	}
 	return "unknown"
 }

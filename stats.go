@@ -20,6 +20,7 @@ type Stats struct {
 
 	Buckets map[string]BucketStats // by name, of every bucket that exists
 
+	Loads   LoadStats
 	Memory  MemoryStats
 	Journal JournalStats
 	Commit  CommitStats
@@ -35,6 +36,8 @@ type BucketStats struct {
 // counters are what the operations count.
 type counters struct {
 	hits, misses, fileHits, sets, deletes, damaged atomic.Uint64
+
+	loadCounters
 }
 
 // get counts a read of a value.
@@ -60,6 +63,7 @@ func (db *DB) Stats() Stats {
 		Deletes:  db.counts.deletes.Load(),
 		Damaged:  db.counts.damaged.Load(),
 		FileHits: db.counts.fileHits.Load(),
+		Loads:    db.counts.loadCounters.snapshot(),
 		Memory:   db.memory.snapshot(),
 		Sweep:    db.sweeper.snapshot(),
 	}

@@ -1,6 +1,7 @@
 package keepcache
 
 import (
+	"context"
 	"iter"
 	"time"
 )
@@ -79,7 +80,9 @@ func (v View[T]) GetMany(keys []string) (map[string]T, error) {
 }
 
 // SetMany stores all values under their keys for the given lifetime, or none of them. See Bucket.SetMany.
-func (v View[T]) SetMany(values map[string]T, ttl time.Duration) error { return setMany(v.b, values, ttl) }
+func (v View[T]) SetMany(values map[string]T, ttl time.Duration) error {
+	return setMany(v.b, values, ttl)
+}
 
 // Item is one entry with its value, as View.All yields it.
 type Item[T any] struct {
@@ -101,4 +104,18 @@ func (v View[T]) All() iter.Seq2[Item[T], error] {
 			}
 		}
 	}
+}
+
+// GetOrLoad returns the value of key, and has it loaded if it is absent. nil opts are the defaults. See
+// Bucket.GetOrLoad; that one also says whether the value is stale.
+func (v View[T]) GetOrLoad(ctx context.Context, key string, load func(ctx context.Context, l *Load) (T, error), opts *LoadOptions) (value T, err error) {
+	r, done, err := v.b.hit(key, opts)
+	switch {
+	case done && err == nil:
+		err = decodeValue(r.value, &value)
+	case !done:
+		_, err := v.b.load(ctx, key, r, &value, func(ctx context.Context, l *Load) (any, error) { return load(ctx, l) }, opts)
+		return value, err
+	}
+	return value, v.b.fail("load", key, err)
 }

@@ -18,6 +18,7 @@ import (
 // committer moves what is published into the file later.
 type writer struct {
 	memory *memory
+	tags   *tagTable
 	always bool // each write waits until it is flushed
 
 	open func(after uint64) (*journal.Journal, error) // makes a journal for revisions above after
@@ -45,7 +46,10 @@ type draft struct {
 	key     string
 	record  []byte // framed, not sealed; nil removes the key
 	header  header
-	expects bool // the write is only for a key that is still as seen
+	ns      *namespace
+	flight  *flight // the load that brought it: it is only to be stored if that is not void
+	sweep   bool    // it removes what nobody sees any more, and so voids no load
+	expects bool    // the write is only for a key that is still as seen
 	seen    sight
 	before  prior // what publication replaced
 }
@@ -136,6 +140,11 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 	if w.closed {
 		return 0, nil, ErrClosed
 	}
+	for _, d := range drafts {
+		if d.flight != nil && d.flight.void.Load() {
+			return 0, nil, errMissed
+		}
+	}
 	first := w.revision + 1
 	last = w.revision + uint64(len(names)+len(drafts))
 	if j, err = w.append(first, last, names, drafts); err != nil {
@@ -146,7 +155,15 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 		w.aside = last
 	}
 	w.names = append(w.names, names...)
+	for _, n := range names {
+		if n.tag {
+			w.tags.put(n.name, n.revision)
+		}
+	}
 	for _, d := range drafts {
+		if d.ns != nil && !d.sweep {
+			d.ns.flights.void(d.key, d.flight)
+		}
 		d.before = w.memory.publish(d.hash, d.id, d.key, d.record, d.header)
 	}
 	if w.memory.pinned.Load() >= w.commitAt {
@@ -167,8 +184,14 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*journal.Journal, error) {
 	revision := first
 	buf := w.scratch[:0]
-	for _, n := range names {
-		buf = appendOutcome(buf, &outcome{kind: outcomeName, id: n.id, key: n.name})
+	for i := range names {
+		n := &names[i]
+		n.revision = revision
+		o := outcome{kind: outcomeName, id: n.id, key: n.name}
+		if n.tag {
+			o.kind = outcomeTag
+		}
+		buf = appendOutcome(buf, &o)
 		revision++
 	}
 	var tail []byte // the record of the last outcome, which need not be copied together with the rest
@@ -243,6 +266,13 @@ type position struct {
 	aside   uint64
 	names   []naming
 	journal *journal.Journal
+}
+
+// last returns the last revision given out.
+func (w *writer) last() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.revision
 }
 
 func (w *writer) position() position {
