@@ -337,6 +337,9 @@ func (db *DB) Sync(ctx context.Context) error {
 	if db.closed.Load() {
 		return db.fail("sync", "", ErrClosed)
 	}
+	if err := ctx.Err(); err != nil {
+		return db.fail("sync", "", err)
+	}
 	if db.writer == nil {
 		return nil
 	}
