@@ -24,6 +24,7 @@ func (b *Bucket) Swap(key string, value any, ttl time.Duration, dst any) (found 
 		return false, b.fail("swap", key, err)
 	}
 	b.db.counts.sets.Add(1)
+	b.note(EventSet, key)
 	if found && dst != nil {
 		err = decodeValue(old, dst)
 	}
@@ -49,6 +50,7 @@ func (b *Bucket) Take(key string, dst any) (found bool, err error) {
 	}
 	if found {
 		b.db.counts.deletes.Add(1)
+		b.note(EventDelete, key)
 		if dst != nil {
 			err = decodeValue(old, dst)
 		}
@@ -118,6 +120,7 @@ func (b *Bucket) Increment(key string, delta int64, ttl time.Duration) (sum int6
 		return 0, b.fail("increment", key, err)
 	}
 	b.db.counts.sets.Add(1)
+	b.note(EventSet, key)
 	return sum, nil
 }
 
@@ -161,6 +164,7 @@ func (b *Bucket) Update(key string, fn func(old Entry, found bool) (any, error))
 		return b.fail("update", key, err)
 	}
 	b.db.counts.sets.Add(1)
+	b.note(EventSet, key)
 	return nil
 }
 
@@ -186,6 +190,7 @@ func (b *Bucket) CompareAndSwap(key string, revision uint64, value any) (swapped
 	}
 	if swapped {
 		b.db.counts.sets.Add(1)
+		b.note(EventSet, key)
 	}
 	return swapped, nil
 }
@@ -201,7 +206,7 @@ func (b *Bucket) renewed(r *reading, key string, value []byte, ttl time.Duration
 	} else {
 		h.freshUntil = deadline(now, ttl)
 		h.goneAt = h.freshUntil
-		t.tags = b.tags
+		t.tags, t.lifetime = b.tags, b.slidingMillis(ttl)
 	}
 	h.written = millis(now)
 	return &draft{key: key, header: h, record: recordOf(h, &t, value)}

@@ -136,6 +136,11 @@ func (db *DB) apply(writes map[spot]batched) error {
 		ns.id.Store(id)
 	}
 	db.counts.sets.Add(uint64(sets))
+	for _, w := range writes {
+		if w.draft.record != nil {
+			w.bucket.note(EventSet, w.draft.key)
+		}
+	}
 	return nil
 }
 

@@ -21,8 +21,9 @@ type Bucket struct {
 	name       string
 	defaultTTL time.Duration
 	shared     atomic.Pointer[namespace] // nil until the bucket is known to have been written to
-	tags       tagList                   // of what is written through this handle
-	tagsErr    error                     // why it cannot have its tags
+	sliding    bool
+	tags       tagList // of what is written through this handle
+	tagsErr    error   // why it cannot have its tags
 }
 
 // Name returns the bucket's name.
@@ -45,10 +46,11 @@ func (b *Bucket) Set(key string, value any, ttl time.Duration) error {
 // a stored null is found. A value that does not fit dst is an error with found = true.
 func (b *Bucket) Get(key string, dst any) (found bool, err error) {
 	r, err := b.read(key)
-	b.db.counts.get(&r)
+	b.counted(key, &r)
 	if err != nil || !r.live {
 		return false, b.fail("get", key, err)
 	}
+	b.slid(key, &r)
 	if err := decodeValue(r.value, dst); err != nil {
 		return true, b.fail("get", key, err)
 	}
@@ -75,6 +77,7 @@ func (b *Bucket) set(key string, rec *frame, h header, err error) error {
 		return b.fail("set", key, err)
 	}
 	b.db.counts.sets.Add(1)
+	b.note(EventSet, key)
 	return nil
 }
 
@@ -82,10 +85,11 @@ func (b *Bucket) set(key string, rec *frame, h header, err error) error {
 // reads them into a []byte.
 func (b *Bucket) GetBytes(key string) (value []byte, found bool, err error) {
 	r, err := b.read(key)
-	b.db.counts.get(&r)
+	b.counted(key, &r)
 	if err != nil || !r.live {
 		return nil, false, b.fail("get", key, err)
 	}
+	b.slid(key, &r)
 	if raw, ok := jsonpack.Bytes(r.value); ok {
 		return append(make([]byte, 0, len(raw)), raw...), true, nil
 	}
@@ -111,6 +115,7 @@ func (b *Bucket) Add(key string, value any, ttl time.Duration) (added bool, err 
 	}
 	if added {
 		b.db.counts.sets.Add(1)
+		b.note(EventSet, key)
 	}
 	return added, nil
 }
@@ -131,6 +136,7 @@ func (b *Bucket) Delete(key string) (found bool, err error) {
 	}
 	if found {
 		b.db.counts.deletes.Add(1)
+		b.note(EventDelete, key)
 	}
 	return found, nil
 }
@@ -138,6 +144,9 @@ func (b *Bucket) Delete(key string) (found bool, err error) {
 // Exists reports whether key is present and not expired.
 func (b *Bucket) Exists(key string) (bool, error) {
 	r, err := b.read(key)
+	if err == nil {
+		b.slid(key, &r)
+	}
 	return r.live && err == nil, b.fail("exists", key, err)
 }
 
@@ -165,7 +174,7 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 			t.asOf = t.since(h.revision)
 			h.freshUntil = deadline(time.Now(), ttl)
 			h.goneAt = prolong(h.freshUntil, r.header.goneAt-r.header.freshUntil)
-			t.retry = 0
+			t.retry, t.lifetime = 0, b.slidingMillis(ttl)
 			return &draft{key: key, record: recordOf(h, &t, r.value), header: h}, nil
 		})
 	}
@@ -201,6 +210,7 @@ type reading struct {
 	value   []byte // part of a record that does not change; not to be written to
 	options []byte // part of it too
 	state
+	saved  int64 // until when the record says that it is fresh; the header has what reads made of it
 	file   bool  // the file was asked, because memory did not know
 	damage error // why what is stored cannot be read; then there is no header
 
@@ -220,6 +230,8 @@ func (r *reading) entry(key string) Entry { return newEntry(key, &r.header, r.op
 // take fills in what a record says.
 func (r *reading) take(db *DB, rec []byte) {
 	r.header, r.options, r.value = readHeader(rec), recordOptions(rec), recordValue(rec)
+	r.saved = r.header.freshUntil
+	r.header.slide(r.seen.slid)
 	r.state = db.stateOf(&r.header, r.options)
 }
 
@@ -321,8 +333,8 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
 	h.goneAt = h.freshUntil
 	f := frames.Get().(*frame)
 	f.buf = appendHeader(f.buf[:0], h)
-	if len(b.tags) > 0 {
-		f.buf = appendTraits(f.buf, &traits{tags: b.tags})
+	if len(b.tags) > 0 || b.sliding {
+		f.buf = appendTraits(f.buf, &traits{tags: b.tags, lifetime: b.slidingMillis(ttl)})
 	}
 	return f, h, nil
 }

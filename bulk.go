@@ -30,6 +30,9 @@ func setMany[T any](b *Bucket, values map[string]T, ttl time.Duration) error {
 		return b.fail("set", "", err)
 	}
 	b.db.counts.sets.Add(uint64(len(drafts)))
+	for _, d := range drafts {
+		b.note(EventSet, d.key)
+	}
 	return nil
 }
 
@@ -38,11 +41,12 @@ func (b *Bucket) GetMany(keys []string) (map[string]Entry, error) {
 	entries := make(map[string]Entry, len(keys))
 	for _, key := range keys {
 		r, err := b.read(key)
-		b.db.counts.get(&r)
+		b.counted(key, &r)
 		if err != nil {
 			return nil, b.fail("get", key, err)
 		}
 		if r.live {
+			b.slid(key, &r)
 			entries[key] = r.entry(key)
 		}
 	}
@@ -62,14 +66,14 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
 	for range conflictTries {
 		var drafts []*draft
-		deleted = 0
+		var live []string
 		for _, key := range keys {
 			r, err := b.read(key)
 			if err != nil {
 				return 0, err
 			}
 			if r.live {
-				deleted++
+				live = append(live, key)
 			}
 			if r.stored() {
 				d := &draft{key: key}
@@ -83,8 +87,11 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 			return 0, nil
 		}
 		if err = b.write(drafts...); err == nil {
-			b.db.counts.deletes.Add(uint64(deleted))
-			return deleted, nil
+			b.db.counts.deletes.Add(uint64(len(live)))
+			for _, key := range live {
+				b.note(EventDelete, key)
+			}
+			return len(live), nil
 		}
 		if err != errMissed {
 			return 0, err

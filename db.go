@@ -150,6 +150,11 @@ func (db *DB) start(last uint64) error {
 	}
 	db.writer, db.commits = w, c
 	db.sweeper.tags = db.sweepTags
+	for _, own := range o.Buckets {
+		if own.Sliding {
+			db.sweeper.lives, db.sweeper.rearm = db.memory.lives, db.rearm
+		}
+	}
 
 	ctx, stop := context.WithCancel(context.Background())
 	db.stop = stop
@@ -193,13 +198,16 @@ func openError(path string, err error) error {
 // the later calls return what the first did.
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
+		var err error
+		if db.sweeper.lives != nil {
+			err = db.saveSlidKeys(db.memory.slidKeys())
+		}
 		db.closed.Store(true)
 		db.loads.close()
-		var err error
 		if db.writer != nil {
 			db.writer.close()
 			db.stop()
-			err = db.commits.finish()
+			err = errors.Join(err, db.commits.finish())
 			db.work.Wait()
 			if j := db.writer.position().journal; j != nil {
 				// What a failed commit held is in the journal for the next Open.
@@ -233,7 +241,7 @@ func (db *DB) Exists(key string) (bool, error) { return db.main.Exists(key) }
 func (db *DB) Bucket(name string) *Bucket {
 	b := &Bucket{db: db, name: name, defaultTTL: db.options.DefaultTTL}
 	if own, ok := db.options.Buckets[name]; ok {
-		b.defaultTTL = own.DefaultTTL
+		b.defaultTTL, b.sliding = own.DefaultTTL, own.Sliding
 	}
 	return b
 }

@@ -181,7 +181,7 @@ func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string) 
 		known := b.db.memory.peek(b.db.memory.hash(id, key), id, key)
 		if known.known {
 			if known.record != nil {
-				page = append(page, storedAs(key, known.record))
+				page = append(page, storedAs(key, known.record, known.slid))
 			}
 			continue
 		}
@@ -198,14 +198,16 @@ func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string) 
 			page = append(page, stored{key: key, damage: err})
 			continue
 		}
-		page = append(page, storedAs(key, rec))
+		page = append(page, storedAs(key, rec, 0))
 	}
 	return page, nil
 }
 
-// storedAs takes apart a record that has been proved.
-func storedAs(key string, rec []byte) stored {
-	return stored{key: key, header: readHeader(rec), options: recordOptions(rec), value: recordValue(rec)}
+// storedAs takes apart a record that has been proved, of an entry that reads keep fresh until slid.
+func storedAs(key string, rec []byte, slid int64) stored {
+	f := stored{key: key, header: readHeader(rec), options: recordOptions(rec), value: recordValue(rec)}
+	f.header.slide(slid)
+	return f
 }
 
 // firstOf compares the first item with the first pinned key. The end of a list comes after everything.

@@ -140,7 +140,8 @@ func (b *Bucket) hit(key string, opts *LoadOptions) (r reading, done bool, err e
 	}
 	done = r.live && (opts == nil || opts.RefreshAhead == 0)
 	if done {
-		b.db.counts.get(&r)
+		b.counted(key, &r)
+		b.slid(key, &r)
 	}
 	return r, done, nil
 }
@@ -173,7 +174,8 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 	for {
 		switch b.plan(&r, o) {
 		case serveFresh:
-			b.db.counts.get(&r)
+			b.counted(key, &r)
+			b.slid(key, &r)
 			return r.value, LoadResult{}, nil
 		case serveNegative:
 			b.db.counts.negativeHits.Add(1)
@@ -185,7 +187,7 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 			b.served(key, &r, nil)
 			return r.value, LoadResult{Stale: !r.live}, nil
 		}
-		b.db.counts.misses.Add(1)
+		b.counted(key, &reading{})
 		if err := ctx.Err(); err != nil {
 			return nil, LoadResult{}, err
 		}
@@ -286,7 +288,7 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 
 // served counts and tells that a value was served that is not known to be right any more.
 func (b *Bucket) served(key string, r *reading, err error) {
-	b.db.counts.get(&reading{state: state{live: true}, file: r.file})
+	b.counted(key, &reading{state: state{live: true}, file: r.file})
 	if r.live {
 		return
 	}

@@ -36,7 +36,8 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 		}
 		switch b.plan(&r, o) {
 		case serveFresh:
-			b.db.counts.get(&r)
+			b.counted(key, &r)
+			b.slid(key, &r)
 			entries[key] = r.entry(key)
 		case serveNegative:
 			b.db.counts.negativeHits.Add(1)
@@ -47,7 +48,7 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 			b.served(key, &r, nil)
 			entries[key] = r.entry(key)
 		default:
-			b.db.counts.misses.Add(1)
+			b.counted(key, &reading{})
 			missing = append(missing, waiting{key: key, seen: r})
 		}
 	}

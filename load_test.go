@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/anishathalye/porcupine"
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
@@ -802,4 +804,114 @@ func TestLoad_Bounded(t *testing.T) {
 		time.Sleep(time.Minute)
 		require.Equal(t, int64(64), most.Load())
 	})
+}
+
+// However long a load took is in the histogram of Stats.
+func TestLoad_Stats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newLoadScene(t, keepcache.LoadOptions{})
+		for i, takes := range []time.Duration{0, time.Microsecond, 3 * time.Microsecond, time.Millisecond, time.Hour} {
+			s.answer(i, nil, takes)
+			_, err := s.b.GetOrLoad(t.Context(), numbered(i), new(any), s.load, nil)
+			require.NoError(t, err)
+		}
+		stats := s.db.Stats().Loads
+		require.Equal(t, time.Hour+time.Millisecond+4*time.Microsecond, stats.Time)
+		for i, n := range stats.Histogram {
+			if n == 0 {
+				continue
+			}
+			require.Contains(t, []time.Duration{time.Microsecond, 2 * time.Microsecond, 4 * time.Microsecond,
+				1024 * time.Microsecond, keepcache.NoExpiry}, keepcache.LoadHistogramBound(i))
+			require.Equal(t, uint64(1), n)
+		}
+	})
+}
+
+// loadModel says what a key may hold, 0 where it is absent. A load that found nothing may or may not have been
+// stored: it is not if a write came in between.
+var loadModel = porcupine.NondeterministicModel{
+	Init: func() []any { return []any{0} },
+	Step: func(state, input, output any) []any {
+		s, in, out := state.(int), input.(keyInput), output.(keyOutput)
+		there, ok, next := s != 0, false, s
+		switch in.op {
+		case "set":
+			ok, next = true, in.value
+		case "delete":
+			ok, next = out.ok == there, 0
+		case "add":
+			if ok = out.ok == !there; !there {
+				next = in.value
+			}
+		case "update":
+			ok, next = out.ok == there && out.value == s, in.value
+		case "get":
+			ok = out.ok == there && out.value == s
+		case "load":
+			if !there && out.value >= loadedValues {
+				return []any{s, out.value}
+			}
+			ok = out.value == s || out.value >= loadedValues
+		}
+		if !ok {
+			return nil
+		}
+		return []any{next}
+	},
+}
+
+// loadedValues is the least value that a loader returns; what is written otherwise is less.
+const loadedValues = 1_000_000
+
+// Set, Delete, Add, Update and GetOrLoad on one key are linearizable: a load takes effect at one moment between its
+// caller's call and return, or not at all.
+func TestLoad_Linearizable(t *testing.T) {
+	rounds := 15
+	if long {
+		rounds = 300
+	}
+	ops := []string{"set", "delete", "add", "update", "load", "load", "load", "get"}
+	db := newDB(t, &keepcache.Options{SweepInterval: time.Millisecond})
+	var values atomic.Int64
+	values.Store(loadedValues)
+	model := loadModel.ToModel()
+	for round := range rounds {
+		b := db.Bucket(fmt.Sprint("round", round))
+		var mu sync.Mutex
+		var history []porcupine.Operation
+		start := time.Now()
+		var callers sync.WaitGroup
+		for client := range 6 {
+			callers.Go(func() {
+				r := rand.New(rand.NewPCG(uint64(round), uint64(client)))
+				for i := range 25 {
+					in := keyInput{op: ops[r.IntN(len(ops))], value: 1 + client*1000 + i, hours: 1}
+					call := time.Since(start)
+					var out keyOutput
+					var err error
+					if in.op == "load" {
+						_, err = b.GetOrLoad(context.Background(), "k", &out.value, func(context.Context, *keepcache.Load) (any, error) {
+							runtime.Gosched()
+							return values.Add(1), nil
+						}, nil)
+					} else {
+						out, err = keyCall(b, in)
+					}
+					returned := time.Since(start)
+					if err != nil {
+						t.Errorf("%s: %v", in.op, err)
+						return
+					}
+					mu.Lock()
+					history = append(history, porcupine.Operation{
+						ClientId: client, Input: in, Call: int64(call), Output: out, Return: int64(returned),
+					})
+					mu.Unlock()
+				}
+			})
+		}
+		callers.Wait()
+		require.Equal(t, porcupine.Ok, porcupine.CheckOperationsTimeout(model, history, 20*time.Second), "round %d", round)
+	}
 }

@@ -97,6 +97,13 @@ type BucketOptions struct {
 	// DefaultTTL is the lifetime of an entry that is set with a lifetime of 0. NoExpiry keeps such
 	// entries for ever, even if Options.DefaultTTL is shorter. Default: Options.DefaultTTL.
 	DefaultTTL time.Duration
+
+	// Sliding lets a lifetime begin anew with each Get, GetBytes, GetMany, Exists and GetOrLoad that finds the
+	// entry; TTL, Stat and ranges only look. Most such reads write nothing: the new deadline is kept in memory
+	// until it is more than an eighth of the lifetime from the one on disk, so that a crash forgets an eighth at
+	// most. That write gives the entry a new revision. Entries that were written while Sliding was off keep
+	// their deadline. Default: false.
+	Sliding bool
 }
 
 const (

@@ -27,7 +27,7 @@ const mostTagRows = 65_536
 // loads. InvalidateTag makes all entries with a tag absent. Where a tag is empty or longer than MaxTagBytes, or
 // there are more than MaxTags, the writes give ErrInvalidTag. Without arguments it returns a handle without tags.
 func (b *Bucket) WithTags(tags ...string) *Bucket {
-	t := &Bucket{db: b.db, name: b.name, defaultTTL: b.defaultTTL}
+	t := &Bucket{db: b.db, name: b.name, defaultTTL: b.defaultTTL, sliding: b.sliding}
 	t.shared.Store(b.shared.Load())
 	t.tags, t.tagsErr = packTags(tags)
 	return t
@@ -193,7 +193,7 @@ func (b *Bucket) removeInvalid(key string) error {
 			return nil, nil
 		}
 		// It is no Delete: the load of a fresh value that may be under way is to be stored.
-		return &draft{key: key, sweep: true}, nil
+		return &draft{key: key, quiet: true}, nil
 	})
 	if removed && err == nil {
 		b.db.sweeper.spared(1, 0)

@@ -73,6 +73,8 @@ const sweepStep = 1000
 type sweeper struct {
 	store *store
 	log   *slog.Logger
+	lives func(id uint64, key string, now int64) bool // asks memory; nil where no lifetime slides
+	rearm func([]slidKey) error                       // writes what lives, so that the file says so too
 	tags  func(ctx context.Context, force bool) error // removes entries whose tag was invalidated; nil if nothing may be
 
 	run sync.Mutex // held for the length of a sweep: one at a time
@@ -115,7 +117,7 @@ func (sw *sweeper) sweep(ctx context.Context, force bool) error {
 			break
 		}
 		var did swept
-		if did, err = sw.store.sweep(now, sweepStep); err != nil {
+		if did, err = sw.store.sweep(now, sweepStep, sw.lives); err != nil {
 			break
 		}
 		sw.count(func(s *SweepStats) {
@@ -123,6 +125,11 @@ func (sw *sweeper) sweep(ctx context.Context, force bool) error {
 			s.Moved += uint64(did.moved)
 			s.Orphans += uint64(did.orphans)
 		})
+		if len(did.spared) > 0 {
+			if err = sw.rearm(did.spared); err != nil {
+				break
+			}
+		}
 		if !did.more {
 			break
 		}

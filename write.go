@@ -48,7 +48,7 @@ type draft struct {
 	header  header
 	ns      *namespace
 	flight  *flight // the load that brought it: it is only to be stored if that is not void
-	sweep   bool    // it removes what nobody sees any more, and so voids no load
+	quiet   bool    // it changes nothing that anybody sees, and so voids no load
 	expects bool    // the write is only for a key that is still as seen
 	seen    sight
 	before  prior // what publication replaced
@@ -161,7 +161,7 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 		}
 	}
 	for _, d := range drafts {
-		if d.ns != nil && !d.sweep {
+		if d.ns != nil && !d.quiet {
 			d.ns.flights.void(d.key, d.flight)
 		}
 		d.before = w.memory.publish(d.hash, d.id, d.key, d.record, d.header)
