@@ -37,9 +37,9 @@ func (b *Bucket) Swap(key string, value any, ttl time.Duration, dst any) (found 
 func (b *Bucket) Take(key string, dst any) (found bool, err error) {
 	var old []byte
 	if err = b.db.writable(); err == nil {
+		b.voidFlights(key)
 		err = b.settle(key, func(r reading) (*draft, error) {
 			if found, old = r.live, r.value; !r.stored() {
-				b.voidFlight(key)
 				return nil, nil
 			}
 			return &draft{key: key}, r.fits(dst)

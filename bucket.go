@@ -123,9 +123,9 @@ func (b *Bucket) Add(key string, value any, ttl time.Duration) (added bool, err 
 // Delete removes key and reports whether it was there. The removal of an absent key is no error.
 func (b *Bucket) Delete(key string) (found bool, err error) {
 	if err = b.db.writable(); err == nil {
+		b.voidFlights(key)
 		err = b.settle(key, func(r reading) (*draft, error) {
 			if found = r.live; !r.stored() {
-				b.voidFlight(key)
 				return nil, nil
 			}
 			return &draft{key: key}, nil
@@ -398,13 +398,6 @@ func (b *Bucket) writeAs(ns *namespace, id uint64, names []naming, drafts []*dra
 		d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, b.db.memory.hash(id, d.key)
 	}
 	return b.db.writer.write(names, drafts...)
-}
-
-// voidFlight keeps a load that is under way from storing what it brings, where there is nothing to write.
-func (b *Bucket) voidFlight(key string) {
-	if ns := b.namespace(); ns != nil {
-		ns.flights.void(key, nil)
-	}
 }
 
 // namespace returns what the handles of this bucket share, or nil if the bucket was never written to.

@@ -64,6 +64,7 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 		return 0, err
 	}
 	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
+	b.voidFlights(keys...)
 	for range conflictTries {
 		var drafts []*draft
 		var live []string
@@ -79,8 +80,6 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 				d := &draft{key: key}
 				d.expect(r)
 				drafts = append(drafts, d)
-			} else {
-				b.voidFlight(key)
 			}
 		}
 		if len(drafts) == 0 {
@@ -108,9 +107,7 @@ func (b *Bucket) DeletePrefix(ctx context.Context, prefix string) (deleted int, 
 	if err = b.db.writable(); err != nil {
 		return 0, b.fail("delete prefix", prefix, err)
 	}
-	if ns := b.namespace(); ns != nil {
-		ns.flights.voidPrefix(prefix)
-	}
+	b.voidFlightsOf(prefix)
 	scanErr := b.scan(prefix, func(found []stored) bool {
 		if err = ctx.Err(); err != nil {
 			return false

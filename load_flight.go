@@ -100,6 +100,36 @@ func (fs *flights) voidPrefix(prefix string) {
 	}
 }
 
+// voidFlights voids the loads of keys that are about to be removed. Who removes calls it before he looks, because
+// what he does not find he does not write, and a write is what voids a flight otherwise: a flight that was quicker
+// he finds, and one that was not finds itself void.
+func (b *Bucket) voidFlights(keys ...string) {
+	if fs := b.flying(); fs != nil {
+		b.db.writer.mu.Lock()
+		defer b.db.writer.mu.Unlock()
+		for _, key := range keys {
+			fs.void(key, nil)
+		}
+	}
+}
+
+// voidFlightsOf is voidFlights for all keys that begin with prefix.
+func (b *Bucket) voidFlightsOf(prefix string) {
+	if fs := b.flying(); fs != nil {
+		b.db.writer.mu.Lock()
+		defer b.db.writer.mu.Unlock()
+		fs.voidPrefix(prefix)
+	}
+}
+
+// flying returns the flights of the bucket, or nil if there are none.
+func (b *Bucket) flying() *flights {
+	if ns := b.namespace(); ns != nil && ns.flights.n.Load() > 0 {
+		return &ns.flights
+	}
+	return nil
+}
+
 func (fs *flights) remove(f *flight) {
 	f.void.Store(true)
 	if fs.byKey[f.key] == f {
