@@ -2,6 +2,7 @@ package keepcache_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"path/filepath"
@@ -205,4 +206,29 @@ func BenchmarkSweep(b *testing.B) {
 		b.ReportMetric(float64(took.Milliseconds()), "sweep-ms")
 		require.NoError(b, db.Close())
 	}
+}
+
+// BenchmarkLoad_Hit measures GetOrLoad of a fresh value in memory beside Get through the same view: 1.3 times
+// as much at most, and no allocation more.
+func BenchmarkLoad_Hit(b *testing.B) {
+	view := keepcache.Of[int](benchDB(b))
+	b.Run("get", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if _, found, err := view.Get(benchKey[i%benchKeys]); err != nil || !found {
+				b.Fatal(found, err)
+			}
+		}
+	})
+	opts := &keepcache.LoadOptions{TTL: time.Hour, StaleFor: time.Hour}
+	ctx := context.Background()
+	load := func(context.Context, *keepcache.Load) (int, error) { return 0, nil }
+	b.Run("load", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if _, err := view.GetOrLoad(ctx, benchKey[i%benchKeys], load, opts); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

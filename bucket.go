@@ -23,6 +23,9 @@ type Bucket struct {
 	name       string
 	defaultTTL time.Duration
 	shared     atomic.Pointer[namespace] // nil until the bucket is known to have been written to
+	sliding    bool
+	tags       tagList // of what is written through this handle
+	tagsErr    error   // why it cannot have its tags
 }
 
 // Name returns the bucket's name.
@@ -45,10 +48,11 @@ func (b *Bucket) Set(key string, value any, ttl time.Duration) error {
 // a stored null is found. A value that does not fit dst is an error with found = true.
 func (b *Bucket) Get(key string, dst any) (found bool, err error) {
 	r, err := b.read(key)
-	b.db.counts.get(&r)
+	b.counted(key, &r)
 	if err != nil || !r.live {
 		return false, b.fail("get", key, err)
 	}
+	b.slid(key, &r)
 	if err := decodeValue(r.value, dst); err != nil {
 		return true, b.fail("get", key, err)
 	}
@@ -75,6 +79,7 @@ func (b *Bucket) set(key string, rec *frame, h header, err error) error {
 		return b.fail("set", key, err)
 	}
 	b.db.counts.sets.Add(1)
+	b.note(EventSet, key)
 	return nil
 }
 
@@ -82,10 +87,11 @@ func (b *Bucket) set(key string, rec *frame, h header, err error) error {
 // reads them into a []byte.
 func (b *Bucket) GetBytes(key string) (value []byte, found bool, err error) {
 	r, err := b.read(key)
-	b.db.counts.get(&r)
+	b.counted(key, &r)
 	if err != nil || !r.live {
 		return nil, false, b.fail("get", key, err)
 	}
+	b.slid(key, &r)
 	if raw, ok := jsonpack.Bytes(r.value); ok {
 		return append(make([]byte, 0, len(raw)), raw...), true, nil
 	}
@@ -111,6 +117,7 @@ func (b *Bucket) Add(key string, value any, ttl time.Duration) (added bool, err 
 	}
 	if added {
 		b.db.counts.sets.Add(1)
+		b.note(EventSet, key)
 	}
 	return added, nil
 }
@@ -118,6 +125,7 @@ func (b *Bucket) Add(key string, value any, ttl time.Duration) (added bool, err 
 // Delete removes key and reports whether it was there. The removal of an absent key is no error.
 func (b *Bucket) Delete(key string) (found bool, err error) {
 	if err = b.db.writable(); err == nil {
+		b.voidFlights(key)
 		err = b.settle(key, func(r reading) (*draft, error) {
 			if found = r.live; !r.stored() {
 				return nil, nil
@@ -130,6 +138,7 @@ func (b *Bucket) Delete(key string) (found bool, err error) {
 	}
 	if found {
 		b.db.counts.deletes.Add(1)
+		b.note(EventDelete, key)
 	}
 	return found, nil
 }
@@ -137,6 +146,9 @@ func (b *Bucket) Delete(key string) (found bool, err error) {
 // Exists reports whether key is present and not expired.
 func (b *Bucket) Exists(key string) (bool, error) {
 	r, err := b.read(key)
+	if err == nil {
+		b.slid(key, &r)
+	}
 	return r.live && err == nil, b.fail("exists", key, err)
 }
 
@@ -150,7 +162,7 @@ func (b *Bucket) TTL(key string) (ttl time.Duration, found bool, err error) {
 }
 
 // Touch gives a live entry a new lifetime, from now on, and reports true. On an absent or expired key it
-// reports false and creates nothing.
+// reports false and creates nothing. An entry that may be served stale may be so for as long as before.
 func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 	if err = b.db.writable(); err == nil {
 		ttl, err = lifetime(ttl, b.defaultTTL)
@@ -160,11 +172,12 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 			if found = r.live; !found || r.damage != nil {
 				return nil, r.damage
 			}
-			h := r.header
+			h, t := r.header, r.traits()
+			t.asOf = t.since(h.revision)
 			h.freshUntil = deadline(time.Now(), ttl)
-			h.goneAt = h.freshUntil
-			rec := appendHeader(make([]byte, 0, recordHeader+len(r.value)+recordTrailer), h)
-			return &draft{key: key, record: appendTrailer(append(rec, r.value...)), header: h}, nil
+			h.goneAt = prolong(h.freshUntil, r.header.goneAt-r.header.freshUntil)
+			t.retry, t.lifetime = 0, b.slidingMillis(ttl)
+			return &draft{key: key, record: recordOf(h, &t, r.value), header: h}, nil
 		})
 	}
 	if err != nil {
@@ -173,13 +186,14 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 	return found, nil
 }
 
-// Stat returns what is known of the entry of key. It reports false if the key is absent or expired.
+// Stat returns what is known of the entry of key. It reports false if the key is absent or expired; an entry
+// that GetOrLoad may still serve stale is not.
 func (b *Bucket) Stat(key string) (entry Entry, found bool, err error) {
 	r, err := b.read(key)
-	if err != nil || !r.live {
+	if err != nil || !r.held || r.negative {
 		return Entry{}, false, b.fail("stat", key, err)
 	}
-	return newEntry(key, r.header, r.value), true, nil
+	return r.entry(key), true, nil
 }
 
 // Clear removes all entries of the bucket. It returns at once, whatever their number: they are absent from
@@ -192,39 +206,15 @@ func (b *Bucket) Clear(ctx context.Context) error {
 	return b.fail("clear", "", err)
 }
 
-// conflictTries bounds how often an operation starts over because others changed its key between its look
-// and its write. Each conflict means that another writer got through.
-const conflictTries = 10_000
-
-var errContended = errors.New("too many writers change this key at the same time")
-
-// settle looks at a key, lets decide draft a write on what it found, and writes that if the key is still
-// as it was; otherwise it starts over. A nil draft is the decision to write nothing.
-func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error {
-	for range conflictTries {
-		r, err := b.read(key)
-		if err != nil {
-			return err
-		}
-		d, err := decide(r)
-		if d == nil || err != nil {
-			return err
-		}
-		d.expect(r)
-		if err = b.write(d); err != errMissed {
-			return err
-		}
-	}
-	return errContended
-}
-
 // reading is what a look at a key found.
 type reading struct {
-	header header // zero if there is no entry
-	value  []byte // part of a record that does not change; not to be written to
-	live   bool   // there is an entry, and it is not expired
-	file   bool   // the file was asked, because memory did not know
-	damage error  // why what is stored cannot be read; then there is no header
+	header  header // zero if there is no entry
+	value   []byte // part of a record that does not change; not to be written to
+	options []byte // part of it too
+	state
+	saved  int64 // until when the record says that it is fresh; the header has what reads made of it
+	file   bool  // the file was asked, because memory did not know
+	damage error // why what is stored cannot be read; then there is no header
 
 	id   uint64 // of the bucket at the time, for a write that depends on the reading
 	seen sight
@@ -232,6 +222,20 @@ type reading struct {
 
 // stored reports whether there is anything under the key, be it expired or damaged.
 func (r *reading) stored() bool { return r.header.revision != 0 || r.damage != nil }
+
+// traits reads the options of what was read.
+func (r *reading) traits() traits { return readTraits(r.options) }
+
+// entry is what was read, as a caller gets it.
+func (r *reading) entry(key string) Entry { return newEntry(key, &r.header, r.options, r.value) }
+
+// take fills in what a record says.
+func (r *reading) take(db *DB, rec []byte) {
+	r.header, r.options, r.value = readHeader(rec), recordOptions(rec), recordValue(rec)
+	r.saved = r.header.freshUntil
+	r.header.slide(r.seen.slid)
+	r.state = db.stateOf(&r.header, r.options)
+}
 
 // expect makes the draft one for a key that is still as r found it.
 func (d *draft) expect(r reading) { d.expects, d.id, d.seen = true, r.id, r.seen }
@@ -257,8 +261,8 @@ func (b *Bucket) read(key string) (r reading, err error) {
 	r.seen = b.db.memory.look(hash, r.id, key)
 	if r.seen.known {
 		if r.seen.record != nil {
-			r.header, r.value = readHeader(r.seen.record), recordValue(r.seen.record)
-			if r.live = fresh(r.header.freshUntil); r.live {
+			r.take(b.db, r.seen.record)
+			if r.live {
 				b.db.evictor.use(hash)
 			}
 		}
@@ -269,13 +273,16 @@ func (b *Bucket) read(key string) (r reading, err error) {
 	if err != nil || rec == nil {
 		return r, err
 	}
-	if r.header, r.value, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
+	if _, _, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
 		b.damaged(key, r.damage)
 		return r, nil
 	}
+	r.take(b.db, rec)
 	r.seen.revision = r.header.revision
-	if r.live = fresh(r.header.freshUntil); r.live {
+	if r.live {
 		b.db.evictor.use(hash)
+	}
+	if r.held {
 		b.db.memory.keep(hash, r.id, key, rec, r.header, r.seen.version)
 	}
 	return r, nil
@@ -323,6 +330,9 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
 		return nil, header{}, ErrInvalidKey
 	}
 	ttl, err := lifetime(ttl, b.defaultTTL)
+	if err == nil {
+		err = b.tagsErr
+	}
 	if err != nil {
 		return nil, header{}, err
 	}
@@ -331,6 +341,9 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
 	h.goneAt = h.freshUntil
 	f := frames.Get().(*frame)
 	f.buf = appendHeader(f.buf[:0], h)
+	if len(b.tags) > 0 || b.sliding {
+		f.buf = appendTraits(f.buf, &traits{tags: b.tags, lifetime: b.slidingMillis(ttl)})
+	}
 	return f, h, nil
 }
 
@@ -378,14 +391,14 @@ func (b *Bucket) write(drafts ...*draft) error {
 		}
 		d.expects = false
 	}
-	err := b.writeAs(ns, id, &naming{name: b.name, id: id}, drafts)
+	err := b.writeAs(ns, id, []naming{{name: b.name, id: id}}, drafts)
 	if err == nil || errors.Is(err, errUnknown) {
 		ns.id.Store(id)
 	}
 	return err
 }
 
-func (b *Bucket) writeAs(ns *namespace, id uint64, name *naming, drafts []*draft) error {
+func (b *Bucket) writeAs(ns *namespace, id uint64, names []naming, drafts []*draft) error {
 	for _, d := range drafts {
 		if d.expects && d.id != id {
 			return errMissed
@@ -393,10 +406,10 @@ func (b *Bucket) writeAs(ns *namespace, id uint64, name *naming, drafts []*draft
 		if err := b.db.evictor.admit(b.name, d); err != nil {
 			return err
 		}
-		d.id, d.sum, d.hash = id, ns.sum, b.db.memory.hash(id, d.key)
+		d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, b.db.memory.hash(id, d.key)
 		b.db.evictor.use(d.hash)
 	}
-	return b.db.writer.write(name, drafts...)
+	return b.db.writer.write(names, drafts...)
 }
 
 // namespace returns what the handles of this bucket share, or nil if the bucket was never written to.

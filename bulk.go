@@ -11,6 +11,10 @@ import (
 // no part of them is there without the rest. Other goroutines may see part of them for an instant. An
 // empty map is nothing to do.
 func (b *Bucket) SetMany(values map[string]any, ttl time.Duration) error {
+	return setMany(b, values, ttl)
+}
+
+func setMany[T any](b *Bucket, values map[string]T, ttl time.Duration) error {
 	drafts := make([]*draft, 0, len(values))
 	for key, value := range values {
 		d, err := b.prepare(key, value, ttl)
@@ -26,6 +30,9 @@ func (b *Bucket) SetMany(values map[string]any, ttl time.Duration) error {
 		return b.fail("set", "", err)
 	}
 	b.db.counts.sets.Add(uint64(len(drafts)))
+	for _, d := range drafts {
+		b.note(EventSet, d.key)
+	}
 	return nil
 }
 
@@ -34,12 +41,13 @@ func (b *Bucket) GetMany(keys []string) (map[string]Entry, error) {
 	entries := make(map[string]Entry, len(keys))
 	for _, key := range keys {
 		r, err := b.read(key)
-		b.db.counts.get(&r)
+		b.counted(key, &r)
 		if err != nil {
 			return nil, b.fail("get", key, err)
 		}
 		if r.live {
-			entries[key] = newEntry(key, r.header, r.value)
+			b.slid(key, &r)
+			entries[key] = r.entry(key)
 		}
 	}
 	return entries, nil
@@ -56,16 +64,17 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 		return 0, err
 	}
 	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
+	b.voidFlights(keys...)
 	for range conflictTries {
 		var drafts []*draft
-		deleted = 0
+		var live []string
 		for _, key := range keys {
 			r, err := b.read(key)
 			if err != nil {
 				return 0, err
 			}
 			if r.live {
-				deleted++
+				live = append(live, key)
 			}
 			if r.stored() {
 				d := &draft{key: key}
@@ -77,8 +86,11 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 			return 0, nil
 		}
 		if err = b.write(drafts...); err == nil {
-			b.db.counts.deletes.Add(uint64(deleted))
-			return deleted, nil
+			b.db.counts.deletes.Add(uint64(len(live)))
+			for _, key := range live {
+				b.note(EventDelete, key)
+			}
+			return len(live), nil
 		}
 		if err != errMissed {
 			return 0, err
@@ -95,6 +107,7 @@ func (b *Bucket) DeletePrefix(ctx context.Context, prefix string) (deleted int, 
 	if err = b.db.writable(); err != nil {
 		return 0, b.fail("delete prefix", prefix, err)
 	}
+	b.voidFlightsOf(prefix)
 	scanErr := b.scan(prefix, func(found []stored) bool {
 		if err = ctx.Err(); err != nil {
 			return false

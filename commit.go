@@ -241,7 +241,7 @@ func changesOf(pins []pin) (changes []*change, expired int) {
 	for i, p := range pins {
 		all[i] = change{id: p.id, key: []byte(p.key), goneAt: p.goneAt, revision: p.revision}
 		switch {
-		case p.goneAt > now:
+		case p.lives > now:
 			all[i].record = p.record
 		case p.record != nil:
 			expired++

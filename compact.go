@@ -67,7 +67,7 @@ func (db *DB) Compact(ctx context.Context) error {
 		err = db.commits.commit()
 	}
 	if err == nil {
-		err = db.sweeper.sweep(ctx) // what is removed before is not copied
+		err = db.sweeper.sweep(ctx, true) // what is removed before is not copied
 	}
 	if err == nil {
 		err = db.within(ctx, db.compactor.run)

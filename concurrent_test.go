@@ -166,6 +166,18 @@ var keyModel = porcupine.Model{
 			return true, keyState{s.value, in.hours}
 		case "clear":
 			return true, keyState{}
+		case "update": // keeps the lifetime; out has what fn saw
+			if out.ok != there || out.value != s.value {
+				return false, s
+			}
+			if !there {
+				return true, keyState{in.value, 0}
+			}
+			return true, keyState{in.value, s.hours}
+		case "swap":
+			return out.ok == there && out.value == s.value, keyState{in.value, in.hours}
+		case "take":
+			return out.ok == there && out.value == s.value, keyState{}
 		}
 		return false, s
 	},
@@ -192,6 +204,18 @@ func keyCall(b *keepcache.Bucket, in keyInput) (out keyOutput, err error) {
 		out.ok, err = b.Touch(key, ttl)
 	case "clear":
 		err = b.Clear(context.Background())
+	case "update":
+		err = b.Update(key, func(old keepcache.Entry, found bool) (any, error) {
+			out = keyOutput{ok: found}
+			if !found {
+				return in.value, nil
+			}
+			return in.value, old.Decode(&out.value)
+		})
+	case "swap":
+		out.ok, err = b.Swap(key, in.value, ttl, &out.value)
+	case "take":
+		out.ok, err = b.Take(key, &out.value)
 	}
 	return out, err
 }
@@ -202,8 +226,8 @@ func TestLinearizable(t *testing.T) {
 	if long {
 		rounds = 300
 	}
-	ops := []string{"set", "set", "get", "get", "ttl", "delete", "add", "add", "touch", "touch", "clear"}
-	db := newDB(t, &keepcache.Options{SweepInterval: time.Millisecond})
+	ops := []string{"set", "set", "get", "get", "ttl", "delete", "add", "add", "touch", "touch", "clear", "update", "update", "swap", "take"}
+	db := newDB(t, &keepcache.Options{SweepInterval: time.Millisecond, DefaultTTL: time.Minute})
 	ctx, stop := context.WithCancel(context.Background())
 	var noise sync.WaitGroup
 	noise.Go(func() {
@@ -272,7 +296,7 @@ func TestStress(t *testing.T) {
 				ttl := []time.Duration{0, time.Millisecond, 10 * time.Millisecond, time.Hour}[r.IntN(4)]
 				var err error
 				var value any
-				switch r.IntN(20) {
+				switch r.IntN(26) {
 				case 0:
 					err = b.Clear(ctx)
 				case 1:
@@ -307,6 +331,22 @@ func TestStress(t *testing.T) {
 					_, err = b.Get(key, &value)
 				case 15:
 					_, _, err = b.Stat(key)
+				case 16:
+					_, err = b.GetOrLoad(ctx, key, &value, func(context.Context, *keepcache.Load) (any, error) { return g, nil },
+						&keepcache.LoadOptions{TTL: time.Millisecond, StaleFor: 5 * time.Millisecond, RefreshAhead: 0.5})
+				case 17:
+					err = b.WithTags("t"+key[5:]).Set(key, g, ttl)
+				case 18:
+					err = db.InvalidateTag("t" + key[5:])
+				case 19:
+					err = b.Update(key, func(keepcache.Entry, bool) (any, error) { return g, nil })
+				case 20:
+					_, err = b.Take(key, nil)
+				case 21:
+					var batch keepcache.Batch
+					batch.Set(b, key, g, ttl)
+					batch.Delete(db.Bucket("b0"), key)
+					err = db.Apply(&batch)
 				default:
 					err = b.Set(key, make([]int, r.IntN(200)), ttl)
 				}

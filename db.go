@@ -27,6 +27,11 @@ type DB struct {
 	sweeper *sweeper
 	evictor *evictor // nil where nothing is limited
 	counts  counters
+	queues  queues
+	tags    tagTable
+	loads   *loads
+
+	tagsSwept time.Time // when sweepTags last ran; used by one sweep at a time
 
 	compactor *compactor // nil in a DB that is open for reading only
 
@@ -53,6 +58,8 @@ type namespace struct {
 	// exclusively by what changes the id: the first write, Clear and DropBucket.
 	turn sync.RWMutex
 	id   atomic.Uint64 // 0 while the bucket does not exist
+
+	flights flights
 }
 
 // Open opens the cache in the file at path and creates it, with mode 0600, if there is none; its directory
@@ -93,6 +100,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 		memory:  newMemory(options.MemoryBytes - evictor.bytes()),
 		evictor: evictor,
 		sweeper: &sweeper{store: s, log: options.Logger},
+		loads:   newLoads(),
 		buckets: make(map[string]*namespace),
 	}
 	var last uint64
@@ -110,6 +118,11 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	for name, id := range ids {
 		db.ensureNamespace(name).id.Store(id)
 	}
+	rows, floor, err := s.tagRows()
+	if err != nil {
+		return nil, err
+	}
+	db.tags.load(rows, floor)
 	db.sweeper.retire(retired...)
 	db.main = db.Bucket(DefaultBucket)
 	if options.ReadOnly {
@@ -123,6 +136,7 @@ func (db *DB) start(last uint64) error {
 	o := &db.options
 	w := &writer{
 		memory:     db.memory,
+		tags:       &db.tags,
 		always:     o.Sync == SyncAlways,
 		pinnedMost: o.MemoryBytes / 4 * 3,
 		commitAt:   min(o.CommitBytes, o.MemoryBytes/4),
@@ -153,6 +167,8 @@ func (db *DB) start(last uint64) error {
 		return err
 	}
 	db.writer, db.commits = w, c
+	db.sweeper.tags = db.sweepTags
+	db.sweeper.lives, db.sweeper.rearm = db.memory.holds, db.rearm
 	db.compactor = &compactor{
 		store: db.store, log: o.Logger, events: &o.Events, least: o.CompactBytes, turn: make(chan struct{}, 1),
 	}
@@ -202,12 +218,16 @@ func openError(path string, err error) error {
 // the later calls return what the first did.
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
-		db.closed.Store(true)
 		var err error
+		if db.sweeper.lives != nil {
+			err = db.saveSlidKeys(db.memory.slidKeys())
+		}
+		db.closed.Store(true)
+		db.loads.close()
 		if db.writer != nil {
 			db.writer.close()
 			db.stop()
-			err = db.commits.finish()
+			err = errors.Join(err, db.commits.finish())
 			db.work.Wait()
 			db.compactor.turn <- struct{}{} // a Compact or Backup that is on its way ends
 			if j := db.writer.position().journal; j != nil {
@@ -242,7 +262,7 @@ func (db *DB) Exists(key string) (bool, error) { return db.main.Exists(key) }
 func (db *DB) Bucket(name string) *Bucket {
 	b := &Bucket{db: db, name: name, defaultTTL: db.options.DefaultTTL}
 	if own, ok := db.options.Buckets[name]; ok {
-		b.defaultTTL = own.DefaultTTL
+		b.defaultTTL, b.sliding = own.DefaultTTL, own.Sliding
 	}
 	return b
 }
@@ -289,12 +309,13 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 	}
 	ns.turn.Lock()
 	defer ns.turn.Unlock()
+	defer ns.flights.voidPrefix("") // what they bring is older
 	old := ns.id.Load()
 	if old == 0 {
 		return false, nil
 	}
 	id := newID()
-	err = db.writer.write(&naming{name: name, id: id, old: old})
+	err = db.writer.write([]naming{{name: name, id: id, old: old}})
 	if err == nil || errors.Is(err, errUnknown) {
 		ns.id.Store(id)
 	}
@@ -307,6 +328,14 @@ func (db *DB) nextID() uint64 {
 	defer db.mu.Unlock()
 	db.lastID++
 	return db.lastID
+}
+
+// revision returns the last revision given out.
+func (db *DB) revision() uint64 {
+	if db.writer == nil {
+		return 0
+	}
+	return db.writer.last()
 }
 
 // namespace returns the shared state of a bucket, or nil if nothing was ever written to it.
@@ -337,6 +366,9 @@ func (db *DB) Sync(ctx context.Context) error {
 	if db.closed.Load() {
 		return db.fail("sync", "", ErrClosed)
 	}
+	if err := ctx.Err(); err != nil {
+		return db.fail("sync", "", err)
+	}
 	if db.writer == nil {
 		return nil
 	}
@@ -366,7 +398,7 @@ func (db *DB) Sweep(ctx context.Context) (removed int, err error) {
 		err = db.commits.commit()
 	}
 	if err == nil {
-		err = db.sweeper.sweep(ctx)
+		err = db.sweeper.sweep(ctx, true)
 	}
 	if err != nil {
 		err = db.fail("sweep", "", err)

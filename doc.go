@@ -32,6 +32,17 @@
 // [DB.Stats] says what the cache did and how it stands, [DB.Verify] proves the file entry by entry, and the
 // command in cmd/keepcache does the same and more from a shell.
 //
+// # Loading
+//
+// [Bucket.GetOrLoad] reads a value and has it loaded if it is absent, once for all who wait. [LoadOptions] say
+// for how long it is fresh, for how long after that it may be served stale while it is loaded anew or because
+// that fails, and what happens when the source is slow or has no such thing. All of that is on disk: a restart
+// changes nothing. docs/loading.md draws the timeline.
+//
+// [Of] gives a [View] of a bucket in one type. [Bucket.Swap], [Bucket.Take], [Bucket.Increment], [Bucket.Update] and
+// [Bucket.CompareAndSwap] change a key by what it holds, atomically; a [Batch] writes to several buckets, all
+// or nothing. [Bucket.WithTags] gives entries tags, and [DB.InvalidateTag] makes all entries with a tag absent.
+//
 // # Values
 //
 // A value is whatever encoding/json can marshal, and it reads back as json.Unmarshal would read it: json tags,
@@ -52,8 +63,8 @@
 //
 // Each write names a lifetime. 0 is the default of the bucket, which [Options] set, and which is to live for
 // ever if they do not; [NoExpiry] is to live for ever whatever the default; a negative one gives
-// [ErrInvalidTTL]. A write replaces the old lifetime with the value. Reading never prolongs one; [Bucket.Touch]
-// does.
+// [ErrInvalidTTL]. A write replaces the old lifetime with the value. Reading never prolongs one, except in a bucket
+// with BucketOptions.Sliding; [Bucket.Touch] does.
 //
 // At its deadline an entry is gone for every operation alike, whether or not it has been removed from the
 // file yet. Removing is the work of a sweeper in the background, in short transactions; [DB.Sweep] has it done

@@ -31,6 +31,9 @@ var (
 	// ErrInvalidName: a bucket's name is 1 to MaxNameBytes bytes long.
 	ErrInvalidName = errors.New("invalid bucket name")
 
+	// ErrInvalidTag: a tag is 1 to MaxTagBytes bytes long, and an entry has MaxTags of them at most.
+	ErrInvalidTag = errors.New("invalid tag")
+
 	// ErrInvalidTTL: a lifetime is not negative.
 	ErrInvalidTTL = errors.New("invalid lifetime")
 
@@ -40,6 +43,13 @@ var (
 
 	// ErrUnsupportedValue: the value is none that JSON can express.
 	ErrUnsupportedValue = errors.New("unsupported value")
+)
+
+// Errors of loaders.
+var (
+	// ErrNotFound is what a loader returns, as it is or wrapped, to say that there is no such thing. GetOrLoad
+	// returns it then, and for LoadOptions.NegativeTTL without another load.
+	ErrNotFound = errors.New("not found")
 )
 
 // Errors of the stored data.

@@ -27,7 +27,15 @@ type EventKind uint32
 
 // The kinds of events.
 const (
-	EventCorrupt EventKind = 1 << iota // a damaged entry was met by a read, or a damaged journal by Open
+	EventCorrupt    EventKind = 1 << iota // a damaged entry was met by a read, or a damaged journal by Open
+	EventLoad                             // a loader brought a value, or ErrNotFound; Detail is how long it took
+	EventLoadFailed                       // a loader failed, or the cache failed around a load
+	EventRefresh                          // a load began in the background
+	EventStale                            // a stale value was served; Err is why, if a load has just failed
+	EventHit                              // a read of a value found the key
+	EventMiss                             // a read of a value found it absent or expired
+	EventSet                              // a value was written: Set, and whatever else counts as one in Stats.Sets
+	EventDelete                           // an entry was removed by Delete, DeleteMany, DeletePrefix or Take
 
 	EventEvict // an entry was evicted to keep a budget
 
@@ -35,7 +43,7 @@ const (
 	EventProgress // long work, which Detail names, has come as far as Done of Total
 
 	// RareEvents are the kinds that do not come with every operation.
-	RareEvents = EventCorrupt | EventCompact
+	RareEvents = EventCorrupt | EventLoadFailed | EventCompact
 )
 
 // String returns the name of one kind, as the command prints it.
@@ -49,6 +57,22 @@ func (k EventKind) String() string {
 		return "compact"
 	case EventProgress:
 		return "progress"
+	case EventLoad:
+		return "load"
+	case EventLoadFailed:
+		return "load failed"
+	case EventRefresh:
+		return "refresh"
+	case EventStale:
+		return "stale"
+	case EventHit:
+		return "hit"
+	case EventMiss:
+		return "miss"
+	case EventSet:
+		return "set"
+	case EventDelete:
+		return "delete"
 	}
 	return "unknown"
 }
@@ -56,6 +80,26 @@ func (k EventKind) String() string {
 // wants reports whether an event of that kind is to be told, so that nobody builds one in vain.
 func (e *Events) wants(kind EventKind) bool {
 	return e.Handle != nil && (e.Kinds&kind != 0 || e.Kinds == 0 && RareEvents&kind != 0)
+}
+
+// note tells of an event of one entry. It costs nothing where nobody wants to know.
+func (b *Bucket) note(kind EventKind, key string) {
+	if e := &b.db.options.Events; e.Handle != nil && e.wants(kind) {
+		e.tell(Event{Kind: kind, Bucket: b.name, Key: key})
+	}
+}
+
+// counted counts a read of a value, and tells of it.
+func (b *Bucket) counted(key string, r *reading) {
+	b.db.counts.get(r)
+	if b.db.options.Events.Handle == nil {
+		return
+	}
+	if r.live {
+		b.note(EventHit, key)
+	} else {
+		b.note(EventMiss, key)
+	}
 }
 
 // tell tells of an event, if somebody wants to know.

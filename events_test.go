@@ -1,7 +1,12 @@
 package keepcache_test
 
 import (
+	"context"
+	"errors"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -41,4 +46,45 @@ func TestEvents_Corrupt(t *testing.T) {
 	}})
 	_, err = quiet.Bucket("b").Get("k", &v)
 	require.NoError(t, err)
+}
+
+// What happens to a key is told where somebody wants to know: each kind once, with bucket and key.
+func TestEvents_Operations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		told := map[string]int{}
+		db := newDB(t, &keepcache.Options{Events: keepcache.Events{Kinds: ^keepcache.EventKind(0), Handle: func(e keepcache.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			told[e.Kind.String()+" "+e.Bucket+"/"+e.Key]++
+		}}})
+		b := db.Bucket("b")
+		mustSet(t, b, "k", 1, 0)
+		requireValue(t, b, "k", int64(1))
+		_, err := b.Get("absent", new(any))
+		require.NoError(t, err)
+		_, err = b.Delete("k")
+		require.NoError(t, err)
+		_, err = b.Delete("k")
+		require.NoError(t, err)
+		opts := &keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour}
+		fail := error(nil)
+		load := func() {
+			t.Helper()
+			_, err := b.GetOrLoad(t.Context(), "l", new(any), func(context.Context, *keepcache.Load) (any, error) { return 1, fail }, opts)
+			require.NoError(t, err)
+			synctest.Wait()
+		}
+		load()
+		time.Sleep(time.Minute)
+		fail = errors.New("down")
+		load()
+		mu.Lock()
+		defer mu.Unlock()
+		require.Equal(t, map[string]int{
+			"set b/k": 1, "hit b/k": 1, "miss b/absent": 1, "delete b/k": 1,
+			"miss b/l": 1, "load b/l": 1, "hit b/l": 1, "refresh b/l": 1, "stale b/l": 1, "load failed b/l": 1,
+		}, told)
+		require.Equal(t, "unknown", keepcache.EventKind(1<<31).String())
+	})
 }

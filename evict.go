@@ -206,7 +206,7 @@ func (e *evictor) join(names []naming) *joined {
 				continue // the sweeper frees room at no loss first
 			}
 			if j.swept.removed == 0 && !j.swept.more {
-				if j.swept, err = e.store.sweepIn(tx, millis(time.Now()), sweepStep); err != nil {
+				if j.swept, err = e.store.sweepIn(tx, millis(time.Now()), sweepStep, e.memory.lives); err != nil {
 					return err
 				}
 				if used, err = usedIn(tx); err != nil {
@@ -336,7 +336,7 @@ func (e *evictor) score(id uint64, key []byte) uint32 {
 
 // sweep does one step of the sweeper's work, which frees room at no loss.
 func (e *evictor) sweep(retired bool) (removed int, err error) {
-	did, err := e.store.sweep(millis(time.Now()), sweepStep)
+	did, err := e.store.sweep(millis(time.Now()), sweepStep, e.memory.lives)
 	if err != nil {
 		return 0, err
 	}

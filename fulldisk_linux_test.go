@@ -142,6 +142,14 @@ func runFull(t tester, path string, cause error, makeRoom func()) {
 	failed(b.SetBytes("old", make([]byte, 10<<20), time.Second), "set")
 	_, err = b.Add(numbered(n), make([]byte, 10<<20), 0)
 	failed(err, "add")
+	// A load is no outage: what it brings is handed out, and that it could not be stored is counted.
+	var loaded []byte
+	_, err = b.GetOrLoad(context.Background(), numbered(n), &loaded, func(context.Context, *keepcache.Load) (any, error) {
+		return make([]byte, 10<<20), nil
+	}, nil)
+	require.NoError(t, err)
+	require.Len(t, loaded, 10<<20)
+	require.Equal(t, uint64(1), db.Stats().Loads.CacheErrors)
 	intact(b)
 	ttl, _, err := b.TTL("old")
 	require.NoError(t, err)

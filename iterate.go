@@ -15,8 +15,11 @@ type Entry struct {
 	Size       int       // of the encoded value, in bytes
 	Written    time.Time // when the value was set
 	FreshUntil time.Time // when the entry expires; zero if never
-	GoneAt     time.Time // when the last trace of it goes, not before FreshUntil; zero if never
+	GoneAt     time.Time // until when GetOrLoad may serve it stale, not before FreshUntil; zero if never
 	Revision   uint64    // rises with every write to the cache, and so tells two writes of one key apart
+	Loaded     time.Time // when a loader fetched the value or found it unchanged; zero if none did
+	ETag       string    // what the loader left in Load.ETag
+	Tags       []string  // see Bucket.WithTags; nil if there are none
 
 	value []byte
 }
@@ -24,8 +27,8 @@ type Entry struct {
 // Decode reads the entry's value into dst as Bucket.Get does.
 func (e Entry) Decode(dst any) error { return decodeValue(e.value, dst) }
 
-func newEntry(key string, h header, value []byte) Entry {
-	return Entry{
+func newEntry(key string, h *header, options, value []byte) Entry {
+	e := Entry{
 		Key:        key,
 		Size:       len(value),
 		Written:    timeOf(h.written),
@@ -34,6 +37,14 @@ func newEntry(key string, h header, value []byte) Entry {
 		Revision:   h.revision,
 		value:      value,
 	}
+	if len(options) > 0 {
+		t := readTraits(options)
+		if t.loaded != 0 {
+			e.Loaded = timeOf(t.loaded)
+		}
+		e.ETag, e.Tags = string(t.etag), t.tags.strings()
+	}
+	return e
 }
 
 // All ranges over the live entries of the bucket in the byte order of their keys.
@@ -55,8 +66,8 @@ func (b *Bucket) Prefix(prefix string) iter.Seq2[Entry, error] {
 					if !yield(Entry{Key: f.key}, b.fail("iterate", f.key, f.damage)) {
 						return false
 					}
-				case fresh(f.header.freshUntil):
-					if !yield(newEntry(f.key, f.header, f.value), nil) {
+				case b.db.stateOf(&f.header, f.options).live:
+					if !yield(newEntry(f.key, &f.header, f.options, f.value), nil) {
 						return false
 					}
 				}
@@ -75,7 +86,7 @@ func (b *Bucket) Len() (int, error) {
 	n := 0
 	err := b.scan("", func(found []stored) bool {
 		for _, f := range found {
-			if f.damage == nil && fresh(f.header.freshUntil) {
+			if f.damage == nil && b.db.stateOf(&f.header, f.options).live {
 				n++
 			}
 		}
@@ -89,10 +100,11 @@ func (b *Bucket) Len() (int, error) {
 
 // stored is an entry of a scan, expired and damaged ones included.
 type stored struct {
-	key    string
-	header header
-	value  []byte
-	damage error
+	key     string
+	header  header
+	options []byte
+	value   []byte
+	damage  error
 }
 
 // scan hands what is stored under keys that begin with prefix to fn, in the order of the keys, a page at a
@@ -170,7 +182,7 @@ func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string) 
 		known := b.db.memory.peek(b.db.memory.hash(id, key), id, key)
 		if known.known {
 			if known.record != nil {
-				page = append(page, stored{key: key, header: readHeader(known.record), value: recordValue(known.record)})
+				page = append(page, storedAs(key, known.record, known.slid))
 			}
 			continue
 		}
@@ -183,11 +195,20 @@ func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string) 
 				continue
 			}
 		}
-		f := stored{key: key}
-		f.header, f.value, f.damage = openStored(rec, ns.sum, key)
-		page = append(page, f)
+		if _, _, err := openStored(rec, ns.sum, key); err != nil {
+			page = append(page, stored{key: key, damage: err})
+			continue
+		}
+		page = append(page, storedAs(key, rec, 0))
 	}
 	return page, nil
+}
+
+// storedAs takes apart a record that has been proved, of an entry that reads keep fresh until slid.
+func storedAs(key string, rec []byte, slid int64) stored {
+	f := stored{key: key, header: readHeader(rec), options: recordOptions(rec), value: recordValue(rec)}
+	f.header.slide(slid)
+	return f
 }
 
 // firstOf compares the first item with the first pinned key. The end of a list comes after everything.

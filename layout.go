@@ -19,9 +19,13 @@ var (
 	expiryBucket  = []byte("expiry")  // deadline (8 bytes) + id (8 bytes) + key -> empty
 	usageBucket   = []byte("usage")   // id (8 bytes) -> entries (8 bytes), bytes of their keys and records (8 bytes)
 
+	// tagsBucket is not in every file: the first invalidation makes it. Its bbolt sequence is the number of rows.
+	tagsBucket = []byte("tags") // tag -> revision at which it was invalidated (8 bytes)
+
 	metaFormat   = []byte("format")   // 4 bytes
 	metaIdentity = []byte("identity") // 16 random bytes
 	metaSequence = []byte("sequence") // 8 bytes: the commit mark, up to which the file contains every revision
+	metaTagFloor = []byte("tagfloor") // 8 bytes: every tag counts as invalidated at this revision; absent means 0
 	metaHighest  = []byte("highest")  // 8 bytes: the highest revision of anything in the file; absent means the mark
 )
 

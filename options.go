@@ -118,6 +118,13 @@ type BucketOptions struct {
 	// MaxEntries bounds the number of entries in the bucket, expired ones that were not swept included. Between
 	// two commits there may be more. Default: unlimited.
 	MaxEntries int64
+
+	// Sliding lets a lifetime begin anew with each Get, GetBytes, GetMany, Exists and GetOrLoad that finds the
+	// entry; TTL, Stat and ranges only look. Most such reads write nothing: the new deadline is kept in memory
+	// until it is more than an eighth of the lifetime from the one on disk, so that a crash forgets an eighth at
+	// most. That write gives the entry a new revision. Entries that were written while Sliding was off keep
+	// their deadline. Default: false.
+	Sliding bool
 }
 
 const (

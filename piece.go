@@ -12,13 +12,14 @@ import (
 //	put     id, length of the key, length of the record (uvarints), key, record
 //	remove  id, length of the key (uvarints), key
 //	name    id, length of the name (uvarints), name: the name now stands for the id, or for none if it is 0
+//	tag     0, length of the tag (uvarints), tag: entries with the tag of lower revisions are absent
 //
 // An outcome is never an operation: what Touch or Add decided is in the journal as the record that came
 // of it, so that a replay needs to decide nothing.
 type outcome struct {
 	kind   outcomeKind
 	id     uint64
-	key    string // of a put or remove, or the name
+	key    string // of a put or remove, or the name, or the tag
 	record []byte // of a put
 }
 
@@ -28,6 +29,7 @@ const (
 	outcomePut outcomeKind = iota + 1
 	outcomeRemove
 	outcomeName
+	outcomeTag
 )
 
 // appendOutcome appends an outcome up to its record, which follows it.
@@ -46,7 +48,7 @@ var errPiece = errors.New("malformed piece")
 // nextOutcome takes the first outcome off a piece. Its record points into the piece.
 func nextOutcome(piece []byte) (o outcome, rest []byte, err error) {
 	o.kind, rest = outcomeKind(piece[0]), piece[1:]
-	if o.kind < outcomePut || o.kind > outcomeName {
+	if o.kind < outcomePut || o.kind > outcomeTag {
 		return o, nil, fmt.Errorf("%w: unknown outcome %d", errPiece, o.kind)
 	}
 	var keyLen, recLen uint64
@@ -70,7 +72,7 @@ func nextOutcome(piece []byte) (o outcome, rest []byte, err error) {
 		o.record = rest[:recLen:recLen]
 	}
 	valid := validKey
-	if o.kind == outcomeName {
+	if o.kind == outcomeName || o.kind == outcomeTag {
 		valid = validName
 	}
 	if !valid(o.key) || o.kind == outcomePut && recLen < recordHeader+recordTrailer {

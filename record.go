@@ -27,7 +27,7 @@ import (
 // Numbers are big endian. An option whose type has its highest bit set must be understood: a reader that
 // does not know it takes the record for damaged instead of misreading it. Other unknown options are kept
 // out of the way. The checksum covers name and key so that a record that turns up in another place is
-// caught as well.
+// caught as well. What options there are is in traits.go.
 const (
 	recordVersion    = 1
 	recordHeader     = 35
@@ -147,8 +147,8 @@ func checkOptions(body []byte) error {
 		if size > len(rest)-3 {
 			return errRecordOptions
 		}
-		if kind&optionMustRefuse != 0 {
-			return fmt.Errorf("record has unknown option %#x", kind)
+		if err := checkOption(kind, rest[3:3+size]); err != nil {
+			return err
 		}
 		rest = rest[3+size:]
 	}

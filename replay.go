@@ -53,6 +53,8 @@ func replay(s *store, path string, log *slog.Logger) (last uint64, err error) {
 			switch o.kind {
 			case outcomeName:
 				names = append(names, naming{name: o.key, id: o.id})
+			case outcomeTag:
+				names = append(names, naming{name: o.key, tag: true, revision: revision})
 			case outcomePut, outcomeRemove:
 				c := &change{id: o.id, key: []byte(o.key), revision: revision}
 				if h := o.header(); o.kind == outcomePut && h.goneAt > now {
@@ -126,6 +128,8 @@ func (db *DB) overlay(path string) error {
 			case outcomeName:
 				ns := db.ensureNamespace(o.key)
 				ns.id.Store(o.id)
+			case outcomeTag:
+				db.tags.put(o.key, revision)
 			case outcomePut:
 				db.memory.publish(hash, o.id, o.key, bytes.Clone(o.record), o.header())
 			case outcomeRemove:

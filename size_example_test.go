@@ -10,7 +10,7 @@ import (
 )
 
 // A bucket of at most two entries: the ones that were used least go when the cache commits.
-func ExampleBucketOptions() {
+func ExampleBucketOptions_maxEntries() {
 	defer inTempDir()()
 
 	db, err := keepcache.Open("app.cache", &keepcache.Options{

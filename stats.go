@@ -24,11 +24,11 @@ type Stats struct {
 
 	Evictions EvictionStats
 	Compact   CompactStats
-
-	Memory  MemoryStats
-	Journal JournalStats
-	Commit  CommitStats
-	Sweep   SweepStats
+	Loads     LoadStats
+	Memory    MemoryStats
+	Journal   JournalStats
+	Commit    CommitStats
+	Sweep     SweepStats
 }
 
 // HitRatio returns the part of the reads that found their key, from 0 to 1, and 0 before the first.
@@ -48,6 +48,8 @@ type BucketStats struct {
 // counters are what the operations count.
 type counters struct {
 	hits, misses, fileHits, sets, deletes, damaged atomic.Uint64
+
+	loadCounters
 }
 
 // get counts a read of a value.
@@ -73,6 +75,7 @@ func (db *DB) Stats() Stats {
 		Deletes:  db.counts.deletes.Load(),
 		Damaged:  db.counts.damaged.Load(),
 		FileHits: db.counts.fileHits.Load(),
+		Loads:    db.counts.loadCounters.snapshot(),
 		Memory:   db.memory.snapshot(),
 		Sweep:    db.sweeper.snapshot(),
 	}

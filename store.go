@@ -45,11 +45,13 @@ type change struct {
 	revision uint64
 }
 
-// naming points a bucket's name at an id. An id of 0 takes the name away.
+// naming points a bucket's name at an id, or invalidates a tag. An id of 0 takes the name away.
 type naming struct {
-	name string
-	id   uint64
-	old  uint64 // the id that the name stood for until now, or 0
+	name     string
+	id       uint64
+	old      uint64 // the id that the name stood for until now, or 0
+	tag      bool   // name is the tag that is invalidated, and there is no id
+	revision uint64 // its own
 }
 
 // openStore opens the file at path, creating it if it is absent and readOnly is false.
@@ -245,7 +247,13 @@ func (s *store) apply(names []naming, changes []*change, mark uint64, after func
 	defer s.withhold(sizeOf(changes))()
 	return s.update(func(tx *bolt.Tx) error {
 		table := tx.Bucket(bucketsBucket)
+		if err := putTags(tx, names); err != nil {
+			return err
+		}
 		for _, n := range names {
+			if n.tag {
+				continue
+			}
 			if err := applyNaming(table, n); err != nil {
 				return err
 			}

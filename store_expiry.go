@@ -21,6 +21,7 @@ type swept struct {
 	moved   int // rows moved to the true, later time of their entry
 	orphans int // rows that belonged to no entry, which is damage
 	more    bool
+	spared  []slidKey // entries of due rows that live, as memory knows; their rows stay
 }
 
 // firstDue returns the time of the earliest row of the expiry index, or never.
@@ -37,21 +38,23 @@ func (s *store) firstDue() (row int64, err error) {
 
 // sweep removes up to limit entries that are gone at now, and moves the rows of those that live longer
 // than their row says, in one transaction.
-func (s *store) sweep(now int64, limit int) (swept, error) {
+//
+// lives, if not nil, is asked about each of them whether memory knows of a longer life.
+func (s *store) sweep(now int64, limit int, lives func(id uint64, key string, now int64) bool) (swept, error) {
 	var did swept
 	if first, err := s.firstDue(); err != nil || first > now {
 		return did, err
 	}
 	err := s.update(func(tx *bolt.Tx) (err error) {
-		did, err = s.sweepIn(tx, now, limit)
+		did, err = s.sweepIn(tx, now, limit, lives)
 		return err
 	})
 	return did, err
 }
 
-func (s *store) sweepIn(tx *bolt.Tx, now int64, limit int) (did swept, err error) {
+func (s *store) sweepIn(tx *bolt.Tx, now int64, limit int, lives func(uint64, string, int64) bool) (did swept, err error) {
 	expiry := tx.Bucket(expiryBucket)
-	due, more, err := dueRows(expiry, now, limit, &did)
+	due, more, err := dueRows(expiry, now, limit, lives, &did)
 	if err != nil {
 		return did, err
 	}
@@ -71,7 +74,7 @@ func (s *store) sweepIn(tx *bolt.Tx, now int64, limit int) (did swept, err error
 
 // dueRows takes the rows that are due at now off the index and returns them in the order of the entries,
 // so that the deletions that follow walk the pages of the entries in one direction.
-func dueRows(expiry *bolt.Bucket, now int64, limit int, did *swept) (due []dueRow, more bool, err error) {
+func dueRows(expiry *bolt.Bucket, now int64, limit int, lives func(uint64, string, int64) bool, did *swept) (due []dueRow, more bool, err error) {
 	var keys [][]byte
 	c := expiry.Cursor()
 	for k, _ := c.First(); k != nil; k, _ = c.Next() {
@@ -79,9 +82,13 @@ func dueRows(expiry *bolt.Bucket, now int64, limit int, did *swept) (due []dueRo
 		if ok && row > now {
 			break
 		}
-		if len(keys) == limit {
+		if len(keys)+len(did.spared) == limit {
 			more = true
 			break
+		}
+		if ok && lives != nil && lives(id, string(key), now) {
+			did.spared = append(did.spared, slidKey{id, string(key)})
+			continue
 		}
 		keys = append(keys, bytes.Clone(k))
 		if !ok {

@@ -29,8 +29,13 @@ const mostDeadline = rowMask - 1
 // orders deadlines as unsigned numbers.
 func millis(t time.Time) int64 { return max(t.UnixMilli(), 0) }
 
-// fresh reports whether a deadline is still to come.
-func fresh(deadline int64) bool { return deadline == never || millis(time.Now()) < deadline }
+// prolong returns the deadline that is ms milliseconds after another one.
+func prolong(deadline, ms int64) int64 {
+	if deadline == never || ms >= mostDeadline {
+		return never
+	}
+	return min(deadline, mostDeadline-ms) + ms
+}
 
 // timeOf is the inverse of millis; never is the zero time.
 func timeOf(ms int64) time.Time {
@@ -68,6 +73,9 @@ const sweepStep = 1000
 type sweeper struct {
 	store *store
 	log   *slog.Logger
+	lives func(id uint64, key string, now int64) bool // asks memory; nil in a DB that is open for reading only
+	rearm func([]slidKey) error                       // writes what lives, so that the file says so too
+	tags  func(ctx context.Context, force bool) error // removes entries whose tag was invalidated; nil if nothing may be
 
 	run sync.Mutex // held for the length of a sweep: one at a time
 
@@ -97,7 +105,9 @@ func (sw *sweeper) retire(ids ...uint64) {
 }
 
 // sweep removes all that is due, step by step, until nothing is left or ctx ends.
-func (sw *sweeper) sweep(ctx context.Context) error {
+//
+// force has it also look for entries whose tag was invalidated, which is not cheap.
+func (sw *sweeper) sweep(ctx context.Context, force bool) error {
 	sw.run.Lock()
 	defer sw.run.Unlock()
 	err := sw.sweepRetired(ctx)
@@ -107,13 +117,21 @@ func (sw *sweeper) sweep(ctx context.Context) error {
 			break
 		}
 		var did swept
-		if did, err = sw.store.sweep(now, sweepStep); err != nil {
+		if did, err = sw.store.sweep(now, sweepStep, sw.lives); err != nil {
 			break
 		}
 		sw.swept(did)
+		if len(did.spared) > 0 {
+			if err = sw.rearm(did.spared); err != nil {
+				break
+			}
+		}
 		if !did.more {
 			break
 		}
+	}
+	if err == nil && sw.tags != nil {
+		err = sw.tags(ctx, force)
 	}
 	sw.count(func(s *SweepStats) {
 		s.Sweeps++
@@ -203,7 +221,7 @@ func (sw *sweeper) loop(ctx context.Context, interval time.Duration) {
 			return
 		case <-ticker.C:
 		}
-		err := sw.sweep(ctx)
+		err := sw.sweep(ctx, false)
 		failed := err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed)
 		if failed && !failing {
 			sw.log.Error("keepcache: sweep failed", "path", sw.store.path, "err", err)

@@ -148,7 +148,7 @@ func (v *verifier) entries(name string, id uint64) error {
 			v.problem(name, string(e.key), err)
 			return nil
 		}
-		if h.freshUntil <= v.now {
+		if h.goneAt <= v.now {
 			v.report.Expired++
 		}
 		switch {

@@ -18,6 +18,7 @@ import (
 // committer moves what is published into the file later.
 type writer struct {
 	memory *memory
+	tags   *tagTable
 	always bool // each write waits until it is flushed
 
 	open func(after uint64) (*journal.Journal, error) // makes a journal for revisions above after
@@ -45,7 +46,10 @@ type draft struct {
 	key     string
 	record  []byte // framed, not sealed; nil removes the key
 	header  header
-	expects bool // the write is only for a key that is still as seen
+	ns      *namespace
+	flight  *flight // the load that brought it: it is only to be stored if that is not void
+	quiet   bool    // it changes nothing that anybody sees, and so voids no load
+	expects bool    // the write is only for a key that is still as seen
 	seen    sight
 	before  prior // what publication replaced
 }
@@ -53,12 +57,12 @@ type draft struct {
 // errMissed says that a key was not as a draft expected. Nothing was written.
 var errMissed = errors.New("the key has changed meanwhile")
 
-// write takes a naming, if there is one, and drafts in as one piece, all of it or nothing, and returns
-// when they are as durable as the mode asks. The drafts are of different keys.
-func (w *writer) write(name *naming, drafts ...*draft) error {
+// write takes namings and drafts in as one piece, all of it or nothing, and returns when they are as durable
+// as the mode asks. The drafts are of different keys.
+func (w *writer) write(names []naming, drafts ...*draft) error {
 	var giveUp time.Time
 	for {
-		last, j, err := w.take(name, drafts)
+		last, j, err := w.take(names, drafts)
 		switch {
 		case err == errNoRoom || errors.Is(err, journal.ErrFull):
 			if giveUp.IsZero() {
@@ -70,7 +74,7 @@ func (w *writer) write(name *naming, drafts ...*draft) error {
 		case err != nil:
 			return err
 		case j == nil:
-			return w.settleAside(last, name, drafts)
+			return w.settleAside(last, names, drafts)
 		case w.always:
 			if err := j.Flush(last); err != nil {
 				// The pages of a failed flush may be lost whatever a second one says: only the file can still help.
@@ -98,7 +102,7 @@ func unknownOutcome(err error) error {
 
 // settleAside waits for the commit of a write that is in no journal. If that fails the write is taken back:
 // what was there before is there again.
-func (w *writer) settleAside(last uint64, name *naming, drafts []*draft) error {
+func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error {
 	err := w.commits.await(last)
 	if err == nil {
 		return nil
@@ -118,10 +122,10 @@ func (w *writer) settleAside(last uint64, name *naming, drafts []*draft) error {
 			return unknownOutcome(err)
 		}
 	}
-	if name != nil {
+	if len(names) > 0 {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.names = slices.DeleteFunc(w.names, func(n naming) bool { return n == *name })
+		w.names = slices.DeleteFunc(w.names, func(n naming) bool { return slices.Contains(names, n) })
 	}
 	return err
 }
@@ -142,7 +146,7 @@ func memoryOf(drafts []*draft) (n int64) {
 
 // take appends and publishes. It returns the last revision, and the journal that has the write, or nil if
 // only a commit will make it last.
-func (w *writer) take(name *naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
+func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
 	locked := w.lockShards(drafts)
 	defer w.unlockShards(locked)
 	for _, d := range drafts {
@@ -160,22 +164,30 @@ func (w *writer) take(name *naming, drafts []*draft) (last uint64, j *journal.Jo
 	if pinned := w.memory.pinned.Load(); pinned > 0 && pinned+min(memoryOf(drafts), w.pinnedMost/2) > w.pinnedMost {
 		return 0, nil, errNoRoom
 	}
-	first := w.revision + 1
-	last = w.revision + uint64(len(drafts))
-	if name != nil {
-		last++
+	for _, d := range drafts {
+		if d.flight != nil && d.flight.void.Load() {
+			return 0, nil, errMissed
+		}
 	}
-	if j, err = w.append(first, last, name, drafts); err != nil {
+	first := w.revision + 1
+	last = w.revision + uint64(len(names)+len(drafts))
+	if j, err = w.append(first, last, names, drafts); err != nil {
 		return 0, nil, err
 	}
 	w.revision = last
 	if j == nil {
 		w.aside = last
 	}
-	if name != nil {
-		w.names = append(w.names, *name)
+	w.names = append(w.names, names...)
+	for _, n := range names {
+		if n.tag {
+			w.tags.put(n.name, n.revision)
+		}
 	}
 	for _, d := range drafts {
+		if d.ns != nil && !d.quiet {
+			d.ns.flights.void(d.key, d.flight)
+		}
 		d.before = w.memory.publish(d.hash, d.id, d.key, d.record, d.header)
 	}
 	if w.memory.pinned.Load() >= w.commitAt {
@@ -193,11 +205,17 @@ func (w *writer) take(name *naming, drafts []*draft) (last uint64, j *journal.Jo
 
 // append seals the drafts with their revisions and appends them to the journal as one piece.
 // It returns the journal that has them, or nil for none.
-func (w *writer) append(first, last uint64, name *naming, drafts []*draft) (*journal.Journal, error) {
+func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*journal.Journal, error) {
 	revision := first
 	buf := w.scratch[:0]
-	if name != nil {
-		buf = appendOutcome(buf, &outcome{kind: outcomeName, id: name.id, key: name.name})
+	for i := range names {
+		n := &names[i]
+		n.revision = revision
+		o := outcome{kind: outcomeName, id: n.id, key: n.name}
+		if n.tag {
+			o.kind = outcomeTag
+		}
+		buf = appendOutcome(buf, &o)
 		revision++
 	}
 	var tail []byte // the record of the last outcome, which need not be copied together with the rest
@@ -272,6 +290,13 @@ type position struct {
 	aside   uint64
 	names   []naming
 	journal *journal.Journal
+}
+
+// last returns the last revision given out.
+func (w *writer) last() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.revision
 }
 
 func (w *writer) position() position {

@@ -1,0 +1,171 @@
+package keepcache
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Batch gathers writes to any number of buckets, which DB.Apply then makes all together or not at all. The zero
+// value is an empty batch. Of several writes to one key the last one counts. A Batch is for one goroutine.
+type Batch struct {
+	writes map[spot]batched
+	err    error // of the first write that cannot be made
+}
+
+type batched struct {
+	bucket *Bucket
+	draft  *draft
+}
+
+// Set adds what Bucket.Set does. The value is encoded now, and the lifetime begins now. That it cannot be
+// stored is reported by Apply.
+func (t *Batch) Set(b *Bucket, key string, value any, ttl time.Duration) {
+	d, err := b.prepare(key, value, ttl)
+	t.add(b, d, b.fail("set", key, err))
+}
+
+// Delete adds the removal of key, which need not be there.
+func (t *Batch) Delete(b *Bucket, key string) {
+	var err error
+	switch {
+	case !validName(b.name):
+		err = ErrInvalidName
+	case !validKey(key):
+		err = ErrInvalidKey
+	}
+	t.add(b, &draft{key: key}, b.fail("delete", key, err))
+}
+
+func (t *Batch) add(b *Bucket, d *draft, err error) {
+	if err != nil {
+		if t.err == nil {
+			t.err = err
+		}
+		return
+	}
+	if t.writes == nil {
+		t.writes = make(map[spot]batched)
+	}
+	t.writes[spot{b.name, d.key}] = batched{b, d}
+}
+
+// Len returns how many keys the batch writes.
+func (t *Batch) Len() int { return len(t.writes) }
+
+var errForeignBatch = errors.New("the batch has a bucket of another DB")
+
+// Apply makes the writes of a batch, all of them or none: also through a crash no part of them is there without
+// the rest. Other goroutines may see part of them for an instant. If one of them cannot be made the error
+// says which, and nothing was changed. Whatever the outcome, the batch is empty afterwards and can be used
+// again; an empty one is nothing to do.
+func (db *DB) Apply(t *Batch) error {
+	writes, err := t.writes, t.err
+	*t = Batch{}
+	if err != nil {
+		return err
+	}
+	if err = db.writable(); err == nil {
+		err = db.apply(writes)
+	}
+	if err != nil {
+		return db.fail("apply batch", "", err)
+	}
+	return nil
+}
+
+func (db *DB) apply(writes map[spot]batched) error {
+	spaces := make(map[*namespace][]*draft)
+	for _, w := range writes {
+		if w.bucket.db != db {
+			return errForeignBatch
+		}
+		ns := db.ensureNamespace(w.bucket.name)
+		spaces[ns] = append(spaces[ns], w.draft)
+	}
+	sorted := make([]*namespace, 0, len(spaces))
+	for ns := range spaces {
+		sorted = append(sorted, ns)
+	}
+	// Locks are taken in the order of the names, so that two batches cannot wait for each other.
+	slices.SortFunc(sorted, func(a, b *namespace) int { return strings.Compare(a.name, b.name) })
+
+	var names []naming
+	var drafts []*draft
+	created := make(map[*namespace]uint64)
+	sets := 0
+	for _, ns := range sorted {
+		id := ns.enter()
+		if id != 0 {
+			defer ns.turn.RUnlock()
+		} else {
+			defer ns.turn.Unlock()
+		}
+		own := spaces[ns]
+		if id == 0 {
+			// There is nothing to remove, and a bucket comes into being with its first entry.
+			own = slices.DeleteFunc(own, func(d *draft) bool {
+				if d.record == nil {
+					ns.flights.void(d.key, nil)
+				}
+				return d.record == nil
+			})
+			if len(own) == 0 {
+				continue
+			}
+			id = db.nextID()
+			created[ns] = id
+			names = append(names, naming{name: ns.name, id: id})
+		}
+		for _, d := range own {
+			if err := db.evictor.admit(ns.name, d); err != nil {
+				return err
+			}
+			d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, db.memory.hash(id, d.key)
+			if d.record != nil {
+				sets++
+			}
+		}
+		drafts = append(drafts, own...)
+	}
+	if len(drafts) == 0 {
+		return nil
+	}
+	err := db.writer.write(names, drafts...)
+	if err == nil || errors.Is(err, errUnknown) {
+		for ns, id := range created {
+			ns.id.Store(id)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for _, d := range drafts {
+		db.evictor.use(d.hash)
+	}
+	db.counts.sets.Add(uint64(sets))
+	for _, w := range writes {
+		if w.draft.record != nil {
+			w.bucket.note(EventSet, w.draft.key)
+		}
+	}
+	return nil
+}
+
+// enter takes a turn of the bucket: shared, and returns its id, or exclusive, and returns 0, if the bucket
+// does not exist.
+func (ns *namespace) enter() (id uint64) {
+	ns.turn.RLock()
+	if id = ns.id.Load(); id != 0 {
+		return id
+	}
+	ns.turn.RUnlock()
+	ns.turn.Lock()
+	if id = ns.id.Load(); id == 0 {
+		return 0
+	}
+	// Somebody was quicker. The turn is not handed down in one step, so the bucket may be gone by then.
+	ns.turn.Unlock()
+	return ns.enter()
+}

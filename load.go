@@ -1,0 +1,305 @@
+package keepcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// LoadOptions say how GetOrLoad keeps what it loads, and when it loads anew. The zero value is a plain cache:
+// the default lifetime of the bucket, nothing served stale, no time limits. docs/loading.md draws the timeline.
+type LoadOptions struct {
+	// TTL is for how long a loaded value is fresh. Default: 0, the default of the bucket.
+	TTL time.Duration
+
+	// StaleFor is for how long after that the value may still be served, while it is loaded anew or because
+	// that fails (RFC 5861: stale-while-revalidate and stale-if-error in one). Default: 0, not at all.
+	StaleFor time.Duration
+
+	// RetryAfter is how long after a failed load the value that is there is served without trying again. It
+	// survives a restart. -1 tries with every request. Default: 0, which means 30 s.
+	RetryAfter time.Duration
+
+	// RefreshAhead is the part of the lifetime, between 0 and 1, after which the first request for a fresh
+	// value has it loaded anew in the background. Default: 0, off.
+	RefreshAhead float64
+
+	// SoftTimeout is for how long a request waits for a load although it has a stale value to serve. The load
+	// goes on, and what it brings is stored. Default: 0, the stale value is served at once.
+	SoftTimeout time.Duration
+
+	// HardTimeout is for how long a request waits for a load when it has nothing to serve; it then fails with
+	// context.DeadlineExceeded. The load goes on, and what it brings is stored. Default: 0, as long as the
+	// request's ctx lets it.
+	HardTimeout time.Duration
+
+	// NegativeTTL is for how long it is remembered that the loader returned ErrNotFound. Default: 0, not at all.
+	NegativeTTL time.Duration
+
+	// Jitter is the part of the lifetime, between 0 and 1, by which it is shortened at random at most, so that
+	// what was loaded together does not expire together. Default: 0, off.
+	Jitter float64
+}
+
+// defaultRetryAfter lets a source that is down have two requests a minute for each key.
+const defaultRetryAfter = 30 * time.Second
+
+// MaxETagBytes is how long an ETag can be.
+const MaxETagBytes = 1024
+
+// resolve returns a filled and validated copy of o, which may be nil.
+func (o *LoadOptions) resolve(b *Bucket) (f LoadOptions, err error) {
+	if o != nil {
+		f = *o
+	}
+	if f.TTL, err = lifetime(f.TTL, b.defaultTTL); err != nil {
+		return f, err
+	}
+	if f.RetryAfter == 0 {
+		f.RetryAfter = defaultRetryAfter
+	}
+	if f.RetryAfter < -1 || min(f.StaleFor, f.SoftTimeout, f.HardTimeout, f.NegativeTTL) < 0 {
+		return f, fmt.Errorf("%w: a load option is negative", ErrInvalidTTL)
+	}
+	if !(f.RefreshAhead >= 0 && f.RefreshAhead <= 1 && f.Jitter >= 0 && f.Jitter <= 1) {
+		return f, fmt.Errorf("%w: RefreshAhead or Jitter is not between 0 and 1", ErrInvalidTTL)
+	}
+	return f, nil
+}
+
+// Load is one run of a loader: what the loader can know, and what it can say beside its result. It belongs to
+// the loader while that runs.
+type Load struct {
+	Key string
+
+	// Old is the entry that is to be replaced, stale or about to be, if Found. Its ETag, Written and Loaded
+	// serve a conditional request to the source.
+	Old   Entry
+	Found bool
+
+	// NotModified, set to true, says that Old is still right: its value is fresh from now on, and what the
+	// loader returns does not matter. It is an error if nothing was Found.
+	NotModified bool
+
+	// NoStore, set to true, hands the result to those who wait and does not store it.
+	NoStore bool
+
+	// TTL and StaleFor are those of the LoadOptions, with defaults filled in; the loader may change them.
+	TTL, StaleFor time.Duration
+
+	// ETag is kept with the value for the next run. At most MaxETagBytes bytes. With NotModified the old one
+	// stays if this is empty.
+	ETag string
+
+	// Tags are kept with the value; see Bucket.WithTags, whose tags they are at first. The tags hold as of
+	// the beginning of the load: an InvalidateTag that comes while it runs is not lost.
+	Tags []string
+}
+
+// LoadResult says where the value of a GetOrLoad comes from.
+type LoadResult struct {
+	Stale bool  // the value is not fresh any more: it is being loaded anew, or that failed
+	Err   error // why the last load failed, if the value is served because of that and this call waited for it
+}
+
+// Loader fetches the value of l.Key from its source. ctx carries the values of the first caller's context but
+// not its end, because others may wait too; it ends with Close. An error that is ErrNotFound says that there
+// is no such thing.
+//
+// A loader may use the cache, but not GetOrLoad of the same key, which would wait for itself.
+type Loader = func(ctx context.Context, l *Load) (any, error)
+
+// GetOrLoad reads the value of key into dst, as Get does. If it is absent it is loaded, and stored for the
+// lifetime that opts say; nil opts are the defaults. However many callers wait for a key, the loader runs
+// once. A value that is stale is served at once and loaded anew in the background. A result that came after
+// a Set or Delete of the same key is handed to those who wait but not stored: it may be older.
+//
+// The error is ErrNotFound if the loader says so, or said so within NegativeTTL; that of ctx, which ends the
+// waiting but not the load; or that of the loader, for which errors.Is works, if there is nothing to serve
+// instead. A loader that panics or calls runtime.Goexit has failed. That the cache itself cannot be read or
+// written is no error: it is a miss, counted in LoadStats and told as EventLoadFailed. If dst does not fit,
+// the value is stored and there is an error.
+//
+// In a DB that is open for reading only nothing is stored.
+func (b *Bucket) GetOrLoad(ctx context.Context, key string, dst any, load Loader, opts *LoadOptions) (LoadResult, error) {
+	r, done, err := b.hit(key, opts)
+	if !done && err == nil {
+		return b.load(ctx, key, r, dst, load, opts)
+	}
+	if err == nil {
+		err = decodeValue(r.value, dst)
+	}
+	return LoadResult{}, b.fail("load", key, err)
+}
+
+// hit is the way of a value that is fresh and need not be looked at further.
+func (b *Bucket) hit(key string, opts *LoadOptions) (r reading, done bool, err error) {
+	if r, err = b.look(key); err != nil {
+		return r, true, err
+	}
+	done = r.live && (opts == nil || opts.RefreshAhead == 0)
+	if done {
+		b.counted(key, &r)
+		b.slid(key, &r)
+	}
+	return r, done, nil
+}
+
+// look reads a key. That the cache cannot be read is a miss.
+func (b *Bucket) look(key string) (r reading, err error) {
+	r, err = b.read(key)
+	if err == nil || errors.Is(err, ErrClosed) || errors.Is(err, ErrInvalidKey) || errors.Is(err, ErrInvalidName) {
+		return r, err
+	}
+	b.loadFailed(key, "the cache cannot be read", err)
+	return reading{}, nil
+}
+
+// load is GetOrLoad beyond hit. r is what was found.
+func (b *Bucket) load(ctx context.Context, key string, r reading, dst any, load Loader, opts *LoadOptions) (LoadResult, error) {
+	o, err := opts.resolve(b)
+	if err != nil {
+		return LoadResult{}, b.fail("load", key, err)
+	}
+	value, result, err := b.fetch(ctx, key, r, &o, func(ctx context.Context, fs []*flight) { fs[0].run(ctx, &o, load) })
+	if err == nil {
+		err = decodeValue(value, dst)
+	}
+	return result, b.fail("load", key, err)
+}
+
+// fetch serves one key: with what was found, or by a flight that start begins, or by one that is under way.
+func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOptions, start func(context.Context, []*flight)) ([]byte, LoadResult, error) {
+	for {
+		switch b.plan(&r, o) {
+		case serveFresh:
+			b.counted(key, &r)
+			b.slid(key, &r)
+			return r.value, LoadResult{}, nil
+		case serveNegative:
+			b.db.counts.negativeHits.Add(1)
+			return nil, LoadResult{}, ErrNotFound
+		case serveAndLoad:
+			b.refresh(ctx, []*flight{{b: b, key: key, stale: r}}, start)
+			fallthrough
+		case serveAnyway:
+			b.served(key, &r, nil)
+			return r.value, LoadResult{Stale: !r.live}, nil
+		}
+		b.counted(key, &reading{})
+		if err := ctx.Err(); err != nil {
+			return nil, LoadResult{}, err
+		}
+		f, own := b.board(key, r)
+		if own {
+			if !b.db.loads.begin(func() { start(b.db.loads.ctxOf(ctx), []*flight{f}) }) {
+				f.land(nil, ErrClosed)
+			}
+		}
+		value, result, again, err := b.wait(ctx, f, &r, o)
+		if !again {
+			return value, result, err
+		}
+		if r, err = b.look(key); err != nil {
+			return nil, LoadResult{}, err
+		}
+	}
+}
+
+// What a request does with what it found.
+type servePlan int
+
+const (
+	serveNothing  servePlan = iota // wait for a load
+	serveFresh                     // it is fresh
+	serveNegative                  // there is no such thing
+	serveAnyway                    // and load nothing: a load has failed lately
+	serveAndLoad                   // and load in the background
+)
+
+func (b *Bucket) plan(r *reading, o *LoadOptions) servePlan {
+	if r.live && o.RefreshAhead == 0 {
+		return serveFresh
+	}
+	if !r.held {
+		return serveNothing
+	}
+	t := r.traits()
+	now := millis(time.Now())
+	switch {
+	case r.negative:
+		return serveNegative
+	case r.live:
+		since := t.loaded
+		if since == 0 {
+			since = r.header.written
+		}
+		if r.header.freshUntil == never || t.retry > now ||
+			float64(now-since) < o.RefreshAhead*float64(r.header.freshUntil-since) {
+			return serveFresh
+		}
+		return serveAndLoad
+	case t.retry > now:
+		return serveAnyway
+	case o.SoftTimeout > 0:
+		return serveNothing // but not without end
+	}
+	return serveAndLoad
+}
+
+// wait waits for a flight, and falls back upon what was found before. again means that what the flight
+// brought was invalidated before this request came.
+func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions) (value []byte, result LoadResult, again bool, err error) {
+	joined := b.db.revision()
+	hasStale := r.held && !r.negative
+	var timeout <-chan time.Time
+	limit := o.HardTimeout
+	if hasStale {
+		limit = o.SoftTimeout
+	}
+	if limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return nil, result, false, ctx.Err()
+	case <-timeout:
+		if !hasStale {
+			return nil, result, false, fmt.Errorf("the load takes longer than %v: %w", limit, context.DeadlineExceeded)
+		}
+		b.served(f.key, r, nil)
+		return r.value, LoadResult{Stale: true}, false, nil
+	}
+	switch {
+	case f.err == nil && f.outdated(joined):
+		return nil, result, true, nil
+	case f.err == nil, errors.Is(f.err, ErrNotFound):
+		return f.value, result, false, f.err
+	case hasStale && b.db.stateOf(&r.header, r.options).held:
+		b.served(f.key, r, f.err)
+		return r.value, LoadResult{Stale: true, Err: f.err}, false, nil
+	}
+	return nil, result, false, f.err
+}
+
+// served counts and tells that a value was served that is not known to be right any more.
+func (b *Bucket) served(key string, r *reading, err error) {
+	b.counted(key, &reading{state: state{live: true}, file: r.file})
+	if r.live {
+		return
+	}
+	b.db.counts.stale.Add(1)
+	if b.db.options.Events.wants(EventStale) {
+		b.db.options.Events.tell(Event{Kind: EventStale, Bucket: b.name, Key: key, Err: err})
+	}
+}
+
+// loadFailed tells of a failure of the cache that a load went on without.
+func (b *Bucket) loadFailed(key, detail string, err error) {
+	b.db.counts.loadCacheErrors.Add(1)
+	b.db.options.Events.tell(Event{Kind: EventLoadFailed, Bucket: b.name, Key: key, Detail: detail, Err: err})
+}

@@ -1,0 +1,113 @@
+package keepcache
+
+import (
+	"errors"
+	"sync"
+	"time"
+)
+
+const (
+	// conflictTries bounds how often an operation starts over because others changed its key between its look
+	// and its write. Each conflict means that another writer got through.
+	conflictTries = 10_000
+
+	// queueAfter is the number of conflicts after which callers queue for a key, so that of n callers one runs
+	// and not n-1 in vain. Up to there a queue would cost more than it saves.
+	queueAfter = 3
+
+	// queueMost is how long a caller waits in the queue before it goes on without its turn. The queue is a
+	// courtesy: correctness does not rest on it, and an Update within an Update of the same key must not wait
+	// for itself.
+	queueMost = 100 * time.Millisecond
+)
+
+var errContended = errors.New("too many writers change this key at the same time")
+
+// settle looks at a key, lets decide draft a write on what it found, and writes that if the key is still
+// as it was; otherwise it starts over. A nil draft is the decision to write nothing. decide runs anew only
+// if what it decided on has changed, and outside of all locks and transactions.
+func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error {
+	var before reading
+	var d *draft
+	var leave func()
+	for try := range conflictTries {
+		if try >= queueAfter && leave == nil {
+			if leave = b.db.queues.enter(b.name, key); leave != nil {
+				defer leave()
+			}
+		}
+		r, err := b.read(key)
+		if err != nil {
+			return err
+		}
+		if d == nil || !r.same(&before) {
+			if d, err = decide(r); d == nil || err != nil {
+				return err
+			}
+		}
+		before = r
+		d.expect(r)
+		if err = b.write(d); err != errMissed {
+			return err
+		}
+	}
+	return errContended
+}
+
+// same reports whether two looks at a key found the same. That it was something else in between is no
+// matter: what was decided on the one is right for the other.
+func (r *reading) same(o *reading) bool {
+	return r.id == o.id && r.header.revision == o.header.revision && r.live == o.live && r.damage == nil && o.damage == nil
+}
+
+// queues are the callers that wait for their turn at a key, each in the queue of its key. The zero value is
+// ready for use.
+type queues struct {
+	mu    sync.Mutex // protects what follows
+	lines map[spot]*line
+}
+
+// spot names an entry.
+type spot struct{ bucket, key string }
+
+// line is the queue of one key.
+type line struct {
+	turn  chan struct{} // holds a token while it is somebody's turn
+	users int
+}
+
+// enter waits for the caller's turn and returns what ends it, or nil if the turn did not come in time.
+func (q *queues) enter(bucket, key string) (leave func()) {
+	at := spot{bucket, key}
+	q.mu.Lock()
+	l := q.lines[at]
+	if l == nil {
+		if q.lines == nil {
+			q.lines = make(map[spot]*line)
+		}
+		l = &line{turn: make(chan struct{}, 1)}
+		q.lines[at] = l
+	}
+	l.users++
+	q.mu.Unlock()
+
+	done := func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(q.lines, at)
+		}
+	}
+	timer := time.NewTimer(queueMost)
+	defer timer.Stop()
+	select {
+	case l.turn <- struct{}{}:
+		return func() {
+			<-l.turn
+			done()
+		}
+	case <-timer.C:
+		done()
+		return nil
+	}
+}

@@ -1,0 +1,155 @@
+package keepcache
+
+import "time"
+
+// A sliding lifetime begins anew with each read. The record says how long it is, and memory keeps the deadline
+// that the last read gave, so that a read costs no write. When that deadline is further from the record's own
+// than slidingPart of the lifetime, the read writes the record anew, as a Touch would: what memory may drop, and
+// what a crash may cost, is never more than that part. Close writes what is left.
+const slidingPart = 8
+
+// slidingMillis returns the lifetime that reads give an entry anew, in milliseconds, or 0 if they do not.
+func (b *Bucket) slidingMillis(ttl time.Duration) int64 {
+	if !b.sliding || ttl == NoExpiry {
+		return 0
+	}
+	return int64(ttl/time.Millisecond) + int64(min(ttl%time.Millisecond, 1))
+}
+
+// slide moves the times of a header so that the entry is fresh until a later time.
+func (h *header) slide(until int64) {
+	if until > h.freshUntil {
+		h.goneAt = prolong(h.goneAt, until-h.freshUntil)
+		h.freshUntil = until
+	}
+}
+
+// slid prolongs the life of a live entry that was read.
+func (b *Bucket) slid(key string, r *reading) {
+	if !b.sliding || !r.live || len(r.options) == 0 || b.db.options.ReadOnly {
+		return
+	}
+	lifetime := r.traits().lifetime
+	until := deadline(time.Now(), time.Duration(min(lifetime, int64(NoExpiry/time.Millisecond)))*time.Millisecond)
+	if lifetime == 0 || until <= r.header.freshUntil {
+		return
+	}
+	saved := r.saved
+	r.header.slide(until)
+	if until-saved > lifetime/slidingPart && b.saveSlid(key, r) == nil {
+		return
+	}
+	// Where the write failed, or somebody else was quicker, memory alone knows. That is no matter for a reader.
+	b.db.memory.slide(b.db.memory.hash(r.id, key), r.id, key, r.header.revision, until)
+}
+
+// saveSlid writes an entry with the times that reads have given it. It changes nothing that anybody sees.
+func (b *Bucket) saveSlid(key string, r *reading) error {
+	t := r.traits()
+	t.asOf = t.since(r.header.revision)
+	d := &draft{key: key, header: r.header, record: recordOf(r.header, &t, r.value), quiet: true}
+	d.expect(*r)
+	return b.write(d)
+}
+
+// slide notes until when an entry lives, if memory has it in the given revision.
+func (m *memory) slide(hash, id uint64, key string, revision uint64, until int64) {
+	s := m.shardOf(hash)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := s.find(hash, id, key)
+	if e == nil || e.revision != revision || e.record == nil {
+		return
+	}
+	for old := e.slid.Load(); until > old && !e.slid.CompareAndSwap(old, until); old = e.slid.Load() {
+	}
+}
+
+// livesUntil returns when an entry is gone, reads that prolonged its life included. The caller holds the
+// shard's lock.
+func (e *entry) livesUntil() int64 {
+	slid := e.slid.Load()
+	if slid == 0 || e.record == nil {
+		return e.goneAt
+	}
+	h := readHeader(e.record)
+	h.slide(slid)
+	return h.goneAt
+}
+
+// lives reports whether memory knows that an entry, of which the file says that it is gone, lives at a time.
+func (m *memory) lives(id uint64, key string, now int64) bool {
+	hash := m.hash(id, key)
+	s := m.shardOf(hash)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := s.find(hash, id, key)
+	return e != nil && e.slid.Load() != 0 && e.livesUntil() > now
+}
+
+// holds reports whether memory knows that an entry lives at a time of which the file says that it is gone: it
+// was written anew, or reads have prolonged its life.
+func (m *memory) holds(id uint64, key string, now int64) bool {
+	hash := m.hash(id, key)
+	s := m.shardOf(hash)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := s.find(hash, id, key)
+	return e != nil && e.record != nil && (e.pinned || e.slid.Load() != 0) && e.livesUntil() > now
+}
+
+// slidKey is an entry whose life reads have prolonged.
+type slidKey struct {
+	id  uint64
+	key string
+}
+
+// slidKeys returns the entries of which memory alone knows how long they live.
+func (m *memory) slidKeys() (found []slidKey) {
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.RLock()
+		for _, e := range s.table {
+			for ; e != nil; e = e.chain {
+				if e.slid.Load() != 0 {
+					found = append(found, slidKey{e.id, e.key})
+				}
+			}
+		}
+		s.mu.RUnlock()
+	}
+	return found
+}
+
+// saveSlidKeys writes the times of entries that reads have prolonged. What has changed meanwhile is left out.
+func (db *DB) saveSlidKeys(found []slidKey) error {
+	names := make(map[uint64]string)
+	db.mu.RLock()
+	for name, ns := range db.buckets {
+		names[ns.id.Load()] = name
+	}
+	db.mu.RUnlock()
+	for _, s := range found {
+		name, ok := names[s.id]
+		if !ok {
+			continue
+		}
+		b := db.Bucket(name)
+		r, err := b.read(s.key)
+		if err == nil && r.held && r.header.freshUntil > r.saved {
+			err = b.saveSlid(s.key, &r)
+		}
+		if err != nil && err != errMissed {
+			return err
+		}
+	}
+	return nil
+}
+
+// rearm writes entries that the sweeper found due and that live, so that it can move their rows.
+func (db *DB) rearm(spared []slidKey) error {
+	if err := db.saveSlidKeys(spared); err != nil {
+		return err
+	}
+	return db.commits.commit()
+}
