@@ -60,7 +60,7 @@ func fullDisk(t tester, args []string) {
 		return
 	}
 	ballast := filepath.Join(dir, "ballast")
-	content := make([]byte, diskSize/3)
+	content := make([]byte, diskSize/2)
 	require.NoError(t, os.WriteFile(ballast, content, 0o600))
 	runFull(t, filepath.Join(dir, "test.cache"), syscall.ENOSPC, func() { require.NoError(t, os.Remove(ballast)) })
 
