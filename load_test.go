@@ -92,7 +92,7 @@ func TestLoad_Timeline(t *testing.T) {
 		requireTTL(t, s.b, "k", time.Minute)
 		time.Sleep(time.Minute - 1)
 		s.get("one", false, 1)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		s.answer("two", nil, time.Second)
 		s.get("one", true, 2)
 		s.get("one", true, 2) // the reload is under way
