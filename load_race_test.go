@@ -23,9 +23,16 @@ func TestLoad_Panic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newLoadScene(t, keepcache.LoadOptions{})
 		for name, load := range map[string]keepcache.Loader{
-			"panicked":        func(context.Context, *keepcache.Load) (any, error) { time.Sleep(time.Nanosecond); panic("cause") },
-			"ended":           func(context.Context, *keepcache.Load) (any, error) { time.Sleep(time.Nanosecond); runtime.Goexit(); return nil, nil },
-			"value's cause":   func(context.Context, *keepcache.Load) (any, error) { time.Sleep(time.Nanosecond); return panicking{}, nil },
+			"panicked": func(context.Context, *keepcache.Load) (any, error) { time.Sleep(time.Nanosecond); panic("cause") },
+			"ended": func(context.Context, *keepcache.Load) (any, error) {
+				time.Sleep(time.Nanosecond)
+				runtime.Goexit()
+				return nil, nil
+			},
+			"value's cause": func(context.Context, *keepcache.Load) (any, error) {
+				time.Sleep(time.Nanosecond)
+				return panicking{}, nil
+			},
 			"several panics ": func(context.Context, *keepcache.Load) (any, error) { panic(errors.New("several panics ")) },
 		} {
 			var waiters sync.WaitGroup
