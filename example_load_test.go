@@ -156,3 +156,31 @@ func ExampleBucketOptions() {
 	fmt.Println(found, user, err)
 	// Output: true ada <nil>
 }
+
+// A value that is past its lifetime is served while its source is down, and the caller learns why.
+func ExampleLoadResult() {
+	db, close := exampleDB()
+	defer close()
+
+	rates := db.Bucket("rates")
+	down := false
+	load := func(context.Context, *keepcache.Load) (any, error) {
+		if down {
+			return nil, errors.New("the source is down")
+		}
+		return 1.17, nil
+	}
+	opts := &keepcache.LoadOptions{
+		TTL: time.Millisecond, StaleFor: time.Hour, SoftTimeout: time.Minute, // waits for the source, and serves the old value if it fails
+	}
+	for range 2 {
+		var rate float64
+		result, err := rates.GetOrLoad(context.Background(), "EUR/USD", &rate, load, opts)
+		fmt.Println(rate, result.Stale, result.Err, err)
+		down = true
+		time.Sleep(5 * time.Millisecond)
+	}
+	// Output:
+	// 1.17 false <nil> <nil>
+	// 1.17 true the source is down <nil>
+}
