@@ -26,7 +26,8 @@ func (t *Batch) Set(b *Bucket, key string, value any, ttl time.Duration) {
 	t.add(b, d, b.fail("set", key, err))
 }
 
-// Delete adds the removal of key, which need not be there.
+// Delete adds the removal of key, which need not be there. As nobody looks whether it was, it counts neither in
+// Stats.Deletes nor as an EventDelete.
 func (t *Batch) Delete(b *Bucket, key string) {
 	var err error
 	switch {

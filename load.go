@@ -197,7 +197,7 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 				f.land(nil, ErrClosed)
 			}
 		}
-		value, result, again, err := b.wait(ctx, f, &r, o)
+		value, result, again, err := b.wait(ctx, f, &r, o, time.Now())
 		if !again {
 			return value, result, err
 		}
@@ -249,8 +249,8 @@ func (b *Bucket) plan(r *reading, o *LoadOptions) servePlan {
 }
 
 // wait waits for a flight, and falls back upon what was found before. again means that what the flight
-// brought was invalidated before this request came.
-func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions) (value []byte, result LoadResult, again bool, err error) {
+// brought was invalidated before this request came. The time limits count from began.
+func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions, began time.Time) (value []byte, result LoadResult, again bool, err error) {
 	joined := b.db.revision()
 	hasStale := r.held && !r.negative
 	var timeout <-chan time.Time
@@ -259,9 +259,14 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 		limit = o.SoftTimeout
 	}
 	if limit > 0 {
-		timer := time.NewTimer(limit)
+		timer := time.NewTimer(max(limit-time.Since(began), 0))
 		defer timer.Stop()
 		timeout = timer.C
+	}
+	select {
+	case <-f.done: // first of all, also where the time is over
+		timeout = nil
+	default:
 	}
 	select {
 	case <-f.done:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // ManyLoader fetches the values of several keys from their source in one call. Keys that are not in what it
@@ -87,9 +88,10 @@ func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[s
 		}
 	}
 	var failed error
+	began := time.Now()
 	for i := range missing {
 		w := &missing[i]
-		_, result, again, err := b.wait(ctx, w.flight, &w.seen, o)
+		_, result, again, err := b.wait(ctx, w.flight, &w.seen, o, began)
 		if again {
 			// Rare enough to be done one by one.
 			var many map[string]Entry

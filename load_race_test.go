@@ -443,3 +443,22 @@ func TestLoad_Linearizable(t *testing.T) {
 		require.Equal(t, porcupine.Ok, porcupine.CheckOperationsTimeout(model, history, 20*time.Second), "round %d", round)
 	}
 }
+
+// The time limits of GetOrLoadMany are for all keys together.
+func TestLoadMany_Timeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB(t, nil).Bucket("b")
+		hang := make(chan struct{})
+		load := func(context.Context, []string) (map[string]any, error) {
+			<-hang
+			return map[string]any{"k1": 1}, nil
+		}
+		began := time.Now()
+		_, err := b.GetOrLoadMany(t.Context(), []string{"k1", "k2", "k3"}, load, &keepcache.LoadOptions{HardTimeout: time.Second})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(began))
+		close(hang)
+		synctest.Wait()
+		requireValue(t, b, "k1", int64(1)) // the load went on
+	})
+}

@@ -307,11 +307,18 @@ func transfer(to *bolt.Tx, id uint64, key, stored []byte, book *ledger) error {
 	return b.Put(key, joinRow(row, key, rec))
 }
 
-// copyTables copies what is not about entries: identity, commit mark, names and ids.
+// copyTables copies what is not about entries: identity, commit mark, names and ids, invalidated tags.
 func (n *successor) copyTables(from *bolt.Tx) error {
 	return n.db.Update(func(to *bolt.Tx) error {
-		for _, name := range [][]byte{metaBucket, bucketsBucket} {
-			source, target := from.Bucket(name), to.Bucket(name)
+		for _, name := range [][]byte{metaBucket, bucketsBucket, tagsBucket} {
+			source := from.Bucket(name)
+			if source == nil {
+				continue // only the tags may be missing
+			}
+			target, err := to.CreateBucketIfNotExists(name)
+			if err != nil {
+				return err
+			}
 			if err := source.ForEach(target.Put); err != nil {
 				return err
 			}

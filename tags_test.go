@@ -3,7 +3,9 @@ package keepcache_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -310,4 +312,28 @@ func TestTags_Concurrent(t *testing.T) {
 		})
 	}
 	users.Wait()
+}
+
+// A backup and a compacted file know what was invalidated, also where nothing was swept.
+func TestTags_Copied(t *testing.T) {
+	path := newPath(t)
+	db := open(t, path, &keepcache.Options{SweepInterval: -1, CompactBytes: -1})
+	b := db.Bucket("b")
+	mustSet(t, b.WithTags("old"), "gone", 1, 0)
+	mustSet(t, b, "stays", 1, 0)
+	require.NoError(t, db.InvalidateTag("old"))
+	copied := filepath.Join(t.TempDir(), "copy.cache")
+	out, err := os.Create(copied)
+	require.NoError(t, err)
+	require.NoError(t, db.Backup(t.Context(), out))
+	require.NoError(t, out.Close())
+	if runtime.GOOS != "windows" {
+		require.NoError(t, db.Compact(t.Context()))
+	}
+	db = reopen(t, db, path, nil)
+	for _, db := range []*keepcache.DB{db, open(t, copied, nil)} {
+		requireAbsent(t, db.Bucket("b"), "gone")
+		requireValue(t, db.Bucket("b"), "stays", int64(1))
+		require.NoError(t, db.InvalidateTag("another"))
+	}
 }

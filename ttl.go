@@ -111,17 +111,26 @@ func (sw *sweeper) sweep(ctx context.Context, force bool) error {
 	sw.run.Lock()
 	defer sw.run.Unlock()
 	err := sw.sweepRetired(ctx)
+	// A row that was spared once is not spared again: the commit that follows has put the truth into the file,
+	// or somebody has written the entry anew.
+	asked := make(map[slidKey]bool)
+	lives := func(id uint64, key string, now int64) bool {
+		return sw.lives != nil && !asked[slidKey{id, key}] && sw.lives(id, key, now)
+	}
 	// What falls due while the sweep runs is for the next one: this one has an end.
 	for now := millis(time.Now()); err == nil; {
 		if err = ctx.Err(); err != nil {
 			break
 		}
 		var did swept
-		if did, err = sw.store.sweep(now, sweepStep, sw.lives); err != nil {
+		if did, err = sw.store.sweep(now, sweepStep, lives); err != nil {
 			break
 		}
 		sw.swept(did)
 		if len(did.spared) > 0 {
+			for _, spared := range did.spared {
+				asked[spared] = true
+			}
 			if err = sw.rearm(did.spared); err != nil {
 				break
 			}
