@@ -37,7 +37,8 @@ const (
 	EventSet                              // a value was written: Set, and whatever else counts as one in Stats.Sets
 	EventDelete                           // an entry was removed by Delete, DeleteMany, DeletePrefix or Take
 
-	EventEvict // an entry was evicted to keep a budget
+	EventNegative // GetOrLoad answered ErrNotFound from memory of an earlier load
+	EventEvict    // an entry was evicted to keep a budget
 
 	EventCompact  // a compaction has ended well
 	EventProgress // long work, which Detail names, has come as far as Done of Total
@@ -65,6 +66,8 @@ func (k EventKind) String() string {
 		return "refresh"
 	case EventStale:
 		return "stale"
+	case EventNegative:
+		return "negative"
 	case EventHit:
 		return "hit"
 	case EventMiss:

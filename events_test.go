@@ -79,11 +79,19 @@ func TestEvents_Operations(t *testing.T) {
 		time.Sleep(time.Minute)
 		fail = errors.New("down")
 		load()
+		for range 3 { // one load, and twice what is remembered of it
+			_, err := b.GetOrLoad(t.Context(), "n", new(any), func(context.Context, *keepcache.Load) (any, error) {
+				return nil, keepcache.ErrNotFound
+			}, &keepcache.LoadOptions{NegativeTTL: time.Minute})
+			require.ErrorIs(t, err, keepcache.ErrNotFound)
+		}
+		synctest.Wait()
 		mu.Lock()
 		defer mu.Unlock()
 		require.Equal(t, map[string]int{
 			"set b/k": 1, "hit b/k": 1, "miss b/absent": 1, "delete b/k": 1,
 			"miss b/l": 1, "load b/l": 1, "hit b/l": 1, "refresh b/l": 1, "stale b/l": 1, "load failed b/l": 1,
+			"miss b/n": 1, "load b/n": 1, "negative b/n": 2,
 		}, told)
 		require.Equal(t, "unknown", keepcache.EventKind(1<<31).String())
 	})

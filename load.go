@@ -178,7 +178,7 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 			b.slid(key, &r)
 			return r.value, LoadResult{}, nil
 		case serveNegative:
-			b.db.counts.negativeHits.Add(1)
+			b.negativeHit(key)
 			return nil, LoadResult{}, ErrNotFound
 		case serveAndLoad:
 			b.refresh(ctx, []*flight{{b: b, key: key, stale: r}}, start)
@@ -289,6 +289,12 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 		return r.value, LoadResult{Stale: true, Err: f.err}, false, nil
 	}
 	return nil, result, false, f.err
+}
+
+// negativeHit counts and tells that a request was answered by what is remembered of ErrNotFound.
+func (b *Bucket) negativeHit(key string) {
+	b.db.counts.negativeHits.Add(1)
+	b.note(EventNegative, key)
 }
 
 // served counts and tells that a value was served that is not known to be right any more.

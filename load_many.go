@@ -41,7 +41,7 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 			b.slid(key, &r)
 			entries[key] = r.entry(key)
 		case serveNegative:
-			b.db.counts.negativeHits.Add(1)
+			b.negativeHit(key)
 		case serveAndLoad:
 			stale = append(stale, &flight{b: b, key: key, stale: r})
 			fallthrough
