@@ -1,0 +1,44 @@
+package keepcache
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A cache that cannot be read is a miss to a loader, counted and told, and what it brings is not lost.
+func TestLoad_UnreadableCache(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.cache")
+	var told []Event
+	db, err := Open(path, &Options{CommitInterval: time.Hour, SweepInterval: -1, Events: Events{Handle: func(e Event) { told = append(told, e) }}})
+	require.NoError(t, err)
+	b := db.Bucket("b")
+	require.NoError(t, b.Set("other", 1, 0))
+	db.store.release()
+	require.NoError(t, db.store.db.Close()) // from here on bbolt refuses each transaction
+
+	var got int
+	load := func(context.Context, *Load) (any, error) { return 7, nil }
+	result, err := b.GetOrLoad(t.Context(), "k", &got, load, nil)
+	require.NoError(t, err)
+	require.Equal(t, LoadResult{}, result)
+	require.Equal(t, 7, got)
+	require.Positive(t, db.Stats().Loads.CacheErrors)
+	require.NotEmpty(t, told)
+	require.Equal(t, EventLoadFailed, told[0].Kind)
+	require.Error(t, told[0].Err)
+	require.Error(t, db.Close())
+
+	db, err = Open(path, nil)
+	require.NoError(t, err)
+	found, err := db.Bucket("b").Get("k", &got)
+	require.NoError(t, err)
+	require.True(t, found)
+	report, err := db.Verify(t.Context())
+	require.NoError(t, err)
+	require.True(t, report.OK())
+	require.NoError(t, db.Close())
+}
