@@ -1,6 +1,7 @@
 package keepcache_test
 
 import (
+	"context"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -169,5 +170,28 @@ func TestSliding_TagsAndLoads(t *testing.T) {
 		require.Equal(t, []string{"t"}, entry.Tags)
 		require.NoError(t, db.InvalidateTag("t"))
 		requireAbsent(t, b, "k")
+
+		// A refresh is under way while a read writes the record anew: what it brings is stored all the same.
+		value, hang := 1, make(chan struct{})
+		close(hang)
+		load := func(context.Context, *keepcache.Load) (any, error) {
+			<-hang
+			return value, nil
+		}
+		opts := &keepcache.LoadOptions{TTL: time.Minute, RefreshAhead: 0.5}
+		var got int
+		_, err = b.GetOrLoad(t.Context(), "l", &got, load, opts)
+		require.NoError(t, err)
+		value, hang = 2, make(chan struct{})
+		time.Sleep(40 * time.Second)
+		_, err = b.GetOrLoad(t.Context(), "l", &got, load, opts)
+		require.NoError(t, err)
+		require.Equal(t, 1, got)
+		synctest.Wait()
+		time.Sleep(15 * time.Second)
+		requireValue(t, b, "l", int64(1))
+		close(hang)
+		synctest.Wait()
+		requireValue(t, b, "l", int64(2))
 	})
 }
