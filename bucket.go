@@ -93,6 +93,9 @@ func (b *Bucket) GetBytes(key string) (value []byte, found bool, err error) {
 	}
 	b.slid(key, &r)
 	if raw, ok := jsonpack.Bytes(r.value); ok {
+		if r.own {
+			return raw[:len(raw):len(raw)], true, nil
+		}
 		return append(make([]byte, 0, len(raw)), raw...), true, nil
 	}
 	var decoded []byte // apart from the result, which would escape to the heap in every case
@@ -214,6 +217,7 @@ type reading struct {
 	state
 	saved  int64 // until when the record says that it is fresh; the header has what reads made of it
 	file   bool  // the file was asked, because memory did not know
+	own    bool  // nobody else has the value
 	damage error // why what is stored cannot be read; then there is no header
 
 	id   uint64 // of the bucket at the time, for a write that depends on the reading
@@ -283,7 +287,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 		b.db.evictor.use(hash)
 	}
 	if r.held {
-		b.db.memory.keep(hash, r.id, key, rec, r.header, r.seen.version)
+		r.own = !b.db.memory.keep(hash, r.id, key, rec, r.header, r.seen.version, b.sliding)
 	}
 	return r, nil
 }

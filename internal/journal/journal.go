@@ -104,6 +104,7 @@ type Journal struct {
 	last     atomic.Uint64 // last sequence appended; written under mu
 	flushed  atomic.Uint64 // everything up to it is on disk; written under flush.mu
 	fileSize atomic.Int64  // bytes that the file must have
+	used     atomic.Int64  // bytes of live segments; written under mu
 	failure  atomic.Pointer[failure]
 	flush    flusher
 }
@@ -190,6 +191,7 @@ func (j *Journal) Release(mark uint64) {
 	}
 	j.free = append(j.free, j.live[:n]...)
 	j.live = j.live[:copy(j.live, j.live[n:])]
+	j.used.Store(int64(len(j.live)) * int64(j.opt.SegmentBytes))
 }
 
 // Close ends the background work and closes the file. It does not flush. With remove the file is deleted too, also one that
