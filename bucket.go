@@ -312,14 +312,21 @@ func openStored(rec []byte, sum uint32, key string) (header, []byte, error) {
 
 // prepare checks the arguments of a write and encodes its value.
 func (b *Bucket) prepare(key string, value any, ttl time.Duration) (*draft, error) {
+	d := new(draft)
+	return d, b.prepareIn(d, key, value, ttl)
+}
+
+// prepareIn is prepare with a draft that is there already.
+func (b *Bucket) prepareIn(d *draft, key string, value any, ttl time.Duration) error {
 	rec, h, err := b.begin(key, ttl)
 	if err == nil {
 		rec.buf, err = appendValue(rec.buf, value, b.db.options.MaxValueBytes)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &draft{key: key, header: h, record: rec.finish()}, nil
+	d.key, d.header, d.record = key, h, rec.finish()
+	return nil
 }
 
 // begin checks the arguments of a write and starts its record, to which the caller appends the value.

@@ -211,10 +211,15 @@ func (m *memory) publish(hash, id uint64, key string, record []byte, h header) (
 	case e == nil:
 		e = &entry{id: id, hash: hash, key: cloneKey(key)}
 		s.insert(e)
-	case e.pinned:
+	case e.pinned: // and stays where it is
 		before = prior{true, e.record, header{goneAt: e.goneAt, revision: e.revision}}
-		m.pinned.Add(-e.bytes())
-		s.pins.remove(e)
+		more := -e.bytes()
+		e.set(record, h)
+		more += e.bytes()
+		s.pins.bytes += more
+		m.pinned.Add(more)
+		m.evict(s, bytes)
+		return before
 	default:
 		s.cold.drop(e)
 	}

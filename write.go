@@ -262,8 +262,8 @@ func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*j
 	return j, err
 }
 
-// scratchBytes bounds the buffer that stays for the next piece.
-const scratchBytes = 64 << 10
+// scratchBytes bounds the buffer that stays for the next piece. A batch of a thousand small entries fits.
+const scratchBytes = 1 << 20
 
 // lost lets go of a journal that failed. Writes wait for their commits until there is a new one.
 func (w *writer) lost(j *journal.Journal) {
