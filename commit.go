@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // committer moves pinned entries from memory into the file, in large sorted transactions: overwrites since
@@ -255,7 +256,8 @@ func changesOf(pins []pin) (changes []*change, expired int) {
 	all := make([]change, len(pins))
 	changes = make([]*change, len(pins))
 	for i, p := range pins {
-		all[i] = change{id: p.id, key: []byte(p.key), goneAt: p.goneAt, revision: p.revision}
+		key := unsafe.Slice(unsafe.StringData(p.key), len(p.key)) // only read
+		all[i] = change{id: p.id, key: key, goneAt: p.goneAt, revision: p.revision}
 		switch {
 		case p.lives > now:
 			all[i].record = p.record
