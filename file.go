@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -48,14 +49,13 @@ func createFile(path string, init func(*bolt.Tx) error) error {
 	if err := tmp.Close(); err != nil {
 		return err
 	}
-	db, err := bolt.Open(name, fileMode, &bolt.Options{
-		Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoStatistics: true,
-	})
+	h, err := openHandle(name, false, time.Second, os.OpenFile)
 	if err != nil {
 		return err
 	}
-	err = db.Update(init)
-	if err = errors.Join(err, db.Close()); err != nil {
+	h.db.NoFreelistSync = false // it is a file at rest
+	err = h.update(init)
+	if err = errors.Join(err, h.close()); err != nil {
 		return err
 	}
 	if err := syncPath(name); err != nil {
@@ -243,4 +243,14 @@ func newestMeta(f io.ReaderAt) (best []byte) {
 		}
 	}
 	return best
+}
+
+// newestTxid returns the id of the transaction whose meta page bbolt will use, or the highest there is if none is whole:
+// then nobody knows.
+func newestTxid(f io.ReaderAt) uint64 {
+	meta := newestMeta(f)
+	if meta == nil {
+		return math.MaxUint64
+	}
+	return binary.NativeEndian.Uint64(meta[metaTxid:])
 }
