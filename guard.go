@@ -1,6 +1,7 @@
 package keepcache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -346,13 +347,14 @@ func (h *handle) abandon() {
 }
 
 // settled waits until no transaction changes the file of a poisoned handle, and reports whether that is so.
-func (h *handle) settled(most time.Duration) bool {
+func (h *handle) settled(ctx context.Context, most time.Duration) bool {
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
 	case h.writing <- struct{}{}: // for good
 		return true
 	case <-timer.C:
-		return false
+	case <-ctx.Done():
 	}
+	return false
 }

@@ -30,6 +30,9 @@ type store struct {
 	current atomic.Pointer[handle] // nil once closed
 	noted   *notes                 // keys that changed; nil unless a compaction wants to know; protected by the token of writing
 	sick    chan struct{}          // gets a token when a handle is poisoned or barred
+
+	mark     uint64 // the commit mark, where the file is open for reading only
+	intruder string // the file that was last kept aside because it had taken the path; used by one healer
 }
 
 // change is what a transaction does to one key.
@@ -69,18 +72,30 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 			return nil, err
 		}
 	}
-	h, err := openHandle(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (*os.File, error) {
-		return openLocked(path, flag, lockTimeout)
-	})
+	h, err := openFile(path, readOnly, lockTimeout)
 	if err != nil {
 		return nil, err
 	}
-	s := &store{path: path, readOnly: readOnly, sick: make(chan struct{}, 1)}
+	return newStore(path, readOnly, h)
+}
+
+// openFile opens and locks the file at path and proves that it is one of ours.
+func openFile(path string, readOnly bool, lockTimeout time.Duration) (*handle, error) {
+	return openHandle(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (*os.File, error) {
+		return openLocked(path, flag, lockTimeout)
+	})
+}
+
+// newStore builds a store upon an open file, which it closes if that is none of ours.
+func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
+	s = &store{path: path, readOnly: readOnly, sick: make(chan struct{}, 1)}
 	s.use(h)
 	if readOnly {
 		s.listed = listedFree(path)
 	}
-	err = s.recognise()
+	if s.identity, err = h.recognise(); err == nil {
+		s.mark, _, err = s.revisions()
+	}
 	if err == nil {
 		err = s.renew()
 	}
@@ -106,9 +121,9 @@ func (s *store) use(h *handle) {
 	s.current.Store(h)
 }
 
-// recognise checks that the file is a cache of ours, in a format that we read.
-func (s *store) recognise() error {
-	return s.view(func(tx *bolt.Tx) error {
+// recognise checks that the file is a cache of ours, in a format that we read, and returns its identity.
+func (h *handle) recognise() (identity [16]byte, err error) {
+	err = h.view(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(metaBucket)
 		if meta == nil {
 			return ErrFormat
@@ -120,7 +135,7 @@ func (s *store) recognise() error {
 		if v := binary.BigEndian.Uint32(format); v != formatVersion {
 			return fmt.Errorf("%w: it has format %d, this version reads %d", ErrFormat, v, formatVersion)
 		}
-		if copy(s.identity[:], meta.Get(metaIdentity)) != len(s.identity) || len(meta.Get(metaSequence)) != 8 {
+		if copy(identity[:], meta.Get(metaIdentity)) != len(identity) || len(meta.Get(metaSequence)) != 8 {
 			return fmt.Errorf("%w: bucket meta is incomplete", ErrCorrupt)
 		}
 		for _, name := range [][]byte{bucketsBucket, entriesBucket, expiryBucket, usageBucket} {
@@ -130,6 +145,10 @@ func (s *store) recognise() error {
 		}
 		return nil
 	})
+	if errors.Is(err, ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err) // it has only just been opened
+	}
+	return identity, err
 }
 
 // view runs fn in a read transaction. What fn keeps must be a copy.
@@ -244,12 +263,16 @@ func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64
 // of anything in it.
 func (s *store) revisions() (mark, highest uint64, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
-		meta := tx.Bucket(metaBucket)
-		mark = decodeUint64(meta.Get(metaSequence))
-		highest = max(mark, decodeUint64(meta.Get(metaHighest)))
+		mark, highest = revisionsIn(tx)
 		return nil
 	})
 	return mark, highest, err
+}
+
+func revisionsIn(tx *bolt.Tx) (mark, highest uint64) {
+	meta := tx.Bucket(metaBucket)
+	mark = decodeUint64(meta.Get(metaSequence))
+	return mark, max(mark, decodeUint64(meta.Get(metaHighest)))
 }
 
 // fillPercent is how full a page is left when it is split. Measured with 100,000 entries of 250 bytes, by

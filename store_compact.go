@@ -28,6 +28,7 @@ type successor struct {
 	front placed // everything before it has been copied
 	done  bool   // everything has
 	rows  [][]byte
+	back  bool  // the file has lost its name: the successor takes it back
 	size  int   // bytes of rows
 	bytes int64 // of keys and records copied, for the progress
 }
@@ -45,12 +46,13 @@ const (
 func successorPath(path string) string { return path + ".compact" }
 
 // compact replaces the file by a copy without free pages. progress is told how many bytes of keys and records
-// have been copied.
-func (s *store) compact(ctx context.Context, progress func(int64)) (err error) {
+// have been copied. With back the copy takes the file's name even if the file has lost it.
+func (s *store) compact(ctx context.Context, back bool, progress func(int64)) (err error) {
 	next, err := s.newSuccessor()
 	if err != nil {
 		return err
 	}
+	next.back = back
 	if err := s.setNotes(newNotes()); err != nil {
 		return errors.Join(err, next.handle.close(), os.Remove(next.path))
 	}
@@ -382,13 +384,9 @@ func (n *successor) install(h *handle) error {
 	}
 	s.renewing.Lock()
 	defer s.renewing.Unlock()
-	now, err := os.Stat(s.path)
-	switch {
-	case s.current.Load() != h:
+	if s.current.Load() != h {
 		err = ErrClosed
-	case err == nil && !os.SameFile(now, h.info):
-		err = errMoved
-	case err == nil:
+	} else if err = s.vacate(h, n.back); err == nil {
 		err = os.Rename(n.path, s.path)
 	}
 	if err != nil {
@@ -404,6 +402,23 @@ func (n *successor) install(h *handle) error {
 	n.handle.from, s.noted = nil, nil
 	s.use(n.handle)
 	return nil
+}
+
+// vacate sees to it that the file's name is free for a successor: that it is still the file's own, or, with back, that
+// whatever else has it is kept aside.
+func (s *store) vacate(h *handle, back bool) error {
+	now, err := os.Lstat(s.path)
+	switch {
+	case err == nil && os.SameFile(now, h.info):
+		return nil
+	case err != nil && !(back && errors.Is(err, os.ErrNotExist)):
+		return err
+	case err != nil:
+		return nil
+	case !back:
+		return errMoved
+	}
+	return s.keepIntruder()
 }
 
 var errMoved = errors.New("the file was moved or replaced while it was open")
