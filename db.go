@@ -66,8 +66,12 @@ type namespace struct {
 // must exist. nil options are the defaults.
 //
 // One process at a time can have a cache open: another gets ErrLocked after Options.LockTimeout. A file
-// that is no cache, or that a newer version wrote, gives ErrFormat, one that was cut short ErrCorrupt; it
-// is left as it is.
+// that is no cache, or that a newer version wrote, gives ErrFormat, one that is damaged ErrCorrupt; it
+// is left as it is. Anything but a regular file is refused, and a symbolic link too; links among the directories
+// above it are followed.
+//
+// Before anything else, Open proves that the structure of the file is whole. After a crash, or where the file was changed
+// or copied by others since, that costs reading it once; after a Close it costs next to nothing.
 func Open(path string, options *Options) (*DB, error) {
 	filled, err := options.withDefaults()
 	if err != nil {
@@ -84,6 +88,7 @@ func Open(path string, options *Options) (*DB, error) {
 	if err != nil {
 		return nil, openError(path, errors.Join(err, s.close()))
 	}
+	s.taken = true
 	return db, nil
 }
 
@@ -205,6 +210,8 @@ func openError(path string, err error) error {
 			e.Hint = fmt.Sprintf("process %d has it open", pid)
 		}
 		e.Hint += "; one process at a time can"
+	case errors.Is(err, errSymlink):
+		e.Hint = "to follow it, open what filepath.EvalSymlinks returns for it"
 	case errors.Is(err, fs.ErrPermission):
 		e.Hint = "the file and its directory must be writable, or open it with Options.ReadOnly"
 	case errors.Is(err, fs.ErrNotExist):

@@ -20,7 +20,8 @@ type store struct {
 	path     string
 	readOnly bool
 	identity [16]byte
-	listed   int // free pages in the list that the file stores, where it is open for reading only
+	found    examined // what was found when it was opened
+	taken    bool     // Open is over, and the cache in use
 
 	renewing sync.Mutex   // held while the snapshot is renewed, so that no older one replaces a newer one
 	lookups  sync.RWMutex // held shared by each use of what follows, exclusively to change it
@@ -61,7 +62,7 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 		return nil, err
 	}
 	if exists {
-		// All names of a file must lead to the same journal.
+		// All names of its directory must lead to the same journal.
 		if path, err = filepath.EvalSymlinks(path); err != nil {
 			return nil, err
 		}
@@ -73,8 +74,10 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 			return nil, err
 		}
 	}
-	db, err := openBolt(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (*os.File, error) {
-		return openLocked(path, flag, lockTimeout)
+	var found examined
+	db, err := openBolt(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
+		f, found, err = openLocked(path, flag, lockTimeout)
+		return f, err
 	})
 	if err != nil {
 		if errors.Is(err, berrors.ErrTimeout) {
@@ -82,10 +85,7 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 		}
 		return nil, err
 	}
-	s := &store{path: path, readOnly: readOnly, db: db}
-	if readOnly {
-		s.listed = listedFree(path)
-	}
+	s := &store{path: path, readOnly: readOnly, db: db, found: found}
 	err = s.recognise()
 	if err == nil {
 		err = s.renew()
@@ -109,12 +109,8 @@ func (s *store) recognise() error {
 		if meta == nil {
 			return ErrFormat
 		}
-		format := meta.Get(metaFormat)
-		if len(format) != 4 {
-			return ErrFormat
-		}
-		if v := binary.BigEndian.Uint32(format); v != formatVersion {
-			return fmt.Errorf("%w: it has format %d, this version reads %d", ErrFormat, v, formatVersion)
+		if err := checkFormat(meta.Get(metaFormat)); err != nil {
+			return err
 		}
 		if copy(s.identity[:], meta.Get(metaIdentity)) != len(s.identity) || len(meta.Get(metaSequence)) != 8 {
 			return fmt.Errorf("%w: bucket meta is incomplete", ErrCorrupt)
@@ -165,8 +161,8 @@ func (s *store) write(fn func(*bolt.Tx) error) error {
 // book returns an empty ledger for a transaction of update.
 func (s *store) book() *ledger { return &ledger{make(map[uint64]usage), s.noted} }
 
-// close stores the list of free pages, so that the next Open need not walk the whole file to find them,
-// and releases the file.
+// close stores the list of free pages and a clean mark, so that the next Open need not walk the whole file, and releases
+// the file.
 func (s *store) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,9 +171,14 @@ func (s *store) close() error {
 	}
 	s.release()
 	var err error
-	if s.dirty {
+	tidy := s.taken && !s.readOnly && !s.found.clean // what an earlier close could not do
+	if s.dirty || tidy && !s.found.listed {
 		s.db.NoFreelistSync = false
 		err = s.db.Update(func(*bolt.Tx) error { return nil })
+	}
+	if err == nil && (s.dirty || tidy) {
+		// Without the mark, the next Open takes longer.
+		_ = markClean(s.path, s.info)
 	}
 	err = errors.Join(err, s.db.Close())
 	s.db = nil

@@ -381,7 +381,7 @@ func (s *store) free() (pages int, bytes int64) {
 	case s.db == nil:
 		return 0, 0
 	case s.readOnly:
-		pages = s.listed
+		pages = s.found.free
 	default:
 		st := s.db.Stats()
 		pages = st.FreePageN + st.PendingPageN
