@@ -143,7 +143,7 @@ func openLocked(path string, flag int, wait time.Duration) (f *os.File, found ex
 				err = errNotRegular
 				break
 			}
-			if found, err = examine(f, ours); err != nil {
+			if found, err = examine(f, ours, locksFirst && flag&os.O_RDWR != 0); err != nil {
 				break
 			}
 			return f, found, nil

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// locksFirst says that lockFile takes the lock.
+const locksFirst = false
+
 // openFlags are what these systems have for the opening of files that may be no files.
 const openFlags = 0
 

@@ -40,7 +40,9 @@ type examined struct {
 // examine proves that f is a file of ours with which bbolt can work. It returns ErrFormat for a file that is none, or
 // of another format, ErrCorrupt for one of ours that is damaged, and the error of a read as it is. A file that was
 // not closed in order, or that was changed since, is read once.
-func examine(f *os.File, info os.FileInfo) (found examined, err error) {
+//
+// If writable says that the caller holds the lock to write, a sound file without a list of its free pages gets one.
+func examine(f *os.File, info os.FileInfo, writable bool) (found examined, err error) {
 	if info.Size() == 0 {
 		return found, fmt.Errorf("%w: it is empty", ErrFormat)
 	}
@@ -70,6 +72,10 @@ func examine(f *os.File, info os.FileInfo) (found examined, err error) {
 	}
 	if err = file.Check(fileLayout, most); isDamage(err) {
 		return found, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if err == nil && writable {
+		// Where that fails, bbolt looks for the free pages itself. What is wrong with the disk the next write will tell.
+		_, _ = file.StoreList(f)
 	}
 	found.free, found.listed = file.Free()
 	return found, err

@@ -49,7 +49,7 @@ type visit struct {
 type checker struct {
 	*File
 	layout  Layout
-	reached []uint64 // a bit for each page
+	reached []uint64 // a bit for each page that is reached
 	left    int      // pages that may still be read
 }
 
@@ -92,7 +92,13 @@ func (f *File) Check(layout Layout, most int) error {
 			now, leaves = leaves, nil
 		}
 	}
-	return c.checkList()
+	if err := c.checkList(); err != nil {
+		return err
+	}
+	if len(now) == 0 {
+		f.reached = c.reached
+	}
+	return nil
 }
 
 // reach notes that pages are reached from another, each for the first time.

@@ -47,6 +47,7 @@ type File struct {
 	pageSize int64
 	slot     int64 // the number of the meta page that bbolt will use
 	meta     [metaSize]byte
+	reached  []uint64 // a bit for each page that is in use, once Check has accepted all
 }
 
 // Open reads the meta pages of a file of so many bytes and chooses one as bbolt does. It returns ErrNoDatabase, a

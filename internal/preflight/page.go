@@ -8,6 +8,7 @@ import "bytes"
 const (
 	flagBranch = 0x01
 	flagLeaf   = 0x02
+	flagMeta   = 0x04
 	flagList   = 0x10
 
 	elementSize  = 16
