@@ -70,7 +70,11 @@ type namespace struct {
 // One process at a time can have a cache open: another gets ErrLocked after Options.LockTimeout. A file
 // that is no cache, or that a newer version wrote, gives ErrFormat; it is left as it is. What becomes of a cache that is
 // damaged is up to Options.OnCorruption: it is kept aside and a fresh one takes its place, or Open returns ErrCorrupt,
-// as it does for reading only, and on Windows, where an open file cannot be replaced.
+// as it does for reading only, and on Windows, where an open file cannot be replaced. Anything but a regular file is refused,
+// and a symbolic link too; links among the directories above it are followed.
+//
+// Before anything else, Open proves that the structure of the file is whole. After a crash, or where the file was changed
+// or copied by others since, that costs reading it once; after a Close it costs next to nothing.
 func Open(path string, options *Options) (*DB, error) {
 	filled, err := options.withDefaults()
 	if err != nil {
@@ -99,6 +103,7 @@ func openOn(path string, options Options, s *store) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
+	s.taken = true
 	return db, nil
 }
 
@@ -248,6 +253,8 @@ func openError(path string, err error) error {
 			e.Hint = fmt.Sprintf("process %d has it open", pid)
 		}
 		e.Hint += "; one process at a time can"
+	case errors.Is(err, errSymlink):
+		e.Hint = "to follow it, open what filepath.EvalSymlinks returns for it"
 	case errors.Is(err, fs.ErrPermission):
 		e.Hint = "the file and its directory must be writable, or open it with Options.ReadOnly"
 	case errors.Is(err, fs.ErrNotExist):

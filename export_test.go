@@ -14,3 +14,11 @@ func (db *DB) PanicInUpdate() error {
 
 // FailSync has the file behave as after a sync that failed.
 func (db *DB) FailSync(err error) { db.store.current.Load().doubt(0, err) }
+
+// Without switches off what a harness has to show that it would miss.
+func Without(preflight, checksum bool) {
+	without.preflight, without.checksum = preflight, checksum
+}
+
+// ShallowBytes sets how much of a file that was closed in order is proved.
+func ShallowBytes(n int) { shallowBytes = n }

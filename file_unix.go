@@ -12,6 +12,12 @@ import (
 // canReplace says that a file can be replaced while it is open.
 const canReplace = true
 
+// locksFirst says that lockFile takes the lock.
+const locksFirst = true
+
+// openFlags has the opening of a link fail and that of a pipe return, should one come between our look and the opening.
+const openFlags = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+
 // syncDir makes a new name in dir durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)

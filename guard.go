@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -13,6 +14,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/keepcache/keepcache/internal/salvage"
 )
 
 // handle is one opening of a file by bbolt, and the only way to it. A file that was damaged, or cut short under
@@ -23,12 +26,13 @@ import (
 // SetPanicOnFault and recover are matters of one goroutine. So no transaction starts another one, and none
 // runs code of the user.
 type handle struct {
-	db   *bolt.DB
-	file *os.File     // the descriptor that bbolt works on: a poisoned handle's lock is let go of by it
-	info os.FileInfo  // of the file, from when it was opened
-	size atomic.Int64 // that the file must have, in bytes
-	sick func()       // told that the handle is poisoned or barred; must not wait
-	from *handle      // what a successor is copied from: a panic may come from either, and counts for both
+	db    *bolt.DB
+	file  *os.File     // the descriptor that bbolt works on: a poisoned handle's lock is let go of by it
+	info  os.FileInfo  // of the file, from when it was opened
+	found examined     // what was found in it then
+	size  atomic.Int64 // that the file must have, in bytes
+	sick  func()       // told that the handle is poisoned or barred; must not wait
+	from  *handle      // what a successor is copied from: a panic may come from either, and counts for both
 
 	users   sync.RWMutex  // held shared by every transaction, exclusively to close
 	closed  bool          // protected by users
@@ -267,10 +271,23 @@ func (h *handle) grown() {
 // while the next transaction writes into pages that only the one before it frees. So the file is not to be changed
 // any more; it is still good for reading, and a copy takes its place.
 func (h *handle) doubt(txid uint64, err error) {
-	if beforeSync(err) && newestTxid(h.file) < txid {
+	if beforeSync(err) && h.newestTxid() < txid {
 		return
 	}
 	h.bar(fmt.Errorf("the file is not to be trusted any more after: %w", err))
+}
+
+// newestTxid returns the id of the last transaction whose meta page is whole, or the highest there is where nobody knows.
+func (h *handle) newestTxid() uint64 {
+	size, _, err := sizeOfFile(h.file)
+	if err != nil {
+		return math.MaxUint64
+	}
+	f, err := salvage.Open(h.file, size)
+	if err != nil || f.Txid() == 0 {
+		return math.MaxUint64
+	}
+	return f.Txid()
 }
 
 // beforeSync reports whether an error of Commit comes from a write or from making the file larger. bbolt returns

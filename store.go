@@ -20,7 +20,7 @@ type store struct {
 	path     string
 	readOnly bool
 	identity [16]byte
-	listed   int // free pages in the list that the file stores, where it is open for reading only
+	taken    bool // Open is over, and the cache in use
 
 	renewing sync.Mutex   // held while the snapshot is renewed, so that no older one replaces a newer one
 	lookups  sync.RWMutex // held shared by each use of what follows, exclusively to change it
@@ -60,7 +60,7 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 		return nil, err
 	}
 	if exists {
-		// All names of a file must lead to the same journal.
+		// All names of its directory must lead to the same journal.
 		if path, err = filepath.EvalSymlinks(path); err != nil {
 			return nil, err
 		}
@@ -81,18 +81,21 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 
 // openFile opens and locks the file at path and proves that it is one of ours.
 func openFile(path string, readOnly bool, lockTimeout time.Duration) (*handle, error) {
-	return openHandle(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (*os.File, error) {
-		return openLocked(path, flag, lockTimeout)
+	var found examined
+	h, err := openHandle(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
+		f, found, err = openLocked(path, flag, lockTimeout)
+		return f, err
 	})
+	if err == nil {
+		h.found = found
+	}
+	return h, err
 }
 
 // newStore builds a store upon an open file, which it closes if that is none of ours.
 func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
 	s = &store{path: path, readOnly: readOnly, sick: make(chan struct{}, 1)}
 	s.use(h)
-	if readOnly {
-		s.listed = listedFree(path)
-	}
 	if s.identity, err = h.recognise(); err == nil {
 		s.mark, _, err = s.revisions()
 	}
@@ -128,12 +131,8 @@ func (h *handle) recognise() (identity [16]byte, err error) {
 		if meta == nil {
 			return ErrFormat
 		}
-		format := meta.Get(metaFormat)
-		if len(format) != 4 {
-			return ErrFormat
-		}
-		if v := binary.BigEndian.Uint32(format); v != formatVersion {
-			return fmt.Errorf("%w: it has format %d, this version reads %d", ErrFormat, v, formatVersion)
+		if err := checkFormat(meta.Get(metaFormat)); err != nil {
+			return err
 		}
 		if copy(identity[:], meta.Get(metaIdentity)) != len(identity) || len(meta.Get(metaSequence)) != 8 {
 			return fmt.Errorf("%w: bucket meta is incomplete", ErrCorrupt)
@@ -208,8 +207,8 @@ func (s *store) lock() (*handle, error) {
 // book returns an empty ledger for a transaction of update.
 func (s *store) book() *ledger { return &ledger{make(map[uint64]usage), s.noted} }
 
-// close stores the list of free pages, so that the next Open need not walk the whole file to find them,
-// and releases the file.
+// close stores the list of free pages and a clean mark, so that the next Open need not walk the whole file, and releases
+// the file.
 func (s *store) close() error {
 	h, err := s.lock() // a change that is under way ends
 	if err != nil {
@@ -219,13 +218,18 @@ func (s *store) close() error {
 	}
 	s.current.Store(nil)
 	s.release()
+	tidy := s.taken && !s.readOnly && !h.found.clean // what an earlier close could not do
 	switch {
 	case err != nil:
-	case h.dirty && h.barred.Load() == nil:
+	case h.barred.Load() == nil && (h.dirty || tidy && !h.found.listed):
 		h.db.NoFreelistSync = false
 		err = h.apart(func() error { return h.update(func(*bolt.Tx) error { return nil }) })
 	default:
 		h.unlock()
+	}
+	if err == nil && h.barred.Load() == nil && (h.dirty || tidy) {
+		// Without the mark, the next Open takes longer.
+		_ = markClean(s.path, h.info)
 	}
 	return errors.Join(err, h.close())
 }

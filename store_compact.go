@@ -436,7 +436,7 @@ func (s *store) free() (pages int, bytes int64) {
 	case h.usable() != nil:
 		return 0, 0
 	case s.readOnly:
-		pages = s.listed
+		pages = h.found.free
 	default:
 		st := h.db.Stats()
 		pages = st.FreePageN + st.PendingPageN

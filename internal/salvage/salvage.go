@@ -40,6 +40,7 @@ type File struct {
 	size     int64
 	pageSize int64
 	roots    []uint64 // root pages of the meta pages that are whole, the newest first
+	txid     uint64   // of the newest
 }
 
 // Element is an element of a leaf.
@@ -95,6 +96,7 @@ func Open(r io.ReaderAt, size int64) (*File, error) {
 		return 1
 	})
 	for _, m := range found {
+		f.txid = max(f.txid, m.txid)
 		f.roots = append(f.roots, m.root)
 	}
 	if f.pageSize == 0 {
@@ -130,6 +132,9 @@ func (f *File) Pages() uint64 { return uint64((f.size + f.pageSize - 1) / f.page
 
 // Roots returns the root pages that whole meta pages name, the newest first.
 func (f *File) Roots() []uint64 { return f.roots }
+
+// Txid returns the id of the last transaction of which there is a whole meta page, or 0 if there is none.
+func (f *File) Txid() uint64 { return f.txid }
 
 // read fills b, with zeros where the file ends.
 func (f *File) read(b []byte, at int64) error {
