@@ -148,7 +148,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	var last uint64
 	if !options.ReadOnly {
 		var err error
-		if last, err = replay(s, journalPath(db.store.path), options.Logger); err != nil {
+		if last, err = replay(s, journalPath(db.store.path), db.healer); err != nil {
 			return nil, err
 		}
 	}

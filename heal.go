@@ -45,7 +45,8 @@ type HealthStats struct {
 	Healed      uint64    // times that it was over
 	Quarantined uint64    // files that were kept aside, by Open too, journals among them
 	Aside       string    // the last one of them
-	LostWrites  uint64    // revisions that a damaged journal may have lost, at Open
+	BadJournals uint64    // damaged journals that Open met
+	LostWrites  uint64    // revisions that these may have lost
 }
 
 const (
