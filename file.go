@@ -1,11 +1,7 @@
 package keepcache
 
 import (
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"hash/fnv"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -25,6 +21,7 @@ const openTries = 16
 
 var (
 	errNotRegular = errors.New("not a regular file")
+	errSymlink    = errors.New("is a symbolic link")
 	errReplaced   = errors.New("the file is replaced again and again")
 )
 
@@ -48,14 +45,13 @@ func createFile(path string, init func(*bolt.Tx) error) error {
 	if err := tmp.Close(); err != nil {
 		return err
 	}
-	db, err := bolt.Open(name, fileMode, &bolt.Options{
-		Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoStatistics: true,
-	})
+	h, err := openHandle(name, false, time.Second, os.OpenFile)
 	if err != nil {
 		return err
 	}
-	err = db.Update(init)
-	if err = errors.Join(err, db.Close()); err != nil {
+	h.db.NoFreelistSync = false // it is a file at rest
+	err = h.update(init)
+	if err = errors.Join(err, h.close()); err != nil {
 		return err
 	}
 	if err := syncPath(name); err != nil {
@@ -105,17 +101,17 @@ func syncPath(name string) error {
 }
 
 // lookAt reports whether there is a file at path, and refuses what can be none of ours before anything
-// opens it: opening a pipe would wait, opening a device might do anything.
+// opens it: opening a pipe would wait, opening a device might do anything. A link is refused because the one who
+// made it may be another than the one who opens it.
 func lookAt(path string) (exists bool, err error) {
-	info, err := os.Stat(path)
+	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if _, lerr := os.Lstat(path); lerr == nil {
-			return false, fmt.Errorf("dangling symbolic link: %w", err)
-		}
 		return false, nil
 	case err != nil:
 		return false, err
+	case info.Mode()&fs.ModeSymlink != 0:
+		return false, errSymlink
 	case info.IsDir():
 		return false, errors.New("is a directory")
 	case !info.Mode().IsRegular():
@@ -124,12 +120,12 @@ func lookAt(path string) (exists bool, err error) {
 	return true, nil
 }
 
-// openLocked opens the file at path for bbolt: locked, still the one that path names, and recognised as a
-// whole bbolt file. bbolt maps the very descriptor that was looked at.
-func openLocked(path string, flag int, wait time.Duration) (f *os.File, err error) {
+// openLocked opens the file at path for bbolt: locked, still the one that path names, and proved to be a file of
+// ours that bbolt can work with. bbolt maps the very descriptor that was looked at.
+func openLocked(path string, flag int, wait time.Duration) (f *os.File, found examined, err error) {
 	for range openTries {
-		if f, err = os.OpenFile(path, flag&^os.O_CREATE, 0); err != nil {
-			return nil, err
+		if f, err = os.OpenFile(path, flag&^os.O_CREATE|openFlags, 0); err != nil {
+			return nil, found, err
 		}
 		if err = lockFile(f, flag&os.O_RDWR != 0, wait); err != nil {
 			break
@@ -138,109 +134,22 @@ func openLocked(path string, flag int, wait time.Duration) (f *os.File, err erro
 		if ours, err = f.Stat(); err != nil {
 			break
 		}
-		if now, err = os.Stat(path); err != nil {
+		if now, err = os.Lstat(path); err != nil {
 			break
 		}
 		if os.SameFile(ours, now) {
-			if err = checkHeader(f, ours.Size()); err != nil {
+			if !ours.Mode().IsRegular() {
+				err = errNotRegular
 				break
 			}
-			return f, nil
+			if found, err = examine(f, ours, locksFirst && flag&os.O_RDWR != 0); err != nil {
+				break
+			}
+			return f, found, nil
 		}
 		f.Close() // another process put a new file in its place while we waited
 		err = errReplaced
 	}
 	f.Close()
-	return nil, err
-}
-
-// The layout of a bbolt meta page, from bbolt's internal/common: a page header of 16 bytes, then magic,
-// version, page size, flags (4 bytes each), root page and sequence, freelist page, page count, transaction
-// id and a checksum (8 bytes each), in the byte order of the machine.
-const (
-	boltMagic     = 0xED0CDAED
-	boltVersion   = 2
-	pageHeader    = 16
-	metaSize      = 64
-	minPageSize   = 1 << 10
-	maxPageSize   = 1 << 16
-	metaChecksum  = 56
-	metaFreelist  = 32
-	metaPageCount = 40
-	metaTxid      = 48
-)
-
-// checkHeader says whether f, of the given size, begins like a bbolt file and has all the pages that it
-// speaks of. bbolt itself would turn an empty file into a database and fault on a truncated one.
-func checkHeader(f io.ReaderAt, size int64) error {
-	if size == 0 {
-		return fmt.Errorf("%w: it is empty", ErrFormat)
-	}
-	best := newestMeta(f)
-	if best == nil {
-		return ErrFormat
-	}
-	pages, pageSize := binary.NativeEndian.Uint64(best[metaPageCount:]), int64(binary.NativeEndian.Uint32(best[8:]))
-	if pages > uint64(size/pageSize) {
-		return fmt.Errorf("%w: the file is cut short, it has %d of %d pages", ErrCorrupt, size/pageSize, pages)
-	}
-	return nil
-}
-
-// listedFree returns how many free pages the file at path lists, or 0 if it has no list that can be read. The list
-// is a page with its length in the page header, or in its first word where that has too few bits.
-func listedFree(path string) int {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	meta := newestMeta(f)
-	if meta == nil {
-		return 0
-	}
-	var page [pageHeader + 8]byte
-	at := binary.NativeEndian.Uint64(meta[metaFreelist:])
-	if at >= binary.NativeEndian.Uint64(meta[metaPageCount:]) {
-		return 0
-	}
-	if _, err := f.ReadAt(page[:], int64(at)*int64(binary.NativeEndian.Uint32(meta[8:]))); err != nil {
-		return 0
-	}
-	if n := binary.NativeEndian.Uint16(page[10:]); n < 0xFFFF {
-		return int(n)
-	}
-	return int(binary.NativeEndian.Uint64(page[pageHeader:]))
-}
-
-// newestMeta returns the meta page that bbolt will use, or nil if none is whole.
-func newestMeta(f io.ReaderAt) (best []byte) {
-	var buf [pageHeader + metaSize]byte
-	consider := func(offset int64) (pageSize int64) {
-		if _, err := f.ReadAt(buf[:], offset); err != nil {
-			return 0
-		}
-		meta := buf[pageHeader:]
-		pageSize = int64(binary.NativeEndian.Uint32(meta[8:]))
-		sum := fnv.New64a()
-		sum.Write(meta[:metaChecksum])
-		if binary.NativeEndian.Uint32(meta) != boltMagic || binary.NativeEndian.Uint32(meta[4:]) != boltVersion ||
-			sum.Sum64() != binary.NativeEndian.Uint64(meta[metaChecksum:]) ||
-			pageSize < minPageSize || pageSize > maxPageSize || pageSize&(pageSize-1) != 0 {
-			return 0
-		}
-		if best == nil || binary.NativeEndian.Uint64(meta[metaTxid:]) > binary.NativeEndian.Uint64(best[metaTxid:]) {
-			best = append(best[:0], meta...)
-		}
-		return pageSize
-	}
-	if first := consider(0); first != 0 {
-		consider(first)
-	} else {
-		// The first meta page is damaged. The second lies one page further, of whatever size pages are.
-		for guess := int64(minPageSize); guess <= maxPageSize && best == nil; guess <<= 1 {
-			consider(guess)
-		}
-	}
-	return best
+	return nil, found, err
 }

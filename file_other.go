@@ -7,6 +7,12 @@ import (
 	"time"
 )
 
+// locksFirst says that lockFile takes the lock.
+const locksFirst = false
+
+// openFlags are what these systems have for the opening of files that may be no files.
+const openFlags = 0
+
 // canReplace says that a file cannot be replaced while it is open, or not so that its lock goes with it.
 const canReplace = false
 
@@ -15,3 +21,6 @@ func lockFile(*os.File, bool, time.Duration) error { return nil }
 
 // syncDir does nothing: Windows, the system that matters here, cannot sync a directory and journals its names.
 func syncDir(string) error { return nil }
+
+// unlockFile leaves the lock to the closing of the file.
+func unlockFile(*os.File) error { return nil }

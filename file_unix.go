@@ -12,6 +12,12 @@ import (
 // canReplace says that a file can be replaced while it is open.
 const canReplace = true
 
+// locksFirst says that lockFile takes the lock.
+const locksFirst = true
+
+// openFlags has the opening of a link fail and that of a pipe return, should one come between our look and the opening.
+const openFlags = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+
 // syncDir makes a new name in dir durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
@@ -45,3 +51,6 @@ func lockFile(f *os.File, exclusive bool, wait time.Duration) error {
 		}
 	}
 }
+
+// unlockFile lets go of the lock.
+func unlockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }

@@ -1,0 +1,188 @@
+package keepcache
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/keepcache/keepcache/internal/preflight"
+)
+
+// shallowBytes is how much of a file that was closed in order is proved nevertheless: the upper levels of its trees, and
+// a file that is no larger as a whole. It takes about 10 ms. Only tests change it.
+var shallowBytes = 16 << 20
+
+// fileLayout is which buckets lie where.
+var fileLayout = preflight.Layout{
+	Plain:  []string{string(metaBucket), string(bucketsBucket), string(expiryBucket), string(usageBucket), string(tagsBucket)},
+	Nested: string(entriesBucket),
+}
+
+// fileTraces are the buckets by which a root of ours is known.
+var fileTraces = []string{string(metaBucket), string(bucketsBucket), string(entriesBucket), string(expiryBucket), string(usageBucket)}
+
+// without switches off what stands between damage and the caller. Only tests set it: what they find then shows that
+// they would find it.
+var without struct{ preflight, checksum bool }
+
+// examined is what a look at a file found before bbolt maps it.
+type examined struct {
+	clean  bool // it was closed in order, and nothing has changed it since
+	listed bool // it stores a list of its free pages
+	free   int  // how many pages are in the list
+}
+
+// examine proves that f is a file of ours with which bbolt can work. It returns ErrFormat for a file that is none, or
+// of another format, ErrCorrupt for one of ours that is damaged, and the error of a read as it is. A file that was
+// not closed in order, or that was changed since, is read once.
+//
+// If writable says that the caller holds the lock to write, a sound file without a list of its free pages gets one.
+func examine(f *os.File, info os.FileInfo, writable bool) (found examined, err error) {
+	if info.Size() == 0 {
+		return found, fmt.Errorf("%w: it is empty", ErrFormat)
+	}
+	file, err := preflight.Open(f, info.Size())
+	var format []byte
+	if err == nil {
+		format, err = file.Get(string(metaBucket), string(metaFormat))
+	}
+	if err == nil && format != nil {
+		err = checkFormat(format)
+	}
+	if err == nil && format == nil || isDamage(err) {
+		return found, unrecognised(f, info.Size(), err)
+	}
+	if err != nil {
+		return found, err
+	}
+	if found.clean, err = file.Clean(info.ModTime()); err != nil {
+		return found, err
+	}
+	most := math.MaxInt
+	if found.clean {
+		most = shallowBytes / file.PageSize()
+	}
+	if without.preflight {
+		most = 0
+	}
+	if err = file.Check(fileLayout, most); isDamage(err) {
+		return found, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if err == nil && writable {
+		// Where that fails, bbolt looks for the free pages itself. What is wrong with the disk the next write will tell.
+		_, _ = file.StoreList(f)
+	}
+	found.free, found.listed = file.Free()
+	return found, err
+}
+
+func isDamage(err error) bool {
+	var d *preflight.Damage
+	return errors.As(err, &d) || errors.Is(err, preflight.ErrNoDatabase)
+}
+
+var currentFormat = binary.BigEndian.AppendUint32(nil, formatVersion)
+
+// checkFormat returns ErrFormat for what is not the format that we read.
+func checkFormat(format []byte) error {
+	switch {
+	case bytes.Equal(format, currentFormat):
+		return nil
+	case len(format) != len(currentFormat):
+		return ErrFormat
+	}
+	return fmt.Errorf("%w: it has format %d, this version reads %d", ErrFormat, binary.BigEndian.Uint32(format), formatVersion)
+}
+
+// unrecognised returns the error for a file whose format cannot be read, because of why where that is not nil: damage if
+// there are traces of a cache in it, else it is none of ours.
+func unrecognised(f *os.File, size int64, why error) error {
+	ours, format, err := traces(f, size)
+	switch {
+	case err != nil:
+		return err
+	case !ours && why == nil:
+		return ErrFormat
+	case !ours:
+		return fmt.Errorf("%w: %w", ErrFormat, why)
+	case format != nil && !bytes.Equal(format, currentFormat):
+		return checkFormat(format)
+	case why == nil:
+		why = errors.New("bucket meta is missing")
+	}
+	return fmt.Errorf("%w: %w", ErrCorrupt, why)
+}
+
+// tracesEnough is how many index rows of ours tell that a file is one. The check of each is right by chance in one of
+// 65,536 cases.
+const tracesEnough = 4
+
+// traces looks through a file, in whatever state it is, for what only ours have: a root with our buckets, such as old
+// ones lie about in most files, or a few index rows. Where it finds a root it returns the format that it has.
+func traces(f *os.File, size int64) (ours bool, format []byte, err error) {
+	rows := 0
+	err = preflight.Leaves(f, size, func(leaf []preflight.Element) bool {
+		roots := 0
+		for _, e := range leaf {
+			switch {
+			case e.Bucket && slices.Contains(fileTraces, string(e.Key)):
+				if roots++; string(e.Key) == string(metaBucket) {
+					format = formatOf(&e)
+				}
+			case !e.Bucket && len(e.Value) > rowSize+recordHeader:
+				if row, _ := splitRow(e.Value, e.Key); row != unknown {
+					rows++
+				}
+			}
+		}
+		if roots < len(fileTraces) {
+			format = nil
+			return true
+		}
+		ours = true
+		return false
+	})
+	return ours || rows >= tracesEnough, format, err
+}
+
+func formatOf(meta *preflight.Element) []byte {
+	for _, e := range meta.Inline() {
+		if string(e.Key) == string(metaFormat) {
+			return bytes.Clone(e.Value)
+		}
+	}
+	return nil
+}
+
+// markClean marks the file at path, which must be the one that info describes and whose lock the caller holds, as
+// closed in order.
+func markClean(path string, info os.FileInfo) error {
+	f, err := os.OpenFile(path, os.O_RDWR|openFlags, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	now, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(info, now) {
+		return errMoved
+	}
+	file, err := preflight.Open(f, now.Size())
+	if err != nil {
+		return err
+	}
+	// The mark itself changes the file. So the time of the last change is set back to what it was, less the part that
+	// not every file system keeps.
+	changed := now.ModTime().Truncate(preflight.MarkPrecision)
+	if err := file.Mark(f, changed); err != nil {
+		return err
+	}
+	return os.Chtimes(path, time.Time{}, changed)
+}
