@@ -12,6 +12,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // fileMode keeps a cache to its owner: it may hold anything, tokens included.
@@ -39,17 +41,18 @@ func createFile(path string, init func(*bolt.Tx) error) error {
 	pattern := base + ".new-"
 	removeStrays(dir, pattern)
 
-	tmp, err := os.CreateTemp(dir, pattern+"*") // mode 0600
+	tmp, err := disk.CreateTemp(dir, pattern+"*") // mode 0600
 	if err != nil {
 		return err
 	}
 	name := tmp.Name()
-	defer os.Remove(name)
+	defer disk.Remove(name)
 	if err := tmp.Close(); err != nil {
 		return err
 	}
 	db, err := bolt.Open(name, fileMode, &bolt.Options{
 		Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoStatistics: true,
+		OpenFile: disk.OpenFile,
 	})
 	if err != nil {
 		return err
@@ -61,23 +64,23 @@ func createFile(path string, init func(*bolt.Tx) error) error {
 	if err := syncPath(name); err != nil {
 		return err
 	}
-	if err := os.Link(name, path); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := disk.Link(name, path); err != nil && !errors.Is(err, fs.ErrExist) {
 		// A file system without links: the rename could replace a file that came since we looked, so look again.
 		if _, statErr := os.Lstat(path); statErr == nil {
 			return nil
 		}
-		if err := os.Rename(name, path); err != nil {
+		if err := disk.Rename(name, path); err != nil {
 			return err
 		}
 	}
-	return syncDir(dir)
+	return disk.SyncDir(dir)
 }
 
 func removeStrays(dir, prefix string) {
 	strays, _ := filepath.Glob(filepath.Join(escapeGlob(dir), escapeGlob(prefix)+"*"))
 	for _, stray := range strays {
 		if info, err := os.Lstat(stray); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > strayAge {
-			os.Remove(stray)
+			disk.Remove(stray)
 		}
 	}
 }
@@ -97,17 +100,17 @@ func escapeGlob(s string) string {
 }
 
 func syncPath(name string) error {
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	f, err := disk.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(disk.Sync(f), f.Close())
 }
 
 // lookAt reports whether there is a file at path, and refuses what can be none of ours before anything
 // opens it: opening a pipe would wait, opening a device might do anything.
 func lookAt(path string) (exists bool, err error) {
-	info, err := os.Stat(path)
+	info, err := disk.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, lerr := os.Lstat(path); lerr == nil {
@@ -128,7 +131,7 @@ func lookAt(path string) (exists bool, err error) {
 // whole bbolt file. bbolt maps the very descriptor that was looked at.
 func openLocked(path string, flag int, wait time.Duration) (f *os.File, err error) {
 	for range openTries {
-		if f, err = os.OpenFile(path, flag&^os.O_CREATE, 0); err != nil {
+		if f, err = disk.OpenFile(path, flag&^os.O_CREATE, 0); err != nil {
 			return nil, err
 		}
 		if err = lockFile(f, flag&os.O_RDWR != 0, wait); err != nil {
@@ -138,11 +141,11 @@ func openLocked(path string, flag int, wait time.Duration) (f *os.File, err erro
 		if ours, err = f.Stat(); err != nil {
 			break
 		}
-		if now, err = os.Stat(path); err != nil {
+		if now, err = disk.Stat(path); err != nil {
 			break
 		}
 		if os.SameFile(ours, now) {
-			if err = checkHeader(f, ours.Size()); err != nil {
+			if err = checkHeader(disk.Reader(f), ours.Size()); err != nil {
 				break
 			}
 			return f, nil
@@ -190,12 +193,12 @@ func checkHeader(f io.ReaderAt, size int64) error {
 // listedFree returns how many free pages the file at path lists, or 0 if it has no list that can be read. The list
 // is a page with its length in the page header, or in its first word where that has too few bits.
 func listedFree(path string) int {
-	f, err := os.Open(path)
+	f, err := disk.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return 0
 	}
 	defer f.Close()
-	meta := newestMeta(f)
+	meta := newestMeta(disk.Reader(f))
 	if meta == nil {
 		return 0
 	}

@@ -12,15 +12,6 @@ import (
 // canReplace says that a file can be replaced while it is open.
 const canReplace = true
 
-// syncDir makes a new name in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // lockPoll is how often a held lock is tried again: flock(2) has no timeout of its own.
 const lockPoll = 10 * time.Millisecond
 

@@ -8,10 +8,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -105,14 +105,14 @@ func dispose(path string, report journal.Report, log *slog.Logger) error {
 	case report.Unreadable:
 		why = "its head is damaged"
 	default:
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := disk.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
 	aside := path + ".aside-" + time.Now().UTC().Format("20060102T150405Z")
 	log.Error("keepcache: the journal is not applied but put aside", "path", path, "aside", aside, "why", why)
-	return os.Rename(path, aside)
+	return disk.Rename(path, aside)
 }
 
 // overlay brings what a journal has beyond the file's mark into memory, for a DB that must not change the file.

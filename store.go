@@ -12,6 +12,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // store is the one room that touches bbolt. Every transaction in it is short, and what leaves it is a copy.
@@ -91,8 +93,8 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 		err = s.renew()
 	}
 	if err == nil && !readOnly {
-		s.info, err = os.Stat(path)
-		os.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
+		s.info, err = disk.Stat(path)
+		disk.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
 		removeStrays(filepath.Dir(path), filepath.Base(path)+backupSuffix)
 	}
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // A compaction writes a successor of the file beside it while the file is in use. It copies the entries in the
@@ -59,7 +61,7 @@ func (s *store) compact(ctx context.Context, progress func(int64)) (err error) {
 		s.writing.Lock()
 		s.noted = nil
 		s.writing.Unlock()
-		return errors.Join(err, next.db.Close(), os.Remove(next.path))
+		return errors.Join(err, next.db.Close(), disk.Remove(next.path))
 	}
 	// Nobody uses the old file any more; freeing its blocks takes a while.
 	return errors.Join(err, old.Close())
@@ -68,12 +70,12 @@ func (s *store) compact(ctx context.Context, progress func(int64)) (err error) {
 // newSuccessor makes an empty file that is locked, as every later holder of the file's name has to be.
 func (s *store) newSuccessor() (*successor, error) {
 	path := successorPath(s.path)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := disk.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	var created *os.File
 	db, err := openBolt(path, false, time.Second, func(path string, _ int, _ os.FileMode) (f *os.File, err error) {
-		if f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode); err != nil {
+		if f, err = disk.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode); err != nil {
 			return nil, err
 		}
 		created = f
@@ -89,7 +91,7 @@ func (s *store) newSuccessor() (*successor, error) {
 	}
 	if created != nil {
 		created.Close()
-		os.Remove(path)
+		disk.Remove(path)
 	}
 	return nil, err
 }
@@ -151,7 +153,7 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *bol
 		return nil, err
 	}
 	// Only now may the journal let go of what the next commits bring: a power cut could bring back the old name.
-	return old, syncDir(filepath.Dir(s.path))
+	return old, disk.SyncDir(filepath.Dir(s.path))
 }
 
 func (s *store) countNoted() int {
@@ -340,14 +342,14 @@ func (n *successor) install() (old *bolt.DB, err error) {
 	fresh := snapshotOf(tx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now, err := os.Stat(s.path)
+	now, err := disk.Stat(s.path)
 	switch {
 	case s.db == nil:
 		err = ErrClosed
 	case err == nil && !os.SameFile(now, s.info):
 		err = errMoved
 	case err == nil:
-		err = os.Rename(n.path, s.path)
+		err = disk.Rename(n.path, s.path)
 	}
 	if err != nil {
 		if fresh != nil {
@@ -364,7 +366,7 @@ func (n *successor) install() (old *bolt.DB, err error) {
 		last.tx.Rollback()
 	}
 	old, s.db, s.dirty, s.noted = s.db, n.db, true, nil
-	if info, err := os.Stat(s.path); err == nil {
+	if info, err := disk.Stat(s.path); err == nil {
 		s.info = info
 	}
 	return old, nil
