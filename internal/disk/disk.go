@@ -29,7 +29,7 @@ const (
 	KindLink     Kind = "link"     // Path, To
 	KindRemove   Kind = "remove"   // Path
 	KindStat     Kind = "stat"     // Path
-	KindMap      Kind = "map"      // File, Off, N: how many bytes; Data once it is done
+	KindMap      Kind = "map"      // File, Off, N: how many bytes; Flag is os.O_RDWR for one to store to; Data once it is done
 	KindUnmap    Kind = "unmap"    // Data
 )
 
@@ -215,12 +215,12 @@ func Stat(name string) (info fs.FileInfo, err error) {
 	return info, err
 }
 
-// Map lets mmap map n bytes of f at off.
+// Map lets mmap map n bytes of f at off, to store to them.
 func Map(f *os.File, off int64, n int, mmap func() ([]byte, error)) ([]byte, error) {
 	if Between == nil {
 		return mmap()
 	}
-	op := &Op{Kind: KindMap, File: f, Off: off, N: n}
+	op := &Op{Kind: KindMap, File: f, Flag: os.O_RDWR, Off: off, N: n}
 	err := Between(op, func() (err error) {
 		op.Data, err = mmap()
 		return err
