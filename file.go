@@ -179,16 +179,22 @@ func checkHeader(f io.ReaderAt, size int64) error {
 	if size == 0 {
 		return fmt.Errorf("%w: it is empty", ErrFormat)
 	}
-	best := newestMeta(f)
-	if best == nil {
+	best, err := newestMeta(f)
+	switch {
+	case err != nil:
+		return err
+	case best == nil:
 		return ErrFormat
 	}
-	pages, pageSize := binary.NativeEndian.Uint64(best[metaPageCount:]), int64(binary.NativeEndian.Uint32(best[8:]))
+	pages, pageSize := binary.NativeEndian.Uint64(best[metaPageCount:]), pageSizeOf(best)
 	if pages > uint64(size/pageSize) {
 		return fmt.Errorf("%w: the file is cut short, it has %d of %d pages", ErrCorrupt, size/pageSize, pages)
 	}
 	return nil
 }
+
+// pageSizeOf returns the size of a page in bytes.
+func pageSizeOf(meta []byte) int64 { return int64(binary.NativeEndian.Uint32(meta[8:])) }
 
 // listedFree returns how many free pages the file at path lists, or 0 if it has no list that can be read. The list
 // is a page with its length in the page header, or in its first word where that has too few bits.
@@ -198,8 +204,8 @@ func listedFree(path string) int {
 		return 0
 	}
 	defer f.Close()
-	meta := newestMeta(disk.Reader(f))
-	if meta == nil {
+	meta, err := newestMeta(disk.Reader(f))
+	if meta == nil || err != nil {
 		return 0
 	}
 	var page [pageHeader + 8]byte
@@ -207,7 +213,7 @@ func listedFree(path string) int {
 	if at >= binary.NativeEndian.Uint64(meta[metaPageCount:]) {
 		return 0
 	}
-	if _, err := f.ReadAt(page[:], int64(at)*int64(binary.NativeEndian.Uint32(meta[8:]))); err != nil {
+	if _, err := f.ReadAt(page[:], int64(at)*pageSizeOf(meta)); err != nil {
 		return 0
 	}
 	if n := binary.NativeEndian.Uint16(page[10:]); n < 0xFFFF {
@@ -216,11 +222,15 @@ func listedFree(path string) int {
 	return int(binary.NativeEndian.Uint64(page[pageHeader:]))
 }
 
-// newestMeta returns the meta page that bbolt will use, or nil if none is whole.
-func newestMeta(f io.ReaderAt) (best []byte) {
+// newestMeta returns the meta page that bbolt will use, or nil if none is whole. The error is that of reading: what cannot
+// be read is not damaged.
+func newestMeta(f io.ReaderAt) (best []byte, err error) {
 	var buf [pageHeader + metaSize]byte
 	consider := func(offset int64) (pageSize int64) {
-		if _, err := f.ReadAt(buf[:], offset); err != nil {
+		if _, e := f.ReadAt(buf[:], offset); e != nil {
+			if e != io.EOF {
+				err = e
+			}
 			return 0
 		}
 		meta := buf[pageHeader:]
@@ -245,5 +255,5 @@ func newestMeta(f io.ReaderAt) (best []byte) {
 			consider(guess)
 		}
 	}
-	return best
+	return best, err
 }
