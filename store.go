@@ -33,9 +33,11 @@ type store struct {
 	db    *bolt.DB     // nil once closed
 	dirty bool         // the file has changed since its free pages were last stored
 
-	writing sync.Mutex  // held for the length of each change of the file; taken before mu; protects what follows
-	noted   *notes      // keys that changed; nil unless a compaction wants to know
-	info    os.FileInfo // of the file that is open
+	writing   sync.Mutex  // held for the length of each change of the file; taken before mu; protects what follows
+	noted     *notes      // keys that changed; nil unless a compaction wants to know
+	info      os.FileInfo // of the file that is open
+	file      *os.File    // that bbolt has open, nil where it is open for reading only
+	unsettled bool        // the last change failed, or its name is not durable, see settle
 }
 
 // change is what a transaction does to one key.
@@ -75,20 +77,29 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 			return nil, err
 		}
 	}
-	db, err := openBolt(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (*os.File, error) {
-		return openLocked(path, flag, lockTimeout)
+	var file *os.File
+	db, err := openBolt(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
+		f, err = openLocked(path, flag, lockTimeout)
+		file = f
+		return f, err
 	})
 	if err != nil {
-		if errors.Is(err, berrors.ErrTimeout) {
+		switch {
+		case errors.Is(err, berrors.ErrTimeout):
 			err = ErrLocked
+		case errors.Is(err, berrors.ErrInvalid):
+			err = fmt.Errorf("its meta pages cannot be read any more: %w", err) // they were whole a moment ago
 		}
 		return nil, err
 	}
-	s := &store{path: path, readOnly: readOnly, db: db}
+	s := &store{path: path, readOnly: readOnly, db: db, file: file}
 	if readOnly {
 		s.listed = listedFree(path)
 	}
 	err = s.recognise()
+	if err == nil && !readOnly {
+		err = makeDurable(file, path)
+	}
 	if err == nil {
 		err = s.renew()
 	}
@@ -145,7 +156,11 @@ func (s *store) view(fn func(*bolt.Tx) error) error {
 func (s *store) update(fn func(*bolt.Tx) error) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if err := s.settle(); err != nil {
+		return err
+	}
 	if err := s.write(fn); err != nil {
+		s.unsettle()
 		return err
 	}
 	return s.renew() // under the same lock, so that no older one replaces it
@@ -170,6 +185,8 @@ func (s *store) book() *ledger { return &ledger{make(map[uint64]usage), s.noted}
 // close stores the list of free pages, so that the next Open need not walk the whole file to find them,
 // and releases the file.
 func (s *store) close() error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.db == nil {
@@ -178,6 +195,9 @@ func (s *store) close() error {
 	s.release()
 	var err error
 	if s.dirty {
+		err = s.settle()
+	}
+	if s.dirty && err == nil {
 		s.db.NoFreelistSync = false
 		err = s.db.Update(func(*bolt.Tx) error { return nil })
 	}

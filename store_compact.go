@@ -25,6 +25,7 @@ import (
 type successor struct {
 	store *store
 	path  string
+	file  *os.File
 	db    *bolt.DB
 
 	front placed // everything before it has been copied
@@ -83,7 +84,7 @@ func (s *store) newSuccessor() (*successor, error) {
 	})
 	if err == nil {
 		db.NoSync, db.NoGrowSync = true, true
-		n := &successor{store: s, path: path, db: db}
+		n := &successor{store: s, path: path, file: created, db: db}
 		if err = n.prepare(); err == nil {
 			return n, nil
 		}
@@ -153,7 +154,10 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *bol
 		return nil, err
 	}
 	// Only now may the journal let go of what the next commits bring: a power cut could bring back the old name.
-	return old, disk.SyncDir(filepath.Dir(s.path))
+	if err = disk.SyncDir(filepath.Dir(s.path)); err != nil {
+		s.unsettled = true // it is tried again before the next change
+	}
+	return old, err
 }
 
 func (s *store) countNoted() int {
@@ -349,7 +353,7 @@ func (n *successor) install() (old *bolt.DB, err error) {
 	case err == nil && !os.SameFile(now, s.info):
 		err = errMoved
 	case err == nil:
-		err = disk.Rename(n.path, s.path)
+		err = n.rename()
 	}
 	if err != nil {
 		if fresh != nil {
@@ -365,11 +369,29 @@ func (n *successor) install() (old *bolt.DB, err error) {
 	if last != nil {
 		last.tx.Rollback()
 	}
-	old, s.db, s.dirty, s.noted = s.db, n.db, true, nil
+	old, s.db, s.file, s.dirty, s.noted = s.db, n.db, n.file, true, nil
 	if info, err := disk.Stat(s.path); err == nil {
 		s.info = info
 	}
 	return old, nil
+}
+
+// rename gives the successor the file's name. It looks for itself whether one that failed was done: then it is the file that
+// the next process will open, and whatever went into the old one would be lost.
+func (n *successor) rename() error {
+	err := disk.Rename(n.path, n.store.path)
+	if err == nil {
+		return nil
+	}
+	ours, e := n.file.Stat()
+	if e != nil {
+		return err
+	}
+	now, e := disk.Stat(n.store.path)
+	if e != nil || !os.SameFile(ours, now) {
+		return err
+	}
+	return nil
 }
 
 var errMoved = errors.New("the file was moved or replaced while it was open")

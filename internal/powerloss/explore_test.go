@@ -40,7 +40,8 @@ var (
 const (
 	cutsOfRun   = 60
 	statesOfCut = 8
-	// againOften is how many of the states have the power cut again while they are opened, in percent.
+	// againOften is how many of the states have the power cut again while they are opened, in percent; and of as many moments it
+	// is a killed process that leaves the files, and the power is cut in the one that comes after it.
 	againOften    = 2
 	statesOfAgain = 12
 )
@@ -142,7 +143,14 @@ func (x *explorer) explore(seed uint64) {
 				return
 			}
 			s := d.Cut(r)
-			again := r.IntN(100) < againOften
+			var again func(*powerloss.Recorder) *powerloss.Disk
+			switch {
+			case r.IntN(100) < againOften:
+				again = (*powerloss.Recorder).Disk
+			case r.IntN(100) < againOften:
+				s = d.Live()
+				again = func(r *powerloss.Recorder) *powerloss.Disk { return d.Then(s, r) }
+			}
 			x.open(run, s, b, opened, fmt.Sprintf("seed %d, cut %d of %d: %s", seed, cut, d.Events(), s), r, again)
 		}
 	}
@@ -236,10 +244,11 @@ func (l *ledger) bounds(now time.Time) bounds {
 	return b
 }
 
-// open makes a state, opens it, and looks whether it keeps what was promised.
-func (x *explorer) open(run *run, s *powerloss.State, b bounds, dir, what string, r *rand.Rand, again bool) {
+// open makes a state, opens it, and looks whether it keeps what was promised. With again the power is cut while it does, and again
+// gives the disk for the record of that.
+func (x *explorer) open(run *run, s *powerloss.State, b bounds, dir, what string, r *rand.Rand, again func(*powerloss.Recorder) *powerloss.Disk) {
 	hash := s.Hash(x.seed) ^ maphash.String(x.seed, fmt.Sprint(b, run.options.Sync))
-	if x.seen[hash] {
+	if x.seen[hash] && again == nil {
 		x.Same++
 		return
 	}
@@ -258,7 +267,7 @@ func (x *explorer) open(run *run, s *powerloss.State, b bounds, dir, what string
 	defer os.RemoveAll(dir)
 	require.NoError(x.t, s.Write(dir))
 	var recorder *powerloss.Recorder
-	if again {
+	if again != nil {
 		var err error
 		recorder, err = powerloss.NewRecorder(dir)
 		require.NoError(x.t, err)
@@ -280,11 +289,11 @@ func (x *explorer) open(run *run, s *powerloss.State, b bounds, dir, what string
 		}
 		return
 	}
-	if !again {
+	if again == nil {
 		return
 	}
 	recorder.End()
-	d := recorder.Disk()
+	d := again(recorder)
 	d.Skips = skips(*childSkip)
 	if d.Events() == 0 {
 		return // a closed cache that nothing was written to
@@ -293,7 +302,7 @@ func (x *explorer) open(run *run, s *powerloss.State, b bounds, dir, what string
 		d.Advance(cut, func(any, time.Time) {})
 		s := d.Cut(r)
 		x.Again++
-		x.open(run, s, b, dir+"-again", fmt.Sprintf("%s; then again, cut %d of %d: %s", what, cut, d.Events(), s), r, false)
+		x.open(run, s, b, dir+"-again", fmt.Sprintf("%s; then again, cut %d of %d: %s", what, cut, d.Events(), s), r, nil)
 		if x.Bad > 0 {
 			return
 		}

@@ -52,7 +52,10 @@ type event struct {
 	mark   any
 }
 
-const mark disk.Kind = "mark"
+const (
+	mark disk.Kind = "mark"
+	drop disk.Kind = "drop" // a sync of the file has failed
+)
 
 // mapping is a part of a file that the process stores to.
 type mapping struct {
@@ -201,6 +204,20 @@ func (r *Recorder) Between(op *disk.Op, do func() error) error {
 		}
 	}
 	return nil
+}
+
+// Failed is told of a sync that fails. What was written until now may never reach the disk, also where a later sync succeeds: systems
+// take such pages for clean.
+func (r *Recorder) Failed(op *disk.Op) {
+	if op.Kind != disk.KindSync {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := r.nodeOf(op.File); n != nil {
+		r.look(n)
+		r.add(event{kind: drop, node: n})
+	}
 }
 
 func (r *Recorder) sync(op *disk.Op) error {

@@ -18,6 +18,9 @@ type Disk struct {
 	// Skips says of a sync, by the name of its file, that it did nothing; a directory has the name ".". For controls. Default: nil.
 	Skips func(name string) bool
 
+	// Rand chooses what a sync brings to the disk of what an earlier one, which failed, was to bring. It is needed where syncs fail.
+	Rand *rand.Rand
+
 	events  []event
 	next    int // the first event that has not happened
 	files   map[*node]*durable
@@ -31,6 +34,7 @@ type durable struct {
 	base    []byte // as of its last sync, without the zeros at its end
 	size    int64
 	pending []*event // writes and truncations since
+	dropped int      // how many of the first of them were to be synced by a sync that failed
 }
 
 // Disk returns the disk at the beginning of the record, which has ended.
@@ -41,6 +45,59 @@ func (r *Recorder) Disk() *Disk {
 		d.files[n] = &durable{base: trim(n.before), size: int64(len(n.before))}
 	}
 	return d
+}
+
+// Live returns the state that a process sees now: all that was written, durable or not. It is what a killed process leaves.
+func (d *Disk) Live() *State {
+	s := &State{files: map[string]*image{}, how: "as a killed process leaves it", live: map[string]*node{}}
+	names := maps.Clone(d.names)
+	for _, e := range d.pending {
+		rename(names, e)
+	}
+	made := map[*node]*image{}
+	for name, n := range names {
+		if made[n] == nil {
+			f := d.files[n]
+			content, size := f.with(f.pending, len(f.pending), func(*event, int64) part { return whole })
+			made[n] = &image{trim(content), size}
+		}
+		s.files[name], s.live[name] = made[n], n
+	}
+	return s
+}
+
+// Then returns a Disk that has come as far as this one and goes on with the record r, which began with the files as s, the
+// Live state of now, has them.
+func (d *Disk) Then(s *State, r *Recorder) *Disk {
+	then := &Disk{Skips: d.Skips, files: map[*node]*durable{}, names: maps.Clone(d.names), called: maps.Clone(d.called)}
+	then.pending = slices.Clone(d.pending)
+	for n, f := range d.files {
+		then.files[n] = &durable{f.base, f.size, slices.Clone(f.pending), f.dropped}
+	}
+	same := map[*node]*node{}
+	for name, n := range r.start {
+		same[n] = s.live[name]
+	}
+	// What is pending here comes before all of r.
+	for i := range then.pending {
+		e := *then.pending[i]
+		e.number = -1
+		then.pending[i] = &e
+	}
+	for _, f := range then.files {
+		for i := range f.pending {
+			e := *f.pending[i]
+			e.number = -1
+			f.pending[i] = &e
+		}
+	}
+	then.events = slices.Clone(r.events)
+	for i := range then.events {
+		if n := same[then.events[i].node]; n != nil {
+			then.events[i].node = n
+		}
+	}
+	return then
 }
 
 // Events returns how many events there are.
@@ -81,8 +138,11 @@ func (d *Disk) Advance(to int, fn func(v any, at time.Time)) {
 			f.pending = append(f.pending, e)
 		case disk.KindSync:
 			if e.node != nil && (d.Skips == nil || !d.Skips(d.called[e.node])) {
-				d.files[e.node].sync(e.begun)
+				d.files[e.node].sync(e.begun, d.Rand)
 			}
+		case drop:
+			f := d.files[e.node]
+			f.dropped = len(f.pending)
 		case disk.KindSyncDir:
 			if d.Skips == nil || !d.Skips(".") {
 				for len(d.pending) > 0 && d.pending[0].number < e.begun {
@@ -95,12 +155,22 @@ func (d *Disk) Advance(to int, fn func(v any, at time.Time)) {
 }
 
 // sync makes durable what happened before event number begun.
-func (f *durable) sync(begun int) {
+func (f *durable) sync(begun int, r *rand.Rand) {
 	n := 0
 	for n < len(f.pending) && f.pending[n].number < begun {
 		n++
 	}
-	f.base, f.size = f.with(f.pending[:n], n, func(*event, int64) part { return whole })
+	lost := map[*event]bool{}
+	for _, e := range f.pending[:min(n, f.dropped)] {
+		lost[e] = true
+	}
+	f.base, f.size = f.with(f.pending[:n], n, func(e *event, _ int64) part {
+		if lost[e] && r.IntN(2) == 0 {
+			return none
+		}
+		return whole
+	})
+	f.dropped = max(f.dropped-n, 0)
 	f.base = trim(f.base)
 	f.pending = slices.Clone(f.pending[n:])
 }
@@ -159,6 +229,7 @@ func (f *durable) with(events []*event, sizes int, pick func(*event, int64) part
 type State struct {
 	files map[string]*image
 	how   string
+	live  map[string]*node // of a Live state
 }
 
 type image struct {
@@ -280,6 +351,12 @@ func choose(r *rand.Rand, way int, pending []*event) func(*event, int64) part {
 			at = (one.off + k) / sector * sector
 		}
 	}
+	order := map[*event]int{}
+	if way == wayPrefix {
+		for i, e := range pending {
+			order[e] = i
+		}
+	}
 	events := map[*event]bool{}
 	if way == wayEvents {
 		for _, e := range pending {
@@ -294,7 +371,7 @@ func choose(r *rand.Rand, way int, pending []*event) func(*event, int64) part {
 		case wayEvents:
 			there = events[e]
 		case wayPrefix:
-			there = e.number < one.number || e == one && r.Float64() < p
+			there = order[e] < chosen || e == one && r.Float64() < p
 		case wayOneMissing:
 			there = e != one || off != at
 		case wayOneThere:
