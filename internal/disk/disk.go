@@ -18,7 +18,7 @@ type Kind string
 // The kinds of calls. What an Op of each has beside its Kind stands behind it.
 const (
 	KindOpen     Kind = "open"     // Path, Flag; File once it is done
-	KindCreate   Kind = "create"   // the same, of a file that is made or may be made: Path is its name once it is done
+	KindCreate   Kind = "create"   // the same, of a file that is made or may be made; of a temporary one Path is the directory and To the pattern until it is done
 	KindClose    Kind = "close"    // File
 	KindRead     Kind = "read"     // File, Data, Off
 	KindWrite    Kind = "write"    // File, Data, Off
@@ -67,7 +67,7 @@ func CreateTemp(dir, pattern string) (*os.File, error) {
 	if Between == nil {
 		return os.CreateTemp(dir, pattern)
 	}
-	op := &Op{Kind: KindCreate, Path: dir, Flag: os.O_RDWR | os.O_CREATE | os.O_EXCL}
+	op := &Op{Kind: KindCreate, Path: dir, To: pattern, Flag: os.O_RDWR | os.O_CREATE | os.O_EXCL}
 	return opened(op, func() (*os.File, error) { return os.CreateTemp(dir, pattern) })
 }
 
