@@ -34,9 +34,10 @@ import (
 var (
 	childFirst = flag.Int("faults.first", -1, "for the failing process: the first case; it takes each faults.step-th")
 	childStep  = flag.Int("faults.step", 1, "for the failing process")
-	perCall    = flag.Int("faults.calls", 2, "how many of the calls of one kind on one file fail, each in its own run; 0 is all")
+	perCall    = flag.Int("faults.calls", 1, "how many of the calls of one kind on one file fail, each in its own run; 0 is all")
 	commits    = flag.Int("faults.commits", 4, "how many times the runs commit")
 	kinds      = flag.String("faults.kinds", "", "which kinds of calls fail, separated by commas; empty is all")
+	stop       = flag.Int("faults.stop", 20, "for the failing process: after how many findings it stops")
 	only       = flag.Int("faults.only", -1, "run a single case")
 )
 
@@ -83,6 +84,9 @@ func TestFail(t *testing.T) {
 	require.True(t, boltpatch.Patched)
 	s := summary{Kinds: map[string]int{}}
 	for i, f := range cases(t) {
+		if len(s.Bad) >= *stop {
+			break
+		}
 		if i%*childStep != *childFirst || *only >= 0 && i != *only {
 			continue
 		}
@@ -99,6 +103,7 @@ func TestFail(t *testing.T) {
 		}
 		for _, bad := range w.bad {
 			s.Bad = append(s.Bad, fmt.Sprintf("case %d, %v: %s", i, f, bad))
+			fmt.Printf("bad: %s\n", s.Bad[len(s.Bad)-1])
 		}
 	}
 	b, err := json.Marshal(s)

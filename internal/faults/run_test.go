@@ -17,7 +17,7 @@ import (
 )
 
 // allControls is how many calls are asked for where all controls are run too. Each builds the module anew, in part.
-const allControls = 4
+const allControls = 3
 
 // failers runs failing processes, one for each processor, and adds up what they tell.
 func failers(t *testing.T, binary string, args ...string) (all summary) {
@@ -40,7 +40,12 @@ func failers(t *testing.T, binary string, args ...string) (all summary) {
 	for i, out := range outputs {
 		_, line, ok := bytes.Cut(out, []byte("\nsummary "))
 		if !ok || errs[i] != nil {
-			last := out[max(0, bytes.LastIndex(out, []byte("case "))):]
+			for line := range bytes.Lines(out) {
+				if found, ok := bytes.CutPrefix(line, []byte("bad: ")); ok {
+					all.Bad = append(all.Bad, string(found))
+				}
+			}
+			last := out[max(0, bytes.LastIndex(out, []byte("\ncase "))):]
 			all.Bad = append(all.Bad, fmt.Sprintf("a failing process died: %v\n%s", errs[i], last))
 			continue
 		}
@@ -107,7 +112,7 @@ func TestFaults_CanFail(t *testing.T) {
 			if !c.few && *perCall > 0 && *perCall < allControls {
 				t.Skipf("with %d calls or more", allControls)
 			}
-			s := failers(t, boltpatch.Build(t, c.breaks), "-faults.kinds", c.kinds, "-faults.calls", "60")
+			s := failers(t, boltpatch.Build(t, c.breaks), "-faults.kinds", c.kinds, "-faults.calls", "60", "-faults.stop", "1")
 			t.Logf("%d findings in %d cases", len(s.Bad), s.Cases)
 			require.NotEmpty(t, s.Bad)
 			t.Logf("%.1000s", s.Bad[0])
