@@ -12,6 +12,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // store is the one room that touches bbolt. Every transaction in it is short, and what leaves it is a copy.
@@ -103,7 +105,7 @@ func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
 		err = s.renew()
 	}
 	if err == nil && !readOnly {
-		os.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
+		disk.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
 		removeStrays(filepath.Dir(path), filepath.Base(path)+backupSuffix)
 	}
 	if err != nil {
