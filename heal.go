@@ -258,7 +258,10 @@ func (hl *healer) reopen(old *handle) (h *handle, how string, lost bool, err err
 	var identity [16]byte
 	var mark uint64
 	if h, err = openFile(s.path, s.readOnly, healLock); err == nil {
-		if identity, err = h.recognise(); err == nil {
+		if identity, err = h.recognise(); err == nil && !s.readOnly {
+			err = h.makeDurable()
+		}
+		if err == nil {
 			err = h.view(func(tx *bolt.Tx) error {
 				mark, _ = revisionsIn(tx)
 				return nil

@@ -42,8 +42,7 @@ type examined struct {
 // of another format, ErrCorrupt for one of ours that is damaged, and the error of a read as it is. A file that was
 // not closed in order, or that was changed since, is read once.
 //
-// If writable says that the caller holds the lock to write, what is read is made durable, and a sound file without a list
-// of its free pages gets one.
+// If writable says that the caller holds the lock to write, a sound file without a list of its free pages gets one.
 func examine(f *os.File, info os.FileInfo, writable bool) (found examined, err error) {
 	if info.Size() == 0 {
 		return found, fmt.Errorf("%w: it is empty", ErrFormat)
@@ -74,9 +73,6 @@ func examine(f *os.File, info os.FileInfo, writable bool) (found examined, err e
 	}
 	if err = file.Check(fileLayout, most); isDamage(err) {
 		return found, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	if err == nil && writable && !found.clean {
-		err = makeDurable(f, file.PageSize())
 	}
 	if err == nil && writable {
 		// Where that fails, bbolt looks for the free pages itself. What is wrong with the disk the next write will tell.

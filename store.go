@@ -101,6 +101,9 @@ func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
 	if s.identity, err = h.recognise(); err == nil {
 		s.mark, _, err = s.revisions()
 	}
+	if err == nil && !readOnly {
+		err = h.makeDurable()
+	}
 	if err == nil {
 		err = s.renew()
 	}

@@ -1,7 +1,6 @@
 package keepcache
 
 import (
-	"os"
 	"path/filepath"
 
 	"github.com/keepcache/keepcache/internal/disk"
@@ -17,17 +16,20 @@ import (
 //   - A compaction has given a new file the old one's name, and the directory was not synced.
 //
 // The meta pages are written anew, as they are read, because only that makes them dirty again where a sync has failed.
-// What they point to is durable: bbolt syncs it before.
-func makeDurable(f *os.File, pageSize int) error {
-	b := make([]byte, 2*pageSize)
-	if _, err := disk.ReadAt(f, b, 0); err != nil {
+// What they point to is durable: bbolt syncs it before. A file that was closed in order is durable as it is.
+func (h *handle) makeDurable() error {
+	if h.found.clean {
+		return nil
+	}
+	b := make([]byte, 2*h.db.Info().PageSize)
+	if _, err := disk.ReadAt(h.file, b, 0); err != nil {
 		return err
 	}
-	if _, err := disk.WriteAt(f, b, 0); err != nil {
+	if _, err := disk.WriteAt(h.file, b, 0); err != nil {
 		return err
 	}
-	if err := disk.Datasync(f); err != nil {
+	if err := disk.Datasync(h.file); err != nil {
 		return err
 	}
-	return disk.SyncDir(filepath.Dir(f.Name()))
+	return disk.SyncDir(filepath.Dir(h.file.Name()))
 }
