@@ -253,6 +253,8 @@ func openError(path string, err error) error {
 			e.Hint = fmt.Sprintf("process %d has it open", pid)
 		}
 		e.Hint += "; one process at a time can"
+	case errors.Is(err, ErrCorrupt):
+		e.Hint = "keepcache repair saves what can be proved of it"
 	case errors.Is(err, errSymlink):
 		e.Hint = "to follow it, open what filepath.EvalSymlinks returns for it"
 	case errors.Is(err, fs.ErrPermission):

@@ -224,6 +224,9 @@ func (s *store) close() error {
 	case h.barred.Load() == nil && (h.dirty || tidy && !h.found.listed):
 		h.db.NoFreelistSync = false
 		err = h.apart(func() error { return h.update(func(*bolt.Tx) error { return nil }) })
+		if h.err() == nil && h.barred.Load() != nil {
+			err = nil // it was taken away: there is no next Open of it
+		}
 	default:
 		h.unlock()
 	}
