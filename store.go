@@ -95,6 +95,9 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 		os.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
 		removeStrays(filepath.Dir(path), filepath.Base(path)+backupSuffix)
 	}
+	if err == nil && !readOnly {
+		err = s.mendCounts()
+	}
 	if err != nil {
 		s.release()
 		return nil, errors.Join(err, db.Close())
@@ -185,8 +188,12 @@ func (s *store) close() error {
 	return err
 }
 
+// mostNumber bounds ids and revisions: those beyond it nobody has given out, and they must not wrap around.
+const mostNumber = 1 << 62
+
 // table returns the ids of all buckets by name, the ids that no name points at any more, and the highest
-// id ever given out.
+// id ever given out. Where the file says less of that than it holds it is damaged, and what it holds counts: an id
+// that is given out twice shows the entries of another bucket, or is swept with them.
 func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
 	ids = make(map[string]uint64)
 	err = s.view(func(tx *bolt.Tx) error {
@@ -199,18 +206,23 @@ func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64
 			}
 			ids[string(name)] = decodeUint64(id)
 			named[decodeUint64(id)] = true
+			highest = max(highest, decodeUint64(id))
 			return nil
 		})
 		if err != nil {
 			return err
 		}
 		return tx.Bucket(entriesBucket).ForEachBucket(func(id []byte) error {
+			highest = max(highest, decodeUint64(id))
 			if len(id) == 8 && !named[decodeUint64(id)] {
 				retired = append(retired, decodeUint64(id))
 			}
 			return nil
 		})
 	})
+	if err == nil && highest >= mostNumber {
+		err = fmt.Errorf("%w: a bucket has id %d", ErrCorrupt, highest)
+	}
 	return ids, retired, highest, err
 }
 
@@ -221,6 +233,9 @@ func (s *store) revisions() (mark, highest uint64, err error) {
 		meta := tx.Bucket(metaBucket)
 		mark = decodeUint64(meta.Get(metaSequence))
 		highest = max(mark, decodeUint64(meta.Get(metaHighest)))
+		if highest >= mostNumber {
+			return fmt.Errorf("%w: revision %d", ErrCorrupt, highest)
+		}
 		return nil
 	})
 	return mark, highest, err
