@@ -80,10 +80,16 @@ type user struct {
 	db     *keepcache.DB
 
 	own    map[[2]string]int // what it has set, by bucket and key; 0 for what it has deleted
+	said   bool              // something was wrong
 	failed bool              // a call has failed, so that nothing can be expected any more
 }
 
+// wrong says what is wrong, once for each cache.
 func (u *user) wrong(format string, args ...any) {
+	if u.said {
+		return
+	}
+	u.said = true
 	fmt.Printf("wrong %d %s\n", u.number, strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " "))
 }
 
