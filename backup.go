@@ -89,12 +89,13 @@ func (r *endingReader) Read(p []byte) (int, error) {
 
 // copyTo copies what the file holds, as of one moment, into the empty file at path, with an identity of its own.
 func (s *store) copyTo(ctx context.Context, path string, progress func(int64)) error {
-	db, err := openBolt(path, false, time.Second, os.OpenFile)
+	h, err := openHandle(path, false, time.Second, os.OpenFile)
 	if err != nil {
 		return err
 	}
-	db.NoSync, db.NoGrowSync = true, true
-	n := &successor{store: s, path: path, db: db}
+	h.from = s.current.Load()
+	h.db.NoSync, h.db.NoGrowSync = true, true
+	n := &successor{store: s, path: path, handle: h}
 	err = n.prepare()
 	if err == nil {
 		err = s.view(func(from *bolt.Tx) error {
@@ -108,9 +109,9 @@ func (s *store) copyTo(ctx context.Context, path string, progress func(int64)) e
 		})
 	}
 	if err == nil {
-		db.NoFreelistSync = false // it is a file at rest
+		h.db.NoFreelistSync = false // it is a file at rest
 		identity := newIdentity()
-		err = db.Update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(metaIdentity, identity[:]) })
+		err = h.update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(metaIdentity, identity[:]) })
 	}
-	return errors.Join(err, db.Close())
+	return errors.Join(err, h.close())
 }

@@ -122,7 +122,8 @@ func (b *Bucket) Add(key string, value any, ttl time.Duration) (added bool, err 
 	return added, nil
 }
 
-// Delete removes key and reports whether it was there. The removal of an absent key is no error.
+// Delete removes key and reports whether it was there. The removal of an absent key is no error. While the file is
+// unavailable it removes the key all the same, and reports only what memory knows.
 func (b *Bucket) Delete(key string) (found bool, err error) {
 	if err = b.db.writable(); err == nil {
 		b.voidFlights(key)
@@ -214,7 +215,7 @@ type reading struct {
 	state
 	saved  int64 // until when the record says that it is fresh; the header has what reads made of it
 	file   bool  // the file was asked, because memory did not know
-	damage error // why what is stored cannot be read; then there is no header
+	damage error // why what is stored cannot be read, ErrCorrupt or ErrUnavailable; then there is no header
 
 	id   uint64 // of the bucket at the time, for a write that depends on the reading
 	seen sight
@@ -270,6 +271,10 @@ func (b *Bucket) read(key string) (r reading, err error) {
 	}
 	r.file = true
 	rec, err := b.db.store.get(r.id, key)
+	if errors.Is(err, ErrUnavailable) {
+		r.damage = err // a miss to who only reads, and no answer to who depends on it
+		return r, nil
+	}
 	if err != nil || rec == nil {
 		return r, err
 	}

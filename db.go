@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ type DB struct {
 	tagsSwept time.Time // when sweepTags last ran; used by one sweep at a time
 
 	compactor *compactor // nil in a DB that is open for reading only
+	healer    *healer
 
 	main *Bucket // DefaultBucket
 
@@ -66,9 +68,10 @@ type namespace struct {
 // must exist. nil options are the defaults.
 //
 // One process at a time can have a cache open: another gets ErrLocked after Options.LockTimeout. A file
-// that is no cache, or that a newer version wrote, gives ErrFormat, one that is damaged ErrCorrupt; it
-// is left as it is. Anything but a regular file is refused, and a symbolic link too; links among the directories
-// above it are followed.
+// that is no cache, or that a newer version wrote, gives ErrFormat; it is left as it is. What becomes of a cache that is
+// damaged is up to Options.OnCorruption: it is kept aside and a fresh one takes its place, or Open returns ErrCorrupt,
+// as it does for reading only, and on Windows, where an open file cannot be replaced. Anything but a regular file is refused,
+// and a symbolic link too; links among the directories above it are followed.
 //
 // Before anything else, Open proves that the structure of the file is whole. After a crash, or where the file was changed
 // or copied by others since, that costs reading it once; after a Close it costs next to nothing.
@@ -81,15 +84,48 @@ func Open(path string, options *Options) (*DB, error) {
 		return nil, &Error{Op: "open", Err: errors.New("empty path")}
 	}
 	s, err := openStore(path, filled.ReadOnly, filled.LockTimeout)
+	var db *DB
+	if err == nil {
+		db, err = openOn(path, filled, s)
+	}
+	if errors.Is(err, ErrCorrupt) && filled.OnCorruption == Quarantine && !filled.ReadOnly && canReplace {
+		db, err = openFresh(path, filled, err)
+	}
 	if err != nil {
 		return nil, openError(path, err)
 	}
-	db, err := newDB(path, filled, s)
+	return db, nil
+}
+
+// openOn opens a cache upon an open store, which it closes if that fails.
+func openOn(path string, options Options, s *store) (*DB, error) {
+	db, err := newDB(path, options, s)
 	if err != nil {
-		return nil, openError(path, errors.Join(err, s.close()))
+		return nil, errors.Join(err, s.close())
 	}
 	s.taken = true
 	return db, nil
+}
+
+// openFresh keeps the file at path aside, because of the given damage, and opens a fresh one in its place.
+func openFresh(path string, options Options, damage error) (*DB, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, errors.Join(damage, err)
+	}
+	h, aside, from, err := quarantineDamaged(real, options.LockTimeout)
+	if err != nil {
+		return nil, errors.Join(damage, err)
+	}
+	s, err := newStore(real, false, h)
+	if err != nil {
+		return nil, errors.Join(damage, err)
+	}
+	db, err := openOn(path, options, s)
+	if err == nil {
+		db.healer.quarantined(aside, damage, from)
+	}
+	return db, err
 }
 
 // newDB builds the parts upon an open store, brings in what the journal has, and starts the background work.
@@ -108,10 +144,11 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 		loads:   newLoads(),
 		buckets: make(map[string]*namespace),
 	}
+	db.healer = newHealer(db)
 	var last uint64
 	if !options.ReadOnly {
 		var err error
-		if last, err = replay(s, journalPath(db.store.path), options.Logger); err != nil {
+		if last, err = replay(s, journalPath(db.store.path), db.healer); err != nil {
 			return nil, err
 		}
 	}
@@ -131,7 +168,12 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	db.sweeper.retire(retired...)
 	db.main = db.Bucket(DefaultBucket)
 	if options.ReadOnly {
-		return db, db.overlay(journalPath(db.store.path))
+		if err := db.overlay(journalPath(db.store.path)); err != nil {
+			return nil, err
+		}
+		db.ctx, db.stop = context.WithCancel(context.Background())
+		db.work.Go(func() { db.healer.loop(db.ctx) })
+		return db, nil
 	}
 	return db, db.start(last)
 }
@@ -180,6 +222,7 @@ func (db *DB) start(last uint64) error {
 
 	ctx, stop := context.WithCancel(context.Background())
 	db.ctx, db.stop = ctx, stop
+	db.work.Go(func() { db.healer.loop(ctx) })
 	db.work.Go(func() { c.loop(ctx, o.CommitInterval) })
 	if !w.always {
 		db.work.Go(func() { w.loop(ctx, o.SyncInterval, o.Logger) })
@@ -234,6 +277,7 @@ func (db *DB) Close() error {
 		if db.writer != nil {
 			db.writer.close()
 			db.stop()
+			db.healer.last()
 			err = errors.Join(err, db.commits.finish())
 			db.work.Wait()
 			db.compactor.turn <- struct{}{} // a Compact or Backup that is on its way ends
@@ -241,6 +285,9 @@ func (db *DB) Close() error {
 				// What a failed commit held is in the journal for the next Open.
 				err = errors.Join(err, j.Close(err == nil))
 			}
+		} else {
+			db.stop()
+			db.work.Wait()
 		}
 		if err = errors.Join(err, db.store.close()); err != nil {
 			db.closeErr = db.fail("close", "", err)

@@ -52,6 +52,16 @@ var (
 	ErrNotFound = errors.New("not found")
 )
 
+// Errors of a file that is in trouble.
+var (
+	// ErrUnavailable says that the file cannot be used for the moment: its disk fails, or it was damaged, cut short or
+	// taken away while it was open. The cause is in the error too. Plain reads find then what memory has, and miss
+	// else; plain writes go into memory and journal as long as there is room; what depends on what is stored, such
+	// as Add, Increment, Update, Touch and ranges, returns ErrUnavailable. The cache mends it by itself, in the
+	// background.
+	ErrUnavailable = errors.New("the file is unavailable")
+)
+
 // Errors of the stored data.
 var (
 	// ErrCorrupt says that stored bytes are not what was written. Plain reads take a damaged entry for

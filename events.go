@@ -43,8 +43,12 @@ const (
 	EventCompact  // a compaction has ended well
 	EventProgress // long work, which Detail names, has come as far as Done of Total
 
+	EventUnavailable // the file cannot be used any more; Err is why, and reads and writes go on without it
+	EventHealed      // it can again; Detail is how
+	EventQuarantine  // a damaged or replaced file, or journal, was kept aside, Detail is where; Err is why
+
 	// RareEvents are the kinds that do not come with every operation.
-	RareEvents = EventCorrupt | EventLoadFailed | EventCompact
+	RareEvents = EventCorrupt | EventLoadFailed | EventCompact | EventUnavailable | EventHealed | EventQuarantine
 )
 
 // String returns the name of one kind, as the command prints it.
@@ -54,6 +58,12 @@ func (k EventKind) String() string {
 		return "corrupt"
 	case EventEvict:
 		return "evict"
+	case EventUnavailable:
+		return "unavailable"
+	case EventHealed:
+		return "healed"
+	case EventQuarantine:
+		return "quarantine"
 	case EventCompact:
 		return "compact"
 	case EventProgress:

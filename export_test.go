@@ -1,5 +1,20 @@
 package keepcache
 
+import bolt "go.etcd.io/bbolt"
+
+// PanicInView has a read transaction panic.
+func (db *DB) PanicInView() error {
+	return db.store.view(func(*bolt.Tx) error { panic("a test") })
+}
+
+// PanicInUpdate has a write transaction panic.
+func (db *DB) PanicInUpdate() error {
+	return db.store.update(func(*bolt.Tx) error { panic("a test") })
+}
+
+// FailSync has the file behave as after a sync that failed.
+func (db *DB) FailSync(err error) { db.store.current.Load().doubt(0, err) }
+
 // Without switches off what a harness has to show that it would miss.
 func Without(preflight, checksum bool) {
 	without.preflight, without.checksum = preflight, checksum

@@ -45,14 +45,13 @@ func createFile(path string, init func(*bolt.Tx) error) error {
 	if err := tmp.Close(); err != nil {
 		return err
 	}
-	db, err := bolt.Open(name, fileMode, &bolt.Options{
-		Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoStatistics: true,
-	})
+	h, err := openHandle(name, false, time.Second, os.OpenFile)
 	if err != nil {
 		return err
 	}
-	err = db.Update(init)
-	if err = errors.Join(err, db.Close()); err != nil {
+	h.db.NoFreelistSync = false // it is a file at rest
+	err = h.update(init)
+	if err = errors.Join(err, h.close()); err != nil {
 		return err
 	}
 	if err := syncPath(name); err != nil {

@@ -51,3 +51,6 @@ func lockFile(f *os.File, exclusive bool, wait time.Duration) error {
 		}
 	}
 }
+
+// unlockFile lets go of the lock.
+func unlockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }

@@ -148,7 +148,9 @@ func (b *Bucket) hit(key string, opts *LoadOptions) (r reading, done bool, err e
 
 // look reads a key. That the cache cannot be read is a miss.
 func (b *Bucket) look(key string) (r reading, err error) {
-	r, err = b.read(key)
+	if r, err = b.read(key); errors.Is(r.damage, ErrUnavailable) {
+		err = r.damage
+	}
 	if err == nil || errors.Is(err, ErrClosed) || errors.Is(err, ErrInvalidKey) || errors.Is(err, ErrInvalidName) {
 		return r, err
 	}

@@ -86,6 +86,9 @@ type Options struct {
 	// beside a writer. Default: false.
 	ReadOnly bool
 
+	// OnCorruption says what becomes of a file that is damaged. Default: Quarantine.
+	OnCorruption OnCorruption
+
 	// Events is told what happens in the cache. Default: nobody is.
 	Events Events
 
@@ -189,6 +192,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if f.Sync != SyncPeriodic && f.Sync != SyncAlways {
 		return f, fmt.Errorf("option Sync: unknown mode %d", f.Sync)
+	}
+	if f.OnCorruption != Quarantine && f.OnCorruption != Fail {
+		return f, fmt.Errorf("option OnCorruption: unknown choice %d", f.OnCorruption)
 	}
 	if f.MaxBytes, err = size(f.MaxBytes, defaultMaxBytes, leastMaxBytes); err != nil {
 		return f, fmt.Errorf("option MaxBytes: %w", err)

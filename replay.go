@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"os"
 	"slices"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache/internal/journal"
 )
@@ -30,11 +31,16 @@ type rowID struct {
 // replay brings what a journal has beyond the file's mark into the file, in the order of the revisions, and
 // returns the last revision. A crash in the middle does no harm: what is in the file already has no effect
 // when it comes again.
-func replay(s *store, path string, log *slog.Logger) (last uint64, err error) {
+//
+// Where the journal is damaged, what it cannot say any more is as if it had not been written, and the journal is kept
+// aside. The file may have later outcomes than those that are left: the one that is later counts.
+func replay(s *store, path string, hl *healer) (last uint64, err error) {
 	mark, last, err := s.revisions()
 	if err != nil {
 		return 0, err
 	}
+	highest := last
+	var bad malformed
 	var names []naming
 	latest := make(map[rowID]*change) // the last outcome of each key: those before it cost nothing
 	size, reached := 0, mark
@@ -42,13 +48,23 @@ func replay(s *store, path string, log *slog.Logger) (last uint64, err error) {
 		changes := slices.SortedFunc(maps.Values(latest), func(a, b *change) int {
 			return cmp.Or(cmp.Compare(a.id, b.id), bytes.Compare(a.key, b.key))
 		})
-		err := s.apply(names, changes, reached, nil)
+		var err error
+		if highest > mark { // a commit was cut in two: the file has some of what the journal has
+			names, changes, err = s.newer(names, changes)
+		}
+		if err == nil {
+			err = s.apply(names, changes, reached, nil)
+		}
 		clear(latest)
 		names, size = nil, 0
 		return err
 	}
 	now := millis(time.Now())
 	report, err := journal.Replay(path, s.identity, mark, func(first, lastOf uint64, piece []byte) error {
+		if bad.is(first, lastOf, piece) {
+			reached = lastOf
+			return nil
+		}
 		err := eachOutcome(first, piece, func(o outcome, revision uint64) error {
 			switch o.kind {
 			case outcomeName:
@@ -82,7 +98,7 @@ func replay(s *store, path string, log *slog.Logger) (last uint64, err error) {
 		err = commit()
 	}
 	if err == nil {
-		err = dispose(path, report, log)
+		err = dispose(path, &report, &bad, hl)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("replay the journal: %w", err)
@@ -90,29 +106,120 @@ func replay(s *store, path string, log *slog.Logger) (last uint64, err error) {
 	return max(last, reached), nil
 }
 
-// dispose removes a journal that was replayed, or puts it aside if it was not.
-func dispose(path string, report journal.Report, log *slog.Logger) error {
-	if report.Holes > 0 {
-		log.Error("keepcache: the journal was damaged, writes are lost", "path", path, "holes", report.Holes,
-			"first", report.LostFirst, "last", report.LostLast)
+// newer leaves out what the file has in a later version.
+func (s *store) newer(names []naming, changes []*change) ([]naming, []*change, error) {
+	err := s.view(func(tx *bolt.Tx) error {
+		table := tx.Bucket(bucketsBucket)
+		names = slices.DeleteFunc(names, func(n naming) bool {
+			return !n.tag && n.id != 0 && decodeUint64(table.Get([]byte(n.name))) > n.id // ids rise
+		})
+		changes = slices.DeleteFunc(changes, func(c *change) bool {
+			b := entriesOf(tx, c.id)
+			if b == nil {
+				return false
+			}
+			_, rec := splitRow(b.Get(c.key), c.key)
+			return len(rec) >= recordHeader+recordTrailer && readHeader(rec).revision > c.revision
+		})
+		return nil
+	})
+	return names, changes, err
+}
+
+// malformed are the pieces of a journal that are whole but make no sense. None of the outcomes of such a piece counts.
+type malformed struct {
+	pieces      int
+	first, last uint64 // revisions that they bound
+	err         error  // of the first
+}
+
+// is reports whether a piece is malformed, and counts it then.
+func (m *malformed) is(first, last uint64, piece []byte) bool {
+	n := uint64(0)
+	err := eachOutcome(first, piece, func(o outcome, _ uint64) error {
+		n++
+		if o.kind == outcomePut {
+			return checkOptions(o.record[:len(o.record)-recordTrailer])
+		}
+		return nil
+	})
+	if err == nil && n != last-first+1 {
+		err = fmt.Errorf("%w: it has %d outcomes of %d", errPiece, n, last-first+1)
 	}
-	var why string
+	if err == nil {
+		return false
+	}
+	if m.pieces++; m.pieces == 1 {
+		m.first, m.err = first, err
+	}
+	m.last = last
+	return true
+}
+
+// journalSuffix follows the name of a journal that is kept aside.
+const journalSuffix = ".aside-"
+
+// judge says what is wrong with a journal, and whether writes of this cache are lost with that; nil is nothing.
+func judge(report *journal.Report, bad *malformed) (err error, lost bool) {
 	switch {
 	case report.Foreign:
-		why = "it belongs to another cache"
+		return errors.New("the journal belongs to another cache"), false
 	case report.Gap:
-		why = "it begins beyond what the cache has"
+		return errors.New("the journal begins beyond what the cache has"), true
 	case report.Unreadable:
-		why = "its head is damaged"
-	default:
+		return fmt.Errorf("%w: the head of the journal", ErrCorrupt), true
+	case report.Holes > 0:
+		return fmt.Errorf("%w: the journal has %d holes, and may have lost revisions %d to %d", ErrCorrupt,
+			report.Holes, report.LostFirst, report.LostLast), true
+	case bad.pieces > 0:
+		return fmt.Errorf("%w: %d pieces of the journal, revisions %d to %d: %w", ErrCorrupt,
+			bad.pieces, bad.first, bad.last, bad.err), true
+	}
+	return nil, false
+}
+
+// dispose removes a journal that was replayed, or puts it aside if not all of it was.
+func dispose(path string, report *journal.Report, bad *malformed, hl *healer) error {
+	why, lost := judge(report, bad)
+	if why == nil {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	aside := path + ".aside-" + time.Now().UTC().Format("20060102T150405Z")
-	log.Error("keepcache: the journal is not applied but put aside", "path", path, "aside", aside, "why", why)
-	return os.Rename(path, aside)
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	aside, err := keepAside(path, journalSuffix, info)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it has another name now
+		return err
+	}
+	pruneAside(path, journalSuffix)
+	hl.badJournal(why, lost, report, bad)
+	hl.quarantined(aside, why, nil)
+	return nil
+}
+
+// badJournal counts, logs and tells that a journal does not have what it should.
+func (hl *healer) badJournal(why error, lost bool, report *journal.Report, bad *malformed) {
+	if !lost {
+		return
+	}
+	hl.mu.Lock()
+	hl.stats.BadJournals++
+	if report.Holes > 0 {
+		hl.stats.LostWrites += report.LostLast - report.LostFirst + 1
+	}
+	if bad.pieces > 0 {
+		hl.stats.LostWrites += bad.last - bad.first + 1
+	}
+	hl.mu.Unlock()
+	hl.log.Error("keepcache: the journal is damaged", "path", hl.db.path, "err", why)
+	hl.events.tell(Event{Kind: EventCorrupt, Detail: "journal", Err: why})
 }
 
 // overlay brings what a journal has beyond the file's mark into memory, for a DB that must not change the file.
@@ -121,7 +228,11 @@ func (db *DB) overlay(path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = journal.Replay(path, db.store.identity, mark, func(first, _ uint64, piece []byte) error {
+	var bad malformed
+	report, err := journal.Replay(path, db.store.identity, mark, func(first, last uint64, piece []byte) error {
+		if bad.is(first, last, piece) {
+			return nil
+		}
 		return eachOutcome(first, piece, func(o outcome, revision uint64) error {
 			hash := db.memory.hash(o.id, o.key)
 			switch o.kind {
@@ -138,7 +249,13 @@ func (db *DB) overlay(path string) error {
 			return nil
 		})
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	if why, lost := judge(&report, &bad); why != nil {
+		db.healer.badJournal(why, lost, &report, &bad)
+	}
+	return nil
 }
 
 // header reads the header of a put outcome's record, and none of any other.

@@ -22,6 +22,7 @@ type Stats struct {
 
 	Buckets map[string]BucketStats // by name, of every bucket that exists
 
+	Health    HealthStats
 	Evictions EvictionStats
 	Compact   CompactStats
 	Loads     LoadStats
@@ -78,6 +79,7 @@ func (db *DB) Stats() Stats {
 		Loads:    db.counts.loadCounters.snapshot(),
 		Memory:   db.memory.snapshot(),
 		Sweep:    db.sweeper.snapshot(),
+		Health:   db.healer.snapshot(),
 	}
 	s.Evictions = db.evictor.snapshot()
 	s.Evictions.Expired = s.Sweep.Removed

@@ -8,10 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 )
 
 // store is the one room that touches bbolt. Every transaction in it is short, and what leaves it is a copy.
@@ -20,21 +20,19 @@ type store struct {
 	path     string
 	readOnly bool
 	identity [16]byte
-	found    examined // what was found when it was opened
-	taken    bool     // Open is over, and the cache in use
+	taken    bool // Open is over, and the cache in use
 
 	renewing sync.Mutex   // held while the snapshot is renewed, so that no older one replaces a newer one
 	lookups  sync.RWMutex // held shared by each use of what follows, exclusively to change it
 	shared   *snapshot    // nil where none may be held
 	withheld int          // transactions under way beside which no snapshot may be held
 
-	mu    sync.RWMutex // held shared by every use of db, exclusively to close it
-	db    *bolt.DB     // nil once closed
-	dirty bool         // the file has changed since its free pages were last stored
+	current atomic.Pointer[handle] // nil once closed
+	noted   *notes                 // keys that changed; nil unless a compaction wants to know; protected by the token of writing
+	sick    chan struct{}          // gets a token when a handle is poisoned or barred
 
-	writing sync.Mutex  // held for the length of each change of the file; taken before mu; protects what follows
-	noted   *notes      // keys that changed; nil unless a compaction wants to know
-	info    os.FileInfo // of the file that is open
+	mark     uint64 // the commit mark, where the file is open for reading only
+	intruder string // the file that was last kept aside because it had taken the path; used by one healer
 }
 
 // change is what a transaction does to one key.
@@ -74,24 +72,37 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 			return nil, err
 		}
 	}
+	h, err := openFile(path, readOnly, lockTimeout)
+	if err != nil {
+		return nil, err
+	}
+	return newStore(path, readOnly, h)
+}
+
+// openFile opens and locks the file at path and proves that it is one of ours.
+func openFile(path string, readOnly bool, lockTimeout time.Duration) (*handle, error) {
 	var found examined
-	db, err := openBolt(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
+	h, err := openHandle(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
 		f, found, err = openLocked(path, flag, lockTimeout)
 		return f, err
 	})
-	if err != nil {
-		if errors.Is(err, berrors.ErrTimeout) {
-			err = ErrLocked
-		}
-		return nil, err
+	if err == nil {
+		h.found = found
 	}
-	s := &store{path: path, readOnly: readOnly, db: db, found: found}
-	err = s.recognise()
+	return h, err
+}
+
+// newStore builds a store upon an open file, which it closes if that is none of ours.
+func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
+	s = &store{path: path, readOnly: readOnly, sick: make(chan struct{}, 1)}
+	s.use(h)
+	if s.identity, err = h.recognise(); err == nil {
+		s.mark, _, err = s.revisions()
+	}
 	if err == nil {
 		err = s.renew()
 	}
 	if err == nil && !readOnly {
-		s.info, err = os.Stat(path)
 		os.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
 		removeStrays(filepath.Dir(path), filepath.Base(path)+backupSuffix)
 	}
@@ -100,14 +111,25 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 	}
 	if err != nil {
 		s.release()
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, h.close())
 	}
 	return s, nil
 }
 
-// recognise checks that the file is a cache of ours, in a format that we read.
-func (s *store) recognise() error {
-	return s.db.View(func(tx *bolt.Tx) error {
+// use makes h the one that everybody uses.
+func (s *store) use(h *handle) {
+	h.sick = func() {
+		select {
+		case s.sick <- struct{}{}:
+		default:
+		}
+	}
+	s.current.Store(h)
+}
+
+// recognise checks that the file is a cache of ours, in a format that we read, and returns its identity.
+func (h *handle) recognise() (identity [16]byte, err error) {
+	err = h.view(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(metaBucket)
 		if meta == nil {
 			return ErrFormat
@@ -115,7 +137,7 @@ func (s *store) recognise() error {
 		if err := checkFormat(meta.Get(metaFormat)); err != nil {
 			return err
 		}
-		if copy(s.identity[:], meta.Get(metaIdentity)) != len(s.identity) || len(meta.Get(metaSequence)) != 8 {
+		if copy(identity[:], meta.Get(metaIdentity)) != len(identity) || len(meta.Get(metaSequence)) != 8 {
 			return fmt.Errorf("%w: bucket meta is incomplete", ErrCorrupt)
 		}
 		for _, name := range [][]byte{bucketsBucket, entriesBucket, expiryBucket, usageBucket} {
@@ -125,40 +147,64 @@ func (s *store) recognise() error {
 		}
 		return nil
 	})
+	if errors.Is(err, ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err) // it has only just been opened
+	}
+	return identity, err
 }
 
 // view runs fn in a read transaction. What fn keeps must be a copy.
 func (s *store) view(fn func(*bolt.Tx) error) error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.db == nil {
-		return ErrClosed
+	for {
+		h := s.current.Load()
+		if h == nil {
+			return ErrClosed
+		}
+		if err := h.view(fn); err != errSuperseded {
+			return err
+		}
 	}
-	return s.db.View(fn)
 }
 
 // update runs fn in a write transaction, which must be short: other writers wait for it. When it returns,
 // look-ups see what fn did.
 func (s *store) update(fn func(*bolt.Tx) error) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if err := s.write(fn); err != nil {
+	h, err := s.lock()
+	if err != nil {
 		return err
 	}
-	return s.renew() // under the same lock, so that no older one replaces it
+	return h.apart(func() error {
+		if err := h.update(fn); err != nil {
+			return err
+		}
+		return s.renew() // before the next change, so that no older one replaces it
+	})
 }
 
-func (s *store) write(fn func(*bolt.Tx) error) error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.db == nil {
-		return ErrClosed
+// lock waits for the token without which nobody changes the file, and returns the handle whose it is. Who gets it
+// gives it back by unlock, or hands it to apart.
+func (s *store) lock() (*handle, error) {
+	timer := time.NewTimer(hungAfter)
+	defer timer.Stop()
+	for {
+		h := s.current.Load()
+		if h == nil {
+			return nil, ErrClosed
+		}
+		if err := h.err(); err != nil {
+			return nil, err
+		}
+		select {
+		case h.writing <- struct{}{}:
+			if s.current.Load() == h {
+				return h, nil
+			}
+			h.unlock()
+		case <-h.dead:
+		case <-timer.C:
+			return nil, fmt.Errorf("%w: %w", ErrUnavailable, errHung)
+		}
 	}
-	return s.db.Update(func(tx *bolt.Tx) error {
-		s.dirty = true
-		s.db.AllocSize = int(min(max(tx.Size()/growPart, growLeast), growMost))
-		return fn(tx)
-	})
 }
 
 // book returns an empty ledger for a transaction of update.
@@ -167,25 +213,28 @@ func (s *store) book() *ledger { return &ledger{make(map[uint64]usage), s.noted}
 // close stores the list of free pages and a clean mark, so that the next Open need not walk the whole file, and releases
 // the file.
 func (s *store) close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.db == nil {
-		return nil
+	h, err := s.lock() // a change that is under way ends
+	if err != nil {
+		if h = s.current.Load(); h == nil {
+			return nil
+		}
 	}
+	s.current.Store(nil)
 	s.release()
-	var err error
-	tidy := s.taken && !s.readOnly && !s.found.clean // what an earlier close could not do
-	if s.dirty || tidy && !s.found.listed {
-		s.db.NoFreelistSync = false
-		err = s.db.Update(func(*bolt.Tx) error { return nil })
+	tidy := s.taken && !s.readOnly && !h.found.clean // what an earlier close could not do
+	switch {
+	case err != nil:
+	case h.barred.Load() == nil && (h.dirty || tidy && !h.found.listed):
+		h.db.NoFreelistSync = false
+		err = h.apart(func() error { return h.update(func(*bolt.Tx) error { return nil }) })
+	default:
+		h.unlock()
 	}
-	if err == nil && (s.dirty || tidy) {
+	if err == nil && h.barred.Load() == nil && (h.dirty || tidy) {
 		// Without the mark, the next Open takes longer.
-		_ = markClean(s.path, s.info)
+		_ = markClean(s.path, h.info)
 	}
-	err = errors.Join(err, s.db.Close())
-	s.db = nil
-	return err
+	return errors.Join(err, h.close())
 }
 
 // mostNumber bounds ids and revisions: those beyond it nobody has given out, and they must not wrap around.
@@ -230,15 +279,19 @@ func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64
 // of anything in it.
 func (s *store) revisions() (mark, highest uint64, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
-		meta := tx.Bucket(metaBucket)
-		mark = decodeUint64(meta.Get(metaSequence))
-		highest = max(mark, decodeUint64(meta.Get(metaHighest)))
+		mark, highest = revisionsIn(tx)
 		if highest >= mostNumber {
 			return fmt.Errorf("%w: revision %d", ErrCorrupt, highest)
 		}
 		return nil
 	})
 	return mark, highest, err
+}
+
+func revisionsIn(tx *bolt.Tx) (mark, highest uint64) {
+	meta := tx.Bucket(metaBucket)
+	mark = decodeUint64(meta.Get(metaSequence))
+	return mark, max(mark, decodeUint64(meta.Get(metaHighest)))
 }
 
 // fillPercent is how full a page is left when it is split. Measured with 100,000 entries of 250 bytes, by

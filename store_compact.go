@@ -21,13 +21,14 @@ import (
 // memory and journal, and the next commit takes them into the successor, which has the identity and the commit
 // mark of the file. A crash before the renaming leaves the old file whole, and one after it the new one.
 type successor struct {
-	store *store
-	path  string
-	db    *bolt.DB
+	store  *store
+	path   string
+	handle *handle
 
 	front placed // everything before it has been copied
 	done  bool   // everything has
 	rows  [][]byte
+	back  bool  // the file has lost its name: the successor takes it back
 	size  int   // bytes of rows
 	bytes int64 // of keys and records copied, for the progress
 }
@@ -45,24 +46,34 @@ const (
 func successorPath(path string) string { return path + ".compact" }
 
 // compact replaces the file by a copy without free pages. progress is told how many bytes of keys and records
-// have been copied.
-func (s *store) compact(ctx context.Context, progress func(int64)) (err error) {
+// have been copied. With back the copy takes the file's name even if the file has lost it.
+func (s *store) compact(ctx context.Context, back bool, progress func(int64)) (err error) {
 	next, err := s.newSuccessor()
 	if err != nil {
 		return err
 	}
-	s.writing.Lock()
-	s.noted = newNotes()
-	s.writing.Unlock()
+	next.back = back
+	if err := s.setNotes(newNotes()); err != nil {
+		return errors.Join(err, next.handle.close(), os.Remove(next.path))
+	}
 	old, err := next.replace(ctx, progress)
 	if old == nil {
-		s.writing.Lock()
-		s.noted = nil
-		s.writing.Unlock()
-		return errors.Join(err, next.db.Close(), os.Remove(next.path))
+		_ = s.setNotes(nil) // who takes the place of a handle that is of no more use has forgotten them
+		return errors.Join(err, next.handle.close(), os.Remove(next.path))
 	}
 	// Nobody uses the old file any more; freeing its blocks takes a while.
-	return errors.Join(err, old.Close())
+	return errors.Join(err, old.close())
+}
+
+// setNotes begins to note the keys that change, or ends it.
+func (s *store) setNotes(n *notes) error {
+	h, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer h.unlock()
+	s.noted = n
+	return nil
 }
 
 // newSuccessor makes an empty file that is locked, as every later holder of the file's name has to be.
@@ -71,32 +82,44 @@ func (s *store) newSuccessor() (*successor, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+	h := s.current.Load()
+	if h == nil {
+		return nil, ErrClosed
+	}
+	fresh, err := createLocked(path, h.info.Mode().Perm())
+	if err != nil {
+		return nil, err
+	}
+	fresh.from = h
+	fresh.db.NoSync, fresh.db.NoGrowSync = true, true
+	n := &successor{store: s, path: path, handle: fresh}
+	if err = n.prepare(); err != nil {
+		return nil, errors.Join(err, fresh.close(), os.Remove(path))
+	}
+	return n, nil
+}
+
+// createLocked makes an empty file at path, where there is none, that is locked from its beginning on. When it fails
+// there is none again.
+func createLocked(path string, mode os.FileMode) (*handle, error) {
 	var created *os.File
-	db, err := openBolt(path, false, time.Second, func(path string, _ int, _ os.FileMode) (f *os.File, err error) {
+	h, err := openHandle(path, false, time.Second, func(path string, _ int, _ os.FileMode) (f *os.File, err error) {
 		if f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode); err != nil {
 			return nil, err
 		}
 		created = f
-		return f, errors.Join(f.Chmod(s.info.Mode().Perm()), lockFile(f, true, 0))
+		return f, errors.Join(f.Chmod(mode), lockFile(f, true, 0))
 	})
-	if err == nil {
-		db.NoSync, db.NoGrowSync = true, true
-		n := &successor{store: s, path: path, db: db}
-		if err = n.prepare(); err == nil {
-			return n, nil
-		}
-		db.Close()
-	}
-	if created != nil {
+	if err != nil && created != nil {
 		created.Close()
 		os.Remove(path)
 	}
-	return nil, err
+	return h, err
 }
 
 // prepare makes the buckets of the file.
 func (n *successor) prepare() error {
-	return n.db.Update(func(tx *bolt.Tx) error {
+	return n.handle.update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{metaBucket, bucketsBucket, entriesBucket, expiryBucket, usageBucket} {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
@@ -108,7 +131,7 @@ func (n *successor) prepare() error {
 
 // replace fills the successor and puts it in the place of the file. It returns the old file, or nil if that is
 // still in its place.
-func (n *successor) replace(ctx context.Context, progress func(int64)) (old *bolt.DB, err error) {
+func (n *successor) replace(ctx context.Context, progress func(int64)) (old *handle, err error) {
 	s := n.store
 	for !n.done {
 		if err := ctx.Err(); err != nil {
@@ -118,51 +141,66 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *bol
 			return nil, err
 		}
 		progress(n.bytes)
-		if s.countNoted() > notesMost {
-			if err := n.catchUp(false); err != nil {
-				return nil, err
-			}
+		if n, err := s.countNoted(); err != nil {
+			return nil, err
+		} else if n <= notesMost {
+			continue
+		}
+		if err := n.catchUp(); err != nil {
+			return nil, err
 		}
 	}
 	for range catchUps {
-		if err := errors.Join(ctx.Err(), n.catchUp(false)); err != nil {
+		if err := errors.Join(ctx.Err(), n.catchUp()); err != nil {
 			return nil, err
 		}
-		if err := n.db.Sync(); err != nil { // so that little is left to be synced later
+		if err := n.handle.sync(); err != nil { // so that little is left to be synced later
 			return nil, err
 		}
-		if s.countNoted() < notesFew {
+		if n, err := s.countNoted(); err != nil {
+			return nil, err
+		} else if n < notesFew {
 			break
 		}
 	}
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if err := n.catchUp(true); err != nil {
+	h, err := s.lock()
+	if err != nil {
 		return nil, err
 	}
-	if err := s.view(n.copyTables); err != nil {
+	defer h.unlock()
+	if err := n.catchUpFrom(h, func() {}); err != nil {
 		return nil, err
 	}
-	n.db.NoSync, n.db.NoGrowSync = false, false
-	if err := n.db.Sync(); err != nil {
+	if err := h.view(n.copyTables); err != nil {
 		return nil, err
 	}
-	if old, err = n.install(); err != nil {
+	n.handle.db.NoSync, n.handle.db.NoGrowSync = false, false
+	if err := n.handle.sync(); err != nil {
+		return nil, err
+	}
+	if err := n.install(h); err != nil {
 		return nil, err
 	}
 	// Only now may the journal let go of what the next commits bring: a power cut could bring back the old name.
-	return old, syncDir(filepath.Dir(s.path))
+	return h, syncDir(filepath.Dir(s.path))
 }
 
-func (s *store) countNoted() int {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	return len(s.noted.keys)
+// countNoted returns how many keys are noted.
+func (s *store) countNoted() (int, error) {
+	h, err := s.lock()
+	if err != nil {
+		return 0, err
+	}
+	defer h.unlock()
+	if s.noted == nil {
+		return 0, errSuperseded
+	}
+	return len(s.noted.keys), nil
 }
 
 // copyNext copies some more entries.
 func (n *successor) copyNext(from *bolt.Tx) error {
-	return n.db.Update(func(to *bolt.Tx) error {
+	return n.handle.update(func(to *bolt.Tx) error {
 		w := forwards{tx: from}
 		book := &ledger{deltas: make(map[uint64]usage)}
 		var b *bolt.Bucket
@@ -221,29 +259,36 @@ func (n *successor) putRows(to *bolt.Tx) error {
 	return nil
 }
 
-// catchUp copies the keys that changed since the last time anew. paused says that the caller keeps the file
-// from changing.
-func (n *successor) catchUp(paused bool) error {
-	s := n.store
-	if !paused {
-		s.writing.Lock()
-	}
-	changed := s.noted.keys
-	s.noted = newNotes()
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var from *bolt.Tx
-	err := ErrClosed
-	if s.db != nil {
-		from, err = s.db.Begin(false) // sees all that is noted, because no change is on its way
-	}
-	if !paused {
-		s.writing.Unlock()
-	}
+// catchUp copies the keys that changed since the last time anew.
+func (n *successor) catchUp() error {
+	h, err := n.store.lock()
 	if err != nil {
 		return err
 	}
-	defer from.Rollback()
+	held := true
+	unlock := func() {
+		if held {
+			held = false
+			h.unlock()
+		}
+	}
+	defer unlock()
+	return n.catchUpFrom(h, unlock)
+}
+
+// catchUpFrom is catchUp for a caller who keeps the file from changing, until begun is called at least.
+func (n *successor) catchUpFrom(h *handle, begun func()) error {
+	s := n.store
+	if s.noted == nil {
+		return errSuperseded
+	}
+	changed := s.noted.keys
+	s.noted = newNotes()
+	// The transaction sees all that is noted, because no change is on its way when it begins.
+	return h.viewFrom(begun, func(from *bolt.Tx) error { return n.copyNoted(from, changed) })
+}
+
+func (n *successor) copyNoted(from *bolt.Tx, changed map[noteKey]struct{}) error {
 	keys := make([]noteKey, 0, len(changed))
 	for k := range changed {
 		if n.done || k.before(n.front) { // what lies ahead will be copied anyway
@@ -254,7 +299,7 @@ func (n *successor) catchUp(paused bool) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	return n.db.Update(func(to *bolt.Tx) error {
+	return n.handle.update(func(to *bolt.Tx) error {
 		if err := n.putRows(to); err != nil {
 			return err
 		}
@@ -309,7 +354,7 @@ func transfer(to *bolt.Tx, id uint64, key, stored []byte, book *ledger) error {
 
 // copyTables copies what is not about entries: identity, commit mark, names and ids, invalidated tags.
 func (n *successor) copyTables(from *bolt.Tx) error {
-	return n.db.Update(func(to *bolt.Tx) error {
+	return n.handle.update(func(to *bolt.Tx) error {
 		for _, name := range [][]byte{metaBucket, bucketsBucket, tagsBucket} {
 			source := from.Bucket(name)
 			if source == nil {
@@ -330,44 +375,50 @@ func (n *successor) copyTables(from *bolt.Tx) error {
 	})
 }
 
-// install gives the successor the file's name and has everybody use it. The caller keeps the file from changing.
-func (n *successor) install() (old *bolt.DB, err error) {
+// install gives the successor the file's name and has everybody use it. The caller has h's token of writing.
+func (n *successor) install(h *handle) error {
 	s := n.store
-	tx, err := n.db.Begin(false)
+	fresh, err := n.handle.snapshot()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	fresh := snapshotOf(tx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now, err := os.Stat(s.path)
-	switch {
-	case s.db == nil:
+	s.renewing.Lock()
+	defer s.renewing.Unlock()
+	if s.current.Load() != h {
 		err = ErrClosed
-	case err == nil && !os.SameFile(now, s.info):
-		err = errMoved
-	case err == nil:
+	} else if err = s.vacate(h, n.back); err == nil {
 		err = os.Rename(n.path, s.path)
 	}
 	if err != nil {
-		if fresh != nil {
-			tx.Rollback()
-		}
-		return nil, err
+		fresh.end()
+		return err
 	}
 	// From here on the successor is the file, whatever happens.
 	s.lookups.Lock()
 	last := s.shared
 	s.shared = fresh
 	s.lookups.Unlock()
-	if last != nil {
-		last.tx.Rollback()
+	last.end()
+	n.handle.from, s.noted = nil, nil
+	s.use(n.handle)
+	return nil
+}
+
+// vacate sees to it that the file's name is free for a successor: that it is still the file's own, or, with back, that
+// whatever else has it is kept aside.
+func (s *store) vacate(h *handle, back bool) error {
+	now, err := os.Lstat(s.path)
+	switch {
+	case err == nil && os.SameFile(now, h.info):
+		return nil
+	case err != nil && !(back && errors.Is(err, os.ErrNotExist)):
+		return err
+	case err != nil:
+		return nil
+	case !back:
+		return errMoved
 	}
-	old, s.db, s.dirty, s.noted = s.db, n.db, true, nil
-	if info, err := os.Stat(s.path); err == nil {
-		s.info = info
-	}
-	return old, nil
+	return s.keepIntruder()
 }
 
 var errMoved = errors.New("the file was moved or replaced while it was open")
@@ -375,18 +426,22 @@ var errMoved = errors.New("the file was moved or replaced while it was open")
 // free returns how many pages of the file are free, and their bytes. A file that is open for reading only has
 // them listed if it is at rest.
 func (s *store) free() (pages int, bytes int64) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	h := s.current.Load()
+	if h == nil {
+		return 0, 0
+	}
+	h.users.RLock()
+	defer h.users.RUnlock()
 	switch {
-	case s.db == nil:
+	case h.usable() != nil:
 		return 0, 0
 	case s.readOnly:
-		pages = s.found.free
+		pages = h.found.free
 	default:
-		st := s.db.Stats()
+		st := h.db.Stats()
 		pages = st.FreePageN + st.PendingPageN
 	}
-	return pages, int64(pages) * int64(s.db.Info().PageSize)
+	return pages, int64(pages) * int64(h.db.Info().PageSize)
 }
 
 // room returns an error if the disk has no room for a successor.

@@ -1,12 +1,16 @@
 package keepcache
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // bbolt makes a file that grows larger than it needs, so that not every commit pays for the growth. Its own
@@ -17,10 +21,23 @@ const (
 	growPart  = 4 // of the file
 )
 
-// openBolt opens a file as every file of ours is opened. bbolt's statistics, which count the free pages, cost
-// each transaction a lock; single look-ups share one transaction and do not notice.
-func openBolt(path string, readOnly bool, lockTimeout time.Duration, open func(string, int, os.FileMode) (*os.File, error)) (*bolt.DB, error) {
-	return bolt.Open(path, fileMode, &bolt.Options{
+// openHandle opens a file as every file of ours is opened: by the descriptor that open returns, which has looked at
+// it and locked it. bbolt's statistics, which count the free pages, cost each transaction a lock; single look-ups
+// share one transaction and do not notice.
+func openHandle(path string, readOnly bool, lockTimeout time.Duration, open func(string, int, os.FileMode) (*os.File, error)) (h *handle, err error) {
+	var file *os.File
+	// A failed Open closes the descriptor, one that panics leaves it locked.
+	defer func() {
+		if r := recover(); r != nil {
+			h, err = nil, fmt.Errorf("%w: %w", ErrCorrupt, panicked(r).err)
+			if file != nil {
+				_ = unlockFile(file)
+				_ = file.Close()
+			}
+		}
+	}()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	db, err := bolt.Open(path, fileMode, &bolt.Options{
 		Timeout:         max(lockTimeout, time.Millisecond), // to bbolt, 0 is to wait for ever
 		NoFreelistSync:  true,
 		FreelistType:    bolt.FreelistMapType,
@@ -28,8 +45,23 @@ func openBolt(path string, readOnly bool, lockTimeout time.Duration, open func(s
 		ReadOnly:        readOnly,
 		PreLoadFreelist: !readOnly,
 		InitialMmapSize: initialMmapSize(),
-		OpenFile:        open,
+		OpenFile: func(path string, flag int, mode os.FileMode) (*os.File, error) {
+			f, err := open(path, flag, mode)
+			file = f
+			return f, err
+		},
 	})
+	if errors.Is(err, berrors.ErrTimeout) {
+		err = ErrLocked
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return newHandle(db, file, info), nil
 }
 
 // initialMmapSize is how many bytes of addresses bbolt reserves for its map. A file that outgrows its map

@@ -2,6 +2,7 @@ package keepcache
 
 import (
 	"bytes"
+	"runtime/debug"
 	"sync"
 	"unsafe"
 
@@ -12,7 +13,8 @@ import (
 // as much as the look-up itself. It is renewed after every change of the file, so that it keeps no more
 // than one generation of pages alive.
 type snapshot struct {
-	tx *bolt.Tx
+	handle *handle
+	tx     *bolt.Tx
 
 	mu      sync.RWMutex          // protects what follows
 	cursors map[uint64]*sync.Pool // by bucket id: of *bolt.Cursor; nil where there is no such bucket
@@ -23,30 +25,28 @@ type snapshot struct {
 const remapMargin = 1 << 30
 
 // renew replaces the snapshot by one of the file as it is now. Those who use the old one finish first.
-func (s *store) renew() error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.db == nil {
-		return ErrClosed
-	}
+func (s *store) renew() (err error) {
 	s.renewing.Lock()
 	defer s.renewing.Unlock()
-	var fresh *snapshot
-	tx, err := s.db.Begin(false)
-	if err == nil {
-		fresh = snapshotOf(tx)
+	h := s.current.Load()
+	if h == nil {
+		return ErrClosed
 	}
+	h.users.RLock()
+	defer h.users.RUnlock()
+	if err := h.usable(); err != nil {
+		return err
+	}
+	fresh, err := h.snapshot()
 	s.lookups.Lock()
 	if s.withheld > 0 && fresh != nil {
-		fresh.tx.Rollback()
+		h.end(fresh.tx)
 		fresh = nil
 	}
 	old := s.shared
 	s.shared = fresh
 	s.lookups.Unlock()
-	if old != nil {
-		old.tx.Rollback()
-	}
+	old.end()
 	return err
 }
 
@@ -68,37 +68,44 @@ func (s *store) withhold(bytes int64) (resume func()) {
 	}
 }
 
-// snapshotOf returns the snapshot that a transaction is to be, or ends the transaction and returns nil where
-// none may be held.
-func snapshotOf(tx *bolt.Tx) *snapshot {
-	if tx.Size() > int64(initialMmapSize())-remapMargin {
-		tx.Rollback()
-		return nil
+// snapshot begins a snapshot, or returns nil where none may be held.
+func (h *handle) snapshot() (_ *snapshot, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer h.caught(&err)
+	tx, err := h.begin(false)
+	if err != nil {
+		return nil, err
 	}
-	return &snapshot{tx: tx, cursors: make(map[uint64]*sync.Pool)}
+	if tx.Size() > int64(initialMmapSize())-remapMargin {
+		h.end(tx)
+		return nil, nil
+	}
+	return &snapshot{handle: h, tx: tx, cursors: make(map[uint64]*sync.Pool)}, nil
+}
+
+// end ends the transaction of a snapshot, which nil is none.
+func (sn *snapshot) end() {
+	if sn != nil {
+		sn.handle.end(sn.tx)
+	}
 }
 
 // release lets go of the snapshot.
 func (s *store) release() {
 	s.lookups.Lock()
-	defer s.lookups.Unlock()
-	if s.shared != nil {
-		s.shared.tx.Rollback()
-		s.shared = nil
-	}
+	old := s.shared
+	s.shared = nil
+	s.lookups.Unlock()
+	old.end()
 }
 
 // get returns a copy of the record of a key, or nil.
 func (s *store) get(id uint64, key string) (record []byte, err error) {
 	k := unsafe.Slice(unsafe.StringData(key), len(key)) // only read
 
-	s.lookups.RLock()
-	if snap := s.shared; snap != nil {
-		record = snap.get(id, k)
-		s.lookups.RUnlock()
-		return record, nil
+	if record, done, err := s.lookup(id, k); done {
+		return record, err
 	}
-	s.lookups.RUnlock()
 	err = s.view(func(tx *bolt.Tx) error {
 		if b := entriesOf(tx, id); b != nil {
 			record = copyRecord(b.Get(k), k)
@@ -106,6 +113,22 @@ func (s *store) get(id uint64, key string) (record []byte, err error) {
 		return nil
 	})
 	return record, err
+}
+
+// lookup is get by the snapshot, and reports whether there was one.
+func (s *store) lookup(id uint64, key []byte) (record []byte, done bool, err error) {
+	s.lookups.RLock()
+	defer s.lookups.RUnlock()
+	snap := s.shared
+	if snap == nil {
+		return nil, false, nil
+	}
+	if err := snap.handle.err(); err != nil {
+		return nil, true, err
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer snap.handle.caught(&err)
+	return snap.get(id, key), true, nil
 }
 
 func (sn *snapshot) get(id uint64, key []byte) []byte {

@@ -1,0 +1,418 @@
+package keepcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/salvage"
+)
+
+// healer watches the file and opens it anew when it is of no more use: after a panic or a fault in bbolt, after a
+// sync that failed, and when somebody else has cut the file short, removed or replaced it. Meanwhile reads and writes go
+// on without it, see ErrUnavailable. What memory has pinned is committed to the file that comes, so that nothing
+// is lost of what is in memory or in the journal.
+type healer struct {
+	db     *DB
+	log    *slog.Logger
+	events *Events
+
+	run   sync.Mutex // held while the file is looked at and mended; protects what follows
+	told  *handle    // of whose trouble has been told
+	gone  *handle    // that was abandoned
+	pause time.Duration
+	next  time.Time // no attempt before
+
+	mu    sync.Mutex // protects what follows
+	stats HealthStats
+}
+
+// HealthStats say whether the file can be used, and what became of it since Open.
+type HealthStats struct {
+	Unavailable bool      // the file cannot be changed for the moment, or not even be read
+	Err         error     // why not; nil while it can
+	Since       time.Time // since when; zero while it can
+	Failures    uint64    // times that this happened
+	Healed      uint64    // times that it was over
+	Quarantined uint64    // files that were kept aside, by Open too, journals among them
+	Aside       string    // the last one of them
+	BadJournals uint64    // damaged journals that Open met
+	LostWrites  uint64    // revisions that these may have lost
+}
+
+const (
+	// healLook is how often the file is looked at: whether it is still there and whole. It takes some microseconds.
+	healLook = 2 * time.Second
+
+	// healPause and healPauseMost bound how often a file is tried that cannot be mended: what is tried costs as much
+	// as an Open.
+	healPause     = 100 * time.Millisecond
+	healPauseMost = 10 * time.Second
+
+	// healLock is how long another process that has the file is waited for.
+	healLock = 50 * time.Millisecond
+
+	// healSettle is how long a change of the file that is under way in a poisoned handle may take before it is taken for
+	// one that will never end. It can write nothing from then on.
+	healSettle = 30 * time.Second
+)
+
+func newHealer(db *DB) *healer {
+	return &healer{db: db, log: db.options.Logger, events: &db.options.Events}
+}
+
+// loop looks at the file and mends it, until ctx ends.
+func (hl *healer) loop(ctx context.Context) {
+	ticker := time.NewTicker(healLook)
+	defer ticker.Stop()
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hl.db.store.sick:
+		case <-ticker.C:
+		case <-retry.C:
+		}
+		if wait := hl.look(ctx); wait > 0 {
+			retry.Reset(wait)
+		}
+	}
+}
+
+// look looks at the file, and mends it if its time has come. It returns after which time it wants to be called again.
+func (hl *healer) look(ctx context.Context) (wait time.Duration) {
+	hl.run.Lock()
+	defer hl.run.Unlock()
+	s := hl.db.store
+	s.inspect()
+	h := s.current.Load()
+	if h == nil || h.trouble() == nil {
+		return 0
+	}
+	hl.tell(h)
+	if wait = time.Until(hl.next); wait > 0 {
+		return wait
+	}
+	how, err := hl.mend(ctx, h)
+	if err != nil {
+		hl.pause = min(max(2*hl.pause, healPause), healPauseMost)
+		hl.next = time.Now().Add(hl.pause)
+		hl.log.Warn("keepcache: the file is still unavailable", "path", s.path, "err", err)
+		hl.mu.Lock()
+		hl.stats.Err = err
+		hl.mu.Unlock()
+		return hl.pause
+	}
+	hl.pause, hl.next, hl.told = 0, time.Time{}, nil
+	hl.mu.Lock()
+	hl.stats.Unavailable, hl.stats.Err, hl.stats.Since = false, nil, time.Time{}
+	hl.stats.Healed++
+	hl.mu.Unlock()
+	hl.log.Warn("keepcache: the file can be used again", "path", s.path, "how", how)
+	hl.events.tell(Event{Kind: EventHealed, Detail: how})
+	if c := hl.db.commits; c != nil {
+		c.kick()
+	}
+	return 0
+}
+
+// last makes one more attempt before the cache is closed, so that what memory has comes into the file.
+func (hl *healer) last() {
+	hl.run.Lock()
+	hl.next = time.Time{}
+	hl.run.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), leaveAfter)
+	defer cancel()
+	hl.look(ctx)
+}
+
+// trouble returns why the handle is of no more use, or of less, or nil.
+func (h *handle) trouble() *failure {
+	if f := h.why.Load(); f != nil {
+		return f
+	}
+	return h.barred.Load()
+}
+
+// tell tells once of the trouble of a handle.
+func (hl *healer) tell(h *handle) {
+	if hl.told == h {
+		return
+	}
+	hl.told = h
+	f := h.trouble()
+	hl.mu.Lock()
+	if !hl.stats.Unavailable {
+		hl.stats.Unavailable, hl.stats.Since = true, time.Now()
+		hl.stats.Failures++
+	}
+	hl.stats.Err = f.err
+	hl.mu.Unlock()
+	hl.log.Error("keepcache: the file is unavailable", "path", hl.db.store.path, "err", f.err, "stack", string(f.stack))
+	hl.events.tell(Event{Kind: EventUnavailable, Err: f.err})
+}
+
+// quarantined counts, logs and tells that a file was kept aside.
+func (hl *healer) quarantined(aside string, why error, from *heritage) {
+	hl.mu.Lock()
+	hl.stats.Quarantined++
+	hl.stats.Aside = aside
+	hl.mu.Unlock()
+	inherited := ""
+	if from != nil {
+		inherited = from.String()
+	}
+	hl.log.Error("keepcache: a file is kept aside", "path", hl.db.path, "aside", aside, "err", why, "inherited", inherited)
+	hl.events.tell(Event{Kind: EventQuarantine, Detail: aside, Err: why})
+}
+
+func (hl *healer) snapshot() HealthStats {
+	hl.mu.Lock()
+	defer hl.mu.Unlock()
+	return hl.stats
+}
+
+// inspect looks whether the file is still the one at its path, and as long as it was.
+func (s *store) inspect() {
+	s.renewing.Lock() // no successor takes the path meanwhile
+	defer s.renewing.Unlock()
+	h := s.current.Load()
+	if h == nil || h.trouble() != nil {
+		return
+	}
+	h.users.RLock() // nor is it closed
+	defer h.users.RUnlock()
+	if h.closed || h.whole() != nil || s.readOnly {
+		return // who only reads loses nothing with the name of his file
+	}
+	switch now, err := os.Lstat(s.path); {
+	case errors.Is(err, fs.ErrNotExist):
+		h.bar(errRemoved)
+	case err == nil && !os.SameFile(now, h.info):
+		h.bar(errMoved)
+	}
+}
+
+// mend brings the file back. It says how.
+func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
+	if c := hl.db.compactor; c != nil {
+		timer := time.NewTimer(healPauseMost)
+		defer timer.Stop()
+		select {
+		case c.turn <- struct{}{}: // a compaction of a handle like this one ends soon
+			defer func() { <-c.turn }()
+		case <-timer.C:
+			return "", errors.New("a compaction or backup is still under way")
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	if h.err() == nil {
+		s := hl.db.store
+		if err := s.compact(ctx, true, func(int64) {}); err != nil && s.current.Load() == h {
+			return "", errors.Join(h.trouble().err, err)
+		}
+		if s.intruder != "" {
+			hl.quarantined(s.intruder, errMoved, nil)
+			s.intruder = ""
+		}
+		return "a copy has taken its place", nil
+	}
+	if hl.gone != h {
+		if !h.settled(ctx, healSettle) && ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		h.abandon()
+		hl.gone = h
+	}
+	fresh, how, lost, err := hl.reopen(h)
+	if err != nil {
+		return "", err
+	}
+	if lost {
+		// What memory has besides is as good as new: it goes into the file once more.
+		hl.db.memory.repin(hl.db.liveIDs())
+	}
+	if err := hl.db.store.adopt(fresh); err != nil {
+		return "", errors.Join(err, fresh.close())
+	}
+	return how, nil
+}
+
+// reopen opens the file anew that an abandoned handle has left, or a fresh one in its place. lost says that the file
+// has not everything that was committed.
+func (hl *healer) reopen(old *handle) (h *handle, how string, lost bool, err error) {
+	db, s := hl.db, hl.db.store
+	var identity [16]byte
+	var mark uint64
+	if h, err = openFile(s.path, s.readOnly, healLock); err == nil {
+		if identity, err = h.recognise(); err == nil {
+			err = h.view(func(tx *bolt.Tx) error {
+				mark, _ = revisionsIn(tx)
+				return nil
+			})
+		}
+		if err != nil {
+			err = errors.Join(err, h.close())
+		}
+	}
+	if s.readOnly {
+		if err == nil && (identity != s.identity || mark != s.mark) {
+			err = errors.Join(fmt.Errorf("%w: open it anew", errMoved), h.close())
+		}
+		return h, "it was opened anew", false, err
+	}
+	now, statErr := os.Lstat(s.path)
+	same := statErr == nil && os.SameFile(now, old.info)
+	from := db.heritage()
+	switch {
+	case err == nil && identity == s.identity && same && mark >= from.mark:
+		return h, "it was opened anew", false, nil
+	case err == nil && identity == s.identity:
+		if err = h.update(from.write); err != nil {
+			return nil, "", false, errors.Join(err, h.close())
+		}
+		return h, "an older copy was opened", true, nil
+	case err == nil:
+		fresh, err := hl.putAside(replacedSuffix, errMoved, from)
+		return fresh, "a fresh file has taken the place of another cache", true, errors.Join(err, h.close())
+	case errors.Is(err, fs.ErrNotExist):
+		fresh, err := hl.putAside(corruptSuffix, nil, from)
+		return fresh, "a fresh file was made, because there was none", true, err
+	case !errors.Is(err, ErrCorrupt) && !(same && errors.Is(err, ErrFormat)), db.options.OnCorruption == Fail, !canReplace:
+		return nil, "", false, err
+	}
+	f, lockErr := lockDamaged(s.path, healLock)
+	if lockErr != nil {
+		return nil, "", false, errors.Join(err, lockErr)
+	}
+	defer f.Close()
+	fresh, asideErr := hl.putAside(corruptSuffix, err, from)
+	return fresh, "a fresh file has taken the place of a damaged one", true, asideErr
+}
+
+// putAside is quarantine, and tells of it.
+func (hl *healer) putAside(suffix string, why error, from *heritage) (*handle, error) {
+	h, aside, err := quarantine(hl.db.store.path, suffix, from)
+	if aside != "" && err == nil {
+		hl.quarantined(aside, why, from)
+	}
+	return h, err
+}
+
+// heritage is what a fresh file takes over from the one that is open: the running cache knows all of it.
+func (db *DB) heritage() *heritage {
+	g := &heritage{identity: db.store.identity, names: make(map[string]uint64)}
+	db.mu.RLock()
+	g.lastID = db.lastID
+	for name, ns := range db.buckets {
+		if id := ns.id.Load(); id != 0 {
+			g.names[name] = id
+		}
+	}
+	db.mu.RUnlock()
+	g.tags, g.tagFloor = db.tags.clone()
+	if db.commits != nil {
+		g.mark, g.highest = db.commits.reached(), db.writer.last()
+	}
+	return g
+}
+
+// liveIDs returns the ids of all buckets.
+func (db *DB) liveIDs() map[uint64]bool {
+	ids := make(map[uint64]bool)
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	for _, ns := range db.buckets {
+		ids[ns.id.Load()] = true
+	}
+	delete(ids, 0)
+	return ids
+}
+
+// clone returns a copy of the table.
+func (t *tagTable) clone() (rows map[string]uint64, floor uint64) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return maps.Clone(t.rows), t.floor
+}
+
+// repin pins the evictable entries of the given buckets, for a file that has lost them.
+func (m *memory) repin(ids map[uint64]bool) {
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		before := s.cold.bytes()
+		for _, e := range s.table {
+			for ; e != nil; e = e.chain {
+				if e.pinned || e.record == nil || !ids[e.id] {
+					continue
+				}
+				slid := e.slid.Load()
+				s.cold.drop(e)
+				m.pin(s, e, e.record, header{goneAt: e.goneAt, revision: e.revision})
+				e.slid.Store(slid)
+			}
+		}
+		m.cached.Add(s.cold.bytes() - before)
+		s.mu.Unlock()
+	}
+}
+
+// adopt has everybody use another handle instead of a poisoned one.
+func (s *store) adopt(h *handle) error {
+	fresh, err := h.snapshot()
+	if err != nil {
+		return err
+	}
+	s.renewing.Lock()
+	defer s.renewing.Unlock()
+	if s.current.Load() == nil {
+		fresh.end()
+		return ErrClosed
+	}
+	s.noted = nil // nobody notes keys of a poisoned handle
+	s.lookups.Lock()
+	last := s.shared
+	s.shared = fresh
+	s.lookups.Unlock()
+	last.end()
+	s.use(h)
+	return nil
+}
+
+// keepIntruder keeps a cache aside that has taken the path. One that is in use stays, and so does what is no cache.
+func (s *store) keepIntruder() error {
+	f, err := lockDamaged(s.path, healLock)
+	if err != nil {
+		return errors.Join(errMoved, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	file, err := salvage.Open(f, info.Size())
+	if err != nil {
+		return err
+	}
+	if known, err := newHeritage().readRoots(file); err != nil || !known {
+		return errors.Join(errMoved, ErrFormat, err)
+	}
+	if s.intruder, err = keepAside(s.path, replacedSuffix, info); err == nil {
+		pruneAside(s.path, replacedSuffix)
+		err = syncDir(filepath.Dir(s.path))
+	}
+	return err
+}

@@ -1,0 +1,257 @@
+package keepcache
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/salvage"
+)
+
+// heritage is what a fresh file takes over from the one whose place it takes, so that the journal still applies,
+// revisions go on and no id of a bucket is given out twice. Entries are not in it.
+type heritage struct {
+	identity [16]byte
+	mark     uint64            // up to which the journal need not be replayed
+	highest  uint64            // revision that was given out
+	names    map[string]uint64 // ids of buckets
+	lastID   uint64
+	tags     map[string]uint64
+	tagFloor uint64
+}
+
+func newHeritage() *heritage {
+	return &heritage{names: make(map[string]uint64), tags: make(map[string]uint64)}
+}
+
+// write makes the layout of a file out of what it inherits.
+func (g *heritage) write(tx *bolt.Tx) error {
+	for _, name := range [][]byte{bucketsBucket, entriesBucket, expiryBucket, usageBucket, metaBucket} {
+		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			return err
+		}
+	}
+	meta := tx.Bucket(metaBucket)
+	err := errors.Join(
+		meta.Put(metaFormat, binary.BigEndian.AppendUint32(nil, formatVersion)),
+		meta.Put(metaIdentity, g.identity[:]),
+		meta.Put(metaSequence, encodeUint64(g.mark)),
+	)
+	if g.highest > g.mark {
+		err = errors.Join(err, meta.Put(metaHighest, encodeUint64(g.highest)))
+	}
+	if g.tagFloor > 0 {
+		err = errors.Join(err, meta.Put(metaTagFloor, encodeUint64(g.tagFloor)))
+	}
+	if err != nil {
+		return err
+	}
+	names := tx.Bucket(bucketsBucket)
+	last := max(g.lastID, names.Sequence())
+	var dropped [][]byte // since an older copy was made
+	if err := names.ForEach(func(name, _ []byte) error {
+		if _, ok := g.names[string(name)]; !ok {
+			dropped = append(dropped, bytes.Clone(name))
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, name := range dropped {
+		if err := names.Delete(name); err != nil {
+			return err
+		}
+	}
+	for name, id := range g.names {
+		last = max(last, id)
+		if err := names.Put([]byte(name), encodeUint64(id)); err != nil {
+			return err
+		}
+	}
+	if err := names.SetSequence(last); err != nil {
+		return err
+	}
+	var tags []naming
+	for tag, revision := range g.tags {
+		tags = append(tags, naming{name: tag, tag: true, revision: revision})
+	}
+	return putTags(tx, tags)
+}
+
+// inherit reads from a damaged file, and from the journal beside it, what can be read of what a successor takes over.
+//
+// The mark is the one of the journal where there is one: what the damaged file had from there on is lost with it, and
+// in the journal once more. A file of which nothing can be read leaves a new identity, and revisions start anew.
+func inherit(f *os.File, journalAt string) (*heritage, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	from, err := salvage.Open(f, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	g := newHeritage()
+	known, err := g.readRoots(from)
+	if err != nil {
+		return nil, err
+	}
+	identity, released, ok, err := journal.Peek(journalAt)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case ok && (!known || identity == g.identity):
+		g.identity = identity
+		g.highest = max(g.highest, g.mark, released)
+		g.mark = released
+	case !known:
+		g.identity = newIdentity()
+	}
+	g.highest = max(g.highest, g.mark)
+	return g, nil
+}
+
+// readRoots looks for the root that was written last among all that lie about, and reads its tables.
+func (g *heritage) readRoots(from *salvage.File) (known bool, err error) {
+	var best []salvage.Element
+	consider := func(id uint64) error {
+		found, _, ok, err := from.Leaf(id)
+		if !ok || err != nil || len(found) > rootMost {
+			return err
+		}
+		h := heritage{}
+		if ok, err := h.readMeta(from, found); !ok || err != nil {
+			return err
+		}
+		if !known || max(h.mark, h.highest) > max(g.mark, g.highest) {
+			known, best = true, found
+			g.identity, g.mark, g.highest, g.tagFloor = h.identity, h.mark, max(h.highest, h.mark), h.tagFloor
+		}
+		return nil
+	}
+	for _, id := range from.Roots() {
+		if err := consider(id); err != nil {
+			return false, err
+		}
+	}
+	for id := uint64(2); !known && id < from.Pages(); id++ {
+		if err := consider(id); err != nil {
+			return false, err
+		}
+	}
+	if !known {
+		return false, nil
+	}
+	return true, g.readTables(from, best)
+}
+
+// rootMost is how many elements the root of a file of ours has at most.
+const rootMost = 16
+
+// readMeta reads bucket meta, and reports whether it was there.
+func (g *heritage) readMeta(from *salvage.File, root []salvage.Element) (ok bool, err error) {
+	for i := range root {
+		if !root[i].Bucket || string(root[i].Key) != string(metaBucket) {
+			continue
+		}
+		_, err := from.Bucket(&root[i], nil, func(found []salvage.Element) error {
+			for j := range found {
+				value, err := smallValue(from, &found[j])
+				if err != nil {
+					return err
+				}
+				switch string(found[j].Key) {
+				case string(metaIdentity):
+					ok = copy(g.identity[:], value) == len(g.identity)
+				case string(metaSequence):
+					g.mark = decodeUint64(value)
+				case string(metaHighest):
+					g.highest = decodeUint64(value)
+				case string(metaTagFloor):
+					g.tagFloor = decodeUint64(value)
+				}
+			}
+			return nil
+		})
+		return ok, err
+	}
+	return false, nil
+}
+
+// smallValue returns the value of an element of our tables, which are short; nil of one that is not.
+func smallValue(from *salvage.File, e *salvage.Element) ([]byte, error) {
+	if e.Bucket || e.Size > 64 {
+		return nil, nil
+	}
+	return from.Value(e)
+}
+
+// readTables reads the tables of buckets and tags. Where that of the tags is not whole, every tag counts as invalidated
+// up to here: rather a miss than a value that was invalidated.
+func (g *heritage) readTables(from *salvage.File, root []salvage.Element) error {
+	rows := func(e *salvage.Element, most int, into map[string]uint64) (whole bool, err error) {
+		return from.Bucket(e, nil, func(found []salvage.Element) error {
+			for i := range found {
+				value, err := smallValue(from, &found[i])
+				if err != nil {
+					return err
+				}
+				if len(value) == 8 && len(found[i].Key) <= most {
+					into[string(found[i].Key)] = decodeUint64(value)
+				}
+			}
+			return nil
+		})
+	}
+	for i := range root {
+		e := &root[i]
+		switch {
+		case !e.Bucket:
+		case string(e.Key) == string(bucketsBucket):
+			if _, err := rows(e, MaxNameBytes, g.names); err != nil {
+				return err
+			}
+			g.lastID = from.Sequence(e)
+		case string(e.Key) == string(tagsBucket):
+			whole, err := rows(e, MaxTagBytes, g.tags)
+			if err != nil {
+				return err
+			}
+			if !whole {
+				g.tagFloor = max(g.tagFloor, g.mark)
+			}
+		}
+	}
+	g.prune()
+	return nil
+}
+
+// prune leaves out what no sound table has: an id of 0 or beyond the last, an id of two names, a revision from
+// beyond the highest.
+func (g *heritage) prune() {
+	owner := make(map[uint64]string)
+	for name, id := range g.names {
+		if _, taken := owner[id]; taken || id == 0 || id > g.lastID {
+			delete(g.names, name)
+			continue
+		}
+		owner[id] = name
+	}
+	for tag, revision := range g.tags {
+		if revision > max(g.highest, g.mark) {
+			delete(g.tags, tag)
+			g.tagFloor = max(g.tagFloor, g.mark)
+		}
+	}
+}
+
+// String is for the log.
+func (g *heritage) String() string {
+	return fmt.Sprintf("identity %x, revision %d, %d buckets", g.identity[:4], g.highest, len(g.names))
+}

@@ -1,0 +1,170 @@
+package keepcache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// OnCorruption says what becomes of a file that is damaged.
+type OnCorruption int
+
+const (
+	// Quarantine keeps a damaged file aside, as <path>.corrupt-<time>, and goes on with a fresh one, which takes over
+	// the identity, the revisions and the names of the buckets, as far as they can be read, and gets what the journal
+	// has. The three newest such files are kept, and of these no more than 4 GiB, the newest one whatever its size.
+	// `keepcache repair` takes out of them what checksums prove.
+	Quarantine OnCorruption = iota
+
+	// Fail has Open return ErrCorrupt for a damaged file, which stays as it is; one that is found damaged while
+	// it is open stays unavailable.
+	Fail
+)
+
+const (
+	corruptSuffix  = ".corrupt-"
+	replacedSuffix = ".replaced-"
+
+	// asideMost and asideBytes bound the files that are kept aside, by number and in bytes.
+	asideMost  = 3
+	asideBytes = 4 << 30
+
+	asideTime  = "20060102T150405Z"
+	asideTries = 100 // names, where several are kept aside within a second
+)
+
+// quarantine keeps the file at path aside and gives its name to a fresh one, which it returns, locked. The caller has
+// the lock of the file, if there is one. A crash leaves one or the other at path: the damaged one gets a second
+// name first, and the fresh one, locked and whole, then takes the first in one step.
+func quarantine(path, suffix string, from *heritage) (h *handle, aside string, err error) {
+	mode := fileMode
+	info, err := os.Lstat(path)
+	switch {
+	case err == nil:
+		mode = info.Mode().Perm()
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, "", err
+	}
+	next := successorPath(path)
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, "", err
+	}
+	if h, err = createLocked(next, mode); err != nil {
+		return nil, "", err
+	}
+	err = h.update(from.write)
+	if err == nil {
+		err = h.sync()
+	}
+	if err == nil && info != nil {
+		aside, err = keepAside(path, suffix, info)
+	}
+	if err == nil && info == nil {
+		err = os.Link(next, path) // never in the place of what another process has put there meanwhile
+		os.Remove(next)
+	} else if err == nil {
+		err = os.Rename(next, path)
+	}
+	if err != nil {
+		return nil, aside, errors.Join(err, h.close(), os.Remove(next))
+	}
+	pruneAside(path, suffix)
+	if err = syncDir(filepath.Dir(path)); err != nil {
+		return nil, aside, errors.Join(err, h.close())
+	}
+	return h, aside, nil
+}
+
+// keepAside gives the file at path, which info describes, another name, and takes the first away only where the file
+// system knows no links. It returns the name.
+func keepAside(path, suffix string, info fs.FileInfo) (aside string, err error) {
+	for _, name := range asides(path, suffix) {
+		if other, err := os.Lstat(name); err == nil && os.SameFile(info, other) {
+			return name, nil // a crash came between this and what was to follow
+		}
+	}
+	stamp := path + suffix + time.Now().UTC().Format(asideTime)
+	for n := range asideTries {
+		if aside = stamp; n > 0 {
+			aside = fmt.Sprintf("%s-%02d", stamp, n)
+		}
+		if err = os.Link(path, aside); err == nil {
+			return aside, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
+	if _, there := os.Lstat(aside); errors.Is(there, fs.ErrNotExist) {
+		err = os.Rename(path, aside)
+	}
+	return aside, err
+}
+
+// asides returns the files that were kept aside, the oldest first.
+func asides(path, suffix string) []string {
+	dir, base := filepath.Split(path)
+	found, _ := filepath.Glob(filepath.Join(escapeGlob(dir), escapeGlob(base+suffix)+"[0-9]*"))
+	slices.Sort(found)
+	return found
+}
+
+// pruneAside removes the oldest of the files that were kept aside until their number and their bytes are within bounds.
+func pruneAside(path, suffix string) {
+	found := asides(path, suffix)
+	var bytes int64
+	for i, name := range slices.Backward(found) {
+		info, err := os.Lstat(name)
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		bytes += info.Size()
+		if kept := len(found) - 1 - i; kept > 0 && (kept >= asideMost || bytes > asideBytes) {
+			os.Remove(name)
+		}
+	}
+}
+
+// lockDamaged opens and locks the file at path, in whatever state it is. It returns ErrLocked where another process has it.
+func lockDamaged(path string, wait time.Duration) (f *os.File, err error) {
+	for range openTries {
+		if f, err = os.OpenFile(path, os.O_RDWR, 0); err != nil {
+			return nil, err
+		}
+		if err = lockFile(f, true, wait); err != nil {
+			break
+		}
+		var ours, now fs.FileInfo
+		if ours, err = f.Stat(); err != nil {
+			break
+		}
+		if now, err = os.Lstat(path); err != nil {
+			break
+		}
+		if os.SameFile(ours, now) {
+			return f, nil
+		}
+		f.Close()
+		err = errReplaced
+	}
+	f.Close()
+	return nil, err
+}
+
+// quarantineDamaged is what Open does with a file of ours that is damaged.
+func quarantineDamaged(path string, wait time.Duration) (h *handle, aside string, from *heritage, err error) {
+	f, err := lockDamaged(path, wait)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	defer f.Close()
+	if from, err = inherit(f, journalPath(path)); err != nil {
+		return nil, "", nil, err
+	}
+	h, aside, err = quarantine(path, corruptSuffix, from)
+	return h, aside, from, err
+}
