@@ -322,6 +322,36 @@ func TestDamage_Counts(t *testing.T) {
 	}
 }
 
+// Two names that lead to one bucket are told apart by its records, and the other one is empty.
+func TestDamage_SharedID(t *testing.T) {
+	for _, wrong := range []string{"a", "c"} {
+		path := newPath(t)
+		db := openUnchecked(t, path)
+		for _, name := range []string{"a", "b", "c"} {
+			mustSet(t, db.Bucket(name), "k", name, 0)
+		}
+		require.NoError(t, db.Close())
+		withBolt(t, path, false, func(tx *bolt.Tx) error {
+			_, id := entryBucket(tx, "b")
+			return tx.Bucket([]byte("buckets")).Put([]byte(wrong), id)
+		})
+		for _, readOnly := range []bool{true, false} {
+			db = openDamaged(t, path, &keepcache.Options{ReadOnly: readOnly})
+			requireValue(t, db.Bucket("b"), "k", "b")
+			requireAbsent(t, db.Bucket(wrong), "k")
+			if !readOnly {
+				mustSet(t, db.Bucket(wrong), "k", "new", 0)
+				committed(t, db)
+				sound(t, db)
+			}
+			require.NoError(t, db.Close())
+		}
+		db = open(t, path, nil)
+		requireValue(t, db.Bucket("b"), "k", "b")
+		requireValue(t, db.Bucket(wrong), "k", "new")
+	}
+}
+
 // A revision or an id near the end of the numbers is damage: the next one would be 0.
 func TestDamage_Numbers(t *testing.T) {
 	for name, change := range map[string]func(tx *bolt.Tx) error{

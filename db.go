@@ -152,7 +152,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 			return nil, err
 		}
 	}
-	ids, retired, highest, err := s.table()
+	ids, retired, highest, err := s.names()
 	if err != nil {
 		return nil, err
 	}

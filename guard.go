@@ -108,6 +108,9 @@ func (h *handle) err() error {
 // caught is deferred around every use of bbolt.
 func (h *handle) caught(err *error) {
 	if r := recover(); r != nil {
+		if without.guard {
+			panic(r)
+		}
 		f := panicked(r)
 		h.poison(f)
 		if h.from != nil {

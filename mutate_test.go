@@ -209,7 +209,7 @@ func TestMutate(t *testing.T) {
 
 // Without one of its defences, the cache fails the same test.
 func TestMutate_Controls(t *testing.T) {
-	for _, without := range []string{"preflight", "checksum"} {
+	for _, without := range []string{"preflight", "checksum", "guard"} {
 		t.Run(without, func(t *testing.T) {
 			m := newMutation(t)
 			m.without = without

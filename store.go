@@ -237,12 +237,8 @@ func (s *store) close() error {
 	return errors.Join(err, h.close())
 }
 
-// mostNumber bounds ids and revisions: those beyond it nobody has given out, and they must not wrap around.
-const mostNumber = 1 << 62
-
 // table returns the ids of all buckets by name, the ids that no name points at any more, and the highest
-// id ever given out. Where the file says less of that than it holds it is damaged, and what it holds counts: an id
-// that is given out twice shows the entries of another bucket, or is swept with them.
+// id ever given out.
 func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
 	ids = make(map[string]uint64)
 	err = s.view(func(tx *bolt.Tx) error {
@@ -255,23 +251,18 @@ func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64
 			}
 			ids[string(name)] = decodeUint64(id)
 			named[decodeUint64(id)] = true
-			highest = max(highest, decodeUint64(id))
 			return nil
 		})
 		if err != nil {
 			return err
 		}
 		return tx.Bucket(entriesBucket).ForEachBucket(func(id []byte) error {
-			highest = max(highest, decodeUint64(id))
 			if len(id) == 8 && !named[decodeUint64(id)] {
 				retired = append(retired, decodeUint64(id))
 			}
 			return nil
 		})
 	})
-	if err == nil && highest >= mostNumber {
-		err = fmt.Errorf("%w: a bucket has id %d", ErrCorrupt, highest)
-	}
 	return ids, retired, highest, err
 }
 
