@@ -224,6 +224,10 @@ func (h *handle) update(fn func(*bolt.Tx) error) (err error) {
 	if err = fn(tx); err == nil {
 		err = h.whole()
 	}
+	if errors.Is(err, berrors.ErrIncompatibleValue) { // a bucket where none can be, or none where one must be
+		h.poison(failure{err: err})
+		err = h.err()
+	}
 	if err != nil {
 		if h.err() == nil {
 			_ = tx.Rollback()

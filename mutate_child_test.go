@@ -36,8 +36,9 @@ func mutatedOpener(t tester, args []string) {
 	to, err := strconv.Atoi(args[3])
 	require.NoError(t, err)
 	keepcache.Without(args[4])
-	if from/batch%4 == 0 { // of files that were closed in order, most is taken as it comes
-		keepcache.ShallowBytes(8 << 10)
+	shallow := from/batch%4 == 0 || args[4] == "guard"
+	if shallow { // the leaves of files that were closed in order are taken as they come
+		keepcache.ShallowBytes(128 << 10)
 	}
 	dir, err := os.MkdirTemp(args[0], "child")
 	require.NoError(t, err)
@@ -50,7 +51,7 @@ func mutatedOpener(t tester, args []string) {
 			victims[i], changed[i] = shapes[i].read(t, shapePath(args[0], i))
 		}
 		damaged, how := mutate.Damage(r, victims[i])
-		u := &user{rand: r, number: number, shape: &shapes[i], path: filepath.Join(dir, "cache")}
+		u := &user{rand: r, number: number, shape: &shapes[i], path: filepath.Join(dir, "cache"), failed: shallow}
 		fmt.Printf("begin %d %q %q\n", number, shapes[i].name, how)
 		require.NoError(t, os.WriteFile(u.path, damaged.File, 0o600))
 		if len(victims[i].Journal) > 0 {
@@ -84,7 +85,7 @@ type user struct {
 
 	own    map[[2]string]int // what it has set, by bucket and key; 0 for what it has deleted
 	said   bool              // something was wrong
-	failed bool              // a call has failed, so that nothing can be expected any more
+	failed bool              // a call has failed, or a leaf may be out of order, so that an own write may not be found
 }
 
 // wrong says what is wrong, once for each cache.

@@ -54,7 +54,8 @@ type naming struct {
 }
 
 // openStore opens the file at path, creating it if it is absent and readOnly is false.
-func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, error) {
+// See examine for trusting.
+func openStore(path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*store, error) {
 	exists, err := lookAt(path)
 	if err != nil {
 		return nil, err
@@ -72,18 +73,18 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 			return nil, err
 		}
 	}
-	h, err := openFile(path, readOnly, lockTimeout)
+	h, err := openFile(path, readOnly, lockTimeout, trusting)
 	if err != nil {
 		return nil, err
 	}
 	return newStore(path, readOnly, h)
 }
 
-// openFile opens and locks the file at path and proves that it is one of ours.
-func openFile(path string, readOnly bool, lockTimeout time.Duration) (*handle, error) {
+// openFile opens and locks the file at path and proves that it is one of ours. See examine for trusting.
+func openFile(path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*handle, error) {
 	var found examined
 	h, err := openHandle(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
-		f, found, err = openLocked(path, flag, lockTimeout)
+		f, found, err = openLocked(path, flag, lockTimeout, trusting)
 		return f, err
 	})
 	if err == nil {
