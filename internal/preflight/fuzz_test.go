@@ -99,6 +99,8 @@ func accepted(t *testing.T, b []byte) {
 		}
 		return nil
 	}))
+	// bbolt's check, and nothing else in it, asks for the page headers of both meta pages; this writes the other one.
+	require.NoError(t, db.Update(func(*bolt.Tx) error { return nil }))
 	require.NoError(t, db.View(func(tx *bolt.Tx) error {
 		for err := range tx.Check() {
 			if !bytes.Contains([]byte(err.Error()), []byte("unreachable unfreed")) { // room that is lost, and nothing else
