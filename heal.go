@@ -260,7 +260,7 @@ func (hl *healer) reopen(old *handle) (h *handle, how string, lost bool, err err
 	db, s := hl.db, hl.db.store
 	var identity [16]byte
 	var mark uint64
-	if h, err = openFile(s.path, s.readOnly, healLock); err == nil {
+	if h, err = openFile(s.path, s.readOnly, healLock, false); err == nil {
 		if identity, err = h.recognise(); err == nil {
 			err = h.view(func(tx *bolt.Tx) error {
 				mark, _ = revisionsIn(tx)

@@ -54,7 +54,8 @@ type naming struct {
 }
 
 // openStore opens the file at path, creating it if it is absent and readOnly is false.
-func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, error) {
+// See examine for trusting.
+func openStore(path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*store, error) {
 	exists, err := lookAt(path)
 	if err != nil {
 		return nil, err
@@ -72,18 +73,18 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 			return nil, err
 		}
 	}
-	h, err := openFile(path, readOnly, lockTimeout)
+	h, err := openFile(path, readOnly, lockTimeout, trusting)
 	if err != nil {
 		return nil, err
 	}
 	return newStore(path, readOnly, h)
 }
 
-// openFile opens and locks the file at path and proves that it is one of ours.
-func openFile(path string, readOnly bool, lockTimeout time.Duration) (*handle, error) {
+// openFile opens and locks the file at path and proves that it is one of ours. See examine for trusting.
+func openFile(path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*handle, error) {
 	var found examined
 	h, err := openHandle(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
-		f, found, err = openLocked(path, flag, lockTimeout)
+		f, found, err = openLocked(path, flag, lockTimeout, trusting)
 		return f, err
 	})
 	if err == nil {
@@ -105,6 +106,9 @@ func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
 	if err == nil && !readOnly {
 		os.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
 		removeStrays(filepath.Dir(path), filepath.Base(path)+backupSuffix)
+	}
+	if err == nil && !readOnly {
+		err = s.mendCounts()
 	}
 	if err != nil {
 		s.release()
@@ -271,6 +275,9 @@ func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64
 func (s *store) revisions() (mark, highest uint64, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
 		mark, highest = revisionsIn(tx)
+		if highest >= mostNumber {
+			return fmt.Errorf("%w: revision %d", ErrCorrupt, highest)
+		}
 		return nil
 	})
 	return mark, highest, err
