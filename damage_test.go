@@ -296,6 +296,79 @@ func TestDamage_IndexRow(t *testing.T) {
 	}
 }
 
+// Counts that cannot be true cost no entry: opening counts anew. Ids are not given out twice, whatever the table says.
+func TestDamage_Counts(t *testing.T) {
+	for name, count := range map[string]uint64{"huge": 1 << 50, "negative": 1 << 63, "overflowing": 1<<63 - 1} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			db := openUnchecked(t, path)
+			fill(t, db.Bucket("b"), 100, time.Hour)
+			mustSet(t, db.Bucket("c"), "k", "v", 0)
+			require.NoError(t, db.Close())
+			withBolt(t, path, false, func(tx *bolt.Tx) error {
+				_, id := entryBucket(tx, "b")
+				row := append(binary.BigEndian.AppendUint64(nil, 100), binary.BigEndian.AppendUint64(nil, count)...)
+				return errors.Join(tx.Bucket([]byte("usage")).Put(id, row), tx.Bucket([]byte("buckets")).SetSequence(0))
+			})
+			db = open(t, path, nil) // whose end proves the counts
+			mustSet(t, db.Bucket("new"), "k", "new", 0)
+			committed(t, db)
+			n, err := db.Bucket("b").Len()
+			require.NoError(t, err)
+			require.Equal(t, 100, n)
+			requireValue(t, db.Bucket("c"), "k", "v")
+			requireValue(t, db.Bucket("new"), "k", "new")
+		})
+	}
+}
+
+// Two names that lead to one bucket are told apart by its records, and the other one is empty.
+func TestDamage_SharedID(t *testing.T) {
+	for _, wrong := range []string{"a", "c"} {
+		path := newPath(t)
+		db := openUnchecked(t, path)
+		for _, name := range []string{"a", "b", "c"} {
+			mustSet(t, db.Bucket(name), "k", name, 0)
+		}
+		require.NoError(t, db.Close())
+		withBolt(t, path, false, func(tx *bolt.Tx) error {
+			_, id := entryBucket(tx, "b")
+			return tx.Bucket([]byte("buckets")).Put([]byte(wrong), id)
+		})
+		for _, readOnly := range []bool{true, false} {
+			db = openDamaged(t, path, &keepcache.Options{ReadOnly: readOnly})
+			requireValue(t, db.Bucket("b"), "k", "b")
+			requireAbsent(t, db.Bucket(wrong), "k")
+			if !readOnly {
+				mustSet(t, db.Bucket(wrong), "k", "new", 0)
+				committed(t, db)
+				sound(t, db)
+			}
+			require.NoError(t, db.Close())
+		}
+		db = open(t, path, nil)
+		requireValue(t, db.Bucket("b"), "k", "b")
+		requireValue(t, db.Bucket(wrong), "k", "new")
+	}
+}
+
+// A revision or an id near the end of the numbers is damage: the next one would be 0.
+func TestDamage_Numbers(t *testing.T) {
+	for name, change := range map[string]func(tx *bolt.Tx) error{
+		"mark": func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("meta")).Put([]byte("sequence"), binary.BigEndian.AppendUint64(nil, 1<<64-1))
+		},
+		"id": func(tx *bolt.Tx) error { return tx.Bucket([]byte("buckets")).SetSequence(1<<64 - 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			require.NoError(t, openUnchecked(t, path).Close())
+			withBolt(t, path, false, change)
+			requireRefused(t, path, keepcache.ErrCorrupt)
+		})
+	}
+}
+
 // Verify reports a broken index, broken counts and a broken table of buckets, each by what is wrong.
 func TestVerify_Problems(t *testing.T) {
 	row := func(at time.Duration, id []byte, key string) []byte {

@@ -83,10 +83,10 @@ func Open(path string, options *Options) (*DB, error) {
 	if path == "" {
 		return nil, &Error{Op: "open", Err: errors.New("empty path")}
 	}
-	s, err := openStore(path, filled.ReadOnly, filled.LockTimeout)
-	var db *DB
-	if err == nil {
-		db, err = openOn(path, filled, s)
+	db, err := open(path, filled, true)
+	if errors.Is(err, ErrUnavailable) {
+		// It has failed already, and so it was not what a file that was closed in order should be.
+		db, err = open(path, filled, false)
 	}
 	if errors.Is(err, ErrCorrupt) && filled.OnCorruption == Quarantine && !filled.ReadOnly && canReplace {
 		db, err = openFresh(path, filled, err)
@@ -95,6 +95,15 @@ func Open(path string, options *Options) (*DB, error) {
 		return nil, openError(path, err)
 	}
 	return db, nil
+}
+
+// open opens the file at path and a cache upon it. See examine for trusting.
+func open(path string, options Options, trusting bool) (*DB, error) {
+	s, err := openStore(path, options.ReadOnly, options.LockTimeout, trusting)
+	if err != nil {
+		return nil, err
+	}
+	return openOn(path, options, s)
 }
 
 // openOn opens a cache upon an open store, which it closes if that fails.
@@ -152,7 +161,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 			return nil, err
 		}
 	}
-	ids, retired, highest, err := s.table()
+	ids, retired, highest, err := s.names()
 	if err != nil {
 		return nil, err
 	}
@@ -254,6 +263,8 @@ func openError(path string, err error) error {
 			e.Hint = fmt.Sprintf("process %d has it open", pid)
 		}
 		e.Hint += "; one process at a time can"
+	case errors.Is(err, ErrCorrupt):
+		e.Hint = "keepcache repair saves what can be proved of it"
 	case errors.Is(err, errSymlink):
 		e.Hint = "to follow it, open what filepath.EvalSymlinks returns for it"
 	case errors.Is(err, fs.ErrPermission):

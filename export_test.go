@@ -15,9 +15,9 @@ func (db *DB) PanicInUpdate() error {
 // FailSync has the file behave as after a sync that failed.
 func (db *DB) FailSync(err error) { db.store.current.Load().doubt(0, err) }
 
-// Without switches off what a harness has to show that it would miss.
-func Without(preflight, checksum bool) {
-	without.preflight, without.checksum = preflight, checksum
+// Without switches off what a harness has to show that it would miss: "preflight", "checksum", "guard", or nothing.
+func Without(what string) {
+	without.preflight, without.checksum, without.guard = what == "preflight", what == "checksum", what == "guard"
 }
 
 // ShallowBytes sets how much of a file that was closed in order is proved.

@@ -124,7 +124,8 @@ func lookAt(path string) (exists bool, err error) {
 
 // openLocked opens the file at path for bbolt: locked, still the one that path names, and proved to be a file of
 // ours that bbolt can work with. bbolt maps the very descriptor that was looked at.
-func openLocked(path string, flag int, wait time.Duration) (f *os.File, found examined, err error) {
+// See examine for trusting.
+func openLocked(path string, flag int, wait time.Duration, trusting bool) (f *os.File, found examined, err error) {
 	for range openTries {
 		if f, err = disk.OpenFile(path, flag&^os.O_CREATE|openFlags, 0); err != nil {
 			return nil, found, err
@@ -144,7 +145,7 @@ func openLocked(path string, flag int, wait time.Duration) (f *os.File, found ex
 				err = errNotRegular
 				break
 			}
-			if found, err = examine(f, ours, locksFirst && flag&os.O_RDWR != 0); err != nil {
+			if found, err = examine(f, ours, locksFirst && flag&os.O_RDWR != 0, trusting); err != nil {
 				break
 			}
 			return f, found, nil

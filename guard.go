@@ -108,6 +108,9 @@ func (h *handle) err() error {
 // caught is deferred around every use of bbolt.
 func (h *handle) caught(err *error) {
 	if r := recover(); r != nil {
+		if without.guard {
+			panic(r)
+		}
 		f := panicked(r)
 		h.poison(f)
 		if h.from != nil {
@@ -220,6 +223,10 @@ func (h *handle) update(fn func(*bolt.Tx) error) (err error) {
 	h.db.AllocSize = int(min(max(tx.Size()/growPart, growLeast), growMost))
 	if err = fn(tx); err == nil {
 		err = h.whole()
+	}
+	if errors.Is(err, berrors.ErrIncompatibleValue) { // a bucket where none can be, or none where one must be
+		h.poison(failure{err: err})
+		err = h.err()
 	}
 	if err != nil {
 		if h.err() == nil {

@@ -75,7 +75,7 @@ func newHealer(db *DB) *healer {
 func (hl *healer) loop(ctx context.Context) {
 	ticker := time.NewTicker(healLook)
 	defer ticker.Stop()
-	retry := time.NewTimer(0)
+	retry := time.NewTimer(healLook)
 	defer retry.Stop()
 	for {
 		select {
@@ -128,8 +128,12 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 	return 0
 }
 
-// last makes one more attempt before the cache is closed, so that what memory has comes into the file.
+// last makes one more attempt before the cache is closed, so that what memory has comes into the file. A file that was
+// removed or replaced, and that has everything, is left to whoever did that.
 func (hl *healer) last() {
+	if h := hl.db.store.current.Load(); h == nil || h.err() == nil && !hl.db.writer.owes() {
+		return
+	}
 	hl.run.Lock()
 	hl.next = time.Time{}
 	hl.run.Unlock()
@@ -257,7 +261,7 @@ func (hl *healer) reopen(old *handle) (h *handle, how string, lost bool, err err
 	db, s := hl.db, hl.db.store
 	var identity [16]byte
 	var mark uint64
-	if h, err = openFile(s.path, s.readOnly, healLock); err == nil {
+	if h, err = openFile(s.path, s.readOnly, healLock, false); err == nil {
 		if identity, err = h.recognise(); err == nil && !s.readOnly {
 			err = h.makeDurable()
 		}

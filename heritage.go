@@ -23,6 +23,8 @@ type heritage struct {
 	lastID   uint64
 	tags     map[string]uint64
 	tagFloor uint64
+	root     []salvage.Element // where it comes from, if it was read from a file
+	sure     bool              // that is the root of the last transaction
 }
 
 func newHeritage() *heritage {
@@ -117,7 +119,8 @@ func inherit(f *os.File, journalAt string) (*heritage, error) {
 	return g, nil
 }
 
-// readRoots looks for the root that was written last among all that lie about, and reads its tables.
+// readRoots looks for the root of the last transaction or, where no meta page leads to one, for the one with the highest
+// revisions among all that lie about, and reads its tables.
 func (g *heritage) readRoots(from *salvage.File) (known bool, err error) {
 	var best []salvage.Element
 	consider := func(id uint64) error {
@@ -135,10 +138,14 @@ func (g *heritage) readRoots(from *salvage.File) (known bool, err error) {
 		}
 		return nil
 	}
-	for _, id := range from.Roots() {
+	for i, id := range from.Roots() {
+		if known {
+			break
+		}
 		if err := consider(id); err != nil {
 			return false, err
 		}
+		g.sure = known && i == 0
 	}
 	for id := uint64(2); !known && id < from.Pages(); id++ {
 		if err := consider(id); err != nil {
@@ -148,6 +155,7 @@ func (g *heritage) readRoots(from *salvage.File) (known bool, err error) {
 	if !known {
 		return false, nil
 	}
+	g.root = best
 	return true, g.readTables(from, best)
 }
 

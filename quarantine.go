@@ -35,8 +35,8 @@ const (
 	asideMost  = 3
 	asideBytes = 4 << 30
 
-	asideTime  = "20060102T150405Z"
-	asideTries = 100 // names, where several are kept aside within a second
+	asideTime  = "20060102T150405.000000Z" // names sort by age
+	asideTries = 100                       // names, where the clock stands still
 )
 
 // quarantine keeps the file at path aside and gives its name to a fresh one, which it returns, locked. The caller has

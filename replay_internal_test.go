@@ -19,7 +19,7 @@ func TestReplay_Newer(t *testing.T) {
 	require.NoError(t, db.Bucket("b").Set("a", 1, 0))
 	require.NoError(t, db.Close())
 
-	s, err := openStore(path, false, time.Second)
+	s, err := openStore(path, false, time.Second, true)
 	require.NoError(t, err)
 	mark, _, err := s.revisions()
 	require.NoError(t, err)

@@ -56,7 +56,8 @@ type naming struct {
 }
 
 // openStore opens the file at path, creating it if it is absent and readOnly is false.
-func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, error) {
+// See examine for trusting.
+func openStore(path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*store, error) {
 	exists, err := lookAt(path)
 	if err != nil {
 		return nil, err
@@ -74,18 +75,18 @@ func openStore(path string, readOnly bool, lockTimeout time.Duration) (*store, e
 			return nil, err
 		}
 	}
-	h, err := openFile(path, readOnly, lockTimeout)
+	h, err := openFile(path, readOnly, lockTimeout, trusting)
 	if err != nil {
 		return nil, err
 	}
 	return newStore(path, readOnly, h)
 }
 
-// openFile opens and locks the file at path and proves that it is one of ours.
-func openFile(path string, readOnly bool, lockTimeout time.Duration) (*handle, error) {
+// openFile opens and locks the file at path and proves that it is one of ours. See examine for trusting.
+func openFile(path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*handle, error) {
 	var found examined
 	h, err := openHandle(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
-		f, found, err = openLocked(path, flag, lockTimeout)
+		f, found, err = openLocked(path, flag, lockTimeout, trusting)
 		return f, err
 	})
 	if err == nil {
@@ -102,7 +103,9 @@ func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
 		s.mark, _, err = s.revisions()
 	}
 	if err == nil && !readOnly {
-		err = h.makeDurable()
+		if _, _, _, err = s.table(); err == nil { // a file that is refused stays as it is
+			err = h.makeDurable()
+		}
 	}
 	if err == nil {
 		err = s.renew()
@@ -110,6 +113,9 @@ func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
 	if err == nil && !readOnly {
 		disk.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
 		removeStrays(filepath.Dir(path), filepath.Base(path)+backupSuffix)
+	}
+	if err == nil && !readOnly {
+		err = s.mendCounts()
 	}
 	if err != nil {
 		s.release()
@@ -229,6 +235,9 @@ func (s *store) close() error {
 	case h.barred.Load() == nil && (h.dirty || tidy && !h.found.listed):
 		h.db.NoFreelistSync = false
 		err = h.apart(func() error { return h.update(func(*bolt.Tx) error { return nil }) })
+		if h.err() == nil && h.barred.Load() != nil {
+			err = nil // it was taken away: there is no next Open of it
+		}
 	default:
 		h.unlock()
 	}
@@ -273,6 +282,9 @@ func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64
 func (s *store) revisions() (mark, highest uint64, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
 		mark, highest = revisionsIn(tx)
+		if highest >= mostNumber {
+			return fmt.Errorf("%w: revision %d", ErrCorrupt, highest)
+		}
 		return nil
 	})
 	return mark, highest, err

@@ -314,6 +314,13 @@ func (w *writer) position() position {
 	return position{w.revision, w.aside, slices.Clone(w.names), w.journal}
 }
 
+// owes reports whether there is something that the file does not have yet.
+func (w *writer) owes() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.names) > 0 || w.memory.pinned.Load() > 0
+}
+
 // named forgets the first n namings, which the file has now.
 func (w *writer) named(n int) {
 	w.mu.Lock()

@@ -82,6 +82,7 @@ func (f *flags) openWith(how access, options keepcache.Options, fn func(db *keep
 	// A command changes what it says and nothing else: budgets and upkeep are for the program whose cache it is.
 	options.SweepInterval, options.MaxBytes, options.CompactBytes = -1, -1, -1
 	options.ReadOnly = how == reading
+	options.OnCorruption = keepcache.Fail
 	return guard(func() error {
 		db, err := keepcache.Open(path, &options)
 		if err != nil {

@@ -73,7 +73,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such key or bucket,
 		newTTLCommand(f), newTouchCommand(f), newKeysCommand(f), newStatCommand(f))
 	add(groupCache,
 		newBucketsCommand(f), newStatsCommand(f), newClearCommand(f), newSweepCommand(f), newCompactCommand(f),
-		newVerifyCommand(f), newBackupCommand(f), newRestoreCommand(f),
+		newVerifyCommand(f), newRepairCommand(f), newBackupCommand(f), newRestoreCommand(f),
 		newExportCommand(f), newImportCommand(f))
 	add(groupOther, newDemoCommand(f), newVersionCommand(), newCompletionCommand())
 	add("", newCheckEntriesCommand(), newCheckPagesCommand(), newDemoWriterCommand())

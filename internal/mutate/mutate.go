@@ -48,7 +48,7 @@ func (d *damager) once() {
 		d.File = d.any("file", d.File, d.OldFile, 4<<10)
 		return
 	}
-	kinds := []func(){d.header, d.element, d.element, d.element, d.metaField, d.metaField, d.list, d.bucket, d.cycle, d.value, d.stray}
+	kinds := []func(){d.header, d.element, d.element, d.element, d.metaField, d.metaField, d.list, d.bucket, d.cycle, d.value, d.stray, d.number, d.number}
 	kinds[d.IntN(len(kinds))]()
 }
 
@@ -366,6 +366,38 @@ func (d *damager) value() {
 		}
 	}
 	_ = page
+}
+
+// number changes a value that is a number or two, such as a table or the cache itself have them.
+func (d *damager) number() {
+	for range 50 {
+		_, _, key, value := d.leafElement(func(uint32) bool { return true })
+		inner, name := d.inner(value)
+		if inner != nil {
+			key, value = name, inner
+		}
+		if len(value) == 8 || len(value) == 16 {
+			at := 8 * d.IntN(len(value)/8)
+			binary.BigEndian.PutUint64(value[at:], d.hostile(binary.BigEndian.Uint64(value[at:]), 64))
+			d.note("number at %d of %q", at, key)
+			return
+		}
+	}
+}
+
+// inner returns the value and the key of an element of a bucket that lies within its element, or nil.
+func (d *damager) inner(value []byte) (inner, key []byte) {
+	if len(value) < 48 || native.Uint64(value) != 0 || native.Uint16(value[16+8:]) != 2 {
+		return nil, nil
+	}
+	page := value[16:]
+	i, raw := d.elementOf(page)
+	at := pageHeader + i*element + int(native.Uint32(raw[4:]))
+	k, v := int(native.Uint32(raw[8:])), int(native.Uint32(raw[12:]))
+	if at < 0 || k < 0 || v < 0 || at+k > len(page) || at+k+v > len(page) {
+		return nil, nil
+	}
+	return page[at+k : at+k+v], page[at : at+k]
 }
 
 // stray changes a byte of a key.

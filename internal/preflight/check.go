@@ -50,13 +50,13 @@ type checker struct {
 	*File
 	layout  Layout
 	reached []uint64 // a bit for each page that is reached
-	left    int      // pages that may still be read
 }
 
-// Check proves the pages of the file. It reads at most so many, the upper levels first, and leaves the rest unproved;
-// math.MaxInt proves the whole file. It returns a *Damage, or the error of a read as it is.
+// Check proves the pages of the file. Those that look like leaves and lead nowhere it reads only if they are at most so
+// many: math.MaxInt proves the whole file, and with less nothing can lead in a circle all the same. It returns a
+// *Damage, or the error of a read as it is.
 func (f *File) Check(layout Layout, most int) error {
-	c := &checker{File: f, layout: layout, reached: make([]uint64, f.pages()/64+1), left: most}
+	c := &checker{File: f, layout: layout, reached: make([]uint64, f.pages()/64+1)}
 	now := []visit{{id: f.root(), kind: kindRoot}}
 	if err := c.reach(f.root(), f.root(), 1); err != nil {
 		return err
@@ -64,8 +64,7 @@ func (f *File) Check(layout Layout, most int) error {
 	// What is most likely a leaf, and leads nowhere, waits until all the rest has been seen, so that the leaves of all
 	// trees are read in the order of the file.
 	var leaves []visit
-	for len(now) > 0 && len(now) <= c.left {
-		c.left -= len(now)
+	for len(now) > 0 {
 		found, err := c.level(now)
 		if err != nil {
 			return err
@@ -88,14 +87,15 @@ func (f *File) Check(layout Layout, most int) error {
 				now = append(now, found[i].visits...)
 			}
 		}
-		if len(now) == 0 {
+		if len(now) == 0 && len(leaves) <= most {
+			most -= len(leaves)
 			now, leaves = leaves, nil
 		}
 	}
 	if err := c.checkList(); err != nil {
 		return err
 	}
-	if len(now) == 0 {
+	if len(leaves) == 0 {
 		f.reached = c.reached
 	}
 	return nil

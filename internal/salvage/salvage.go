@@ -308,3 +308,13 @@ func (f *File) Sequence(e *Element) uint64 {
 	}
 	return native.Uint64(value[8:])
 }
+
+// Inline calls fn for the elements of a bucket that lies within its element, and for none of one that has pages.
+func (f *File) Inline(e *Element, fn func([]Element) error) error {
+	value, err := f.Value(e)
+	if err != nil || len(value) < bucketHeader || native.Uint64(value) != 0 {
+		return err
+	}
+	_, err = f.Bucket(e, nil, fn)
+	return err
+}

@@ -1,0 +1,355 @@
+package keepcache
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/salvage"
+)
+
+// RepairReport is what Repair found.
+type RepairReport struct {
+	Entries  int64 // entries written to the new file
+	Buckets  int   // that these are of
+	Expired  int64 // those of them whose lifetime is over: they keep an earlier version away until they are swept
+	Unproved int64 // what looked like an entry, and failed its checksum under every name of a bucket that is known
+	Older    int64 // versions and copies that were found besides
+
+	// Whole says that every page of the entries could be reached: then the new file has no entry that was deleted. If not,
+	// pages that nothing points at were read as well, and entries may be back that were deleted or evicted.
+	Whole bool
+}
+
+const (
+	// repairEntries and repairBytes bound what a transaction writes.
+	repairEntries = 4096
+	repairBytes   = 8 << 20
+
+	// namesMost bounds the names of buckets that are tried on each record.
+	namesMost = 10_000
+
+	// proveBytes bounds what is read to try one record under the names of all buckets.
+	proveBytes = 1 << 30
+)
+
+// Repair takes out of a cache file in whatever state, a quarantined one say, every entry that its checksum proves, and
+// writes them to a new cache file at path to, where nothing may be. The file at path from is only read. names are
+// buckets that are tried beside those that the file names: an entry can be proved only under the name of its bucket.
+//
+// The new file has an identity of its own, as a backup has. Of several versions of a key the one with the highest revision
+// counts. ErrLocked says that a process has the file open. When Repair fails or ctx ends it, there is no new file.
+func Repair(ctx context.Context, from, to string, names []string) (RepairReport, error) {
+	r := &repair{ctx: ctx, sums: make(map[string]uint32), ids: make(map[string]uint64)}
+	err := r.run(from, to, names)
+	if err != nil {
+		return r.report, &Error{Op: "repair", Path: from, Err: err}
+	}
+	return r.report, nil
+}
+
+// repair is one run of Repair.
+type repair struct {
+	ctx    context.Context
+	from   *salvage.File
+	to     *handle
+	report RepairReport
+
+	names   []string          // in the order in which they are tried
+	sums    map[string]uint32 // by name
+	ids     map[string]uint64 // in the new file, by name, of those that have entries
+	highest uint64            // revision
+	batch   []proven
+	size    int
+}
+
+// proven is an entry that its checksum proves.
+type proven struct {
+	name   string
+	key    []byte
+	record []byte
+	header header
+}
+
+func (r *repair) run(from, to string, names []string) error {
+	f, err := disk.OpenFile(from, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := lockFile(f, false, 0); err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return errNotRegular
+	}
+	if r.from, err = salvage.Open(f, info.Size()); err != nil {
+		return err
+	}
+	if _, err := disk.Lstat(to); err == nil {
+		return &fs.PathError{Op: "create", Path: to, Err: fs.ErrExist}
+	}
+	// Under another name until it is whole.
+	tmp := to + ".new-repair"
+	if r.to, err = createLocked(tmp, fileMode); err != nil {
+		return err
+	}
+	defer disk.Remove(tmp)
+	r.to.db.NoSync, r.to.db.NoGrowSync = true, true
+	err = r.salvage(names)
+	if err == nil {
+		r.to.db.NoFreelistSync = false // it is a file at rest
+		err = r.to.update(func(*bolt.Tx) error { return nil })
+	}
+	if err = errors.Join(err, r.to.close()); err != nil {
+		return err
+	}
+	if err := syncPath(tmp); err != nil {
+		return err
+	}
+	if err := disk.Link(tmp, to); err != nil {
+		return err
+	}
+	return disk.SyncDir(filepath.Dir(to))
+}
+
+// salvage fills the new file.
+func (r *repair) salvage(names []string) error {
+	g := newHeritage()
+	known, err := g.readRoots(r.from)
+	if err != nil {
+		return err
+	}
+	names = append(append(slices.Sorted(maps.Keys(g.names)), names...), DefaultBucket)
+	for _, name := range names {
+		r.addName(name)
+	}
+	if err := r.to.update(newHeritage().write); err != nil {
+		return err
+	}
+	seen := make(map[uint64]bool)
+	if known {
+		whole, err := r.reachable(g.root, seen)
+		if err != nil {
+			return err
+		}
+		r.report.Whole = whole && g.sure
+	}
+	if !r.report.Whole {
+		if err := r.lookForNames(seen); err != nil {
+			return err
+		}
+		if err := r.unreachable(seen); err != nil {
+			return err
+		}
+	}
+	if err := r.flush(); err != nil {
+		return err
+	}
+	g.identity, g.names, g.lastID = newIdentity(), r.ids, 0
+	g.mark = max(g.mark, g.highest, r.highest)
+	r.report.Buckets = len(r.ids)
+	return r.to.update(g.write)
+}
+
+func (r *repair) addName(name string) {
+	if _, known := r.sums[name]; !known && validName(name) && len(r.names) < namesMost {
+		r.names = append(r.names, name)
+		r.sums[name] = nameSum(name)
+	}
+}
+
+// reachable takes the entries of all buckets that can be reached from a root, and reports whether that is all of them.
+func (r *repair) reachable(root []salvage.Element, seen map[uint64]bool) (whole bool, err error) {
+	for i := range root {
+		if !root[i].Bucket || string(root[i].Key) != string(entriesBucket) {
+			continue
+		}
+		whole = true
+		all, err := r.from.Bucket(&root[i], seen, func(found []salvage.Element) error {
+			for j := range found {
+				if !found[j].Bucket {
+					whole = false
+					continue
+				}
+				all, err := r.from.Bucket(&found[j], seen, r.take)
+				if err != nil {
+					return err
+				}
+				whole = whole && all
+			}
+			return nil
+		})
+		return whole && all, err
+	}
+	return false, nil
+}
+
+// unreachable takes what is in all other pages.
+func (r *repair) unreachable(seen map[uint64]bool) error {
+	return r.others(seen, func(found []salvage.Element) error {
+		for i := range found {
+			if found[i].Bucket {
+				if err := r.from.Inline(&found[i], r.take); err != nil {
+					return err
+				}
+			}
+		}
+		return r.take(found)
+	})
+}
+
+// lookForNames adds what may be a row of the table of buckets.
+func (r *repair) lookForNames(seen map[uint64]bool) error {
+	rows := func(found []salvage.Element) error {
+		for i := range found {
+			if e := &found[i]; !e.Bucket && e.Size == 8 {
+				r.addName(string(e.Key))
+			}
+		}
+		return nil
+	}
+	return r.others(seen, func(found []salvage.Element) error {
+		for i := range found {
+			if found[i].Bucket {
+				if err := r.from.Inline(&found[i], rows); err != nil {
+					return err
+				}
+			}
+		}
+		return rows(found)
+	})
+}
+
+// others calls fn for every leaf that was not seen yet.
+func (r *repair) others(seen map[uint64]bool, fn func([]salvage.Element) error) error {
+	for id := uint64(2); id < r.from.Pages(); id++ {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+		if seen[id] {
+			continue
+		}
+		found, _, ok, err := r.from.Leaf(id)
+		if err == nil && ok {
+			err = fn(found)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take takes the entries of a leaf.
+func (r *repair) take(found []salvage.Element) error {
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
+	for i := range found {
+		e := &found[i]
+		if e.Bucket || e.Size < rowSize+recordHeader+recordTrailer || !validKey(string(e.Key)) {
+			continue
+		}
+		stored, err := r.from.Value(e)
+		if err != nil {
+			return err
+		}
+		_, rec := splitRow(stored, e.Key)
+		if rec[0] != recordVersion {
+			continue
+		}
+		p, ok := r.prove(string(e.Key), rec)
+		if !ok {
+			r.report.Unproved++
+			continue
+		}
+		// A later version that has expired makes an earlier one that has not no better.
+		r.highest = max(r.highest, p.header.revision)
+		r.batch = append(r.batch, p)
+		if r.size += len(p.key) + len(p.record); len(r.batch) >= repairEntries || r.size >= repairBytes {
+			if err := r.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// prove tries a record under the names of all buckets. Neighbours mostly are of one bucket.
+func (r *repair) prove(key string, rec []byte) (proven, bool) {
+	for i, name := range r.names {
+		if int64(i)*int64(len(rec)) > proveBytes {
+			break
+		}
+		h, _, err := openStored(rec, r.sums[name], key)
+		if err != nil {
+			continue
+		}
+		copy(r.names[1:i+1], r.names[:i])
+		r.names[0] = name
+		return proven{name, []byte(key), bytes.Clone(rec), h}, true
+	}
+	return proven{}, false
+}
+
+// flush writes the entries that have gathered, each unless a later version of it is there.
+func (r *repair) flush() error {
+	if len(r.batch) == 0 {
+		return nil
+	}
+	for _, p := range r.batch {
+		if r.ids[p.name] == 0 {
+			r.ids[p.name] = uint64(len(r.ids)) + 1
+		}
+	}
+	slices.SortFunc(r.batch, func(a, b proven) int {
+		return cmp.Or(cmp.Compare(r.ids[a.name], r.ids[b.name]), bytes.Compare(a.key, b.key))
+	})
+	now := millis(time.Now())
+	err := r.to.update(func(tx *bolt.Tx) error {
+		expiry, book := tx.Bucket(expiryBucket), &ledger{deltas: make(map[uint64]usage)}
+		expiry.FillPercent = fillPercent
+		for _, p := range r.batch {
+			id := r.ids[p.name]
+			b, err := tx.Bucket(entriesBucket).CreateBucketIfNotExists(encodeUint64(id))
+			if err != nil {
+				return err
+			}
+			b.FillPercent = fillPercent
+			if _, old := splitRow(b.Get(p.key), p.key); old != nil {
+				r.report.Older++
+				if readHeader(old).revision >= p.header.revision {
+					continue
+				}
+				r.report.Entries--
+			}
+			if p.header.goneAt <= now {
+				r.report.Expired++
+			}
+			r.report.Entries++
+			a := applier{entries: b, cursor: b.Cursor(), expiry: expiry, book: book}
+			if err := a.apply(&change{id: id, key: p.key, record: p.record, goneAt: p.header.goneAt}); err != nil {
+				return fmt.Errorf("write %s: %w", quoteShort(string(p.key)), err)
+			}
+		}
+		return book.enter(tx)
+	})
+	r.batch, r.size = nil, 0
+	return err
+}

@@ -1,0 +1,221 @@
+package keepcache_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache"
+)
+
+// repairValue is long enough for some to have pages of their own.
+func repairValue(i int) []byte {
+	return bytes.Repeat([]byte{byte(i), byte(i >> 8), 7}, 50+i%40*i%3*1000)
+}
+
+// fileToRepair returns a closed cache of n entries in two buckets and some in a small one, which were all written twice,
+// and with some that were deleted.
+func fileToRepair(t *testing.T, n int) string {
+	t.Helper()
+	path := newPath(t)
+	db := open(t, path, &keepcache.Options{SweepInterval: -1, CompactBytes: -1})
+	for round := range 2 {
+		for i := range n {
+			value := repairValue(i)
+			if round == 0 {
+				value = []byte("an earlier value")
+			}
+			require.NoError(t, db.Bucket(fmt.Sprint("bucket", i%2)).SetBytes(numbered(i), value, time.Hour))
+		}
+		mustSet(t, db.Bucket("small"), "k", round, 0)
+		mustSet(t, db.Bucket("small"), "deleted", round, 0)
+		committed(t, db)
+	}
+	_, err := db.Bucket("small").Delete("deleted")
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+	return path
+}
+
+// look counts the entries of the repaired file, and requires that each is right.
+func lookRepaired(t *testing.T, path string, n int) (there int) {
+	t.Helper()
+	db := open(t, path, nil)
+	sound(t, db)
+	for i := range n {
+		got, found, err := db.Bucket(fmt.Sprint("bucket", i%2)).GetBytes(numbered(i))
+		require.NoError(t, err)
+		if found {
+			there++
+			require.True(t, bytes.Equal(got, repairValue(i)) || string(got) == "an earlier value", "%d", i)
+		}
+	}
+	require.NoError(t, db.Close())
+	return there
+}
+
+// Of a file that is whole repair saves everything, and nothing that was deleted.
+func TestRepair_Whole(t *testing.T) {
+	const n = 2000
+	path, to := fileToRepair(t, n), newPath(t)
+	before := snapshot(t, path)
+	report, err := keepcache.Repair(context.Background(), path, to, nil)
+	require.NoError(t, err)
+	require.Equal(t, keepcache.RepairReport{Entries: n + 1, Buckets: 3, Whole: true}, report)
+	require.Equal(t, before, snapshot(t, path))
+	require.Equal(t, n, lookRepaired(t, to, n))
+	db := open(t, to, nil)
+	requireValue(t, db.Bucket("small"), "k", int64(1))
+	requireAbsent(t, db.Bucket("small"), "deleted")
+
+	_, err = keepcache.Repair(context.Background(), path, to, nil)
+	require.ErrorIs(t, err, os.ErrExist)
+	_, err = keepcache.Repair(context.Background(), to, newPath(t), nil)
+	requireError(t, err, keepcache.ErrLocked, "repair", to)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	none := newPath(t)
+	_, err = keepcache.Repair(ctx, path, none, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	left, err := filepath.Glob(none + "*")
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+// Of a file in which pages are overwritten repair saves nearly everything else, whichever pages they are.
+func TestRepair_Damaged(t *testing.T) {
+	const n = 2000
+	whole, err := os.ReadFile(fileToRepair(t, n))
+	require.NoError(t, err)
+	for name, damage := range map[string]func(content []byte) ([]byte, []string){
+		"both meta pages": func(c []byte) ([]byte, []string) { clear(c[:8192]); return c, nil },
+		"cut in half":     func(c []byte) ([]byte, []string) { return c[:len(c)/2], []string{"bucket0", "bucket1", "small"} },
+		"every tenth page": func(c []byte) ([]byte, []string) {
+			for at := 2 * 4096; at+4096 <= len(c); at += 40960 {
+				clear(c[at : at+4096])
+			}
+			return c, []string{"bucket0", "bucket1", "small"}
+		},
+		"noise": func(c []byte) ([]byte, []string) {
+			for range 200 {
+				c[rand.IntN(len(c))] ^= byte(1 + rand.IntN(255))
+			}
+			return c, []string{"bucket0", "bucket1", "small"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, to := newPath(t), newPath(t)
+			content, names := damage(bytes.Clone(whole))
+			require.NoError(t, os.WriteFile(path, content, 0o600))
+			report, err := keepcache.Repair(context.Background(), path, to, names)
+			require.NoError(t, err)
+			there := lookRepaired(t, to, n)
+			t.Logf("%+v, %d of %d", report, there, n)
+			if name == "both meta pages" {
+				require.False(t, report.Whole)
+				require.Equal(t, n, there)
+			}
+			require.Greater(t, there, n/4)
+		})
+	}
+}
+
+// Open keeps a damaged file aside and takes over what it can: identity, revisions, names, and what the journal has.
+func TestQuarantine_Open(t *testing.T) {
+	skipOnWindows(t, "an open file cannot be replaced")
+	path := crashed(t, func(db *keepcache.DB) {
+		for i := range 20 {
+			mustSet(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), i, 0)
+		}
+	})
+	identity, last := metaOf(t, path)
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	damaged := bytes.Clone(content)
+	clear(damaged[:8192]) // both meta pages; what they lead to is found without them
+	require.NoError(t, os.WriteFile(path, damaged, 0o600))
+
+	_, err = tryOpen(path, &keepcache.Options{OnCorruption: keepcache.Fail})
+	requireError(t, err, keepcache.ErrCorrupt, "open", path)
+	require.ErrorContains(t, err, "keepcache repair")
+	_, err = tryOpen(path, &keepcache.Options{ReadOnly: true})
+	requireError(t, err, keepcache.ErrCorrupt, "open", path)
+
+	var told []keepcache.Event
+	db := open(t, path, &keepcache.Options{Events: keepcache.Events{Handle: func(e keepcache.Event) { told = append(told, e) }}})
+	for i := range 20 {
+		requireValue(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), int64(i))
+	}
+	requireValue(t, db.Bucket("b"), "first", int64(1)) // was in the file, and is in the journal still
+	mustSet(t, db.Bucket("b"), "next", 1, 0)
+	entry, _, err := db.Bucket("b").Stat("next")
+	require.NoError(t, err)
+	require.Greater(t, entry.Revision, last+20)
+	require.Len(t, told, 1)
+	require.Equal(t, keepcache.EventQuarantine, told[0].Kind)
+	require.ErrorIs(t, told[0].Err, keepcache.ErrCorrupt)
+	aside, err := filepath.Glob(path + ".corrupt-*")
+	require.NoError(t, err)
+	require.Equal(t, []string{told[0].Detail}, aside)
+	require.Equal(t, uint64(1), db.Stats().Health.Quarantined)
+	kept, err := os.ReadFile(aside[0])
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(damaged, kept))
+	require.NoError(t, db.Close())
+	same, _ := metaOf(t, path)
+	require.Equal(t, identity, same)
+}
+
+// metaOf returns the identity and the commit mark of a closed cache.
+func metaOf(t *testing.T, path string) (identity string, mark uint64) {
+	t.Helper()
+	withBolt(t, path, true, func(tx *bolt.Tx) error {
+		meta := tx.Bucket([]byte("meta"))
+		identity = string(meta.Get([]byte("identity")))
+		for _, b := range meta.Get([]byte("sequence")) {
+			mark = mark<<8 | uint64(b)
+		}
+		return nil
+	})
+	return identity, mark
+}
+
+// The files that are kept aside are bounded in number; the oldest go.
+func TestQuarantine_Bound(t *testing.T) {
+	skipOnWindows(t, "an open file cannot be replaced")
+	path := newPath(t)
+	var newest []string
+	for i := range 6 {
+		db := openUnchecked(t, path)
+		mustSet(t, db.Bucket("b"), "k", i, 0)
+		require.NoError(t, db.Close())
+		content, err := os.ReadFile(path)
+		require.NoError(t, err)
+		clear(content[:8192])
+		require.NoError(t, os.WriteFile(path, content, 0o600))
+		db = openUnchecked(t, path)
+		newest = append(newest, db.Stats().Health.Aside)
+		require.NoError(t, db.Close())
+	}
+	aside, err := filepath.Glob(path + ".corrupt-*")
+	require.NoError(t, err)
+	require.Equal(t, newest[3:], aside)
+}
+
+// What is no cache is left alone, whatever the option.
+func TestQuarantine_Foreign(t *testing.T) {
+	path := newPath(t)
+	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("text\n"), 10_000), 0o600))
+	before := snapshot(t, path)
+	_, err := tryOpen(path, nil)
+	requireError(t, err, keepcache.ErrFormat, "open", path)
+	require.Equal(t, before, snapshot(t, path))
+}
