@@ -9,6 +9,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // Backup writes a copy of the cache, as of one moment after it was called, to w: a cache file of its own, without
@@ -36,7 +38,7 @@ func (c *compactor) backup(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer disk.Remove(f.Name())
 	defer f.Close()
 	_, err = io.Copy(w, &endingReader{ctx, f})
 	return err
@@ -54,7 +56,7 @@ func (c *compactor) copy(ctx context.Context) (f *os.File, err error) {
 		return nil, err
 	}
 	dir, base := filepath.Split(c.store.path)
-	if f, err = os.CreateTemp(dir, base+backupSuffix+"*"); err != nil {
+	if f, err = disk.CreateTemp(dir, base+backupSuffix+"*"); err != nil {
 		return nil, err
 	}
 	name := f.Name()
@@ -62,10 +64,10 @@ func (c *compactor) copy(ctx context.Context) (f *os.File, err error) {
 		err = c.store.copyTo(ctx, name, c.copied("backup"))
 	}
 	if err == nil {
-		f, err = os.Open(name)
+		f, err = disk.OpenFile(name, os.O_RDONLY, 0)
 	}
 	if err != nil {
-		os.Remove(name)
+		disk.Remove(name)
 		return nil, err
 	}
 	return f, nil
@@ -89,7 +91,7 @@ func (r *endingReader) Read(p []byte) (int, error) {
 
 // copyTo copies what the file holds, as of one moment, into the empty file at path, with an identity of its own.
 func (s *store) copyTo(ctx context.Context, path string, progress func(int64)) error {
-	h, err := openHandle(path, false, time.Second, os.OpenFile)
+	h, err := openHandle(path, false, time.Second, disk.OpenFile)
 	if err != nil {
 		return err
 	}

@@ -93,6 +93,9 @@ func (b *Bucket) GetBytes(key string) (value []byte, found bool, err error) {
 	}
 	b.slid(key, &r)
 	if raw, ok := jsonpack.Bytes(r.value); ok {
+		if r.own {
+			return raw[:len(raw):len(raw)], true, nil
+		}
 		return append(make([]byte, 0, len(raw)), raw...), true, nil
 	}
 	var decoded []byte // apart from the result, which would escape to the heap in every case
@@ -215,6 +218,7 @@ type reading struct {
 	state
 	saved  int64 // until when the record says that it is fresh; the header has what reads made of it
 	file   bool  // the file was asked, because memory did not know
+	own    bool  // nobody else has the value
 	damage error // why what is stored cannot be read, ErrCorrupt or ErrUnavailable; then there is no header
 
 	id   uint64 // of the bucket at the time, for a write that depends on the reading
@@ -288,7 +292,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 		b.db.evictor.use(hash)
 	}
 	if r.held {
-		b.db.memory.keep(hash, r.id, key, rec, r.header, r.seen.version)
+		r.own = !b.db.memory.keep(hash, r.id, key, rec, r.header, r.seen.version, b.sliding)
 	}
 	return r, nil
 }
@@ -313,14 +317,21 @@ func openStored(rec []byte, sum uint32, key string) (header, []byte, error) {
 
 // prepare checks the arguments of a write and encodes its value.
 func (b *Bucket) prepare(key string, value any, ttl time.Duration) (*draft, error) {
+	d := new(draft)
+	return d, b.prepareIn(d, key, value, ttl)
+}
+
+// prepareIn is prepare with a draft that is there already.
+func (b *Bucket) prepareIn(d *draft, key string, value any, ttl time.Duration) error {
 	rec, h, err := b.begin(key, ttl)
 	if err == nil {
 		rec.buf, err = appendValue(rec.buf, value, b.db.options.MaxValueBytes)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &draft{key: key, header: h, record: rec.finish()}, nil
+	d.key, d.header, d.record = key, h, rec.finish()
+	return nil
 }
 
 // begin checks the arguments of a write and starts its record, to which the caller appends the value.

@@ -15,10 +15,10 @@ func (b *Bucket) SetMany(values map[string]any, ttl time.Duration) error {
 }
 
 func setMany[T any](b *Bucket, values map[string]T, ttl time.Duration) error {
-	drafts := make([]*draft, 0, len(values))
+	drafts, all := make([]*draft, 0, len(values)), make([]draft, len(values))
 	for key, value := range values {
-		d, err := b.prepare(key, value, ttl)
-		if err != nil {
+		d := &all[len(drafts)]
+		if err := b.prepareIn(d, key, value, ttl); err != nil {
 			return b.fail("set", key, err)
 		}
 		drafts = append(drafts, d)

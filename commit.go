@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // committer moves pinned entries from memory into the file, in large sorted transactions: overwrites since
@@ -18,7 +20,8 @@ type committer struct {
 	sweeper *sweeper
 	evictor *evictor // nil where nothing is limited
 
-	wake chan struct{} // holds a token when a commit is asked for
+	wake  chan struct{} // holds a token when a commit is asked for
+	asked atomic.Bool   // by somebody who waits for it
 
 	running sync.Mutex // held for the length of a commit: one at a time
 
@@ -65,6 +68,9 @@ func (c *committer) loop(ctx context.Context, interval time.Duration) {
 		case <-ctx.Done():
 			return
 		case <-c.wake:
+			if !c.needed() {
+				continue // the commit that ran when it was asked for has done it
+			}
 		case <-ticker.C:
 		}
 		if c.commit() == nil {
@@ -79,12 +85,23 @@ func (c *committer) loop(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// kick asks for a commit soon.
+// demand asks for a commit even if room is not scarce.
+func (c *committer) demand() {
+	c.asked.Store(true)
+	c.kick()
+}
+
+// kick asks for a commit if room is scarce.
 func (c *committer) kick() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
+}
+
+// needed reports whether somebody waits for a commit, or room is scarce.
+func (c *committer) needed() bool {
+	return c.asked.Swap(false) || c.writer.crowded(c.writer.position().journal)
 }
 
 // commit moves everything that was published before it into the file.
@@ -147,7 +164,7 @@ func (c *committer) run() (entries int, err error) {
 	for names := st.names; ; names = nil {
 		n := len(pins)
 		if !whole {
-			n = portion(pins, c.writer.pressed())
+			n = portion(pins, c.writer.pressed(st.journal))
 		}
 		if n == len(pins) {
 			mark = st.mark
@@ -170,7 +187,7 @@ func (c *committer) run() (entries int, err error) {
 		return entries, c.writer.renew(st.mark)
 	}
 	st.journal.Release(st.mark)
-	return entries, nil
+	return entries, nil // those who wait for room in the journal are woken by commit
 }
 
 // settle is what follows a transaction: the file has the names and the entries now.
@@ -239,7 +256,8 @@ func changesOf(pins []pin) (changes []*change, expired int) {
 	all := make([]change, len(pins))
 	changes = make([]*change, len(pins))
 	for i, p := range pins {
-		all[i] = change{id: p.id, key: []byte(p.key), goneAt: p.goneAt, revision: p.revision}
+		key := unsafe.Slice(unsafe.StringData(p.key), len(p.key)) // only read
+		all[i] = change{id: p.id, key: key, goneAt: p.goneAt, revision: p.revision}
 		switch {
 		case p.lives > now:
 			all[i].record = p.record
@@ -275,7 +293,7 @@ func (c *committer) next() (round <-chan struct{}, mark uint64, err error) {
 		err = ErrClosed
 	}
 	c.mu.Unlock()
-	c.kick()
+	c.demand()
 	return round, mark, err
 }
 

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,10 +23,21 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-var (
-	crashRuns      = flag.Int("crash.runs", 10, "how many writing processes to kill")
-	crashCreations = flag.Int("crash.creations", 5, "how many creating processes to kill")
-)
+var crashRuns = flag.Int("crash.runs", 5, "how many processes to kill of each sort: writing, creating, evicting, compacting")
+
+// kill calls fn for each run, several at a time (see go test -parallel): most of a run is waiting for a process.
+func kill(t *testing.T, fn func(t *testing.T, run int)) {
+	t.Helper()
+	skipOnWindows(t, "a killed process's locks and pipes end too late there to be told from a bug")
+	t.Run("kill", func(t *testing.T) {
+		for run := range *crashRuns {
+			t.Run(strconv.Itoa(run), func(t *testing.T) {
+				t.Parallel()
+				fn(t, run)
+			})
+		}
+	})
+}
 
 // What a killed process writes to its pipe, a line before and a line after each operation:
 //
@@ -234,9 +246,8 @@ func readReport(t *testing.T, r io.Reader) map[string]*crashOp {
 // A process that is killed while it writes loses no write that returned and leaves nothing that was never
 // written; deadlines stay where they were, and the file is sound.
 func TestCrash_Kill(t *testing.T) {
-	skipOnWindows(t, "a killed process's locks and pipes end too late there to be told from a bug")
-	done, present := 0, 0
-	for run := range *crashRuns {
+	var done, present atomic.Int64
+	kill(t, func(t *testing.T, run int) {
 		path := filepath.Join(t.TempDir(), "crash.cache")
 		cmd, out := startChild(t, "crash writer", path, fmt.Sprint(run))
 		reported := make(chan map[string]*crashOp)
@@ -246,11 +257,11 @@ func TestCrash_Kill(t *testing.T) {
 		ops := <-reported
 		for _, o := range ops {
 			if o.done > 0 {
-				done++
+				done.Add(1)
 			}
 		}
 		if _, err := os.Stat(path); err != nil {
-			continue // killed before it had created the file
+			return // killed before it had created the file
 		}
 		if rand.IntN(2) == 0 { // once more, in the replay
 			cmd, _ := startChild(t, "crash opener", path)
@@ -262,12 +273,12 @@ func TestCrash_Kill(t *testing.T) {
 		sound(t, db)
 		checkMany(t, db.Bucket("many"), ops)
 		for _, bucket := range crashBuckets {
-			present += checkCrashed(t, db.Bucket(bucket), ops)
+			present.Add(int64(checkCrashed(t, db.Bucket(bucket), ops)))
 		}
 		require.NoError(t, db.Close())
-	}
-	t.Logf("%d runs, %d operations done, %d entries found", *crashRuns, done, present)
-	require.Greater(t, done, 10**crashRuns, "the processes did too little to show anything")
+	})
+	t.Logf("%d runs, %d operations done, %d entries found", *crashRuns, done.Load(), present.Load())
+	require.Greater(t, done.Load(), int64(10**crashRuns), "the processes did too little to show anything")
 }
 
 // checkCrashed compares the entries of a bucket to what was done to it, and returns how many it found.
@@ -379,8 +390,7 @@ func crashCreator(t tester, args []string) {
 
 // A process that is killed while it creates a cache leaves nothing that keeps the next one from opening it.
 func TestCrash_KillDuringCreation(t *testing.T) {
-	skipOnWindows(t, "a killed process's locks and pipes end too late there to be told from a bug")
-	for range *crashCreations {
+	kill(t, func(t *testing.T, _ int) {
 		cmd, out := startChild(t, "crash creator", t.TempDir())
 		lines := make(chan []string)
 		go func() {
@@ -404,7 +414,7 @@ func TestCrash_KillDuringCreation(t *testing.T) {
 			require.NoError(t, db.Set("after", 1, 0))
 			require.NoError(t, db.Close())
 		}
-	}
+	})
 }
 
 // Many processes that create one cache at the same time agree on one file.

@@ -195,7 +195,8 @@ func (db *DB) start(last uint64) error {
 		tags:       &db.tags,
 		always:     o.Sync == SyncAlways,
 		pinnedMost: o.MemoryBytes / 4 * 3,
-		commitAt:   min(o.CommitBytes, o.MemoryBytes/4),
+		commitAt:   min(o.CommitBytes, o.MemoryBytes/8*3),
+		journalAt:  o.JournalBytes / 2,
 		needFlush:  make(chan struct{}, 1),
 		revision:   last,
 		open: func(after uint64) (*journal.Journal, error) {
@@ -210,7 +211,7 @@ func (db *DB) start(last uint64) error {
 	}
 	w.commits = c
 	if e := db.evictor; e != nil {
-		e.store, e.memory, e.sweeper, e.again, e.events = db.store, db.memory, db.sweeper, c.kick, &o.Events
+		e.store, e.memory, e.sweeper, e.again, e.events = db.store, db.memory, db.sweeper, c.demand, &o.Events
 		e.idOf = func(name string) uint64 {
 			if ns := db.namespace(name); ns != nil {
 				return ns.id.Load()

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // fileMode keeps a cache to its owner: it may hold anything, tokens included.
@@ -36,16 +38,16 @@ func createFile(path string, init func(*bolt.Tx) error) error {
 	pattern := base + ".new-"
 	removeStrays(dir, pattern)
 
-	tmp, err := os.CreateTemp(dir, pattern+"*") // mode 0600
+	tmp, err := disk.CreateTemp(dir, pattern+"*") // mode 0600
 	if err != nil {
 		return err
 	}
 	name := tmp.Name()
-	defer os.Remove(name)
+	defer disk.Remove(name)
 	if err := tmp.Close(); err != nil {
 		return err
 	}
-	h, err := openHandle(name, false, time.Second, os.OpenFile)
+	h, err := openHandle(name, false, time.Second, disk.OpenFile)
 	if err != nil {
 		return err
 	}
@@ -57,23 +59,23 @@ func createFile(path string, init func(*bolt.Tx) error) error {
 	if err := syncPath(name); err != nil {
 		return err
 	}
-	if err := os.Link(name, path); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := disk.Link(name, path); err != nil && !errors.Is(err, fs.ErrExist) {
 		// A file system without links: the rename could replace a file that came since we looked, so look again.
-		if _, statErr := os.Lstat(path); statErr == nil {
+		if _, statErr := disk.Lstat(path); statErr == nil {
 			return nil
 		}
-		if err := os.Rename(name, path); err != nil {
+		if err := disk.Rename(name, path); err != nil {
 			return err
 		}
 	}
-	return syncDir(dir)
+	return disk.SyncDir(dir)
 }
 
 func removeStrays(dir, prefix string) {
 	strays, _ := filepath.Glob(filepath.Join(escapeGlob(dir), escapeGlob(prefix)+"*"))
 	for _, stray := range strays {
-		if info, err := os.Lstat(stray); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > strayAge {
-			os.Remove(stray)
+		if info, err := disk.Lstat(stray); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > strayAge {
+			disk.Remove(stray)
 		}
 	}
 }
@@ -93,18 +95,18 @@ func escapeGlob(s string) string {
 }
 
 func syncPath(name string) error {
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	f, err := disk.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(disk.Sync(f), f.Close())
 }
 
 // lookAt reports whether there is a file at path, and refuses what can be none of ours before anything
 // opens it: opening a pipe would wait, opening a device might do anything. A link is refused because the one who
 // made it may be another than the one who opens it.
 func lookAt(path string) (exists bool, err error) {
-	info, err := os.Lstat(path)
+	info, err := disk.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
@@ -125,7 +127,7 @@ func lookAt(path string) (exists bool, err error) {
 // See examine for trusting.
 func openLocked(path string, flag int, wait time.Duration, trusting bool) (f *os.File, found examined, err error) {
 	for range openTries {
-		if f, err = os.OpenFile(path, flag&^os.O_CREATE|openFlags, 0); err != nil {
+		if f, err = disk.OpenFile(path, flag&^os.O_CREATE|openFlags, 0); err != nil {
 			return nil, found, err
 		}
 		if err = lockFile(f, flag&os.O_RDWR != 0, wait); err != nil {
@@ -135,7 +137,7 @@ func openLocked(path string, flag int, wait time.Duration, trusting bool) (f *os
 		if ours, err = f.Stat(); err != nil {
 			break
 		}
-		if now, err = os.Lstat(path); err != nil {
+		if now, err = disk.Lstat(path); err != nil {
 			break
 		}
 		if os.SameFile(ours, now) {

@@ -19,8 +19,5 @@ const canReplace = false
 // lockFile leaves the lock to bbolt, which on these systems cannot take it a second time on one handle.
 func lockFile(*os.File, bool, time.Duration) error { return nil }
 
-// syncDir does nothing: Windows, the system that matters here, cannot sync a directory and journals its names.
-func syncDir(string) error { return nil }
-
 // unlockFile leaves the lock to the closing of the file.
 func unlockFile(*os.File) error { return nil }

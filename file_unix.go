@@ -18,15 +18,6 @@ const locksFirst = true
 // openFlags has the opening of a link fail and that of a pipe return, should one come between our look and the opening.
 const openFlags = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 
-// syncDir makes a new name in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // lockPoll is how often a held lock is tried again: flock(2) has no timeout of its own.
 const lockPoll = 10 * time.Millisecond
 

@@ -14,6 +14,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/salvage"
 )
 
@@ -122,7 +123,7 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 	hl.log.Warn("keepcache: the file can be used again", "path", s.path, "how", how)
 	hl.events.tell(Event{Kind: EventHealed, Detail: how})
 	if c := hl.db.commits; c != nil {
-		c.kick()
+		c.demand()
 	}
 	return 0
 }
@@ -196,7 +197,7 @@ func (s *store) inspect() {
 	if h.closed || h.whole() != nil || s.readOnly {
 		return // who only reads loses nothing with the name of his file
 	}
-	switch now, err := os.Lstat(s.path); {
+	switch now, err := disk.Lstat(s.path); {
 	case errors.Is(err, fs.ErrNotExist):
 		h.bar(errRemoved)
 	case err == nil && !os.SameFile(now, h.info):
@@ -273,7 +274,7 @@ func (hl *healer) reopen(old *handle) (h *handle, how string, lost bool, err err
 		}
 		return h, "it was opened anew", false, err
 	}
-	now, statErr := os.Lstat(s.path)
+	now, statErr := disk.Lstat(s.path)
 	same := statErr == nil && os.SameFile(now, old.info)
 	from := db.heritage()
 	switch {
@@ -412,7 +413,7 @@ func (s *store) keepIntruder() error {
 	}
 	if s.intruder, err = keepAside(s.path, replacedSuffix, info); err == nil {
 		pruneAside(s.path, replacedSuffix)
-		err = syncDir(filepath.Dir(s.path))
+		err = disk.SyncDir(filepath.Dir(s.path))
 	}
 	return err
 }

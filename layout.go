@@ -135,10 +135,9 @@ func splitRow(stored, key []byte) (row int64, record []byte) {
 	case len(stored) < rowSize:
 		return unknown, stored
 	}
-	word := binary.BigEndian.Uint64(stored)
-	row, record = int64(word&rowMask), stored[rowSize:]
+	row, record = int64(binary.BigEndian.Uint64(stored)&rowMask), stored[rowSize:]
 	switch {
-	case word != sealRow(row, key):
+	case binary.BigEndian.Uint16(stored) != rowSum(stored, key):
 		row = unknown
 	case row == rowMask:
 		row = never
@@ -146,20 +145,25 @@ func splitRow(stored, key []byte) (row int64, record []byte) {
 	return row, record
 }
 
-// joinRow is the inverse of splitRow.
-func joinRow(row int64, key, record []byte) []byte {
-	stored := make([]byte, 0, rowSize+len(record))
-	return append(binary.BigEndian.AppendUint64(stored, sealRow(min(row, rowMask), key)), record...)
+// appendRow is the inverse of splitRow: it appends the stored value to dst.
+func appendRow(dst []byte, row int64, key, record []byte) []byte {
+	at := len(dst)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(min(row, rowMask)))
+	binary.BigEndian.PutUint16(dst[at:], rowSum(dst[at:], key))
+	return append(dst, record...)
 }
 
-// sealRow puts the check into the upper bits of a row.
-func sealRow(row int64, key []byte) uint64 {
-	word := uint64(row)
-	var buf [8]byte
-	binary.BigEndian.PutUint64(buf[:], word)
-	sum := crc32.Update(crc32.Update(0, castagnoli, buf[:]), castagnoli, key)
-	return uint64(sum)<<48 | word
+func joinRow(row int64, key, record []byte) []byte {
+	return appendRow(make([]byte, 0, rowSize+len(record)), row, key, record)
 }
+
+// rowSum returns the check of the row with which a stored value begins.
+func rowSum(stored, key []byte) uint16 {
+	return uint16(crc32.Update(crc32.Update(rowSeed, castagnoli, stored[2:rowSize]), castagnoli, key))
+}
+
+// rowSeed is the sum of the two bytes that are zero where a row is summed up.
+var rowSeed = crc32.Update(0, castagnoli, []byte{0, 0})
 
 // dropRow takes the expiry row of an entry off the index. Where it is unknown, it most likely stands at the
 // time the entry is gone; if not, the sweeper will find it without an owner.

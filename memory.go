@@ -138,20 +138,30 @@ func (s *shard) find(hash, id uint64, key string) *entry {
 }
 
 // keep takes a record that was read from the file into the table, unless the shard has changed since it
-// had the given version.
-func (m *memory) keep(hash, id uint64, key string, record []byte, h header, version uint64) {
+// had the given version, and reports whether it did. A full shard keeps, of what need not be kept, only what it
+// was asked for lately already: what is read once is not worth the eviction of something else.
+func (m *memory) keep(hash, id uint64, key string, record []byte, h header, version uint64, must bool) bool {
 	s := m.shardOf(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.version != version || s.find(hash, id, key) != nil {
-		return
+	if s.version != version {
+		return false
 	}
 	before := s.cold.bytes()
+	full := before+int64(len(key)+len(record))+entryOverhead > m.part()
+	if full && !must && !s.cold.ghosts.has(hash) {
+		s.cold.ghosts.put(hash)
+		return false
+	}
+	if s.find(hash, id, key) != nil {
+		return false
+	}
 	e := &entry{id: id, hash: hash, key: cloneKey(key)}
 	e.set(record, h)
 	s.insert(e)
 	s.cold.add(e)
 	m.evict(s, before)
+	return true
 }
 
 func (e *entry) set(record []byte, h header) {
@@ -201,10 +211,15 @@ func (m *memory) publish(hash, id uint64, key string, record []byte, h header) (
 	case e == nil:
 		e = &entry{id: id, hash: hash, key: cloneKey(key)}
 		s.insert(e)
-	case e.pinned:
+	case e.pinned: // and stays where it is
 		before = prior{true, e.record, header{goneAt: e.goneAt, revision: e.revision}}
-		m.pinned.Add(-e.bytes())
-		s.pins.remove(e)
+		more := -e.bytes()
+		e.set(record, h)
+		more += e.bytes()
+		s.pins.bytes += more
+		m.pinned.Add(more)
+		m.evict(s, bytes)
+		return before
 	default:
 		s.cold.drop(e)
 	}
@@ -326,11 +341,14 @@ func (m *memory) unpin(pins []pin) {
 	}
 }
 
+// part is how many bytes of evictable entries a shard may have.
+func (m *memory) part() int64 { return max(m.limit-m.pinned.Load(), 0) / int64(len(m.shards)) }
+
 // evict drops evictable entries of a shard, whose lock the caller holds, until the shard is within its part
 // of what pinned entries leave, and then of other shards, as far as nobody uses them, until all are. before
 // is what the shard's evictable entries had when the caller took the lock.
 func (m *memory) evict(s *shard, before int64) {
-	m.shrink(s, max(m.limit-m.pinned.Load(), 0)/int64(len(m.shards)))
+	m.shrink(s, m.part())
 	m.cached.Add(s.cold.bytes() - before)
 	for range m.shards {
 		over := m.pinned.Load() + m.cached.Load() - m.limit

@@ -52,7 +52,8 @@ type Options struct {
 	MemoryBytes int64
 
 	// JournalBytes bounds the journal beside the file. A write too large for it is committed to the file at
-	// once. Default: 64 MiB.
+	// once. A larger one lets more overwrites of a key cost one write of the file, and takes longer to replay
+	// after a crash. Default: 128 MiB.
 	JournalBytes int64
 
 	// CommitInterval is how long a write stays out of the file at the longest. A longer one lets more
@@ -60,7 +61,7 @@ type Options struct {
 	CommitInterval time.Duration
 
 	// CommitBytes is how many bytes of entries that are not in the file yet begin a commit before the
-	// interval is over. It is a quarter of MemoryBytes at most. Default: 16 MiB.
+	// interval is over. It is three eighths of MemoryBytes at most. Default: 24 MiB.
 	CommitBytes int64
 
 	// CompactBytes is how many bytes of free pages make the file worth compacting without being asked, once half
@@ -141,9 +142,9 @@ const (
 	defaultMaxBytes       = 1 << 30
 	defaultSyncInterval   = 100 * time.Millisecond
 	defaultMemoryBytes    = 64 << 20
-	defaultJournalBytes   = 64 << 20
+	defaultJournalBytes   = 128 << 20
 	defaultCommitInterval = 5 * time.Second
-	defaultCommitBytes    = 16 << 20
+	defaultCommitBytes    = 24 << 20
 	defaultCompactBytes   = 8 << 20
 
 	leastMaxBytes     = 1 << 10

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/preflight"
 )
 
@@ -42,12 +43,13 @@ type examined struct {
 // of another format, ErrCorrupt for one of ours that is damaged, and the error of a read as it is. A file that was
 // not closed in order, or that was changed since, is read once.
 //
-// trusting lets the file's own word for it count that it was closed in order. If writable says that the caller holds the lock to write, a sound file without a list of its free pages gets one.
+// trusting lets the file's own word for it count that it was closed in order. If writable says that the caller holds
+// the lock to write, what is read is made durable, and a sound file without a list of its free pages gets one.
 func examine(f *os.File, info os.FileInfo, writable, trusting bool) (found examined, err error) {
 	if info.Size() == 0 {
 		return found, fmt.Errorf("%w: it is empty", ErrFormat)
 	}
-	file, err := preflight.Open(f, info.Size())
+	file, err := preflight.Open(disk.In(f), info.Size())
 	var format []byte
 	if err == nil {
 		format, err = file.Get(string(metaBucket), string(metaFormat))
@@ -76,9 +78,12 @@ func examine(f *os.File, info os.FileInfo, writable, trusting bool) (found exami
 	if err = file.Check(fileLayout, most); isDamage(err) {
 		return found, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
+	if err == nil && writable && !found.clean {
+		err = makeDurable(f, file.PageSize())
+	}
 	if err == nil && writable {
 		// Where that fails, bbolt looks for the free pages itself. What is wrong with the disk the next write will tell.
-		_, _ = file.StoreList(f)
+		_, _ = file.StoreList(disk.In(f))
 	}
 	found.free, found.listed = file.Free()
 	return found, err
@@ -165,7 +170,7 @@ func formatOf(meta *preflight.Element) []byte {
 // markClean marks the file at path, which must be the one that info describes and whose lock the caller holds, as
 // closed in order.
 func markClean(path string, info os.FileInfo) error {
-	f, err := os.OpenFile(path, os.O_RDWR|openFlags, 0)
+	f, err := disk.OpenFile(path, os.O_RDWR|openFlags, 0)
 	if err != nil {
 		return err
 	}
@@ -177,14 +182,14 @@ func markClean(path string, info os.FileInfo) error {
 	if !os.SameFile(info, now) {
 		return errMoved
 	}
-	file, err := preflight.Open(f, now.Size())
+	file, err := preflight.Open(disk.In(f), now.Size())
 	if err != nil {
 		return err
 	}
 	// The mark itself changes the file. So the time of the last change is set back to what it was, less the part that
 	// not every file system keeps.
 	changed := now.ModTime().Truncate(preflight.MarkPrecision)
-	if err := file.Mark(f, changed); err != nil {
+	if err := file.Mark(disk.In(f), changed); err != nil {
 		return err
 	}
 	return os.Chtimes(path, time.Time{}, changed)

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // OnCorruption says what becomes of a file that is damaged.
@@ -42,7 +44,7 @@ const (
 // name first, and the fresh one, locked and whole, then takes the first in one step.
 func quarantine(path, suffix string, from *heritage) (h *handle, aside string, err error) {
 	mode := fileMode
-	info, err := os.Lstat(path)
+	info, err := disk.Lstat(path)
 	switch {
 	case err == nil:
 		mode = info.Mode().Perm()
@@ -50,7 +52,7 @@ func quarantine(path, suffix string, from *heritage) (h *handle, aside string, e
 		return nil, "", err
 	}
 	next := successorPath(path)
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := disk.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, "", err
 	}
 	if h, err = createLocked(next, mode); err != nil {
@@ -64,16 +66,16 @@ func quarantine(path, suffix string, from *heritage) (h *handle, aside string, e
 		aside, err = keepAside(path, suffix, info)
 	}
 	if err == nil && info == nil {
-		err = os.Link(next, path) // never in the place of what another process has put there meanwhile
-		os.Remove(next)
+		err = disk.Link(next, path) // never in the place of what another process has put there meanwhile
+		disk.Remove(next)
 	} else if err == nil {
-		err = os.Rename(next, path)
+		err = disk.Rename(next, path)
 	}
 	if err != nil {
-		return nil, aside, errors.Join(err, h.close(), os.Remove(next))
+		return nil, aside, errors.Join(err, h.close(), disk.Remove(next))
 	}
 	pruneAside(path, suffix)
-	if err = syncDir(filepath.Dir(path)); err != nil {
+	if err = disk.SyncDir(filepath.Dir(path)); err != nil {
 		return nil, aside, errors.Join(err, h.close())
 	}
 	return h, aside, nil
@@ -83,7 +85,7 @@ func quarantine(path, suffix string, from *heritage) (h *handle, aside string, e
 // system knows no links. It returns the name.
 func keepAside(path, suffix string, info fs.FileInfo) (aside string, err error) {
 	for _, name := range asides(path, suffix) {
-		if other, err := os.Lstat(name); err == nil && os.SameFile(info, other) {
+		if other, err := disk.Lstat(name); err == nil && os.SameFile(info, other) {
 			return name, nil // a crash came between this and what was to follow
 		}
 	}
@@ -92,15 +94,15 @@ func keepAside(path, suffix string, info fs.FileInfo) (aside string, err error) 
 		if aside = stamp; n > 0 {
 			aside = fmt.Sprintf("%s-%02d", stamp, n)
 		}
-		if err = os.Link(path, aside); err == nil {
+		if err = disk.Link(path, aside); err == nil {
 			return aside, nil
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			break
 		}
 	}
-	if _, there := os.Lstat(aside); errors.Is(there, fs.ErrNotExist) {
-		err = os.Rename(path, aside)
+	if _, there := disk.Lstat(aside); errors.Is(there, fs.ErrNotExist) {
+		err = disk.Rename(path, aside)
 	}
 	return aside, err
 }
@@ -118,13 +120,13 @@ func pruneAside(path, suffix string) {
 	found := asides(path, suffix)
 	var bytes int64
 	for i, name := range slices.Backward(found) {
-		info, err := os.Lstat(name)
+		info, err := disk.Lstat(name)
 		if err != nil || !info.Mode().IsRegular() {
 			continue
 		}
 		bytes += info.Size()
 		if kept := len(found) - 1 - i; kept > 0 && (kept >= asideMost || bytes > asideBytes) {
-			os.Remove(name)
+			disk.Remove(name)
 		}
 	}
 }
@@ -132,7 +134,7 @@ func pruneAside(path, suffix string) {
 // lockDamaged opens and locks the file at path, in whatever state it is. It returns ErrLocked where another process has it.
 func lockDamaged(path string, wait time.Duration) (f *os.File, err error) {
 	for range openTries {
-		if f, err = os.OpenFile(path, os.O_RDWR, 0); err != nil {
+		if f, err = disk.OpenFile(path, os.O_RDWR, 0); err != nil {
 			return nil, err
 		}
 		if err = lockFile(f, true, wait); err != nil {
@@ -142,7 +144,7 @@ func lockDamaged(path string, wait time.Duration) (f *os.File, err error) {
 		if ours, err = f.Stat(); err != nil {
 			break
 		}
-		if now, err = os.Lstat(path); err != nil {
+		if now, err = disk.Lstat(path); err != nil {
 			break
 		}
 		if os.SameFile(ours, now) {

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -182,12 +182,12 @@ func judge(report *journal.Report, bad *malformed) (err error, lost bool) {
 func dispose(path string, report *journal.Report, bad *malformed, hl *healer) error {
 	why, lost := judge(report, bad)
 	if why == nil {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := disk.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	info, err := os.Lstat(path)
+	info, err := disk.Lstat(path)
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func dispose(path string, report *journal.Report, bad *malformed, hl *healer) er
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it has another name now
+	if err := disk.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it has another name now
 		return err
 	}
 	pruneAside(path, journalSuffix)

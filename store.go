@@ -12,6 +12,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // store is the one room that touches bbolt. Every transaction in it is short, and what leaves it is a copy.
@@ -104,7 +106,7 @@ func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
 		err = s.renew()
 	}
 	if err == nil && !readOnly {
-		os.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
+		disk.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
 		removeStrays(filepath.Dir(path), filepath.Base(path)+backupSuffix)
 	}
 	if err == nil && !readOnly {
@@ -321,21 +323,21 @@ func (s *store) apply(names []naming, changes []*change, mark uint64, after func
 		}
 		entries, expiry := tx.Bucket(entriesBucket), tx.Bucket(expiryBucket)
 		expiry.FillPercent = fillPercent
-		book := s.book()
-		var b *bolt.Bucket
-		var err error
+		a := applier{expiry: expiry, book: s.book(), room: make([]byte, 0, storedBytes(changes))}
 		for i, c := range changes {
 			if i == 0 || c.id != changes[i-1].id {
-				if b, err = entries.CreateBucketIfNotExists(encodeUint64(c.id)); err != nil {
+				b, err := entries.CreateBucketIfNotExists(encodeUint64(c.id))
+				if err != nil {
 					return err
 				}
 				b.FillPercent = fillPercent
+				a.entries, a.cursor = b, b.Cursor()
 			}
-			if err := applyChange(b, expiry, c, book); err != nil {
+			if err := a.apply(c); err != nil {
 				return err
 			}
 		}
-		if err := book.enter(tx); err != nil {
+		if err := a.book.enter(tx); err != nil {
 			return err
 		}
 		if after != nil {
@@ -375,34 +377,59 @@ func applyNaming(table *bolt.Bucket, n naming) error {
 	return table.Put([]byte(n.name), encodeUint64(n.id))
 }
 
-// applyChange puts or removes one entry together with its expiry row. The row of an entry is never later
-// than the time it is gone, so a row that stands early enough stays as it is: the sweeper will move it.
-func applyChange(b, expiry *bolt.Bucket, c *change, book *ledger) error {
-	row, old := splitRow(b.Get(c.key), c.key)
+// applier makes changes in one transaction.
+type applier struct {
+	entries *bolt.Bucket // of the bucket at hand
+	cursor  *bolt.Cursor // in it
+	expiry  *bolt.Bucket
+	book    *ledger
+	room    []byte // for the stored values, which bbolt keeps until the transaction ends: one allocation for all
+}
+
+// storedBytes returns how many bytes of stored values changes bring.
+func storedBytes(changes []*change) (n int) {
+	for _, c := range changes {
+		if c.record != nil {
+			n += rowSize + len(c.record)
+		}
+	}
+	return n
+}
+
+// apply puts or removes one entry together with its expiry row. The row of an entry is never later than the
+// time it is gone, so a row that stands early enough stays as it is: the sweeper will move it.
+func (a *applier) apply(c *change) error {
+	k, stored := a.cursor.Seek(c.key)
+	if !bytes.Equal(k, c.key) {
+		stored = nil
+	}
+	row, old := splitRow(stored, c.key)
 	if old != nil {
-		book.remove(c.id, c.key, old)
+		a.book.remove(c.id, c.key, old)
 	}
 	if c.record == nil {
 		if old == nil {
 			return nil
 		}
-		if err := dropRow(expiry, row, c.id, c.key, old); err != nil {
+		if err := dropRow(a.expiry, row, c.id, c.key, old); err != nil {
 			return err
 		}
-		return b.Delete(c.key)
+		return a.entries.Delete(c.key)
 	}
 	if c.goneAt == never || row == never || row == unknown || row > c.goneAt {
-		if err := dropRow(expiry, row, c.id, c.key, old); err != nil {
+		if err := dropRow(a.expiry, row, c.id, c.key, old); err != nil {
 			return err
 		}
 		if row = c.goneAt; row != never {
-			if err := expiry.Put(expiryKey(row, c.id, c.key), nil); err != nil {
+			if err := a.expiry.Put(expiryKey(row, c.id, c.key), nil); err != nil {
 				return err
 			}
 		}
 	}
-	book.add(c.id, c.key, c.record)
-	return b.Put(c.key, joinRow(row, c.key, c.record))
+	a.book.add(c.id, c.key, c.record)
+	at := len(a.room)
+	a.room = appendRow(a.room, row, c.key, c.record)
+	return a.entries.Put(c.key, a.room[at:len(a.room):len(a.room)])
 }
 
 // item is one entry as the file holds it.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // A compaction writes a successor of the file beside it while the file is in use. It copies the entries in the
@@ -54,12 +56,12 @@ func (s *store) compact(ctx context.Context, back bool, progress func(int64)) (e
 	}
 	next.back = back
 	if err := s.setNotes(newNotes()); err != nil {
-		return errors.Join(err, next.handle.close(), os.Remove(next.path))
+		return errors.Join(err, next.handle.close(), disk.Remove(next.path))
 	}
 	old, err := next.replace(ctx, progress)
 	if old == nil {
 		_ = s.setNotes(nil) // who takes the place of a handle that is of no more use has forgotten them
-		return errors.Join(err, next.handle.close(), os.Remove(next.path))
+		return errors.Join(err, next.handle.close(), disk.Remove(next.path))
 	}
 	// Nobody uses the old file any more; freeing its blocks takes a while.
 	return errors.Join(err, old.close())
@@ -79,7 +81,7 @@ func (s *store) setNotes(n *notes) error {
 // newSuccessor makes an empty file that is locked, as every later holder of the file's name has to be.
 func (s *store) newSuccessor() (*successor, error) {
 	path := successorPath(s.path)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := disk.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	h := s.current.Load()
@@ -94,7 +96,7 @@ func (s *store) newSuccessor() (*successor, error) {
 	fresh.db.NoSync, fresh.db.NoGrowSync = true, true
 	n := &successor{store: s, path: path, handle: fresh}
 	if err = n.prepare(); err != nil {
-		return nil, errors.Join(err, fresh.close(), os.Remove(path))
+		return nil, errors.Join(err, fresh.close(), disk.Remove(path))
 	}
 	return n, nil
 }
@@ -104,7 +106,7 @@ func (s *store) newSuccessor() (*successor, error) {
 func createLocked(path string, mode os.FileMode) (*handle, error) {
 	var created *os.File
 	h, err := openHandle(path, false, time.Second, func(path string, _ int, _ os.FileMode) (f *os.File, err error) {
-		if f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode); err != nil {
+		if f, err = disk.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode); err != nil {
 			return nil, err
 		}
 		created = f
@@ -112,7 +114,7 @@ func createLocked(path string, mode os.FileMode) (*handle, error) {
 	})
 	if err != nil && created != nil {
 		created.Close()
-		os.Remove(path)
+		disk.Remove(path)
 	}
 	return h, err
 }
@@ -182,7 +184,10 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *han
 		return nil, err
 	}
 	// Only now may the journal let go of what the next commits bring: a power cut could bring back the old name.
-	return h, syncDir(filepath.Dir(s.path))
+	if err = disk.SyncDir(filepath.Dir(s.path)); err != nil {
+		n.handle.bar(err)
+	}
+	return h, err
 }
 
 // countNoted returns how many keys are noted.
@@ -387,7 +392,7 @@ func (n *successor) install(h *handle) error {
 	if s.current.Load() != h {
 		err = ErrClosed
 	} else if err = s.vacate(h, n.back); err == nil {
-		err = os.Rename(n.path, s.path)
+		err = n.rename()
 	}
 	if err != nil {
 		fresh.end()
@@ -407,7 +412,7 @@ func (n *successor) install(h *handle) error {
 // vacate sees to it that the file's name is free for a successor: that it is still the file's own, or, with back, that
 // whatever else has it is kept aside.
 func (s *store) vacate(h *handle, back bool) error {
-	now, err := os.Lstat(s.path)
+	now, err := disk.Lstat(s.path)
 	switch {
 	case err == nil && os.SameFile(now, h.info):
 		return nil
@@ -419,6 +424,20 @@ func (s *store) vacate(h *handle, back bool) error {
 		return errMoved
 	}
 	return s.keepIntruder()
+}
+
+// rename gives the successor the file's name. It looks for itself whether one that failed was done: then it is the file that
+// the next process will open, and whatever went into the old one would be lost.
+func (n *successor) rename() error {
+	err := disk.Rename(n.path, n.store.path)
+	if err == nil {
+		return nil
+	}
+	now, e := disk.Stat(n.store.path)
+	if e != nil || !os.SameFile(n.handle.info, now) {
+		return err
+	}
+	return nil
 }
 
 var errMoved = errors.New("the file was moved or replaced while it was open")

@@ -51,8 +51,11 @@ func openHandle(path string, readOnly bool, lockTimeout time.Duration, open func
 			return f, err
 		},
 	})
-	if errors.Is(err, berrors.ErrTimeout) {
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
 		err = ErrLocked
+	case errors.Is(err, berrors.ErrInvalid):
+		err = fmt.Errorf("its meta pages cannot be read any more: %w", err) // they were whole a moment ago
 	}
 	if err != nil {
 		return nil, err

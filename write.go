@@ -25,6 +25,7 @@ type writer struct {
 
 	pinnedMost int64         // bytes of pinned entries at which writers wait
 	commitAt   int64         // bytes of pinned entries at which a commit begins
+	journalAt  int64         // bytes of the journal in use at which one begins
 	needFlush  chan struct{} // gets a token when something is to be flushed within the interval
 	commits    *committer
 
@@ -130,8 +131,16 @@ func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error
 	return err
 }
 
-// pressed reports whether pinned entries come faster than commits take them.
-func (w *writer) pressed() bool { return w.memory.pinned.Load() > (w.commitAt+w.pinnedMost)/2 }
+// crowded reports whether it is time for a commit, for the sake of memory or of journal j, if there is one.
+// Writers go on in what is left of both.
+func (w *writer) crowded(j *journal.Journal) bool {
+	return w.memory.pinned.Load() >= w.commitAt || j != nil && j.Used() >= w.journalAt
+}
+
+// pressed reports whether writes come faster than commits take them.
+func (w *writer) pressed(j *journal.Journal) bool {
+	return w.memory.pinned.Load() > (w.commitAt+w.pinnedMost)/2 || j != nil && j.Used() > w.journalAt*3/2
+}
 
 // errNoRoom says that pinned entries have all the memory that they may have.
 var errNoRoom = errors.New("no room in memory")
@@ -190,7 +199,7 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 		}
 		d.before = w.memory.publish(d.hash, d.id, d.key, d.record, d.header)
 	}
-	if w.memory.pinned.Load() >= w.commitAt {
+	if w.crowded(j) {
 		w.commits.kick()
 	}
 	if j != nil && !w.always && !w.unflushed {
@@ -253,8 +262,8 @@ func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*j
 	return j, err
 }
 
-// scratchBytes bounds the buffer that stays for the next piece.
-const scratchBytes = 64 << 10
+// scratchBytes bounds the buffer that stays for the next piece. A batch of a thousand small entries fits.
+const scratchBytes = 1 << 20
 
 // lost lets go of a journal that failed. Writes wait for their commits until there is a new one.
 func (w *writer) lost(j *journal.Journal) {

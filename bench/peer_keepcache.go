@@ -29,7 +29,7 @@ func (p *keepcachePeer) Open(dir string, s Settings) (err error) {
 		o.Sync = keepcache.SyncAlways
 	}
 	if s.Hoard {
-		o.CommitInterval, o.CommitBytes = time.Hour, 1<<40
+		o.CommitInterval, o.CommitBytes, o.JournalBytes = time.Hour, 1<<40, 1<<30
 	}
 	p.db, err = keepcache.Open(filepath.Join(dir, "bench.cache"), o)
 	if err == nil {

@@ -149,6 +149,7 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 		s.epoch = j.epoch
 		s.last = last
 		j.live = append(j.live, s)
+		j.used.Store(int64(len(j.live)) * int64(j.opt.SegmentBytes))
 	}
 	if begun != nil {
 		begun.last = last

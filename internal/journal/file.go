@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // File is what the journal does with its file. Tests put faults between it and the real one.
@@ -35,8 +37,16 @@ var (
 // osFile is the real file.
 type osFile struct{ *os.File }
 
+func (f osFile) WriteAt(b []byte, off int64) (int, error) { return disk.WriteAt(f.File, b, off) }
+
+func (f osFile) Truncate(size int64) error { return disk.Truncate(f.File, size) }
+
+func (f osFile) Datasync() error { return disk.Datasync(f.File) }
+
+func (f osFile) Close() error { return disk.Close(f.File) }
+
 func openOSFile(name string, flag int, perm fs.FileMode) (File, error) {
-	f, err := os.OpenFile(name, flag, perm)
+	f, err := disk.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err
 	}
@@ -47,12 +57,12 @@ func openOSFile(name string, flag int, perm fs.FileMode) (File, error) {
 // head is on disk before the file has its name, so a file of that name always has one.
 func createFile(path string, open func(string, int, fs.FileMode) (File, error), h *head) (_ File, err error) {
 	tmp := strayPath(path)
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := disk.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("journal: create: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			os.Remove(tmp)
+			disk.Remove(tmp)
 			err = fmt.Errorf("journal: create: %w", err)
 		}
 	}()
@@ -73,7 +83,7 @@ func createFile(path string, open func(string, int, fs.FileMode) (File, error), 
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := disk.Rename(tmp, path); err != nil {
 		return nil, err
 	}
 	return open(path, os.O_RDWR, fileMode)

@@ -3,22 +3,11 @@ package journal
 import (
 	"errors"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
-)
 
-func (f osFile) Datasync() error {
-	for {
-		err := unix.Fdatasync(int(f.Fd()))
-		if err == nil {
-			return nil
-		}
-		if err != unix.EINTR {
-			return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
-		}
-	}
-}
+	"github.com/keepcache/keepcache/internal/disk"
+)
 
 // Intact asks for size and links only. fstat asks for the times too, and since Linux 6.13 a file whose times were looked at
 // gets new ones with its next write, which puts the inode into the file system's own journal: 50 us on each flush.
@@ -40,7 +29,9 @@ func (f osFile) Intact(size int64) error {
 
 // Map maps on Linux only: here fdatasync writes what was stored through a map, which POSIX asks msync for.
 func (f osFile) Map(off int64, n int) ([]byte, error) {
-	mem, err := unix.Mmap(int(f.Fd()), off, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := disk.Map(f.File, off, n, func() ([]byte, error) {
+		return unix.Mmap(int(f.Fd()), off, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	})
 	if err != nil {
 		return nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
 	}
@@ -49,17 +40,4 @@ func (f osFile) Map(off int64, n int) ([]byte, error) {
 	return mem, nil
 }
 
-func (osFile) Unmap(mem []byte) error { return unix.Munmap(mem) }
-
-// syncDir makes the name path durable.
-func syncDir(path string) error {
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if errors.Is(err, unix.EINVAL) {
-		err = nil // a file system that cannot
-	}
-	return errors.Join(err, d.Close())
-}
+func (osFile) Unmap(mem []byte) error { return disk.Unmap(mem, unix.Munmap) }

@@ -1,8 +1,11 @@
 package journal
 
 import (
+	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // flusher is the state of the group flush. Flushes are counted: a caller whose piece the running one no longer
@@ -88,7 +91,7 @@ func (j *Journal) lead() {
 	start := time.Now()
 	err := j.file.Datasync()
 	if err == nil && !named {
-		err = syncDir(j.path)
+		err = disk.SyncDir(filepath.Dir(j.path))
 	}
 	took := time.Since(start)
 	if err == nil {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // Errors of Append, Flush and New. Match them with errors.Is.
@@ -104,6 +106,7 @@ type Journal struct {
 	last     atomic.Uint64 // last sequence appended; written under mu
 	flushed  atomic.Uint64 // everything up to it is on disk; written under flush.mu
 	fileSize atomic.Int64  // bytes that the file must have
+	used     atomic.Int64  // bytes of live segments; written under mu
 	failure  atomic.Pointer[failure]
 	flush    flusher
 }
@@ -120,7 +123,7 @@ func New(path string, o Options) (*Journal, error) {
 	if err := checkReplaceable(path); err != nil {
 		return nil, err
 	}
-	if err := os.Remove(strayPath(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := disk.Remove(strayPath(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	j := &Journal{path: path, opt: opt, block: block, released: opt.After}
@@ -147,12 +150,12 @@ func checkReplaceable(path string) error {
 	if !st.Mode().IsRegular() {
 		return fmt.Errorf("journal: open %q: not a regular file", path)
 	}
-	f, err := os.Open(path)
+	f, err := disk.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	defer f.Close()
-	if _, err := readHead(f, st.Size()); errors.Is(err, ErrVersion) {
+	if _, err := readHead(disk.In(f), st.Size()); errors.Is(err, ErrVersion) {
 		return fmt.Errorf("journal: open %q: %w", path, err)
 	}
 	return nil
@@ -190,6 +193,7 @@ func (j *Journal) Release(mark uint64) {
 	}
 	j.free = append(j.free, j.live[:n]...)
 	j.live = j.live[:copy(j.live, j.live[n:])]
+	j.used.Store(int64(len(j.live)) * int64(j.opt.SegmentBytes))
 }
 
 // Close ends the background work and closes the file. It does not flush. With remove the file is deleted too, also one that
@@ -223,7 +227,7 @@ func (j *Journal) Close(remove bool) error {
 		err = errors.Join(err, file.Close())
 	}
 	if remove {
-		if e := os.Remove(j.path); !errors.Is(e, fs.ErrNotExist) {
+		if e := disk.Remove(j.path); !errors.Is(e, fs.ErrNotExist) {
 			err = errors.Join(err, e)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // Report is what a replay found. The zero Report is that of a file that does not exist.
@@ -50,7 +52,7 @@ func (r *Report) Damaged() bool { return r.Holes > 0 || r.Unreadable }
 // error but in the Report; an error is ErrVersion, what reading the file returned, or what fn returned, which ends the
 // replay. Beside a live writer, damage and a gap may only mean that the writer was at work: try again.
 func Replay(path string, identity [16]byte, after uint64, fn func(first, last uint64, piece []byte) error) (Report, error) {
-	f, err := os.Open(path)
+	f, err := disk.OpenFile(path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Report{}, nil
 	}
@@ -62,7 +64,7 @@ func Replay(path string, identity [16]byte, after uint64, fn func(first, last ui
 	if err != nil {
 		return Report{}, fmt.Errorf("journal: %w", err)
 	}
-	return ReplayFrom(f, st.Size(), identity, after, fn)
+	return ReplayFrom(disk.In(f), st.Size(), identity, after, fn)
 }
 
 // ReplayFrom is Replay for a journal of size bytes that is already open.

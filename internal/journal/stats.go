@@ -19,6 +19,9 @@ type Stats struct {
 	Mapped       bool          // the segment that is written is mapped into memory
 }
 
+// Used returns how many bytes of the file hold what is not released, in whole segments. It takes no lock.
+func (j *Journal) Used() int64 { return j.used.Load() }
+
 // Stats returns a snapshot. It does not wait for the disk unless an Append does.
 func (j *Journal) Stats() Stats {
 	j.mu.Lock()

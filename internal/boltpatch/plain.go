@@ -1,0 +1,6 @@
+//go:build !boltpatched
+
+package boltpatch
+
+// Patched says whether this binary has the patched bbolt.
+const Patched = false

@@ -1,0 +1,461 @@
+package powerloss_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/boltpatch"
+	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/powerloss"
+)
+
+// What the processes are told that explore.
+var (
+	childSeed   = flag.Uint64("powerloss.seed", 0, "for the exploring process: the first seed; it takes each powerloss.step-th")
+	childStep   = flag.Uint64("powerloss.step", 1, "for the exploring process")
+	childStates = flag.Int("powerloss.explore", 0, "for the exploring process: how many states")
+	childSkip   = flag.String("powerloss.skip", "", "for the exploring process: syncs that do nothing: all, journal, file, names")
+	childStop   = flag.Int("powerloss.stop", 5, "for the exploring process: after how many bad states it stops")
+	childHang   = flag.Duration("powerloss.hang", 8*time.Second, "for the exploring process: how long opening and proving a state may take")
+)
+
+const (
+	cutsOfRun   = 60
+	statesOfCut = 8
+	// againOften is how many of the states have the power cut again while they are opened, in percent; and of as many moments it
+	// is a killed process that leaves the files, and the power is cut in the one that comes after it.
+	againOften    = 2
+	statesOfAgain = 12
+)
+
+// summary is what an exploring process tells.
+type summary struct {
+	Runs, Events   int
+	Cuts           int
+	States         int // that were opened
+	Again          int // of those, states of a power cut during the recovery from another
+	Same           int // that were not opened, because they had been
+	Always         int // states of runs with SyncAlways
+	Bad            int
+	Failures       []string
+	Lost, Elsewise int // of the bad states, those that lost something, and others
+	Acked          int // operations that had returned, over all states
+	Unacked        int // operations of which states had something although they had not returned
+}
+
+// TestExplore is the exploring process.
+func TestExplore(t *testing.T) {
+	if *childStates == 0 {
+		t.Skip("runs in processes of TestPowerLoss")
+	}
+	require.True(t, boltpatch.Patched)
+	x := &explorer{t: t, seen: map[uint64]bool{}, seed: maphash.MakeSeed(), at: make(chan string, 1)}
+	go x.watch()
+	for seed := *childSeed; x.States < *childStates && x.Bad < *childStop; seed += *childStep {
+		x.explore(seed)
+	}
+	b, err := json.Marshal(x.summary)
+	require.NoError(t, err)
+	fmt.Printf("\nsummary %s\n", b)
+}
+
+type explorer struct {
+	summary
+	t    *testing.T
+	seen map[uint64]bool
+	seed maphash.Seed
+	at   chan string // what is being opened now, or "" while nothing is
+}
+
+// watch ends the process when a state takes too long.
+func (x *explorer) watch() {
+	now := ""
+	for {
+		timeout := time.After(*childHang)
+		if now == "" {
+			timeout = nil
+		}
+		select {
+		case now = <-x.at:
+		case <-timeout:
+			panic("a state hangs: " + now)
+		}
+	}
+}
+
+// bounds say how far each writer's operations may be there.
+type bounds struct{ least, most []int }
+
+// tempDir makes a directory where syncs cost nothing, if there is such a place.
+func tempDir(t *testing.T) string {
+	base := ""
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		base = "/dev/shm"
+	}
+	dir, err := os.MkdirTemp(base, "keepcache-powerloss-")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// explore records one run and opens what power cuts leave of it.
+func (x *explorer) explore(seed uint64) {
+	dir := tempDir(x.t)
+	defer os.RemoveAll(dir)
+	recorded, opened := filepath.Join(dir, "run"), filepath.Join(dir, "state")
+	require.NoError(x.t, os.Mkdir(recorded, 0o700))
+	run := record(x.t, seed, recorded)
+	if x.t.Failed() {
+		x.t.FailNow()
+	}
+	require.NoError(x.t, os.RemoveAll(recorded))
+	d := run.recorder.Disk()
+	d.Skips = skips(*childSkip)
+	x.Runs++
+	x.Events += d.Events()
+
+	r := rand.New(rand.NewPCG(seed, 99))
+	l := newLedger(run)
+	for _, cut := range cuts(r, d, cutsOfRun) {
+		d.Advance(cut, l.happened)
+		x.Cuts++
+		b := l.bounds(timeOf(d, cut))
+		for range statesOfCut {
+			if x.States >= *childStates || x.Bad >= *childStop {
+				return
+			}
+			s := d.Cut(r)
+			var again func(*powerloss.Recorder) *powerloss.Disk
+			switch {
+			case r.IntN(100) < againOften:
+				again = (*powerloss.Recorder).Disk
+			case r.IntN(100) < againOften:
+				s = d.Live()
+				again = func(r *powerloss.Recorder) *powerloss.Disk { return d.Then(s, r) }
+			}
+			x.open(run, s, b, opened, fmt.Sprintf("seed %d, cut %d of %d: %s", seed, cut, d.Events(), s), r, again)
+		}
+	}
+}
+
+// cuts chooses moments: half of them anywhere, the others beside syncs and renamings.
+func cuts(r *rand.Rand, d *powerloss.Disk, n int) (at []int) {
+	syncs := d.Syncs()
+	for range n {
+		if len(syncs) == 0 || r.IntN(2) == 0 {
+			at = append(at, 1+r.IntN(d.Events()))
+		} else {
+			at = append(at, min(syncs[r.IntN(len(syncs))]+r.IntN(3), d.Events()))
+		}
+	}
+	slices.Sort(at)
+	return slices.Compact(at)
+}
+
+// timeOf returns when the power goes: the moment before the next event.
+func timeOf(d *powerloss.Disk, cut int) time.Time {
+	return d.Time(min(cut, d.Events()-1))
+}
+
+// skips says for which files the syncs do nothing.
+func skips(what string) func(string) bool {
+	switch what {
+	case "":
+		return nil
+	case "all":
+		return func(string) bool { return true }
+	case "journal":
+		return func(name string) bool { return strings.HasSuffix(name, "-journal") }
+	case "file":
+		return func(name string) bool { return name == cacheName || strings.HasPrefix(name, cacheName+".") }
+	case "names":
+		return func(name string) bool { return name == "." }
+	}
+	panic("unknown: " + what)
+}
+
+// ledger follows the marks of a run.
+type ledger struct {
+	run     *run
+	tried   []int
+	acks    [][]ack // of each writer, in order
+	flushes map[int][]int
+	durable []int
+}
+
+type ack struct {
+	n  int
+	at time.Time
+}
+
+func newLedger(run *run) *ledger {
+	n := len(run.writers)
+	return &ledger{run: run, tried: make([]int, n), acks: make([][]ack, n), flushes: map[int][]int{}, durable: make([]int, n)}
+}
+
+func (l *ledger) happened(v any, at time.Time) {
+	switch v := v.(type) {
+	case tried:
+		l.tried[v.writer] = v.n
+	case acked:
+		l.acks[v.writer] = append(l.acks[v.writer], ack{v.n, at})
+	case flushes:
+		had := make([]int, len(l.acks))
+		for w, acks := range l.acks {
+			if len(acks) > 0 {
+				had[w] = acks[len(acks)-1].n
+			}
+		}
+		l.flushes[v.n] = had
+	case flushed:
+		for w, n := range l.flushes[v.n] {
+			l.durable[w] = max(l.durable[w], n)
+		}
+	}
+}
+
+func (l *ledger) bounds(now time.Time) bounds {
+	b := bounds{slices.Clone(l.durable), slices.Clone(l.tried)}
+	for w, acks := range l.acks {
+		for _, a := range acks {
+			if l.run.options.Sync == keepcache.SyncAlways || now.Sub(a.at) > l.run.options.SyncInterval+syncSlack {
+				b.least[w] = max(b.least[w], a.n)
+			}
+		}
+	}
+	return b
+}
+
+// open makes a state, opens it, and looks whether it keeps what was promised. With again the power is cut while it does, and again
+// gives the disk for the record of that.
+func (x *explorer) open(run *run, s *powerloss.State, b bounds, dir, what string, r *rand.Rand, again func(*powerloss.Recorder) *powerloss.Disk) {
+	hash := s.Hash(x.seed) ^ maphash.String(x.seed, fmt.Sprint(b, run.options.Sync))
+	if x.seen[hash] && again == nil {
+		x.Same++
+		return
+	}
+	x.seen[hash] = true
+	if len(x.seen) > 1<<20 {
+		clear(x.seen)
+	}
+	x.States++
+	if run.options.Sync == keepcache.SyncAlways {
+		x.Always++
+	}
+	for w := range b.least {
+		x.Acked += b.least[w]
+	}
+	require.NoError(x.t, os.Mkdir(dir, 0o700))
+	defer os.RemoveAll(dir)
+	require.NoError(x.t, s.Write(dir))
+	var recorder *powerloss.Recorder
+	if again != nil {
+		var err error
+		recorder, err = powerloss.NewRecorder(dir)
+		require.NoError(x.t, err)
+		disk.Between = recorder.Between
+	}
+	x.at <- what
+	lost, err := x.look(run, b, filepath.Join(dir, cacheName), r)
+	x.at <- ""
+	disk.Between = nil
+	if err != nil {
+		x.Bad++
+		if lost {
+			x.Lost++
+		} else {
+			x.Elsewise++
+		}
+		if len(x.Failures) < 5 {
+			x.Failures = append(x.Failures, fmt.Sprintf("%s: %v", what, err))
+		}
+		return
+	}
+	if again == nil {
+		return
+	}
+	recorder.End()
+	d := again(recorder)
+	d.Skips = skips(*childSkip)
+	if d.Events() == 0 {
+		return // a closed cache that nothing was written to
+	}
+	for _, cut := range cuts(r, d, statesOfAgain) {
+		d.Advance(cut, func(any, time.Time) {})
+		s := d.Cut(r)
+		x.Again++
+		x.open(run, s, b, dir+"-again", fmt.Sprintf("%s; then again, cut %d of %d: %s", what, cut, d.Events(), s), r, nil)
+		if x.Bad > 0 {
+			return
+		}
+	}
+}
+
+var errLost = errors.New("something is lost, or was never there")
+
+// look opens a state through the public API and proves it.
+func (x *explorer) look(run *run, b bounds, path string, r *rand.Rand) (lost bool, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	var log bytes.Buffer
+	o := run.options
+	o.SweepInterval = -1
+	o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError}))
+	db, err := keepcache.Open(path, &o)
+	if err != nil {
+		return false, fmt.Errorf("does not open: %w", err)
+	}
+	err = x.compare(run, b, db)
+	if err == nil {
+		var report keepcache.Report
+		if report, err = db.Verify(context.Background()); err == nil && !report.OK() {
+			err = fmt.Errorf("not sound: %v", report.Problems)
+		}
+	}
+	lost = errors.Is(err, errLost)
+	write := r.IntN(4) == 0
+	if err == nil && write {
+		if err = db.Bucket("after").Set("k", "after", 0); err == nil {
+			err = db.Sync(context.Background())
+		}
+	}
+	if e := db.Close(); err == nil && e != nil {
+		err = fmt.Errorf("does not close: %w", e)
+	}
+	if err == nil && log.Len() > 0 {
+		err = fmt.Errorf("damage is reported where none was done: %s", log.String())
+	}
+	if err == nil {
+		err = putAside(path)
+	}
+	if err == nil && write {
+		err = checkPages(path)
+	}
+	if err == nil && write {
+		db, err = keepcache.Open(path, &o)
+		if err != nil {
+			return false, fmt.Errorf("does not open again: %w", err)
+		}
+		var after string
+		if _, err = db.Bucket("after").Get("k", &after); err == nil && after != "after" {
+			err = errors.New("what was set after the power cut is not there")
+		}
+		err = errors.Join(err, x.compare(run, b, db), db.Close())
+		lost = errors.Is(err, errLost)
+	}
+	return lost, err
+}
+
+// putAside returns an error if the file or its journal was put aside: a power cut damages neither.
+func putAside(path string) error {
+	beside, err := filepath.Glob(path + "*")
+	for _, name := range beside {
+		if strings.Contains(name, ".corrupt-") || strings.Contains(name, ".aside-") {
+			err = errors.Join(err, fmt.Errorf("%s was put aside", filepath.Base(name)))
+		}
+	}
+	return err
+}
+
+// checkPages has bbolt check its pages.
+func checkPages(path string) error {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	return errors.Join(db.View(func(tx *bolt.Tx) (err error) {
+		for e := range tx.Check() {
+			err = errors.Join(err, e)
+		}
+		return err
+	}), db.Close())
+}
+
+// compare requires of each writer that its buckets are as they were after one of the numbers of operations that are allowed.
+func (x *explorer) compare(run *run, b bounds, db *keepcache.DB) error {
+	sums := make([]uint64, len(run.writers))
+	there := make([]map[string]map[string]entry, len(run.writers))
+	names, err := db.Buckets()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		var w int
+		var letter rune
+		if n, _ := fmt.Sscanf(name, "w%d%c", &w, &letter); n != 2 || w >= len(run.writers) {
+			if name == "after" {
+				continue
+			}
+			return fmt.Errorf("a bucket %q was never made", name)
+		}
+		if there[w] == nil {
+			there[w] = map[string]map[string]entry{}
+		}
+		there[w][name] = map[string]entry{}
+		for e, err := range db.Bucket(name).All() {
+			if err != nil {
+				return err
+			}
+			var v any
+			if err := e.Decode(&v); err != nil {
+				return err
+			}
+			is := entry{value: fmt.Sprint(v)}
+			if !e.FreshUntil.IsZero() {
+				is.year = e.FreshUntil.UTC().Year()
+			}
+			there[w][name][e.Key] = is
+			sums[w] ^= digestOf(name, e.Key, is)
+		}
+	}
+	for w, writer := range run.writers {
+		at := slices.Index(writer.digest[b.least[w]:b.most[w]+1], sums[w])
+		if at >= 0 {
+			if at > 0 && run.options.Sync == keepcache.SyncAlways {
+				x.Unacked++
+			}
+			continue
+		}
+		older := slices.Index(writer.digest[:b.least[w]], sums[w])
+		how := "what is there was there after no operation"
+		if older >= 0 {
+			how = fmt.Sprintf("what is there was there after operation %d", older)
+		}
+		return fmt.Errorf("%w: writer %d, operations %d to %d may be there, %s (%v, interval %v, journal %d): %s; around: %s", errLost, w,
+			b.least[w], b.most[w], how, run.options.Sync, run.options.SyncInterval, run.options.JournalBytes, brief(there[w]),
+			strings.Join(writer.log[max(0, b.least[w]-3):b.most[w]], "; "))
+	}
+	return nil
+}
+
+func brief(there map[string]map[string]entry) string {
+	var text strings.Builder
+	for name, b := range there {
+		for key, e := range b {
+			fmt.Fprintf(&text, "%s/%s=%.8s.. ", name, key, e.value)
+		}
+	}
+	return text.String()
+}

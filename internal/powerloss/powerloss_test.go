@@ -1,0 +1,134 @@
+package powerloss_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache/internal/boltpatch"
+)
+
+// allControls is how many states are asked for where all controls are run too. Each builds the module anew, in part.
+const allControls = 10_000
+
+var states = flag.Int("powerloss.states", 600, "how many states of power cuts to open")
+
+// explorers runs exploring processes, one for each processor, and adds up what they tell.
+func explorers(t *testing.T, binary string, states int, args ...string) (all summary) {
+	t.Helper()
+	n := min(runtime.GOMAXPROCS(0), 1+states/200)
+	outputs, errs := make([][]byte, n), make([]error, n)
+	var running sync.WaitGroup
+	for i := range n {
+		running.Go(func() {
+			cmd := exec.Command(binary, append([]string{
+				"-test.run", "^TestExplore$", "-test.timeout", "0",
+				fmt.Sprint("-powerloss.explore=", (states+n-1)/n), fmt.Sprint("-powerloss.seed=", i), fmt.Sprint("-powerloss.step=", n),
+			}, args...)...)
+			cmd.Env = append(os.Environ(), "GOMAXPROCS=2")
+			outputs[i], errs[i] = cmd.CombinedOutput()
+		})
+	}
+	running.Wait()
+	for i, out := range outputs {
+		_, line, ok := bytes.Cut(out, []byte("\nsummary "))
+		if !ok || errs[i] != nil {
+			all.Bad++
+			all.Failures = append(all.Failures, fmt.Sprintf("an exploring process died: %v\n%s", errs[i], out))
+			continue
+		}
+		line, _, _ = bytes.Cut(line, []byte("\n"))
+		var s summary
+		require.NoError(t, json.Unmarshal(line, &s))
+		all.Runs += s.Runs
+		all.Events += s.Events
+		all.Cuts += s.Cuts
+		all.States += s.States
+		all.Again += s.Again
+		all.Same += s.Same
+		all.Always += s.Always
+		all.Bad += s.Bad
+		all.Lost += s.Lost
+		all.Elsewise += s.Elsewise
+		all.Acked += s.Acked
+		all.Unacked += s.Unacked
+		all.Failures = append(all.Failures, s.Failures...)
+	}
+	return all
+}
+
+// Whatever of the unsynced a power cut leaves, the cache opens, is sound, and has all that was promised: with SyncAlways every
+// write that returned, otherwise those that are older than SyncInterval, a batch whole or not at all, and no value that was never set.
+func TestPowerLoss(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only there the journal is mapped")
+	}
+	binary := boltpatch.Build(t)
+	start := time.Now()
+	s := explorers(t, binary, *states)
+	t.Logf("%d states of %d cuts in %d runs with %d events, %d of them of a second cut while the first was recovered from, %d with SyncAlways; "+
+		"%d others were equal to these; %.0f states a second", s.States, s.Cuts, s.Runs, s.Events, s.Again, s.Always, s.Same,
+		float64(s.States)/time.Since(start).Seconds())
+	for _, f := range s.Failures {
+		t.Log(f)
+	}
+	require.Zero(t, s.Bad, "%d states lost something, %d are bad otherwise", s.Lost, s.Elsewise)
+	require.GreaterOrEqual(t, s.States, *states)
+	require.Positive(t, s.Again)
+	require.Positive(t, s.Acked)
+	require.Positive(t, s.Unacked)
+	require.Positive(t, s.Always)
+	require.Less(t, s.Always, s.States)
+}
+
+// Where syncs do nothing, and where torn pieces of the journal pass for whole ones, the same test finds what is lost: it
+// can fail.
+func TestPowerLoss_CanFail(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only there the journal is mapped")
+	}
+	finds := func(name string, few bool, args []string, breaks ...boltpatch.Edit) {
+		t.Run(name, func(t *testing.T) {
+			if !few && *states < allControls {
+				t.Skipf("with %d states or more", allControls)
+			}
+			s := explorers(t, boltpatch.Build(t, breaks...), 6000, append(args, "-powerloss.hang=2s")...)
+			t.Logf("%d of %d states are bad; %d lost something", s.Bad, s.States, s.Lost)
+			require.Positive(t, s.Bad)
+		})
+	}
+	for _, skip := range []string{"all", "journal", "file", "names"} {
+		finds("no sync of "+skip, skip == "journal", []string{"-powerloss.skip", skip})
+	}
+	noPieceSum := boltpatch.Edit{
+		File: "internal/journal/format.go",
+		Old:  "if le.Uint32(b) != crc32.Update(salt, castagnoli, b[4:n]) {",
+		New:  "if false {",
+	}
+	noRecordSum := boltpatch.Edit{
+		File: "record.go",
+		Old:  "if recordSum(body, bucket, key) != binary.BigEndian.Uint32(rec[len(body):]) {",
+		New:  "if false {",
+	}
+	finds("no checksum of pieces", true, nil, noPieceSum)
+	finds("no checksum of pieces and records", false, nil, noPieceSum, noRecordSum)
+	finds("no sync of what a killed process left", false, nil, boltpatch.Edit{
+		File: "store.go",
+		Old:  "err = makeDurable(file, path)",
+		New:  "err = nil",
+	})
+	finds("no sync before the renaming of a compaction", false, nil, boltpatch.Edit{
+		File: "store_compact.go",
+		Old:  "if err := n.db.Sync(); err != nil {\n\t\treturn nil, err\n\t}\n\tif old",
+		New:  "if old",
+	})
+}
