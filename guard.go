@@ -251,11 +251,12 @@ func (h *handle) sync() (err error) {
 // whole says why the file is no longer as bbolt left it: then the handle is poisoned if it was cut short, and barred
 // if it has no name any more.
 func (h *handle) whole() error {
+	was := h.size.Load() // before the file is looked at: it may grow meanwhile
 	size, removed, err := sizeOfFile(h.file)
 	switch {
 	case err != nil:
 		return err
-	case size < h.size.Load():
+	case size < was:
 		h.poison(failure{err: errCutShort})
 		return h.err()
 	case removed:

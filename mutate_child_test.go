@@ -53,7 +53,7 @@ func mutatedOpener(t tester, args []string) {
 			victims[i], changed[i] = shapes[i].read(t, shapePath(args[0], i))
 		}
 		damaged, how := mutate.Damage(r, victims[i])
-		u := &user{rand: r, number: number, shape: &shapes[i], path: filepath.Join(dir, "cache"), failed: shallow}
+		u := &user{rand: r, number: number, shape: &shapes[i], path: filepath.Join(dir, "cache"), shallow: shallow, failed: shallow}
 		fmt.Printf("begin %d %q %q\n", number, shapes[i].name, how)
 		require.NoError(t, os.WriteFile(u.path, damaged.File, 0o600))
 		if len(victims[i].Journal) > 0 {
@@ -85,6 +85,8 @@ type user struct {
 	path   string
 	db     *keepcache.DB
 
+	shallow bool // the leaves were not proved, so that bbolt may fail
+
 	own    map[[2]string]int // what it has set, by bucket and key; 0 for what it has deleted
 	said   bool              // something was wrong
 	failed bool              // a call has failed, or a leaf may be out of order, so that an own write may not be found
@@ -104,15 +106,29 @@ func (u *user) accept(what string, err error) (ok bool) {
 	switch {
 	case err == nil:
 		return true
-	case !acceptable(err):
+	case !u.acceptable(err):
 		u.wrong("%s: %v", what, err)
 	}
 	u.failed = true
 	return false
 }
 
-func acceptable(err error) bool {
-	return err == nil || errors.Is(err, keepcache.ErrCorrupt) || errors.Is(err, keepcache.ErrUnavailable)
+func (u *user) acceptable(err error) bool {
+	return err == nil || errors.Is(err, keepcache.ErrCorrupt) || u.shallow && errors.Is(err, keepcache.ErrUnavailable)
+}
+
+// health says in the outcome whether bbolt failed. With a file that was proved as a whole it never does.
+func (u *user) health(outcome string) string {
+	h := u.db.Stats().Health
+	if h.Failures > 0 {
+		if outcome += ", failed"; !h.Unavailable {
+			outcome += " and healed"
+		}
+		if !u.shallow {
+			u.wrong("bbolt failed: %v", h.Err)
+		}
+	}
+	return outcome
 }
 
 func (u *user) open(readOnly bool) (outcome string, ok bool) {
@@ -157,18 +173,14 @@ func (u *user) use() (outcome string) {
 	u.read()
 	u.tend()
 	u.read()
-	if h := u.db.Stats().Health; h.Failures > 0 {
-		outcome += fmt.Sprintf(", failed, healed %t", !h.Unavailable)
-	}
+	outcome = u.health(outcome)
 	u.accept("close", u.db.Close())
 	again, ok := u.open(false)
 	if !ok {
 		return outcome + ", then " + again
 	}
 	u.read()
-	if h := u.db.Stats().Health; h.Failures > 0 {
-		outcome += ", failed"
-	}
+	outcome = u.health(outcome)
 	u.accept("close", u.db.Close())
 	return outcome
 }
@@ -218,7 +230,7 @@ func (u *user) read() {
 				break
 			}
 			if err != nil {
-				if !acceptable(err) {
+				if !u.acceptable(err) {
 					u.wrong("iterate: %v", err)
 				}
 				continue
@@ -258,12 +270,12 @@ func (u *user) write() {
 					u.own[at] = 0
 				}
 			case 3: // of what is damaged, these say so
-				if _, err := b.Touch(key, time.Hour); !acceptable(err) {
+				if _, err := b.Touch(key, time.Hour); !u.acceptable(err) {
 					u.wrong("touch: %v", err)
 				}
 			case 4:
 				added, err := b.Add(key, shapeValue(bucket, key, n, 10), time.Hour)
-				if !acceptable(err) {
+				if !u.acceptable(err) {
 					u.wrong("add: %v", err)
 				}
 				if added {

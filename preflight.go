@@ -43,7 +43,8 @@ type examined struct {
 // of another format, ErrCorrupt for one of ours that is damaged, and the error of a read as it is. A file that was
 // not closed in order, or that was changed since, is read once.
 //
-// trusting lets the file's own word for it count that it was closed in order. If writable says that the caller holds the lock to write, a sound file without a list of its free pages gets one.
+// trusting lets the file's own word for it count that it was closed in order. If writable says that the caller holds
+// the lock to write, a sound file without a list of its free pages gets one.
 func examine(f *os.File, info os.FileInfo, writable, trusting bool) (found examined, err error) {
 	if info.Size() == 0 {
 		return found, fmt.Errorf("%w: it is empty", ErrFormat)

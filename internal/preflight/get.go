@@ -81,10 +81,3 @@ func (p *page) find(key []byte) (found bool, at element, err error) {
 	}
 	return false, at, err
 }
-
-// Holds reports whether the root has a bucket with the given name.
-func (f *File) Holds(bucket string) (bool, error) {
-	var p page
-	found, e, err := f.seek(&p, f.root(), []byte(bucket))
-	return found && e.bucket, err
-}
