@@ -103,7 +103,12 @@ func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
 		s.mark, _, err = s.revisions()
 	}
 	if err == nil && !readOnly {
-		if _, _, _, err = s.table(); err == nil { // a file that is refused stays as it is
+		// A file that is refused stays as it is.
+		var highest uint64
+		if _, _, highest, err = s.table(); err == nil {
+			err = checkNumber(highest)
+		}
+		if err == nil {
 			err = h.makeDurable()
 		}
 	}
