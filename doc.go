@@ -113,6 +113,14 @@
 // chunks; [Bucket.Clear] and [DB.DropBucket] take effect at one moment and return at once, and the sweeper
 // frees the room later.
 //
+// # Reliability
+//
+// A damaged file is found before it is used, kept aside under another name, and replaced by a fresh one, see
+// Options.OnCorruption. When the file is cut short, removed or replaced while the cache is open, or its disk
+// fails, reads find what memory has, writes go on, what depends on what is stored gives [ErrUnavailable], and the
+// cache mends it by itself. Stats.Health says how it stands. docs/reliability.md says what is promised, how that
+// is tested, and what is not promised. [Repair] and the command `keepcache repair` save what can be proved of a damaged file.
+//
 // # Caveats
 //
 // One process at a time can have a cache open; another gets [ErrLocked] within Options.LockTimeout. Any
@@ -120,10 +128,6 @@
 //
 // A compaction needs room on the disk for a copy of what the file holds. On Windows, where an open file cannot be
 // replaced, [DB.Compact] returns an error and the file does not shrink; free pages are used again.
-//
-// Checksums find damage to entries. Damage to the structure of the database between them, such as bytes
-// changed by something else while the cache is closed, is not all found before it is used, and a file that
-// another program cuts short while the cache is open can end the process.
 //
 // The errors of all operations are of type [*Error], and errors.Is finds the cause in them: [ErrLocked],
 // [ErrClosed] and the others.

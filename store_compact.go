@@ -416,12 +416,14 @@ func (s *store) vacate(h *handle, back bool) error {
 	switch {
 	case err == nil && os.SameFile(now, h.info):
 		return nil
-	case err != nil && !(back && errors.Is(err, os.ErrNotExist)):
-		return err
-	case err != nil:
+	case errors.Is(err, os.ErrNotExist) && back:
 		return nil
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: %w", ErrUnavailable, errRemoved)
+	case err != nil:
+		return err
 	case !back:
-		return errMoved
+		return fmt.Errorf("%w: %w", ErrUnavailable, errMoved)
 	}
 	return s.keepIntruder()
 }
