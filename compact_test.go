@@ -332,7 +332,7 @@ func killMaintaining(t *testing.T, what string) {
 			lines <- last
 		}()
 		<-begun // the file exists: its creation is for TestCrash_KillDuringCreation
-		time.Sleep(time.Duration(50+rand.IntN(300)) * time.Millisecond)
+		time.Sleep(time.Duration(10+rand.IntN(150)) * time.Millisecond)
 		require.NoError(t, cmd.Process.Kill())
 		last := <-lines
 		if _, err := os.Stat(path); err != nil {
