@@ -22,6 +22,9 @@ type Stats struct {
 
 	Buckets map[string]BucketStats // by name, of every bucket that exists
 
+	Reads  Latencies // how long Get and GetBytes took to find a value, of a sample of about one in 128
+	Writes Latencies // how long Set and SetBytes took to write one, of a sample of about one in 128
+
 	Health    HealthStats
 	Evictions EvictionStats
 	Compact   CompactStats
@@ -50,8 +53,16 @@ type BucketStats struct {
 type counters struct {
 	hits, misses, fileHits, sets, deletes, damaged atomic.Uint64
 
+	reads, writes latency
+
 	loadCounters
 }
+
+// beginRead returns when a read begins if it is one of the sample.
+func (c *counters) beginRead() time.Time { return c.reads.begin(c.hits.Load() + c.misses.Load()) }
+
+// beginWrite is beginRead for a write.
+func (c *counters) beginWrite() time.Time { return c.writes.begin(c.sets.Load()) }
 
 // get counts a read of a value.
 func (c *counters) get(r *reading) {
@@ -76,6 +87,8 @@ func (db *DB) Stats() Stats {
 		Deletes:  db.counts.deletes.Load(),
 		Damaged:  db.counts.damaged.Load(),
 		FileHits: db.counts.fileHits.Load(),
+		Reads:    db.counts.reads.snapshot(),
+		Writes:   db.counts.writes.snapshot(),
 		Loads:    db.counts.loadCounters.snapshot(),
 		Memory:   db.memory.snapshot(),
 		Sweep:    db.sweeper.snapshot(),

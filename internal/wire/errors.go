@@ -52,6 +52,7 @@ var codes = []struct {
 	{"busy", ErrBusy, http.StatusTooManyRequests},
 	{"not_found", keepcache.ErrNotFound, http.StatusNotFound},
 	{"corrupt", keepcache.ErrCorrupt, http.StatusInternalServerError},
+	{"unavailable", keepcache.ErrUnavailable, http.StatusServiceUnavailable},
 	{"closed", keepcache.ErrClosed, http.StatusServiceUnavailable},
 	{"read_only", keepcache.ErrReadOnly, http.StatusForbidden},
 	{"invalid_key", keepcache.ErrInvalidKey, http.StatusBadRequest},

@@ -29,6 +29,10 @@ type Stats struct {
 
 	Buckets []Bucket `json:"buckets"`
 
+	Reads  Latencies `json:"reads"`
+	Writes Latencies `json:"writes"`
+
+	Health    Health    `json:"health"`
 	Evictions Evictions `json:"evictions"`
 	Compact   Compact   `json:"compact"`
 	Loads     Loads     `json:"loads"`
@@ -36,6 +40,45 @@ type Stats struct {
 	Journal   Journal   `json:"journal"`
 	Commit    Commit    `json:"commit"`
 	Sweep     Sweep     `json:"sweep"`
+}
+
+// Latencies is keepcache.Latencies.
+type Latencies struct {
+	Counts []uint64      `json:"counts"`
+	Time   time.Duration `json:"time_ns"`
+}
+
+func latencies(w Latencies) (l keepcache.Latencies) {
+	copy(l.Counts[:], w.Counts)
+	l.Time = w.Time
+	return l
+}
+
+// Health is keepcache.HealthStats.
+type Health struct {
+	Unavailable bool   `json:"unavailable"`
+	Err         string `json:"error,omitempty"`
+	Since       int64  `json:"since_ms,omitempty"`
+	Failures    uint64 `json:"failures"`
+	Healed      uint64 `json:"healed"`
+	Quarantined uint64 `json:"quarantined"`
+	Aside       Name   `json:"aside,omitempty"`
+	BadJournals uint64 `json:"bad_journals"`
+	LostWrites  uint64 `json:"lost_writes"`
+}
+
+func healthOf(s keepcache.HealthStats) Health {
+	return Health{
+		s.Unavailable, words(s.Err), unixMilli(s.Since), s.Failures, s.Healed, s.Quarantined, Name(s.Aside), s.BadJournals,
+		s.LostWrites,
+	}
+}
+
+func (w Health) stats() keepcache.HealthStats {
+	return keepcache.HealthStats{
+		Unavailable: w.Unavailable, Err: cause(w.Err), Since: timeOf(w.Since), Failures: w.Failures, Healed: w.Healed,
+		Quarantined: w.Quarantined, Aside: string(w.Aside), BadJournals: w.BadJournals, LostWrites: w.LostWrites,
+	}
 }
 
 // Evictions is keepcache.EvictionStats.
@@ -118,6 +161,9 @@ func StatsOf(s keepcache.Stats, now time.Time) Stats {
 		Hits: s.Hits, Misses: s.Misses, FileHits: s.FileHits, Sets: s.Sets, Deletes: s.Deletes, Damaged: s.Damaged,
 		FileBytes: s.FileBytes, FreePages: s.FreePages, FreeBytes: s.FreeBytes, Entries: s.Entries, Bytes: s.Bytes,
 		Buckets:   BucketsOf(s),
+		Reads:     Latencies{trim(s.Reads.Counts[:]), s.Reads.Time},
+		Writes:    Latencies{trim(s.Writes.Counts[:]), s.Writes.Time},
+		Health:    healthOf(s.Health),
 		Evictions: Evictions(s.Evictions),
 		Compact: Compact{
 			s.Compact.Compactions, s.Compact.Failed, unixMilli(s.Compact.Last), s.Compact.Took, s.Compact.Gained,
@@ -156,6 +202,9 @@ func (w Stats) Stats() keepcache.Stats {
 		Hits: w.Hits, Misses: w.Misses, FileHits: w.FileHits, Sets: w.Sets, Deletes: w.Deletes, Damaged: w.Damaged,
 		FileBytes: w.FileBytes, FreePages: w.FreePages, FreeBytes: w.FreeBytes, Entries: w.Entries, Bytes: w.Bytes,
 		Buckets:   make(map[string]keepcache.BucketStats, len(w.Buckets)),
+		Reads:     latencies(w.Reads),
+		Writes:    latencies(w.Writes),
+		Health:    w.Health.stats(),
 		Evictions: keepcache.EvictionStats(w.Evictions),
 		Compact: keepcache.CompactStats{
 			Compactions: w.Compact.Compactions, Failed: w.Compact.Failed, Last: timeOf(w.Compact.Last),

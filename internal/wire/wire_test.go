@@ -41,7 +41,7 @@ func TestFailure(t *testing.T) {
 	for _, cause := range []error{
 		keepcache.ErrReadOnly, keepcache.ErrClosed, keepcache.ErrCorrupt, keepcache.ErrInvalidKey, keepcache.ErrInvalidName,
 		keepcache.ErrInvalidTTL, keepcache.ErrInvalidTag, keepcache.ErrTooLarge, keepcache.ErrUnsupportedValue,
-		keepcache.ErrNotFound, wire.ErrVersion, wire.ErrNoWrites, wire.ErrNoValues, wire.ErrForbidden, wire.ErrBusy,
+		keepcache.ErrNotFound, keepcache.ErrUnavailable, wire.ErrVersion, wire.ErrNoWrites, wire.ErrNoValues, wire.ErrForbidden, wire.ErrBusy,
 		wire.ErrBadRequest, wire.ErrInternal,
 	} {
 		err := error(&keepcache.Error{Op: "set", Path: "/a.cache", Bucket: "b", Key: "\xff", Err: fmt.Errorf("%w: why", cause), Hint: "do this"})
@@ -104,6 +104,8 @@ func fill(t *testing.T, v reflect.Value, n *int) {
 		v.SetInt(int64(*n))
 	case reflect.Uint64:
 		v.SetUint(uint64(*n))
+	case reflect.String:
+		v.SetString(fmt.Sprint(*n))
 	case reflect.Bool:
 		v.SetBool(true)
 	case reflect.Interface:
