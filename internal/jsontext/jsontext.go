@@ -3,6 +3,7 @@
 package jsontext
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -122,6 +123,13 @@ func (p *parser) string() string {
 // Of returns the value of an entry, with floats that look like floats. What json.Marshal writes, and
 // Decode into a RawMessage returns, has 1 for a float of 1.0; Decode into an any knows the difference.
 func Of(e keepcache.Entry) (Node, error) {
+	text, err := e.AppendJSON(nil)
+	if err != nil {
+		return Node{}, err
+	}
+	if !bytes.Contains(text, []byte(".0")) && !bytes.Contains(text, []byte("-0")) {
+		return Parse(text) // no number of it can be taken for another kind
+	}
 	var raw json.RawMessage
 	if err := e.Decode(&raw); err != nil {
 		return Node{}, err
