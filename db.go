@@ -313,6 +313,9 @@ func (db *DB) Close() error {
 	return db.closeErr
 }
 
+// Path returns the path that the cache was opened by.
+func (db *DB) Path() string { return db.path }
+
 // Set stores value under key in the default bucket. See Bucket.Set.
 func (db *DB) Set(key string, value any, ttl time.Duration) error {
 	return db.main.Set(key, value, ttl)

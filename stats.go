@@ -26,6 +26,7 @@ type Stats struct {
 	Writes Latencies // how long Set and SetBytes took to write one, of a sample of about one in 128
 
 	Health    HealthStats
+	Budgets   BudgetStats
 	Evictions EvictionStats
 	Compact   CompactStats
 	Loads     LoadStats
@@ -41,6 +42,24 @@ func (s Stats) HitRatio() float64 {
 		return 0
 	}
 	return float64(s.Hits) / float64(s.Hits+s.Misses)
+}
+
+// BudgetStats are the bounds that Options set, in bytes; -1 is unlimited.
+type BudgetStats struct {
+	Bytes        int64 // MaxBytes, which bounds Stats.Bytes
+	MemoryBytes  int64 // MemoryBytes
+	JournalBytes int64 // JournalBytes
+}
+
+// budgets returns the bounds that the options set.
+func (o *Options) budgets() BudgetStats {
+	bound := func(n int64) int64 {
+		if n >= unlimited {
+			return -1
+		}
+		return n
+	}
+	return BudgetStats{bound(o.MaxBytes), bound(o.MemoryBytes), bound(o.JournalBytes)}
 }
 
 // BucketStats are the part of Stats that speaks of one bucket.
@@ -93,6 +112,7 @@ func (db *DB) Stats() Stats {
 		Memory:   db.memory.snapshot(),
 		Sweep:    db.sweeper.snapshot(),
 		Health:   db.healer.snapshot(),
+		Budgets:  db.options.budgets(),
 	}
 	s.Evictions = db.evictor.snapshot()
 	s.Evictions.Expired = s.Sweep.Removed

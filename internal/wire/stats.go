@@ -33,6 +33,7 @@ type Stats struct {
 	Writes Latencies `json:"writes"`
 
 	Health    Health    `json:"health"`
+	Budgets   Budgets   `json:"budgets"`
 	Evictions Evictions `json:"evictions"`
 	Compact   Compact   `json:"compact"`
 	Loads     Loads     `json:"loads"`
@@ -79,6 +80,13 @@ func (w Health) stats() keepcache.HealthStats {
 		Unavailable: w.Unavailable, Err: cause(w.Err), Since: timeOf(w.Since), Failures: w.Failures, Healed: w.Healed,
 		Quarantined: w.Quarantined, Aside: string(w.Aside), BadJournals: w.BadJournals, LostWrites: w.LostWrites,
 	}
+}
+
+// Budgets is keepcache.BudgetStats.
+type Budgets struct {
+	Bytes        int64 `json:"bytes"`
+	MemoryBytes  int64 `json:"memory_bytes"`
+	JournalBytes int64 `json:"journal_bytes"`
 }
 
 // Evictions is keepcache.EvictionStats.
@@ -164,6 +172,7 @@ func StatsOf(s keepcache.Stats, now time.Time) Stats {
 		Reads:     Latencies{trim(s.Reads.Counts[:]), s.Reads.Time},
 		Writes:    Latencies{trim(s.Writes.Counts[:]), s.Writes.Time},
 		Health:    healthOf(s.Health),
+		Budgets:   Budgets(s.Budgets),
 		Evictions: Evictions(s.Evictions),
 		Compact: Compact{
 			s.Compact.Compactions, s.Compact.Failed, unixMilli(s.Compact.Last), s.Compact.Took, s.Compact.Gained,
@@ -205,6 +214,7 @@ func (w Stats) Stats() keepcache.Stats {
 		Reads:     latencies(w.Reads),
 		Writes:    latencies(w.Writes),
 		Health:    w.Health.stats(),
+		Budgets:   keepcache.BudgetStats(w.Budgets),
 		Evictions: keepcache.EvictionStats(w.Evictions),
 		Compact: keepcache.CompactStats{
 			Compactions: w.Compact.Compactions, Failed: w.Compact.Failed, Last: timeOf(w.Compact.Last),
