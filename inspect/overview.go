@@ -77,7 +77,7 @@ func (s *server) figures(stats keepcache.Stats, samples []sample, reads, writes 
 		ratio.Note = "of " + number(float64(n)) + " reads"
 		if r, ok := all.ratio(); ok {
 			text, unit := percent(r)
-			ratio.Note = text + unit + " lately"
+			ratio.Note = text + " " + unit + " lately"
 		}
 	}
 	lag := figure{Label: "Sweep", Value: "on time", Note: count(stats.Evictions.Expired) + " expired so far"}
@@ -108,7 +108,7 @@ func (s *server) figures(stats keepcache.Stats, samples []sample, reads, writes 
 
 // percent writes a part of 1.
 func percent(part float64) (value, unit string) {
-	return strconv.FormatFloat(100*part, 'f', 1, 64), " %"
+	return strconv.FormatFloat(100*part, 'f', 1, 64), "%"
 }
 
 func facts(s keepcache.Stats) []fact {

@@ -130,7 +130,7 @@ func rowOf(e wire.Entry, now time.Time) row {
 	r := row{
 		Href: entryHref(string(e.Bucket), string(e.Key)), Key: shorten(display(string(e.Key)), shownKey),
 		Bucket: shorten(display(string(e.Bucket)), shownKey), Size: size(int64(e.Size)), Life: "never",
-		Written: span(now.Sub(time.UnixMilli(e.Written))) + " ago", WrittenISO: time.UnixMilli(e.Written).UTC().Format(time.RFC3339),
+		Written: age(now.Sub(time.UnixMilli(e.Written))), WrittenISO: time.UnixMilli(e.Written).UTC().Format(time.RFC3339),
 	}
 	if e.Expires != 0 {
 		r.Until = e.Expires
@@ -140,6 +140,14 @@ func rowOf(e wire.Entry, now time.Time) row {
 		r.Tags = append(r.Tags, shorten(display(string(tag)), 32))
 	}
 	return r
+}
+
+// age says how long something is past.
+func age(d time.Duration) string {
+	if d < time.Second {
+		return "just now"
+	}
+	return span(d) + " ago"
 }
 
 // Links are made of percent-encoded bytes alone, whatever the names.
@@ -258,7 +266,7 @@ func (s *server) keysPage(r *http.Request) (any, error) {
 	default:
 		data.Nothing = "No keys."
 	}
-	data.Looked = fmt.Sprintf("%s of %s looked at", count(len(page.Entries)), count(page.Looked))
+	data.Looked = fmt.Sprintf("%s shown of %s looked at", count(len(page.Entries)), count(page.Looked))
 	if page.Damaged > 0 {
 		data.Damaged = fmt.Sprintf("%s left out: damaged. keepcache verify tells more.", count(page.Damaged))
 	}

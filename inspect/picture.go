@@ -41,9 +41,6 @@ func (r rate) ratio() (float64, bool) {
 	return r.hits / (r.hits + r.misses), true
 }
 
-// points are values at moments, as parts of the chart's time.
-type points []struct{ x, y float64 }
-
 // rates returns how often things happened between each two samples, with where in the picture that is. Several samples
 // make one point where there are more of them than a picture shows.
 func rates(samples []sample) (xs []float64, rates []rate) {
@@ -58,6 +55,9 @@ func rates(samples []sample) (xs []float64, rates []rate) {
 		}
 		xs = append(xs, chartWidth*samples[i].at.Sub(first).Seconds()/max(whole, 1e-9))
 		rates = append(rates, rateOf([]sample{samples[from], samples[i]}))
+	}
+	if n := len(rates); n > 0 { // the oldest rate holds from the beginning on
+		xs, rates = append(xs, 0), append(rates, rates[n-1])
 	}
 	return xs, rates
 }
