@@ -25,7 +25,8 @@ const (
 	pageTime      = 250 * time.Millisecond
 	pageBytes     = 4 << 20 // of values
 	mostPattern   = 1024    // bytes of a pattern: matching takes as many steps a character of a key at worst
-	lookEvery     = 64      // entries between two looks at the clock
+	pageEvery     = 1024    // entries of a page between two looks at the clock, so that it has some on a slow day too
+	lookEvery     = 64      // the same for walks that take what time they are given
 	biggestTime   = 2 * time.Second
 	mostRanked    = 1000 // of biggest and soonest
 	defaultRanked = 20
@@ -144,7 +145,7 @@ func (s *server) page(ctx context.Context, q query) (wire.Keys, error) {
 			page.Entries = append(page.Entries, entry)
 		}
 		last = e.Key
-		if page.Looked%lookEvery == 0 {
+		if page.Looked%pageEvery == 0 {
 			if err := ctx.Err(); err != nil {
 				return page, err
 			}
