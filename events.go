@@ -130,7 +130,7 @@ func (t *teller) wants(kind EventKind) bool { return t.wanted.Load()&uint32(kind
 // note tells of an event of one entry. It costs nothing where nobody wants to know.
 func (b *Bucket) note(kind EventKind, key string) {
 	if t := b.db.events; t.wants(kind) {
-		t.tell(Event{Kind: kind, Bucket: b.name, Key: key})
+		t.note(kind, b.name, key)
 	}
 }
 
@@ -144,19 +144,36 @@ func (b *Bucket) counted(key string, r *reading) {
 	}
 }
 
+// note is tell for an event of one entry. Where all who watch are behind, as on a busy cache, it builds none.
+func (t *teller) note(kind EventKind, bucket, key string) {
+	for _, w := range *t.watches.Load() {
+		if w.takes(kind, bucket, key) {
+			w.send(Event{Kind: kind, Bucket: bucket, Key: key})
+		}
+	}
+	if t.kinds&kind != 0 {
+		t.call(Event{Kind: kind, Bucket: bucket, Key: key})
+	}
+}
+
 // tell tells of an event, if somebody wants to know.
 func (t *teller) tell(e Event) {
 	if !t.wants(e.Kind) {
 		return
 	}
 	for _, w := range *t.watches.Load() {
-		w.offer(&e)
+		if w.takes(e.Kind, e.Bucket, e.Key) {
+			w.send(e)
+		}
 	}
 	if t.kinds&e.Kind != 0 {
-		defer func() { _ = recover() }()
-		if e.Time.IsZero() {
-			e.Time = time.Now()
-		}
-		t.handle(e)
+		t.call(e)
 	}
+}
+
+// call calls Options.Events.
+func (t *teller) call(e Event) {
+	defer func() { _ = recover() }()
+	e.Time = time.Now()
+	t.handle(e)
 }

@@ -76,22 +76,26 @@ func (t *teller) change(fn func([]*Watch) []*Watch) {
 	t.wanted.Store(uint32(wanted))
 }
 
-// offer sends an event if it is wanted and there is room. The clock is not looked at before that is clear.
-func (w *Watch) offer(e *Event) {
+// takes reports whether an event is to be sent: it is wanted, and there is room for it. Where there is none it counts it
+// as dropped.
+func (w *Watch) takes(kind EventKind, bucket, key string) bool {
 	switch {
-	case e.Kind&w.o.Kinds == 0,
-		w.o.Bucket != "" && w.o.Bucket != e.Bucket,
-		!strings.HasPrefix(e.Key, w.o.Prefix):
-		return
+	case kind&w.o.Kinds == 0,
+		w.o.Bucket != "" && w.o.Bucket != bucket,
+		!strings.HasPrefix(key, w.o.Prefix):
+		return false
 	case len(w.events) == cap(w.events):
 		w.dropped.Add(1)
-		return
+		return false
 	}
-	if e.Time.IsZero() {
-		e.Time = time.Now()
-	}
+	return true
+}
+
+// send sends an event, unless others have taken the room for it.
+func (w *Watch) send(e Event) {
+	e.Time = time.Now()
 	select {
-	case w.events <- *e:
+	case w.events <- e:
 	default:
 		w.dropped.Add(1)
 	}
