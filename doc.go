@@ -113,6 +113,13 @@
 // chunks; [Bucket.Clear] and [DB.DropBucket] take effect at one moment and return at once, and the sweeper
 // frees the room later.
 //
+// # Looking inside
+//
+// Package inspect serves an open cache over HTTP, or on a socket beside the file: a page, metrics, and a protocol that
+// the command speaks. It rests on what any program can use: [DB.Stats]; [DB.Watch], the events as they happen; [Bucket.After],
+// pages of a long list; [DB.Soonest], what expires next; and [Bucket.Look] with [Entry.AppendJSON], an entry and its value as
+// JSON without using it. [DB.OnClose] ends what serves a cache before the cache is closed.
+//
 // # Caveats
 //
 // One process at a time can have a cache open; another gets [ErrLocked] within Options.LockTimeout. Any
