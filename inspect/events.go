@@ -17,6 +17,9 @@ const (
 	// for being watched is bounded by the buffer that fills meanwhile, and a person does not see the difference.
 	streamPause = 100 * time.Millisecond
 
+	// burst is how many pauses' worth of events may gather: what comes all at once is sent a little later.
+	burst = 10
+
 	// streamAlive is how often a stream without events says that it is there.
 	streamAlive = 15 * time.Second
 
@@ -63,7 +66,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	perTurn := max(1, int(int64(s.o.StreamRate)*int64(streamPause)/int64(time.Second)))
 	watch := s.db.Watch(keepcache.WatchOptions{
-		Kinds: kinds, Bucket: v.Get("bucket"), Prefix: v.Get("prefix"), Buffer: perTurn,
+		Kinds: kinds, Bucket: v.Get("bucket"), Prefix: v.Get("prefix"), Buffer: burst * perTurn,
 	})
 	defer watch.Close()
 

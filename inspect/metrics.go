@@ -113,6 +113,11 @@ func (e *exposition) stats(s keepcache.Stats) {
 	e.counter("keepcache_compactions", "Compactions that ended well.", "", float64(s.Compact.Compactions))
 	e.counter("keepcache_compaction_failures", "Compactions that failed.", "", float64(s.Compact.Failed))
 
+	e.gauge("keepcache_unavailable", "1 while the file cannot be used and reads and writes go on without it, else 0.", "", flag(s.Health.Unavailable))
+	e.counter("keepcache_health_failures", "Times that the file could not be used.", "", float64(s.Health.Failures))
+	e.counter("keepcache_quarantined_files", "Damaged files and journals that were kept aside.", "", float64(s.Health.Quarantined))
+	e.counter("keepcache_lost_writes", "Writes that damaged journals may have lost.", "", float64(s.Health.LostWrites))
+
 	e.counter("keepcache_loads", "Runs of a loader.", "", float64(s.Loads.Loads))
 	e.counter("keepcache_load_failures", "Runs of a loader that failed.", "", float64(s.Loads.Failures))
 	e.histogram("keepcache_load_duration_seconds", "Time that loaders took.",

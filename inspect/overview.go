@@ -19,6 +19,7 @@ type overviewData struct {
 	Ops, Ratio       chart
 	Latency, Lives   bars
 	Surveyed         string
+	Alarm            string // what is wrong now
 	Gauges           []gauge
 	Buckets          []bucketRow
 	MoreBuckets      int
@@ -35,6 +36,12 @@ func (s *server) overview() overviewData {
 	samples := s.history.recent(sampleOf(stats, now))
 	first := samples[0]
 	d := overviewData{frameData: s.frame("overview", "Overview"), Now: now.Format("15:04:05")}
+	if h := stats.Health; h.Unavailable {
+		d.Alarm = "The file cannot be used since " + h.Since.Format("15:04:05") + "; reads and writes go on without it."
+		if h.Err != nil {
+			d.Alarm += " " + shorten(h.Err.Error(), 300)
+		}
+	}
 	reads, writes := stats.Reads.Sub(first.reads), stats.Writes.Sub(first.writes)
 	d.Figures = s.figures(stats, samples, reads, writes)
 	d.Ops, d.Ratio = opsChart(samples), ratioChart(samples)
@@ -131,6 +138,12 @@ func facts(s keepcache.Stats) []fact {
 	}
 	if s.Damaged > 0 {
 		f = append(f, fact{"Damaged entries met", count(s.Damaged)})
+	}
+	if s.Health.Failures > 0 {
+		f = append(f, fact{"Times without the file", count(s.Health.Failures)})
+	}
+	if s.Health.Quarantined > 0 {
+		f = append(f, fact{"Kept aside, damaged", display(s.Health.Aside)})
 	}
 	for _, err := range []struct {
 		label string

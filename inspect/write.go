@@ -191,32 +191,33 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) (any, error) {
 	if !s.o.ShowValues || s.o.Redact != nil {
 		return nil, wire.ErrNoValues
 	}
-	const trailer = "Keepcache-Result"
-	w.Header().Set("Trailer", trailer)
+	w.Header().Set("Trailer", wire.ResultTrailer)
 	w.Header().Set("Content-Type", "application/octet-stream")
-	counted := &counter{w: w}
+	counted := &counter{w: w, control: http.NewResponseController(w)}
 	err := s.db.Backup(r.Context(), counted)
 	switch {
 	case err == nil:
-		w.Header().Set(trailer, "ok")
+		w.Header().Set(wire.ResultTrailer, "ok")
 	case counted.n == 0:
 		w.Header().Del("Trailer")
 		return nil, err
 	default:
 		f, _ := wire.FailureOf(err)
 		text, _ := json.Marshal(f)
-		w.Header().Set(trailer, string(text))
+		w.Header().Set(wire.ResultTrailer, string(text))
 	}
 	return nil, nil
 }
 
-// counter counts what is written.
+// counter counts what is written, to a reader who must not stall: a copy that is under way keeps old pages alive.
 type counter struct {
-	w http.ResponseWriter
-	n int64
+	w       http.ResponseWriter
+	control *http.ResponseController
+	n       int64
 }
 
 func (c *counter) Write(p []byte) (int, error) {
+	_ = c.control.SetWriteDeadline(time.Now().Add(streamStall)) // where the server can; else its own holds
 	n, err := c.w.Write(p)
 	c.n += int64(n)
 	return n, err

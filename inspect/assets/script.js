@@ -90,7 +90,7 @@
           const answer = await fetch("./", { redirect: "error" });
           if (!answer.ok) throw new Error(answer.statusText);
           const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-          for (const part of [".figures", ".live-line time"]) $(part).replaceWith(document.adoptNode($(part, fresh)));
+          for (const part of [".alarm", ".figures", ".live-line time"]) $(part).replaceWith(document.adoptNode($(part, fresh)));
           const old = document.querySelectorAll(".grid > .card"), now = fresh.querySelectorAll(".grid > .card");
           old.forEach((card, i) => {
             if (!$(".said", card) && now[i]) card.replaceWith(document.adoptNode(now[i]));

@@ -257,8 +257,8 @@ func (c *Client) Verify(ctx context.Context) (r Report, err error) {
 	return r, c.post(ctx, "verify", Write{}, &r)
 }
 
-// resultTrailer says after a stream that it is whole.
-const resultTrailer = "Keepcache-Result"
+// ResultTrailer says after a backup, as "ok", that it is whole.
+const ResultTrailer = "Keepcache-Result"
 
 // Backup writes a copy of the cache to w. After an error what was written is not whole.
 func (c *Client) Backup(ctx context.Context, w io.Writer) error {
@@ -270,7 +270,7 @@ func (c *Client) Backup(ctx context.Context, w io.Writer) error {
 	if _, err := io.Copy(w, resp.Body); err != nil {
 		return c.failed(ctx, "backup", err)
 	}
-	if resp.Trailer.Get(resultTrailer) != "ok" {
+	if resp.Trailer.Get(ResultTrailer) != "ok" {
 		return fmt.Errorf("%w: the backup is not whole", ErrInternal)
 	}
 	return nil
