@@ -176,6 +176,7 @@ func (c *committer) run() (entries int, err error) {
 		}
 		c.settle(names, dead, pins[:n], mark)
 		c.sweeper.spared(expired, len(dead))
+		c.sweeper.tellPinned(pins[:n], changes)
 		c.evictor.settle(evicted)
 		c.evictor.enforce(round{n, bytesOf(pins[:n]), before})
 		entries += n

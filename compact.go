@@ -13,7 +13,7 @@ import (
 type compactor struct {
 	store  *store
 	log    *slog.Logger
-	events *Events
+	events *teller
 	least  int64 // bytes of free pages below which nothing happens by itself
 
 	turn chan struct{} // holds a token while a compaction or a backup is on its way: one at a time

@@ -28,6 +28,7 @@ type DB struct {
 	sweeper *sweeper
 	evictor *evictor // nil where nothing is limited
 	counts  counters
+	events  *teller
 	queues  queues
 	tags    tagTable
 	loads   *loads
@@ -43,6 +44,7 @@ type DB struct {
 	buckets map[string]*namespace // every bucket that the file has or that was written to since Open
 	lastID  uint64                // the highest bucket id ever given out
 
+	closing   closing
 	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
@@ -151,8 +153,10 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 		evictor: evictor,
 		sweeper: &sweeper{store: s, log: options.Logger},
 		loads:   newLoads(),
+		events:  newTeller(&options.Events),
 		buckets: make(map[string]*namespace),
 	}
+	db.sweeper.events, db.sweeper.nameOf = db.events, db.nameOf
 	db.healer = newHealer(db)
 	var last uint64
 	if !options.ReadOnly {
@@ -211,7 +215,7 @@ func (db *DB) start(last uint64) error {
 	}
 	w.commits = c
 	if e := db.evictor; e != nil {
-		e.store, e.memory, e.sweeper, e.again, e.events = db.store, db.memory, db.sweeper, c.demand, &o.Events
+		e.store, e.memory, e.sweeper, e.again, e.events = db.store, db.memory, db.sweeper, c.demand, db.events
 		e.idOf = func(name string) uint64 {
 			if ns := db.namespace(name); ns != nil {
 				return ns.id.Load()
@@ -227,7 +231,7 @@ func (db *DB) start(last uint64) error {
 	db.sweeper.tags = db.sweepTags
 	db.sweeper.lives, db.sweeper.rearm = db.memory.holds, db.rearm
 	db.compactor = &compactor{
-		store: db.store, log: o.Logger, events: &o.Events, least: o.CompactBytes, turn: make(chan struct{}, 1),
+		store: db.store, log: o.Logger, events: db.events, least: o.CompactBytes, turn: make(chan struct{}, 1),
 	}
 
 	ctx, stop := context.WithCancel(context.Background())
@@ -280,6 +284,7 @@ func openError(path string, err error) error {
 // the later calls return what the first did.
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
+		db.closing.run()
 		var err error
 		if db.sweeper.lives != nil {
 			err = db.saveSlidKeys(db.memory.slidKeys())
@@ -307,6 +312,9 @@ func (db *DB) Close() error {
 	})
 	return db.closeErr
 }
+
+// Path returns the path that the cache was opened by.
+func (db *DB) Path() string { return db.path }
 
 // Set stores value under key in the default bucket. See Bucket.Set.
 func (db *DB) Set(key string, value any, ttl time.Duration) error {
@@ -409,6 +417,18 @@ func (db *DB) namespace(name string) *namespace {
 	db.mu.RLock()
 	defer db.mu.RUnlock()
 	return db.buckets[name]
+}
+
+// nameOf returns the name of the bucket that has the id now, or nothing.
+func (db *DB) nameOf(id uint64) string {
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	for name, ns := range db.buckets {
+		if ns.id.Load() == id {
+			return name
+		}
+	}
+	return ""
 }
 
 // ensureNamespace returns the shared state of a bucket and makes it if it is absent.

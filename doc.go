@@ -121,6 +121,13 @@
 // cache mends it by itself. Stats.Health says how it stands. docs/reliability.md says what is promised, how that
 // is tested, and what is not promised. [Repair] and the command `keepcache repair` save what can be proved of a damaged file.
 //
+// # Looking inside
+//
+// Package inspect serves an open cache over HTTP, or on a socket beside the file: a page, metrics, and a protocol that
+// the command speaks. It rests on what any program can use: [DB.Stats]; [DB.Watch], the events as they happen; [Bucket.After],
+// pages of a long list; [DB.Soonest], what expires next; and [Bucket.Look] with [Entry.AppendJSON], an entry and its value as
+// JSON without using it. [DB.OnClose] ends what serves a cache before the cache is closed.
+//
 // # Caveats
 //
 // One process at a time can have a cache open; another gets [ErrLocked] within Options.LockTimeout. Any

@@ -32,7 +32,7 @@ type evictor struct {
 	memory  *memory
 	sweeper *sweeper
 	log     *slog.Logger
-	events  *Events
+	events  *teller
 
 	recency  *recency.Table
 	watching atomic.Bool // uses are counted: from half of a budget on
@@ -78,7 +78,7 @@ const (
 
 // newEvictor returns the evictor that the options ask for, or nil if nothing is limited.
 func newEvictor(o *Options) *evictor {
-	e := &evictor{limit: limit{o.MaxBytes, unlimited}, buckets: make(map[string]limit), hands: make(map[uint64]*eviction), events: &o.Events, log: o.Logger}
+	e := &evictor{limit: limit{o.MaxBytes, unlimited}, buckets: make(map[string]limit), hands: make(map[uint64]*eviction), log: o.Logger}
 	most := o.MaxBytes
 	for name, b := range o.Buckets {
 		if b.MaxBytes < unlimited || b.MaxEntries < unlimited {

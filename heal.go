@@ -25,7 +25,7 @@ import (
 type healer struct {
 	db     *DB
 	log    *slog.Logger
-	events *Events
+	events *teller
 
 	run   sync.Mutex // held while the file is looked at and mended; protects what follows
 	told  *handle    // of whose trouble has been told
@@ -70,7 +70,7 @@ const (
 )
 
 func newHealer(db *DB) *healer {
-	return &healer{db: db, log: db.options.Logger, events: &db.options.Events}
+	return &healer{db: db, log: db.options.Logger, events: db.events}
 }
 
 // loop looks at the file and mends it, until ctx ends.

@@ -20,9 +20,9 @@ func (f *flight) finish(l *Load, o *LoadOptions, encoded []byte, err error) {
 	d, err := f.outcome(l, o, encoded, err)
 	f.b.db.counts.loaded(took, err)
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		f.b.db.options.Events.tell(Event{Kind: EventLoadFailed, Bucket: f.b.name, Key: f.key, Err: err})
-	} else if f.b.db.options.Events.wants(EventLoad) {
-		f.b.db.options.Events.tell(Event{Kind: EventLoad, Bucket: f.b.name, Key: f.key, Detail: took.String()})
+		f.b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: f.b.name, Key: f.key, Err: err})
+	} else if f.b.db.events.wants(EventLoad) {
+		f.b.db.events.tell(Event{Kind: EventLoad, Bucket: f.b.name, Key: f.key, Detail: took.String()})
 	}
 	if err == nil {
 		f.header, f.options, f.value = d.header, recordOptions(d.record), recordValue(d.record)

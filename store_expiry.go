@@ -22,6 +22,7 @@ type swept struct {
 	orphans int // rows that belonged to no entry, which is damage
 	more    bool
 	spared  []slidKey // entries of due rows that live, as memory knows; their rows stay
+	gone    []dueRow  // whose entries were removed
 }
 
 // firstDue returns the time of the earliest row of the expiry index, or never.
@@ -34,6 +35,20 @@ func (s *store) firstDue() (row int64, err error) {
 		return nil
 	})
 	return row, err
+}
+
+// rows returns the first rows of the expiry index, as many as limit.
+func (s *store) rows(limit int) (rows []dueRow, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		c := tx.Bucket(expiryBucket).Cursor()
+		for k, _ := c.First(); k != nil && len(rows) < limit; k, _ = c.Next() {
+			if row, id, key, ok := splitExpiryKey(k); ok {
+				rows = append(rows, dueRow{row, id, bytes.Clone(key)})
+			}
+		}
+		return nil
+	})
+	return rows, err
 }
 
 // sweep removes up to limit entries that are gone at now, and moves the rows of those that live longer
@@ -123,6 +138,7 @@ func settle(b, expiry *bolt.Bucket, d dueRow, now int64, book *ledger, did *swep
 	gone := goneAtOf(rec)
 	if gone <= now {
 		did.removed++
+		did.gone = append(did.gone, d)
 		book.remove(d.id, d.key, rec)
 		return b.Delete(d.key)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
 func newExportCommand(f *flags) *cobra.Command {
@@ -83,21 +84,21 @@ Import reads it back: values, deadlines and names are the same then.`,
 }
 
 func exportLine(bucket string, e keepcache.Entry) ([]byte, error) {
-	n, err := nodeOf(e)
+	n, err := jsontext.Of(e)
 	if err != nil {
 		return nil, err
 	}
-	var l literals
-	value := n.appendJSON(nil, &l)
+	var l jsontext.Literals
+	value := n.Append(nil, &l)
 	var o object
 	o.name("bucket", bucket)
 	if !e.FreshUntil.IsZero() {
 		o.int("expires_ms", e.FreshUntil.UnixMilli())
 	}
 	o.name("key", e.Key)
-	if len(l.places) > 0 {
+	if len(l.Places) > 0 {
 		list := []byte{'['}
-		for i, place := range l.places {
+		for i, place := range l.Places {
 			if i > 0 {
 				list = append(list, ',')
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
 func newGetCommand(f *flags) *cobra.Command {
@@ -51,11 +52,11 @@ exit code 3.`,
 				case asBytes:
 					return printBytes(out, key, entry)
 				}
-				n, err := nodeOf(entry)
+				n, err := jsontext.Of(entry)
 				if err != nil {
 					return err
 				}
-				text := n.appendJSON(nil, &literals{})
+				text := n.Append(nil, &jsontext.Literals{})
 				if isTerminal(out) {
 					var indented bytes.Buffer
 					if err := json.Indent(&indented, text, "", "  "); err != nil {
@@ -88,7 +89,7 @@ func printFound(w io.Writer, bucket, key string, e keepcache.Entry, err error) e
 		w.Write(o.line())
 		return err
 	}
-	n, err := nodeOf(e)
+	n, err := jsontext.Of(e)
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func printFound(w io.Writer, bucket, key string, e keepcache.Entry, err error) e
 	o.bool("found", true)
 	o.name("key", key)
 	lifetimeMember(&o, e)
-	o.raw("value", n.appendJSON(nil, &literals{}))
+	o.raw("value", n.Append(nil, &jsontext.Literals{}))
 	w.Write(o.line())
 	return nil
 }
@@ -120,24 +121,24 @@ func lifetimeMember(o *object, e keepcache.Entry) {
 }
 
 func printString(w io.Writer, key string, e keepcache.Entry) error {
-	n, err := nodeOf(e)
+	n, err := jsontext.Of(e)
 	if err != nil {
 		return err
 	}
-	if n.kind != '"' {
+	if n.Kind != '"' {
 		return fmt.Errorf("the value of %s is no string; get it without --string", display(key))
 	}
-	io.WriteString(w, n.text+"\n")
+	io.WriteString(w, n.Text+"\n")
 	return nil
 }
 
 func printBytes(w io.Writer, key string, e keepcache.Entry) error {
-	n, err := nodeOf(e)
+	n, err := jsontext.Of(e)
 	if err != nil {
 		return err
 	}
 	var raw []byte
-	if n.kind != '"' || e.Decode(&raw) != nil {
+	if n.Kind != '"' || e.Decode(&raw) != nil {
 		return fmt.Errorf("the value of %s is not bytes; get it without --bytes", display(key))
 	}
 	w.Write(raw)

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
 func newImportCommand(f *flags) *cobra.Command {
@@ -270,11 +271,11 @@ func (im *importer) parse(text []byte) (*line, error) {
 			return nil, fmt.Errorf("expires_ms is %d", l.expires)
 		}
 	}
-	n, err := parseJSON(r.Value)
+	n, err := jsontext.Parse(r.Value)
 	if err != nil {
 		return nil, err
 	}
-	l.value = n.stored(r.Value, &literals{places: r.Literals})
+	l.value = n.Stored(r.Value, &jsontext.Literals{Places: r.Literals})
 	return l, nil
 }
 

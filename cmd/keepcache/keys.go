@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/glob"
 )
 
 func newKeysCommand(f *flags) *cobra.Command {
@@ -44,15 +45,15 @@ command read it like that. --long adds size and lifetime.`,
 			if err != nil {
 				return err
 			}
-			var match *glob
+			var match *glob.Glob
 			if cmd.Flags().Changed("glob") {
-				if match, err = parseGlob(pattern); err != nil {
+				if match, err = glob.Parse(pattern); err != nil {
 					return usagef("--glob: %v", err)
 				}
 				switch {
-				case strings.HasPrefix(match.prefix, prefix):
-					prefix = match.prefix
-				case !strings.HasPrefix(prefix, match.prefix):
+				case strings.HasPrefix(match.Prefix, prefix):
+					prefix = match.Prefix
+				case !strings.HasPrefix(prefix, match.Prefix):
 					return nil // no key begins with both
 				}
 			}
@@ -77,7 +78,7 @@ command read it like that. --long adds size and lifetime.`,
 						continue
 					case err != nil:
 						return err
-					case after != "" && e.Key <= last, match != nil && !match.match(e.Key):
+					case after != "" && e.Key <= last, match != nil && !match.Match(e.Key):
 						continue
 					}
 					if limit > 0 && n == limit {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
 func newSetCommand(f *flags) *cobra.Command {
@@ -101,11 +102,11 @@ func (in *input) read(cmd *cobra.Command, arg string) (value any, ttl time.Durat
 		}
 		return string(text), ttl, nil
 	}
-	n, err := parseJSON(text)
+	n, err := jsontext.Parse(text)
 	if err != nil {
 		return nil, 0, usagef("VALUE is not JSON: %v; --string takes plain text", err)
 	}
-	return n.stored(text, &literals{}), ttl, nil
+	return n.Stored(text, &jsontext.Literals{}), ttl, nil
 }
 
 func readAll(r io.Reader, most int64) ([]byte, error) {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
 func newVerifyCommand(f *flags) *cobra.Command {
@@ -153,7 +154,7 @@ func verifyJSON(entries, pages checked) []byte {
 			if len(list) > 1 {
 				list = append(list, ',')
 			}
-			list = appendString(list, strings.ToValidUTF8(p, "\ufffd"))
+			list = jsontext.AppendString(list, strings.ToValidUTF8(p, "\ufffd"))
 		}
 	}
 	var o object
