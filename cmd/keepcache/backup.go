@@ -123,8 +123,9 @@ func prove(ctx context.Context, path string) (entries int, err error) {
 	return entries, err
 }
 
-// replaceCache puts the file tmp in the place of the cache at path, and holds the lock of that one meanwhile: its
-// Close takes its journal away, which must not stay beside another file.
+// replaceCache puts the file tmp in the place of the cache at path. Closing that one first takes its journal away, which
+// must not stay beside another file. Its lock is held meanwhile by a DB that only reads: one that writes would take
+// the name back from whoever took it.
 func replaceCache(tmp, path string) error {
 	if _, err := os.Lstat(path); err != nil {
 		if _, err := os.Lstat(path + "-journal"); err == nil {
@@ -136,7 +137,18 @@ func replaceCache(tmp, path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.Rename(tmp, path), db.Close())
+	if err := db.Close(); err != nil {
+		return err
+	}
+	if db, err = keepcache.Open(path, &keepcache.Options{LockTimeout: lockWait, ReadOnly: true}); err != nil {
+		return err
+	}
+	if _, err = os.Lstat(path + "-journal"); err == nil {
+		err = fmt.Errorf("%s was written to meanwhile", strconv.Quote(path))
+	} else {
+		err = os.Rename(tmp, path)
+	}
+	return errors.Join(err, db.Close())
 }
 
 // place has write fill a file beside path, flushes it, and has finish put it there. Whatever fails, path is as before.
