@@ -121,7 +121,7 @@ func TestPowerLoss_CanFail(t *testing.T) {
 	}
 	finds("no checksum of pieces", true, nil, noPieceSum)
 	finds("no checksum of pieces and records", false, nil, noPieceSum, noRecordSum)
-	finds("no sync of what a killed process left", false, nil, boltpatch.Edit{
+	finds("no sync of what a killed process left", false, []string{"-powerloss.killed=60"}, boltpatch.Edit{
 		File: "store_durable.go",
 		Old:  "if h.found.clean {",
 		New:  "if true {",
