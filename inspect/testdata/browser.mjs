@@ -43,7 +43,9 @@ await step("overview", async () => {
 
 await step("search", async () => {
   await page.click("nav >> text=Keys");
+  await page.waitForURL(/keys$/);
   await page.click(".browser aside >> text=users");
+  await page.waitForURL(/bucket=users/);
   await page.keyboard.press("/");
   assert.equal(await page.evaluate(() => document.activeElement.id), "search");
   await page.keyboard.type("user:00");
@@ -98,7 +100,8 @@ await step("mounted under a prefix", async () => {
   await page.goto(MOUNTED);
   for (const [link, heading] of [["Keys", "Keys of"], ["Events", "Events"], ["Overview", "Overview"]]) {
     await page.click(`nav >> text=${link}`);
-    assert.match(await page.locator("h1").first().textContent(), new RegExp(heading));
+    await page.locator("h1", { hasText: heading }).waitFor({ state: "attached" });
+    await page.waitForLoadState();
     assert.ok(page.url().startsWith(MOUNTED));
   }
   assert.equal(await page.evaluate(() => getComputedStyle(document.querySelector(".brand")).display), "flex", "its style came along");
