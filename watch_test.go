@@ -142,3 +142,22 @@ func TestLatencies(t *testing.T) {
 	}
 	require.Equal(t, keepcache.NoExpiry, keepcache.LatencyBound(len(s.Reads.Counts)-1))
 }
+
+// BenchmarkWatch is a hit in memory: that nobody watches, that somebody watches who is behind, and other keys.
+func BenchmarkWatch(b *testing.B) {
+	for name, o := range map[string]*keepcache.WatchOptions{
+		"nobody": nil, "behind": {Buffer: 1}, "other keys": {Prefix: "x"},
+	} {
+		b.Run(name, func(b *testing.B) {
+			db := newDB(b, nil)
+			bucket := db.Bucket("b")
+			require.NoError(b, bucket.SetBytes("key", make([]byte, 200), 0))
+			if o != nil {
+				defer db.Watch(*o).Close()
+			}
+			for b.Loop() {
+				_, _, _ = bucket.GetBytes("key")
+			}
+		})
+	}
+}

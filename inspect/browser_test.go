@@ -85,7 +85,7 @@ func populate(t *testing.T, db *keepcache.DB) {
 		}
 	}
 	for _, name := range hostile[:12] {
-		require.NoError(t, db.Bucket("hostile").Set(name, map[string]any{
+		require.NoError(t, db.Bucket("odd names").Set(name, map[string]any{
 			name: name, "html": `<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>`, "script": "</script><script>window.hacked=1</script>",
 		}, time.Hour))
 	}
