@@ -75,7 +75,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such key or bucket,
 		newGetCommand(f), newSetCommand(f), newAddCommand(f), newDeleteCommand(f), newExistsCommand(f),
 		newTTLCommand(f), newTouchCommand(f), newKeysCommand(f), newStatCommand(f))
 	add(groupCache,
-		newBucketsCommand(f), newStatsCommand(f), newClearCommand(f), newSweepCommand(f), newCompactCommand(f),
+		newBucketsCommand(f), newStatsCommand(f), newTopCommand(f), newWatchCommand(f),
+		newClearCommand(f), newSweepCommand(f), newCompactCommand(f),
 		newVerifyCommand(f), newRepairCommand(f), newBackupCommand(f), newRestoreCommand(f),
 		newExportCommand(f), newImportCommand(f))
 	add(groupOther, newDemoCommand(f), newVersionCommand(), newCompletionCommand())
