@@ -261,6 +261,9 @@ func (b *Bucket) read(key string) (r reading, err error) {
 	case !validKey(key):
 		return r, ErrInvalidKey
 	}
+	if b.db.live != nil {
+		return b.readLive(key)
+	}
 	ns := b.namespace()
 	if ns == nil {
 		return r, nil

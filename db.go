@@ -22,6 +22,7 @@ type DB struct {
 	path    string
 	options Options
 	store   *store
+	live    *live // in the place of store and memory in a DB that is open without the lock; else nil
 	memory  *memory
 	writer  *writer    // nil in a DB that is open for reading only
 	commits *committer // nil in a DB that is open for reading only
@@ -85,6 +86,9 @@ func Open(path string, options *Options) (*DB, error) {
 	if path == "" {
 		return nil, &Error{Op: "open", Err: errors.New("empty path")}
 	}
+	if filled.NoLock {
+		return openNoLock(path, filled)
+	}
 	db, err := open(path, filled, true)
 	if errors.Is(err, ErrUnavailable) {
 		// It has failed already, and so it was not what a file that was closed in order should be.
@@ -137,6 +141,25 @@ func openFresh(path string, options Options, damage error) (*DB, error) {
 		db.healer.quarantined(aside, damage, from)
 	}
 	return db, err
+}
+
+// openNoLock opens the cache at path for a reader beside its owner. The store is one that is closed, so that what
+// does not know of such readers fails.
+func openNoLock(path string, options Options) (*DB, error) {
+	l, err := openLive(path)
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	s := &store{path: l.path, readOnly: true}
+	db := &DB{
+		path: path, options: options, store: s, live: l, memory: newMemory(0),
+		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(), events: newTeller(&options.Events),
+		buckets: make(map[string]*namespace),
+	}
+	db.healer = newHealer(db) // which has nothing to do
+	db.ctx, db.stop = context.WithCancel(context.Background())
+	db.main = db.Bucket(DefaultBucket)
+	return db, nil
 }
 
 // newDB builds the parts upon an open store, brings in what the journal has, and starts the background work.
@@ -346,6 +369,13 @@ func (db *DB) Bucket(name string) *Bucket {
 func (db *DB) Buckets() ([]string, error) {
 	if db.closed.Load() {
 		return nil, db.fail("list buckets", "", ErrClosed)
+	}
+	if db.live != nil {
+		names, err := db.live.bucketNames()
+		if err != nil {
+			return nil, db.fail("list buckets", "", err)
+		}
+		return names, nil
 	}
 	db.mu.RLock()
 	defer db.mu.RUnlock()

@@ -131,7 +131,8 @@
 // # Caveats
 //
 // One process at a time can have a cache open; another gets [ErrLocked] within Options.LockTimeout. Any
-// number of processes can have it open with Options.ReadOnly, but none beside a writer.
+// number of processes can have it open with Options.ReadOnly, but none beside a writer. With Options.NoLock a
+// process reads beside a writer, without its lock; the command in cmd/keepcache does so where it has to.
 //
 // A compaction needs room on the disk for a copy of what the file holds. On Windows, where an open file cannot be
 // replaced, [DB.Compact] returns an error and the file does not shrink; free pages are used again.

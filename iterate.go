@@ -137,6 +137,9 @@ func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
 	if !validName(b.name) {
 		return ErrInvalidName
 	}
+	if b.db.live != nil {
+		return b.scanLive(first, prefix, fn)
+	}
 	ns := b.namespace()
 	if ns == nil {
 		return nil

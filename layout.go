@@ -119,7 +119,10 @@ func newNotes() *notes { return &notes{make(map[noteKey]struct{})} }
 func (n *notes) add(id uint64, key []byte) { n.keys[noteKey{id, string(key)}] = struct{}{} }
 
 func readUsage(b *bolt.Bucket, id uint64) usage {
-	row := b.Get(encodeUint64(id))
+	return decodeUsage(b.Get(encodeUint64(id)))
+}
+
+func decodeUsage(row []byte) usage {
 	if len(row) != 16 {
 		return usage{}
 	}

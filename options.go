@@ -84,11 +84,19 @@ type Options struct {
 
 	// ReadOnly opens an existing file for reading: nothing is created, swept or changed, and every
 	// write gives ErrReadOnly. Several processes can have the file open so at one time, but none
-	// beside a writer. Default: false.
+	// beside a writer, unless with NoLock. Default: false.
 	ReadOnly bool
 
 	// OnCorruption says what becomes of a file that is damaged. Default: Quarantine.
 	OnCorruption OnCorruption
+
+	// NoLock, which ReadOnly has to go with, opens a file that another process may have open, without its lock
+	// and without holding that process up. Each operation looks at the file and its journal anew, and again when
+	// they changed meanwhile: what it returns is what every write had left that was over when it began, though not
+	// by how much reads have prolonged lifetimes since (see BucketOptions.Sliding). A range is of one moment
+	// in each of its pages. While the other process writes faster than it can be read, operations fail. Statistics
+	// are what the file tells, and Verify needs the lock. Default: false.
+	NoLock bool
 
 	// Events is told what happens in the cache. Default: nobody is.
 	Events Events
@@ -223,6 +231,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if f.LockTimeout, err = interval(f.LockTimeout, defaultLockTimeout); err != nil {
 		return f, fmt.Errorf("option LockTimeout: %w", err)
+	}
+	if f.NoLock && !f.ReadOnly {
+		return f, errors.New("option NoLock: it needs ReadOnly")
 	}
 	if f.Logger == nil {
 		f.Logger = slog.New(slog.DiscardHandler)

@@ -26,6 +26,9 @@ func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
 	if db.closed.Load() {
 		return nil, db.fail("soonest", "", ErrClosed)
 	}
+	if db.live != nil {
+		return nil, db.fail("soonest", "", errNeedsLock)
+	}
 	n = min(n, mostSoonest)
 	if n <= 0 {
 		return nil, nil

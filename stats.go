@@ -114,6 +114,13 @@ func (db *DB) Stats() Stats {
 		Health:   db.healer.snapshot(),
 		Budgets:  db.options.budgets(),
 	}
+	if db.live != nil {
+		s.Budgets = BudgetStats{} // they are those of the process that has it open
+		if !db.closed.Load() {
+			_ = db.live.stats(&s) // without them the counters are what there is
+		}
+		return s
+	}
 	s.Evictions = db.evictor.snapshot()
 	s.Evictions.Expired = s.Sweep.Removed
 	s.Evictions.Explicit = s.Deletes + s.Sweep.Cleared

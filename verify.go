@@ -56,6 +56,9 @@ func (db *DB) Verify(ctx context.Context) (Report, error) {
 	if db.closed.Load() {
 		return Report{}, db.fail("verify", "", ErrClosed)
 	}
+	if db.live != nil {
+		return Report{}, db.fail("verify", "", errNeedsLock)
+	}
 	if db.writer != nil {
 		// Where that fails, as on a full disk, the file is still there to be proved; Stats has the error.
 		_ = db.commits.commit()
@@ -66,6 +69,8 @@ func (db *DB) Verify(ctx context.Context) (Report, error) {
 	}
 	return v.report, nil
 }
+
+var errNeedsLock = fmt.Errorf("it cannot be done without the lock: %w", errors.ErrUnsupported)
 
 // verifier is one run of Verify.
 type verifier struct {
