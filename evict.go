@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/keepcache/keepcache/internal/recency"
 )
 
@@ -176,7 +174,7 @@ func (l limit) over(u usage) (usage, bool) {
 
 // joined is what was evicted in the transaction of a commit.
 type joined struct {
-	in      func(*bolt.Tx) error
+	in      func(freeing) error
 	swept   swept
 	size    []victim
 	entries []victim
@@ -191,8 +189,8 @@ func (e *evictor) join(names []naming) *joined {
 		return j
 	}
 	cleared := slices.ContainsFunc(names, func(n naming) bool { return n.old != 0 })
-	j.in = func(tx *bolt.Tx) error {
-		used, err := usedIn(tx)
+	j.in = func(f freeing) error {
+		used, err := f.used()
 		for _, sc := range e.scopes() {
 			if err != nil {
 				return err
@@ -206,10 +204,10 @@ func (e *evictor) join(names []naming) *joined {
 				continue // the sweeper frees room at no loss first
 			}
 			if j.swept.removed == 0 && !j.swept.more {
-				if j.swept, err = e.store.sweepIn(tx, millis(time.Now()), sweepStep, e.memory.lives); err != nil {
+				if j.swept, err = f.sweep(millis(time.Now()), sweepStep, e.memory.lives); err != nil {
 					return err
 				}
-				if used, err = usedIn(tx); err != nil {
+				if used, err = f.used(); err != nil {
 					return err
 				}
 				u = sc.uses(used)
@@ -218,7 +216,7 @@ func (e *evictor) join(names []naming) *joined {
 				}
 			}
 			var victims []victim
-			if victims, err = e.store.evictIn(tx, e.plan(sc, u, over, math.MaxUint64)); err != nil {
+			if victims, err = f.evict(e.plan(sc, u, over, math.MaxUint64)); err != nil {
 				return err
 			}
 			if over.bytes > 0 {
@@ -226,7 +224,7 @@ func (e *evictor) join(names []naming) *joined {
 			} else {
 				j.entries = append(j.entries, victims...)
 			}
-			used, err = usedIn(tx)
+			used, err = f.used()
 		}
 		return err
 	}

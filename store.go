@@ -319,7 +319,7 @@ func sizeOf(changes []*change) (bytes int64) {
 
 // apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
 // the file contains every revision up to mark. after, if there is one, is part of the transaction.
-func (s *store) apply(names []naming, changes []*change, mark uint64, after func(*bolt.Tx) error) error {
+func (s *store) apply(names []naming, changes []*change, mark uint64, after func(freeing) error) error {
 	defer s.withhold(sizeOf(changes))()
 	return s.update(func(tx *bolt.Tx) error {
 		table := tx.Bucket(bucketsBucket)
@@ -354,7 +354,7 @@ func (s *store) apply(names []naming, changes []*change, mark uint64, after func
 			return err
 		}
 		if after != nil {
-			if err := after(tx); err != nil {
+			if err := after(freeing{s, tx}); err != nil {
 				return err
 			}
 		}

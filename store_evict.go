@@ -73,6 +73,23 @@ func (s *store) evictIn(tx *bolt.Tx, q *eviction) (victims []victim, err error) 
 	return victims, s.removeVictims(tx, victims)
 }
 
+// freeing is a transaction under way, to those who free room in it. It is not to be kept.
+type freeing struct {
+	store *store
+	tx    *bolt.Tx
+}
+
+// used returns the usage of each id as the transaction has it so far.
+func (f freeing) used() (map[uint64]usage, error) { return usedIn(f.tx) }
+
+// sweep is store.sweep within the transaction.
+func (f freeing) sweep(now int64, limit int, lives func(id uint64, key string, now int64) bool) (swept, error) {
+	return f.store.sweepIn(f.tx, now, limit, lives)
+}
+
+// evict is store.evict within the transaction.
+func (f freeing) evict(q *eviction) ([]victim, error) { return f.store.evictIn(f.tx, q) }
+
 // usedIn returns the usage of each id.
 func usedIn(tx *bolt.Tx) (map[uint64]usage, error) {
 	used := make(map[uint64]usage)
