@@ -41,6 +41,7 @@ type evictor struct {
 
 	again func()               // asks for another round
 	hands map[uint64]*eviction // by bucket id, 0 for the whole file; protected by the committer's lock
+	due   []byte               // row of the expiry index at which its own sweep goes on; protected by the same
 
 	mu    sync.Mutex // protects what follows
 	stats EvictionStats
@@ -204,7 +205,7 @@ func (e *evictor) join(names []naming) *joined {
 				continue // the sweeper frees room at no loss first
 			}
 			if j.swept.removed == 0 && !j.swept.more {
-				if j.swept, err = f.sweep(millis(time.Now()), sweepStep, e.memory.lives); err != nil {
+				if j.swept, err = f.sweep(&e.due, millis(time.Now()), sweepStep, e.memory.lives); err != nil {
 					return err
 				}
 				if used, err = f.used(); err != nil {
@@ -334,7 +335,7 @@ func (e *evictor) score(id uint64, key []byte) uint32 {
 
 // sweep does one step of the sweeper's work, which frees room at no loss.
 func (e *evictor) sweep(retired bool) (removed int, err error) {
-	did, err := e.store.sweep(millis(time.Now()), sweepStep, e.memory.lives)
+	did, err := e.store.sweepOn(&e.due, millis(time.Now()), sweepStep, e.memory.lives)
 	if err != nil {
 		return 0, err
 	}

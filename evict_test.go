@@ -143,6 +143,45 @@ func TestEvict_ExpiredFirst(t *testing.T) {
 	})
 }
 
+// So it is where many entries that reads keep alive fell due before those that expired.
+func TestEvict_ExpiredBehindSliding(t *testing.T) {
+	for _, late := range []bool{false, true} { // is the budget passed by the commit, or before?
+		synctest.Test(t, func(t *testing.T) {
+			o := budgeted(800_000)
+			o.Buckets = map[string]keepcache.BucketOptions{"slides": {Sliding: true}}
+			db := newDB(t, o)
+			slides, b := db.Bucket("slides"), db.Bucket("b")
+			const lasting, brief = 2500, 500
+			fill(t, slides, lasting, time.Minute)
+			committed(t, db)
+			value := strings.Repeat("v", 400)
+			for i := range brief {
+				mustSet(t, b, fmt.Sprint("dies", i), value, time.Minute+time.Second)
+			}
+			for i := range 700 {
+				mustSet(t, b, fmt.Sprint("lives", i), value, 0)
+			}
+			committed(t, db)
+			time.Sleep(7 * time.Second) // less than an eighth: memory alone knows of the reads
+			for i := range lasting {
+				requireValue(t, slides, numbered(i), int64(i))
+			}
+			time.Sleep(time.Minute - 6*time.Second)
+			for i := range 500 {
+				mustSet(t, b, fmt.Sprint("comes", i), value, 0)
+				if late && i%100 == 0 {
+					committed(t, db)
+				}
+			}
+			committed(t, db)
+			require.Zero(t, db.Stats().Evictions.Size)
+			require.Equal(t, uint64(brief), db.Stats().Evictions.Expired)
+			require.Equal(t, int64(lasting+700+500), db.Stats().Entries)
+			requireValue(t, slides, numbered(0), int64(0))
+		})
+	}
+}
+
 // A budget that is lower than the last time is reached without writes, also where one entry is larger than it.
 func TestEvict_Lowered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -82,9 +82,58 @@ type freeing struct {
 // used returns the usage of each id as the transaction has it so far.
 func (f freeing) used() (map[uint64]usage, error) { return usedIn(f.tx) }
 
-// sweep is store.sweep within the transaction.
-func (f freeing) sweep(now int64, limit int, lives func(id uint64, key string, now int64) bool) (swept, error) {
-	return f.store.sweepIn(f.tx, now, limit, lives)
+// sweep removes up to limit entries that are gone at now. It goes on where the last one ended, at *from, because
+// rows of entries that live, as memory knows, stay where they are, and any number of them can stand before others.
+func (f freeing) sweep(from *[]byte, now int64, limit int, lives func(id uint64, key string, now int64) bool) (did swept, err error) {
+	found := false
+	if *from, found = nextDue(f.tx, *from, now, lives); found {
+		did, err = f.store.sweepIn(f.tx, *from, now, limit, lives)
+		*from = did.next
+	}
+	return did, err
+}
+
+// sweepOn is that sweep in a transaction of its own, if there is anything for it to do.
+func (s *store) sweepOn(from *[]byte, now int64, limit int, lives func(id uint64, key string, now int64) bool) (did swept, err error) {
+	found := false
+	err = s.view(func(tx *bolt.Tx) error {
+		*from, found = nextDue(tx, *from, now, lives)
+		return nil
+	})
+	if err != nil || !found {
+		return did, err
+	}
+	err = s.update(func(tx *bolt.Tx) (err error) {
+		did, err = freeing{s, tx}.sweep(from, now, limit, lives)
+		return err
+	})
+	return did, err
+}
+
+// dueLook bounds how many rows that are due an eviction looks at for one that can go.
+const dueLook = 16 * sweepStep
+
+// nextDue returns the first row from the given one on, and round, that is due at now and whose entry does not live
+// as memory knows. If none is found it is where to look next time.
+func nextDue(tx *bolt.Tx, from []byte, now int64, lives func(id uint64, key string, now int64) bool) (row []byte, found bool) {
+	c := tx.Bucket(expiryBucket).Cursor()
+	k, _ := c.Seek(from)
+	for wrapped, looked := from == nil, 0; looked < dueLook; looked++ {
+		at, id, key, ok := splitExpiryKey(k)
+		switch {
+		case k == nil || ok && at > now:
+			if wrapped {
+				return nil, false
+			}
+			wrapped = true
+			k, _ = c.First()
+			continue
+		case !ok || !lives(id, string(key), now):
+			return bytes.Clone(k), true
+		}
+		k, _ = c.Next()
+	}
+	return bytes.Clone(k), false
 }
 
 // evict is store.evict within the transaction.
