@@ -36,18 +36,19 @@ func (b *Bucket) slid(key string, r *reading) {
 	}
 	saved := r.saved
 	r.header.slide(until)
-	if until-saved > lifetime/slidingPart && b.saveSlid(key, r) == nil {
+	if until-saved > lifetime/slidingPart && b.saveSlid(key, r, false) == nil {
 		return
 	}
 	// Where the write failed, or somebody else was quicker, memory alone knows. That is no matter for a reader.
 	b.db.memory.slide(b.db.memory.hash(r.id, key), r.id, key, r.header.revision, until)
 }
 
-// saveSlid writes an entry with the times that reads have given it. It changes nothing that anybody sees.
-func (b *Bucket) saveSlid(key string, r *reading) error {
+// saveSlid writes an entry with the times that reads have given it. It changes nothing that anybody sees. later says
+// that the caller has it flushed.
+func (b *Bucket) saveSlid(key string, r *reading, later bool) error {
 	t := r.traits()
 	t.asOf = t.since(r.header.revision)
-	d := &draft{key: key, header: r.header, record: recordOf(r.header, &t, r.value), quiet: true}
+	d := &draft{key: key, header: r.header, record: recordOf(r.header, &t, r.value), quiet: true, later: later}
 	d.expect(*r)
 	return b.write(d)
 }
@@ -121,7 +122,8 @@ func (m *memory) slidKeys() (found []slidKey) {
 	return found
 }
 
-// saveSlidKeys writes the times of entries that reads have prolonged. What has changed meanwhile is left out.
+// saveSlidKeys writes the times of entries that reads have prolonged. What has changed meanwhile is left out. With
+// SyncAlways too they are on disk only after the commit that has to follow: a flush for each would take minutes.
 func (db *DB) saveSlidKeys(found []slidKey) error {
 	names := make(map[uint64]string)
 	db.mu.RLock()
@@ -137,7 +139,7 @@ func (db *DB) saveSlidKeys(found []slidKey) error {
 		b := db.Bucket(name)
 		r, err := b.read(s.key)
 		if err == nil && r.held && r.header.freshUntil > r.saved {
-			err = b.saveSlid(s.key, &r)
+			err = b.saveSlid(s.key, &r, true)
 		}
 		if err != nil && err != errMissed {
 			return err

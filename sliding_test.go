@@ -157,6 +157,32 @@ func TestSliding_Survives(t *testing.T) {
 	})
 }
 
+// Many deadlines that memory alone knows take one flush to be written, whatever the mode.
+func TestSliding_OneFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ttl, n = 80 * time.Second, 300
+		opts := slidingOptions()
+		opts.Sync, opts.SweepInterval = keepcache.SyncAlways, -1
+		db := newDB(t, opts)
+		b := db.Bucket("b")
+		fill(t, b, n, ttl)
+		committed(t, db)
+		time.Sleep(9 * time.Second) // less than an eighth
+		for i := range n {
+			requireValue(t, b, numbered(i), int64(i))
+		}
+		time.Sleep(ttl - 8*time.Second)
+		before := db.Stats().Journal
+		removed, err := db.Sweep(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, removed)
+		after := db.Stats().Journal
+		require.Equal(t, uint64(n), after.Appends-before.Appends)
+		require.LessOrEqual(t, after.Flushes-before.Flushes, uint64(2))
+		requireTTL(t, b, numbered(0), 8*time.Second)
+	})
+}
+
 // An invalidation is not undone by reads that slide, nor a load discarded because of them.
 func TestSliding_TagsAndLoads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

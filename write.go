@@ -50,6 +50,7 @@ type draft struct {
 	ns      *namespace
 	flight  *flight // the load that brought it: it is only to be stored if that is not void
 	quiet   bool    // it changes nothing that anybody sees, and so voids no load
+	later   bool    // the caller has it flushed
 	expects bool    // the write is only for a key that is still as seen
 	seen    sight
 	before  prior // what publication replaced
@@ -76,7 +77,7 @@ func (w *writer) write(names []naming, drafts ...*draft) error {
 			return err
 		case j == nil:
 			return w.settleAside(last, names, drafts)
-		case w.always:
+		case w.always && (len(drafts) == 0 || !drafts[0].later):
 			if err := j.Flush(last); err != nil {
 				// The pages of a failed flush may be lost whatever a second one says: only the file can still help.
 				w.lost(j)
