@@ -221,3 +221,48 @@ func TestSliding_TagsAndLoads(t *testing.T) {
 		requireValue(t, b, "l", int64(2))
 	})
 }
+
+// A refresh that fails takes back nothing that reads have given the entry meanwhile, whether that is on disk or in
+// memory alone.
+func TestSliding_FailedRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, evicted := range []bool{false, true} { // has the file what reads gave?
+			db := newDB(t, slidingOptions())
+			b := db.Bucket("b")
+			hang := make(chan struct{})
+			var fails error
+			load := func(context.Context, *keepcache.Load) (any, error) {
+				if fails != nil {
+					<-hang
+				}
+				return 1, fails
+			}
+			opts := &keepcache.LoadOptions{TTL: time.Minute, RefreshAhead: 0.5, RetryAfter: 10 * time.Second}
+			var got int
+			_, err := b.GetOrLoad(t.Context(), "k", &got, load, opts)
+			require.NoError(t, err)
+			fails = context.DeadlineExceeded
+			time.Sleep(40 * time.Second)
+			_, err = b.GetOrLoad(t.Context(), "k", &got, load, opts) // begins a refresh
+			require.NoError(t, err)
+			time.Sleep(15 * time.Second)
+			requireValue(t, b, "k", int64(1)) // writes the record anew
+			if evicted {
+				committed(t, db)
+			}
+			time.Sleep(2 * time.Second)
+			requireValue(t, b, "k", int64(1)) // memory alone knows
+			requireTTL(t, b, "k", time.Minute)
+			close(hang)
+			synctest.Wait()
+			require.Equal(t, uint64(1), db.Stats().Loads.Failures)
+			requireTTL(t, b, "k", time.Minute)
+			time.Sleep(time.Minute - time.Second)
+			requireTTL(t, b, "k", time.Second)
+			time.Sleep(time.Second)
+			requireAbsent(t, b, "k")
+			committed(t, db)
+			require.Zero(t, db.Stats().Entries)
+		}
+	})
+}

@@ -41,19 +41,20 @@ type writer struct {
 
 // draft is one outcome on its way: a record to put under a key, or the removal of the key.
 type draft struct {
-	id      uint64
-	sum     uint32 // of the bucket's name
-	hash    uint64 // of id and key
-	key     string
-	record  []byte // framed, not sealed; nil removes the key
-	header  header
-	ns      *namespace
-	flight  *flight // the load that brought it: it is only to be stored if that is not void
-	quiet   bool    // it changes nothing that anybody sees, and so voids no load
-	later   bool    // the caller has it flushed
-	expects bool    // the write is only for a key that is still as seen
-	seen    sight
-	before  prior // what publication replaced
+	id       uint64
+	sum      uint32 // of the bucket's name
+	hash     uint64 // of id and key
+	key      string
+	record   []byte // framed, not sealed; nil removes the key
+	header   header
+	ns       *namespace
+	flight   *flight // the load that brought it: it is only to be stored if that is not void
+	quiet    bool    // it changes nothing that anybody sees, and so voids no load
+	later    bool    // the caller has it flushed
+	sameLife bool    // the entry lives on as it is: what reads have prolonged it by meanwhile stays
+	expects  bool    // the write is only for a key that is still as seen
+	seen     sight
+	before   prior // what publication replaced
 }
 
 // errMissed says that a key was not as a draft expected. Nothing was written.
@@ -198,7 +199,14 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 		if d.ns != nil && !d.quiet {
 			d.ns.flights.void(d.key, d.flight)
 		}
+		until := int64(0)
+		if d.sameLife {
+			until = w.memory.freshUntil(d)
+		}
 		d.before = w.memory.publish(d.hash, d.id, d.key, d.record, d.header)
+		if until > d.header.freshUntil {
+			w.memory.shardOf(d.hash).find(d.hash, d.id, d.key).slid.Store(until)
+		}
 	}
 	if w.crowded(j) {
 		w.commits.kick()
