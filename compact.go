@@ -41,11 +41,9 @@ const (
 	compactQuiet = 0.5
 	compactBusy  = 0.6
 
-	// The file is to stay below three times what its entries weigh, with 64 bytes for the index row, the expiry row
-	// and the page's own index, and 16 MiB. Pages from which many entries were evicted are half empty, though not
-	// free. What follows begins a compaction early enough.
+	// The file is to stay below three times what its entries cost, and 16 MiB. Pages from which many entries were
+	// evicted are half empty, though not free. What follows begins a compaction early enough.
 	compactTimes = 2.5
-	compactEntry = 64
 	compactRoom  = 8 << 20
 
 	// compactRest is for how many times the length of the last compaction none follows by itself while the file is
@@ -198,7 +196,7 @@ func (c *compactor) due(quiet bool) bool {
 		return true
 	}
 	u := scope{}.uses(used)
-	return float64(file) > compactTimes*float64(u.bytes+compactEntry*u.entries)+compactRoom
+	return float64(file) > compactTimes*float64(u.cost())+compactRoom
 }
 
 func (c *compactor) snapshot() CompactStats {

@@ -112,7 +112,7 @@ func (e *evictor) admit(bucket string, d *draft) error {
 	if e == nil || d.record == nil {
 		return nil
 	}
-	n := int64(len(d.key) + len(d.record))
+	n := int64(len(d.key)+len(d.record)) + entryCost
 	if own, ok := e.buckets[bucket]; n > e.limit.bytes || ok && n > own.bytes {
 		return ErrTooLarge
 	}
@@ -167,9 +167,9 @@ func (sc scope) uses(used map[uint64]usage) (u usage) {
 	return u
 }
 
-// over returns by how much a budget is passed, and whether it is.
+// over returns by how much a budget is passed, by entries and by what they cost, and whether it is.
 func (l limit) over(u usage) (usage, bool) {
-	over := usage{u.entries - l.entries, u.bytes - l.bytes}
+	over := usage{u.entries - l.entries, u.cost() - l.bytes}
 	return over, over.entries > 0 || over.bytes > 0
 }
 
@@ -252,7 +252,8 @@ func (e *evictor) plan(sc scope, u, over usage, floor uint64) *eviction {
 		h = &eviction{id: sc.id, limit: sc.bytes, low: new(recency.Quantile), spare: e.memory.isPinned, score: e.score}
 		e.hands[sc.id] = h
 	}
-	h.all, h.floor, h.spareNewest, h.anyway = u, floor, false, false
+	h.all = usage{u.entries, u.cost()}
+	h.floor, h.spareNewest, h.anyway = floor, false, false
 	h.over = usage{over.entries + sc.entries/evictSlack, over.bytes + sc.bytes/evictSlack}
 	return h
 }

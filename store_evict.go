@@ -14,7 +14,7 @@ import (
 type eviction struct {
 	id          uint64 // of the bucket, 0 for the whole file
 	from        placed // where the hand stands
-	all, over   usage  // what there is, and how much of it is to go
+	all, over   usage  // what there is, and how much of it is to go; bytes are what it costs
 	limit       int64  // bytes that there may be
 	floor       uint64 // entries with a later revision are spared
 	spareNewest bool   // so is the last one written of each run
@@ -181,7 +181,7 @@ func (w *walker) choose(q *eviction) (victims []victim) {
 			}
 			newest = max(newest, c.revision)
 			if c.revision <= q.floor {
-				if c.score = q.score(c.id, c.key); c.bytes > q.limit {
+				if c.score = q.score(c.id, c.key); c.bytes+entryCost > q.limit {
 					c.score, c.revision = 0, 0 // it cannot stay whatever else goes
 				}
 				run = append(run, c)
@@ -199,7 +199,7 @@ func (w *walker) choose(q *eviction) (victims []victim) {
 			if q.spareNewest && c.revision == newest || q.spare(v.id, v.key) {
 				continue
 			}
-			over.bytes -= v.bytes
+			over.bytes -= v.bytes + entryCost
 			over.entries--
 			victims = append(victims, v)
 		}
