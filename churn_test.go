@@ -81,10 +81,9 @@ func TestChurn(t *testing.T) {
 // pause and evict all the while.
 func TestChurn_Small(t *testing.T) {
 	skipOnWindows(t, "a file cannot be replaced while it is open")
-	o := keepcache.Options{MaxBytes: 4 << 20, CommitInterval: 10 * time.Millisecond, CommitBytes: 512 << 10}
-	lasts := 1500 * time.Millisecond
+	o := keepcache.Options{MaxBytes: 2 << 20, CommitInterval: 10 * time.Millisecond, CommitBytes: 512 << 10}
 	if long {
-		o, lasts = keepcache.Options{MaxBytes: 128 << 20}, time.Minute
+		o = keepcache.Options{MaxBytes: 32 << 20}
 	}
 	o.SyncInterval = time.Second
 	budget := o.MaxBytes
@@ -93,6 +92,7 @@ func TestChurn_Small(t *testing.T) {
 		db := open(t, path, &o)
 		b, value := db.Bucket("b"), make([]byte, size)
 		keys := 3 * int(budget) / (size + entryCost + 50)
+		total, began := int64(4*keys), time.Now()
 		var stop atomic.Bool
 		var writes atomic.Int64
 		var work sync.WaitGroup
@@ -104,7 +104,9 @@ func TestChurn_Small(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					writes.Add(1)
+					if writes.Add(1) > total {
+						return
+					}
 				}
 			})
 		}
@@ -125,7 +127,7 @@ func TestChurn_Small(t *testing.T) {
 			}
 		})
 		most := int64(0)
-		for began := time.Now(); time.Since(began) < lasts; time.Sleep(time.Millisecond) {
+		for ; writes.Load() < total && !t.Failed(); time.Sleep(time.Millisecond) {
 			most = max(most, fileSize(t, path))
 		}
 		stop.Store(true)
@@ -133,7 +135,7 @@ func TestChurn_Small(t *testing.T) {
 		s := db.Stats()
 		committed(t, db)
 		t.Logf("%d bytes: budget %d KiB, %d thousand writes a second; %d entries of %d KiB cost %d KiB, the file had %d KiB at most (3 x budget + 16 MiB is %d KiB); %d compactions",
-			size, budget>>10, writes.Load()/lasts.Milliseconds(), s.Entries, s.Bytes>>10, cost(s.Entries, s.Bytes)>>10, most>>10, (3*budget+16<<20)>>10, s.Compact.Compactions)
+			size, budget>>10, writes.Load()/time.Since(began).Milliseconds(), s.Entries, s.Bytes>>10, cost(s.Entries, s.Bytes)>>10, most>>10, (3*budget+16<<20)>>10, s.Compact.Compactions)
 		require.LessOrEqual(t, most, 3*budget+16<<20)
 		require.NoError(t, db.Compact(t.Context()))
 		s = db.Stats()

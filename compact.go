@@ -46,8 +46,13 @@ const (
 	compactTimes = 2.5
 	compactRoom  = 8 << 20
 
+	// Beyond that it is urgent: the promise is about to be broken.
+	urgentTimes = 2.75
+	urgentRoom  = 12 << 20
+
 	// compactRest is for how many times the length of the last compaction none follows by itself while the file is
-	// written to; compacting so takes a tenth of the time at most. In a quiet file once is enough.
+	// written to; compacting so takes a tenth of the time at most. In a quiet file, and where it is urgent, once is
+	// enough.
 	compactRest = 10
 )
 
@@ -159,11 +164,12 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 		now := written()
 		quiet := now == last
 		last = now
+		due, urgent := c.due(quiet)
 		rest := took
-		if !quiet {
+		if !quiet && !urgent {
 			rest *= compactRest
 		}
-		if time.Since(ended) < max(rest, pause) || !c.due(quiet) {
+		if time.Since(ended) < max(rest, pause) || !due {
 			continue
 		}
 		start := time.Now()
@@ -181,22 +187,21 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 	}
 }
 
-// due reports whether enough of the file is free, or the file has passed what it promises to stay below.
-func (c *compactor) due(quiet bool) bool {
+// due reports whether enough of the file is free, or the file nears what it promises to stay below, and whether that
+// is urgent.
+func (c *compactor) due(quiet bool) (due, urgent bool) {
 	_, free := c.store.free()
 	file, used, err := c.store.size()
 	if err != nil {
-		return false
+		return false, false
 	}
 	part := compactBusy
 	if quiet {
 		part = compactQuiet
 	}
-	if free >= c.least && float64(free) >= part*float64(file) {
-		return true
-	}
-	u := scope{}.uses(used)
-	return float64(file) > compactTimes*float64(u.cost())+compactRoom
+	cost := float64(scope{}.uses(used).cost())
+	due = free >= c.least && float64(free) >= part*float64(file) || float64(file) > compactTimes*cost+compactRoom
+	return due, float64(file) > urgentTimes*cost+urgentRoom
 }
 
 func (c *compactor) snapshot() CompactStats {
