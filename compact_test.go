@@ -136,28 +136,59 @@ func TestCompact_Moved(t *testing.T) {
 	sound(t, db)
 }
 
-// What is freed goes back to the disk by itself, without a restart.
+// What is freed goes back to the disk by itself, without a restart, however it was freed.
 func TestCompact_Automatic(t *testing.T) {
 	skipOnWindows(t, "a file cannot be replaced while it is open")
-	n := 30_000
+	n, lasts := 12_000, 10*time.Second
 	if long {
-		n = 1_000_000 // 1 GiB
+		n, lasts = 1_000_000, 5*time.Minute // 1 GiB
 	}
-	path := newPath(t)
-	db := kibibytes(t, path, n, &keepcache.Options{MaxBytes: -1, SyncInterval: time.Second})
-	large := fileSize(t, path)
-	for i := range 3 {
-		require.NoError(t, db.Bucket(fmt.Sprint("b", i)).Clear(t.Context()))
+	for name, free := range map[string]func(b *keepcache.Bucket, db *keepcache.DB) error{
+		"clear": func(b *keepcache.Bucket, _ *keepcache.DB) error { return b.Clear(t.Context()) },
+		"drop": func(_ *keepcache.Bucket, db *keepcache.DB) error {
+			_, err := db.DropBucket("b")
+			return err
+		},
+		"prefix": func(b *keepcache.Bucket, _ *keepcache.DB) error {
+			_, err := b.DeletePrefix(t.Context(), "")
+			return err
+		},
+		"expiry": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if !long {
+				t.Parallel() // they wait most of the time
+			}
+			path := newPath(t)
+			db := open(t, path, &keepcache.Options{MaxBytes: -1, SyncInterval: time.Second})
+			b, value, until := db.Bucket("b"), strings.Repeat("v", 1000), time.Now().Add(lasts)
+			for i := range n {
+				ttl := time.Duration(i%2) * time.Hour
+				if free == nil {
+					ttl = time.Until(until)
+				}
+				mustSet(t, b, numbered(i), value, ttl)
+			}
+			committed(t, db)
+			large := fileSize(t, path)
+			require.Greater(t, large, int64(n*1000))
+			freed := time.Now()
+			if free == nil {
+				freed = until
+			} else {
+				require.NoError(t, free(b, db))
+			}
+			for fileSize(t, path) >= 16<<20 || db.Stats().Compact.Compactions == 0 {
+				if time.Sleep(10 * time.Millisecond); time.Since(freed) > 2*time.Minute {
+					s := db.Stats()
+					t.Fatalf("the file has %d bytes, %d of them free, %d entries, %+v", s.FileBytes, s.FreeBytes, s.Entries, s.Compact)
+				}
+			}
+			t.Logf("%d MiB became %d KiB %v after; the compaction took %v", large>>20, fileSize(t, path)>>10,
+				time.Since(freed).Round(100*time.Millisecond), db.Stats().Compact.Took)
+			require.Zero(t, db.Stats().Entries)
+		})
 	}
-	committed(t, db)
-	freed := time.Now()
-	for fileSize(t, path) >= 16<<20 || db.Stats().Compact.Compactions == 0 {
-		if time.Sleep(10 * time.Millisecond); time.Since(freed) > time.Minute {
-			s := db.Stats()
-			t.Fatalf("the file has %d bytes, %d of them free, %d entries, %+v", s.FileBytes, s.FreeBytes, s.Entries, s.Compact)
-		}
-	}
-	t.Logf("%d MiB became %d KiB, the compaction took %v", large>>20, fileSize(t, path)>>10, db.Stats().Compact.Took)
 }
 
 // Without free pages worth it nothing is compacted, nor with the option off.
