@@ -46,6 +46,11 @@ const (
 	compactTimes = 2.5
 	compactRoom  = 8 << 20
 
+	// From a little below that on commits are small: what a transaction writes takes room beside what it replaces
+	// and what readers still see, each of them nearly all of a small file.
+	swollenTimes = 2.25
+	swollenRoom  = 6 << 20
+
 	// Beyond that it is urgent: the promise is about to be broken.
 	urgentTimes = 2.75
 	urgentRoom  = 12 << 20
@@ -199,9 +204,13 @@ func (c *compactor) due(quiet bool) (due, urgent bool) {
 	if quiet {
 		part = compactQuiet
 	}
-	cost := float64(scope{}.uses(used).cost())
-	due = free >= c.least && float64(free) >= part*float64(file) || float64(file) > compactTimes*cost+compactRoom
-	return due, float64(file) > urgentTimes*cost+urgentRoom
+	due = free >= c.least && float64(free) >= part*float64(file) || passes(file, used, compactTimes, compactRoom)
+	return due, passes(file, used, urgentTimes, urgentRoom)
+}
+
+// passes reports whether a file is larger than so many times what its entries cost, and some room.
+func passes(file int64, used map[uint64]usage, times float64, room int64) bool {
+	return float64(file) > times*float64(scope{}.uses(used).cost())+float64(room)
 }
 
 func (c *compactor) snapshot() CompactStats {

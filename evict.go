@@ -65,8 +65,9 @@ const (
 	evictFree  = 4096
 	evictTimes = 4
 
-	// evictSlack is the part of a budget that is freed beyond what is over.
-	evictSlack = 64
+	// evictSlack is the part of a budget that is freed beyond what is over. The expiry rows of victims lie all over
+	// the index, so the more victims go at once the more of them share a page.
+	evictSlack = 32
 
 	// recencyShare is the part of MemoryBytes that the table of uses takes. At 64 MiB it has a million slots, four
 	// bytes each. With less than one slot an entry the hit ratio falls towards that of FIFO, slowly.

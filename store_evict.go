@@ -51,8 +51,8 @@ const (
 	// evictStep bounds how many entries one transaction evicts: as many as a commit puts and some more, so that
 	// one is enough. Each has its price, and small ones halve the throughput of writers. evictLook bounds how
 	// many it looks at.
-	evictStep = 2 * commitEntries
-	evictLook = 6 * evictStep
+	evictStep = pressedTimes * commitEntries
+	evictLook = 4 * evictStep
 )
 
 // evict walks the hand on until enough entries are found that are worth less than their neighbours, or until
@@ -152,8 +152,12 @@ func usedIn(tx *bolt.Tx) (map[uint64]usage, error) {
 // removeVictims removes entries with their expiry rows.
 func (s *store) removeVictims(tx *bolt.Tx, victims []victim) error {
 	expiry, book := tx.Bucket(expiryBucket), s.book()
-	for _, v := range victims {
-		b, key := entriesOf(tx, v.id), []byte(v.key)
+	var b *bolt.Bucket
+	for i, v := range victims {
+		key := []byte(v.key)
+		if i == 0 || v.id != victims[i-1].id {
+			b = entriesOf(tx, v.id)
+		}
 		row, rec := splitRow(b.Get(key), key)
 		book.remove(v.id, key, rec)
 		if err := dropRow(expiry, row, v.id, key, rec); err != nil {
