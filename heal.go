@@ -394,6 +394,7 @@ func (s *store) adopt(h *handle) error {
 		fresh.end()
 		return ErrClosed
 	}
+	s.noted.look()
 	s.noted = nil // nobody notes keys of a poisoned handle
 	s.lookups.Lock()
 	last := s.shared

@@ -38,12 +38,13 @@ type Options struct {
 	// power cut can cost. Default: 100 ms.
 	SyncInterval time.Duration
 
-	// MaxBytes bounds the live data of the file, in bytes of keys and records (a record is the encoded value
-	// and 39 bytes). When a commit passes it, expired entries go, and then those that were used least; what
-	// was written last stays. An entry that is larger alone gives ErrTooLarge. -1 is unlimited. Default: 1 GiB.
+	// MaxBytes bounds the live data of the file, in bytes. An entry counts as its key, its record (the encoded value
+	// and 39 bytes) and 64 bytes for its place in the file's indexes. When a commit passes it, expired entries go, and
+	// then those that were used least; what was written last stays. An entry that is larger alone gives ErrTooLarge.
+	// -1 is unlimited. Default: 1 GiB.
 	//
-	// The file itself is kept, by compacting it, below three times the bytes of what it holds, 64 bytes an entry
-	// counted in, and 16 MiB.
+	// The file itself is kept, by compacting it, below three times MaxBytes and 16 MiB. Where that is unlimited, or far
+	// from reached, it is three times what the entries count.
 	MaxBytes int64
 
 	// MemoryBytes bounds the memory for entries: those that are not in the file yet, and those that were
@@ -123,8 +124,8 @@ type BucketOptions struct {
 	// entries for ever, even if Options.DefaultTTL is shorter. Default: Options.DefaultTTL.
 	DefaultTTL time.Duration
 
-	// MaxBytes bounds the keys and records of the bucket, in bytes, as Options.MaxBytes does those of the
-	// cache, which holds beside it. Default: unlimited.
+	// MaxBytes bounds the live data of the bucket, in bytes, as Options.MaxBytes does that of the cache, which holds
+	// beside it. Default: unlimited.
 	MaxBytes int64
 
 	// MaxEntries bounds the number of entries in the bucket, expired ones that were not swept included. Between
