@@ -170,7 +170,7 @@ func (c *committer) run() (entries int, err error) {
 	for more := true; more; names, dead = nil, nil {
 		group, mark := pins, st.mark
 		pins = nil
-		if !whole && (c.store.copied.Load() || c.writer.crowded(st.journal)) {
+		if !whole && (c.store.copied.Load() || c.writer.cramped(st.journal)) {
 			group, pins, mark = oldest(group, mark)
 			mark = max(mark, c.reached())
 		}

@@ -141,8 +141,11 @@ func (w *writer) crowded(j *journal.Journal) bool {
 
 // pressed reports whether writes come faster than commits take them.
 func (w *writer) pressed(j *journal.Journal) bool {
-	return w.memory.pinned.Load() > (w.commitAt+w.pinnedMost)/2 || j != nil && j.Used() > w.journalAt*3/2
+	return w.memory.pinned.Load() > (w.commitAt+w.pinnedMost)/2 || w.cramped(j)
 }
+
+// cramped reports whether journal j, if there is one, is about to be full.
+func (w *writer) cramped(j *journal.Journal) bool { return j != nil && j.Used() > w.journalAt*3/2 }
 
 // errNoRoom says that pinned entries have all the memory that they may have.
 var errNoRoom = errors.New("no room in memory")
