@@ -68,7 +68,7 @@ func populate(t *testing.T, db *keepcache.DB) {
 	ttls := []time.Duration{45 * time.Second, 4 * time.Minute, 25 * time.Minute, 3 * time.Hour, 9 * time.Hour, 2 * 24 * time.Hour, keepcache.NoExpiry}
 	users, sessions, images := db.Bucket("users"), db.Bucket("sessions"), db.Bucket("thumbnails")
 	r := rand.New(rand.NewPCG(1, 2))
-	for i := range 1200 {
+	for i := range 2400 { // twice a page for what the browser looks for, as some of it expires meanwhile
 		ttl := ttls[r.IntN(len(ttls))]
 		if i < 10 { // those that the browser looks at
 			ttl = 26 * time.Hour
@@ -106,8 +106,8 @@ func busy(db *keepcache.DB, stop <-chan struct{}) {
 		}
 		n := 10 + i/20%7
 		for range n {
-			_, _ = users.Get(fmt.Sprintf("user:%04d", 10+rand.IntN(1350)), &v)
+			_, _ = users.Get(fmt.Sprintf("user:%04d", 10+rand.IntN(2700)), &v)
 		}
-		_ = users.Set(fmt.Sprintf("user:%04d", 10+rand.IntN(1190)), map[string]any{"n": i}, time.Hour)
+		_ = users.Set(fmt.Sprintf("user:%04d", 10+rand.IntN(2390)), map[string]any{"n": i}, time.Hour)
 	}
 }
