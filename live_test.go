@@ -162,7 +162,7 @@ func TestNoLock_Stats(t *testing.T) {
 
 // Whatever a cache does, a reader without the lock finds after each step what the cache itself finds.
 func TestNoLock_Model(t *testing.T) {
-	steps := 1500
+	steps := 800
 	if long {
 		steps = 50_000
 	}
@@ -431,7 +431,7 @@ func TestNoLock_Damage(t *testing.T) {
 	require.NoError(t, db.Close())
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
-	runs := 300
+	runs := 80
 	if long {
 		runs = 20_000
 	}
