@@ -50,6 +50,26 @@ func BenchmarkGet(b *testing.B) {
 	}
 }
 
+// Memory is so small that nearly every read goes to the file.
+func BenchmarkGet_File(b *testing.B) {
+	db := openDamaged(b, newPath(b), &keepcache.Options{MemoryBytes: 64 << 10, SweepInterval: -1, CompactBytes: -1})
+	bucket := db.Bucket("b")
+	values := make(map[string]any, benchKeys)
+	for _, key := range benchKey {
+		values[key] = benchValue
+	}
+	if err := bucket.SetMany(values, time.Hour); err != nil {
+		b.Fatal(err)
+	}
+	committed(b, db)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if _, found, err := bucket.GetBytes(benchKey[i*7919%benchKeys]); err != nil || !found {
+			b.Fatal(found, err)
+		}
+	}
+}
+
 func BenchmarkGet_Absent(b *testing.B) {
 	bucket := benchDB(b)
 	b.ReportAllocs()

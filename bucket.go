@@ -47,8 +47,10 @@ func (b *Bucket) Set(key string, value any, ttl time.Duration) error {
 // that a float stays a float64. It reports false, and leaves dst alone, if the key is absent or expired;
 // a stored null is found. A value that does not fit dst is an error with found = true.
 func (b *Bucket) Get(key string, dst any) (found bool, err error) {
+	begun := b.db.counts.beginRead()
 	r, err := b.read(key)
 	b.counted(key, &r)
+	b.db.counts.reads.end(begun)
 	if err != nil || !r.live {
 		return false, b.fail("get", key, err)
 	}
@@ -72,8 +74,10 @@ func (b *Bucket) SetBytes(key string, value []byte, ttl time.Duration) error {
 // set writes the record that was begun and filled, unless that failed.
 func (b *Bucket) set(key string, rec *frame, h header, err error) error {
 	if err == nil {
+		begun := b.db.counts.beginWrite()
 		d := draft{key: key, header: h, record: rec.finish()}
 		err = b.write(&d)
+		b.db.counts.writes.end(begun)
 	}
 	if err != nil {
 		return b.fail("set", key, err)
@@ -86,8 +90,10 @@ func (b *Bucket) set(key string, rec *frame, h header, err error) error {
 // GetBytes returns what SetBytes stored, in a slice of the caller's own. Other values are read as Get
 // reads them into a []byte.
 func (b *Bucket) GetBytes(key string) (value []byte, found bool, err error) {
+	begun := b.db.counts.beginRead()
 	r, err := b.read(key)
 	b.counted(key, &r)
+	b.db.counts.reads.end(begun)
 	if err != nil || !r.live {
 		return nil, false, b.fail("get", key, err)
 	}
@@ -255,6 +261,9 @@ func (b *Bucket) read(key string) (r reading, err error) {
 	case !validKey(key):
 		return r, ErrInvalidKey
 	}
+	if b.db.live != nil {
+		return b.readLive(key)
+	}
 	ns := b.namespace()
 	if ns == nil {
 		return r, nil
@@ -300,7 +309,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 // damaged counts and tells that a read met a damaged entry.
 func (b *Bucket) damaged(key string, err error) {
 	b.db.counts.damaged.Add(1)
-	b.db.options.Events.tell(Event{Kind: EventCorrupt, Bucket: b.name, Key: key, Err: err})
+	b.db.events.tell(Event{Kind: EventCorrupt, Bucket: b.name, Key: key, Err: err})
 }
 
 // openStored opens a record that comes from the file and proves its value. The error is ErrCorrupt.

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"github.com/keepcache/keepcache/internal/journal"
 )
 
 // committer moves pinned entries from memory into the file, in large sorted transactions: overwrites since
@@ -47,10 +49,18 @@ const (
 	// A transaction is bounded, because what it replaces takes room in the file until it is done. Measured
 	// with 100,000 entries overwritten ten times, the file ended at 2.0 to 2.7 times the logical bytes with
 	// 8192 entries a transaction, at 1.7 to 1.9 with 2048, for a fifth more time in commits. While writers
-	// bring entries faster than that, transactions are larger by pressedTimes: each costs two syncs.
+	// bring entries faster than that, transactions are larger by pressedTimes: each costs two syncs. While the file
+	// is compacted they are not, because they wait for the compaction to follow, and writers for them; and they are
+	// a part of it where the file is about to pass what it promises to stay below.
 	commitEntries = 2048
 	commitBytes   = 4 << 20
 	pressedTimes  = 4
+	swollenPart   = 4
+
+	// Where the journal fills up, or the file is compacted and commits are slow, the oldest entries are committed
+	// first, so many at a time: then the journal has room again after each time and not only at last. Otherwise
+	// it is better to have all of them sorted, because more neighbours share pages then.
+	groupEntries = 16 * commitEntries
 
 	// stallMost is how long a writer waits for room before it gives up.
 	stallMost = 5 * time.Second
@@ -156,18 +166,57 @@ func (c *committer) run() (entries int, err error) {
 		return 0, nil
 	}
 	pins, dead := split(pins, st.names)
+	names := st.names
+	for more := true; more; names, dead = nil, nil {
+		group, mark := pins, st.mark
+		pins = nil
+		if !whole && (c.store.copied.Load() || c.writer.crowded(st.journal)) {
+			group, pins, mark = oldest(group, mark)
+			mark = max(mark, c.reached())
+		}
+		n, err := c.transact(names, dead, group, mark, st.journal, whole)
+		entries += n
+		if err != nil {
+			return entries, err
+		}
+		if more = len(pins) > 0; st.journal != nil {
+			st.journal.Release(mark)
+			if more {
+				c.turn() // who waits for room in the journal has some; in the end commit wakes them
+			}
+		}
+	}
+	if st.journal == nil {
+		return entries, c.writer.renew(st.mark)
+	}
+	return entries, nil
+}
+
+// oldest takes the entries apart that were written first, and says up to which revision the file has everything
+// with them: of what has a lower one and is not among them there is a later version, which the journal keeps.
+func oldest(pins []pin, last uint64) (first, rest []pin, mark uint64) {
+	if len(pins) <= groupEntries {
+		return pins, nil, last
+	}
+	slices.SortFunc(pins, func(a, b pin) int { return cmp.Compare(a.revision, b.revision) })
+	return pins[:groupEntries], pins[groupEntries:], min(pins[groupEntries-1].revision, last)
+}
+
+// transact moves entries into the file, in one transaction or several, after the last of which it contains every
+// revision up to last. Namings and the entries that died with them go with the first.
+func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *journal.Journal, whole bool) (entries int, err error) {
 	slices.SortFunc(pins, func(a, b pin) int {
 		return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key))
 	})
 	mark, total := c.reached(), len(pins)
 	before := mark
-	for names := st.names; ; names = nil {
+	for ; ; names = nil {
 		n := len(pins)
 		if !whole {
-			n = portion(pins, c.writer.pressed(st.journal))
+			n = portion(pins, c.times(j))
 		}
 		if n == len(pins) {
-			mark = st.mark
+			mark = last
 		}
 		changes, expired := changesOf(pins[:n])
 		evicted := c.evictor.join(names)
@@ -176,18 +225,14 @@ func (c *committer) run() (entries int, err error) {
 		}
 		c.settle(names, dead, pins[:n], mark)
 		c.sweeper.spared(expired, len(dead))
+		c.sweeper.tellPinned(pins[:n], changes)
 		c.evictor.settle(evicted)
 		c.evictor.enforce(round{n, bytesOf(pins[:n]), before})
 		entries += n
 		if pins, dead = pins[n:], nil; entries == total {
-			break
+			return entries, nil
 		}
 	}
-	if st.journal == nil {
-		return entries, c.writer.renew(st.mark)
-	}
-	st.journal.Release(st.mark)
-	return entries, nil // those who wait for room in the journal are woken by commit
 }
 
 // settle is what follows a transaction: the file has the names and the entries now.
@@ -228,12 +273,21 @@ func split(pins []pin, names []naming) (live, dead []pin) {
 	return live, dead
 }
 
-// portion returns how many entries go into the next transaction, one at least if there is one.
-func portion(pins []pin, pressed bool) int {
-	most, mostBytes, size := commitEntries, commitBytes, 0
-	if pressed {
-		most, mostBytes = most*pressedTimes, mostBytes*pressedTimes
+// times is how many times the usual size the next transaction may have. j is the journal, or nil.
+func (c *committer) times(j *journal.Journal) float64 {
+	file, used, err := c.store.size()
+	switch {
+	case err == nil && passes(file, used, swollenTimes, swollenRoom):
+		return 1.0 / swollenPart
+	case c.writer.pressed(j) && !c.store.copied.Load():
+		return pressedTimes
 	}
+	return 1
+}
+
+// portion returns how many entries go into the next transaction, one at least if there is one.
+func portion(pins []pin, times float64) int {
+	most, mostBytes, size := int(commitEntries*times), int(commitBytes*times), 0
 	for i, p := range pins {
 		if size += len(p.key) + len(p.record); i > 0 && (i == most || size > mostBytes) {
 			return i

@@ -13,7 +13,7 @@ import (
 type compactor struct {
 	store  *store
 	log    *slog.Logger
-	events *Events
+	events *teller
 	least  int64 // bytes of free pages below which nothing happens by itself
 
 	turn chan struct{} // holds a token while a compaction or a backup is on its way: one at a time
@@ -41,15 +41,23 @@ const (
 	compactQuiet = 0.5
 	compactBusy  = 0.6
 
-	// The file is to stay below three times what its entries weigh, with 64 bytes for the index row, the expiry row
-	// and the page's own index, and 16 MiB. Pages from which many entries were evicted are half empty, though not
-	// free. What follows begins a compaction early enough.
+	// The file is to stay below three times what its entries cost, and 16 MiB. Pages from which many entries were
+	// evicted are half empty, though not free. What follows begins a compaction early enough.
 	compactTimes = 2.5
-	compactEntry = 64
 	compactRoom  = 8 << 20
 
+	// From a little below that on commits are small: what a transaction writes takes room beside what it replaces
+	// and what readers still see, each of them nearly all of a small file.
+	swollenTimes = 2.25
+	swollenRoom  = 6 << 20
+
+	// Beyond that it is urgent: the promise is about to be broken.
+	urgentTimes = 2.75
+	urgentRoom  = 12 << 20
+
 	// compactRest is for how many times the length of the last compaction none follows by itself while the file is
-	// written to; compacting so takes a tenth of the time at most. In a quiet file once is enough.
+	// written to; compacting so takes a tenth of the time at most. In a quiet file, and where it is urgent, once is
+	// enough.
 	compactRest = 10
 )
 
@@ -161,11 +169,12 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 		now := written()
 		quiet := now == last
 		last = now
+		due, urgent := c.due(quiet)
 		rest := took
-		if !quiet {
+		if !quiet && !urgent {
 			rest *= compactRest
 		}
-		if time.Since(ended) < max(rest, pause) || !c.due(quiet) {
+		if time.Since(ended) < max(rest, pause) || !due {
 			continue
 		}
 		start := time.Now()
@@ -183,22 +192,25 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 	}
 }
 
-// due reports whether enough of the file is free, or the file has passed what it promises to stay below.
-func (c *compactor) due(quiet bool) bool {
+// due reports whether enough of the file is free, or the file nears what it promises to stay below, and whether that
+// is urgent.
+func (c *compactor) due(quiet bool) (due, urgent bool) {
 	_, free := c.store.free()
 	file, used, err := c.store.size()
 	if err != nil {
-		return false
+		return false, false
 	}
 	part := compactBusy
 	if quiet {
 		part = compactQuiet
 	}
-	if free >= c.least && float64(free) >= part*float64(file) {
-		return true
-	}
-	u := scope{}.uses(used)
-	return float64(file) > compactTimes*float64(u.bytes+compactEntry*u.entries)+compactRoom
+	due = free >= c.least && float64(free) >= part*float64(file) || passes(file, used, compactTimes, compactRoom)
+	return due, passes(file, used, urgentTimes, urgentRoom)
+}
+
+// passes reports whether a file is larger than so many times what its entries cost, and some room.
+func passes(file int64, used map[uint64]usage, times float64, room int64) bool {
+	return float64(file) > times*float64(scope{}.uses(used).cost())+float64(room)
 }
 
 func (c *compactor) snapshot() CompactStats {

@@ -78,6 +78,9 @@ func requireDamaged(t tester, b *keepcache.Bucket, key string) {
 	_, found, err = b.Stat(key)
 	require.NoError(t, err)
 	require.False(t, found)
+	_, found, err = b.Look(key)
+	require.ErrorIs(t, err, keepcache.ErrCorrupt)
+	require.False(t, found)
 	added, err := b.Add(key, "added", 0)
 	require.ErrorIs(t, err, keepcache.ErrCorrupt)
 	require.False(t, added)
@@ -486,4 +489,55 @@ func TestSweep_Damage(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, report.Entries)
 	})
+}
+
+// Verify proves the table of tags: its rows, their number, and that no revision in it is from the future.
+func TestVerify_Tags(t *testing.T) {
+	for want, damage := range map[string]func(tags, meta *bolt.Bucket) error{
+		`the table of tags has a malformed row for "short"`: func(tags, _ *bolt.Bucket) error {
+			return errors.Join(tags.Put([]byte("short"), []byte("1234567")), tags.SetSequence(tags.Sequence()+1))
+		},
+		"the table of tags has a malformed row for": func(tags, _ *bolt.Bucket) error {
+			return errors.Join(tags.Put(bytes.Repeat([]byte("x"), 256), make([]byte, 8)), tags.SetSequence(tags.Sequence()+1))
+		},
+		`at which tag "t" was invalidated is beyond the cache's last`: func(tags, _ *bolt.Bucket) error {
+			return tags.Put([]byte("t"), binary.BigEndian.AppendUint64(nil, 1<<40))
+		},
+		"at which every tag counts as invalidated is beyond the cache's last": func(_, meta *bolt.Bucket) error {
+			return meta.Put([]byte("tagfloor"), binary.BigEndian.AppendUint64(nil, 1<<40))
+		},
+		"the table of tags counts 5 rows, there are 2": func(tags, _ *bolt.Bucket) error { return tags.SetSequence(5) },
+	} {
+		path := newPath(t)
+		db := openUnchecked(t, path)
+		mustSet(t, db.Bucket("b").WithTags("other"), "k", 1, 0)
+		mustSet(t, db.Bucket("b"), "untagged", 1, 0)
+		for _, tag := range []string{"t", "u"} {
+			require.NoError(t, db.InvalidateTag(tag))
+		}
+		sound(t, db)
+		require.NoError(t, db.Close())
+		withBolt(t, path, false, func(tx *bolt.Tx) error { return damage(tx.Bucket([]byte("tags")), tx.Bucket([]byte("meta"))) })
+		mended := strings.Contains(want, "malformed")
+		for _, readOnly := range []bool{true, false} {
+			db := openDamaged(t, path, &keepcache.Options{ReadOnly: readOnly})
+			report, err := db.Verify(t.Context())
+			require.NoError(t, err)
+			if mended && !readOnly {
+				require.True(t, report.OK(), report.Problems)
+			} else {
+				require.Len(t, report.Problems, 1, want)
+				require.Contains(t, report.Problems[0].String(), want)
+			}
+			require.NoError(t, db.Close())
+		}
+		if mended {
+			db := open(t, path, nil)
+			requireAbsent(t, db.Bucket("b"), "k") // whichever tag the row was for
+			requireValue(t, db.Bucket("b"), "untagged", int64(1))
+			mustSet(t, db.Bucket("b").WithTags("other"), "k", 2, 0)
+			db = reopen(t, db, path, nil)
+			requireValue(t, db.Bucket("b"), "k", int64(2))
+		}
+	}
 }

@@ -22,12 +22,14 @@ type DB struct {
 	path    string
 	options Options
 	store   *store
+	live    *live // in the place of store and memory in a DB that is open without the lock; else nil
 	memory  *memory
 	writer  *writer    // nil in a DB that is open for reading only
 	commits *committer // nil in a DB that is open for reading only
 	sweeper *sweeper
 	evictor *evictor // nil where nothing is limited
 	counts  counters
+	events  *teller
 	queues  queues
 	tags    tagTable
 	loads   *loads
@@ -43,6 +45,7 @@ type DB struct {
 	buckets map[string]*namespace // every bucket that the file has or that was written to since Open
 	lastID  uint64                // the highest bucket id ever given out
 
+	closing   closing
 	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
@@ -82,6 +85,9 @@ func Open(path string, options *Options) (*DB, error) {
 	}
 	if path == "" {
 		return nil, &Error{Op: "open", Err: errors.New("empty path")}
+	}
+	if filled.NoLock {
+		return openNoLock(path, filled)
 	}
 	db, err := open(path, filled, true)
 	if errors.Is(err, ErrUnavailable) {
@@ -137,6 +143,25 @@ func openFresh(path string, options Options, damage error) (*DB, error) {
 	return db, err
 }
 
+// openNoLock opens the cache at path for a reader beside its owner. The store is one that is closed, so that what
+// does not know of such readers fails.
+func openNoLock(path string, options Options) (*DB, error) {
+	l, err := openLive(path)
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	s := &store{path: l.path, readOnly: true}
+	db := &DB{
+		path: path, options: options, store: s, live: l, memory: newMemory(0),
+		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(), events: newTeller(&options.Events),
+		buckets: make(map[string]*namespace),
+	}
+	db.healer = newHealer(db) // which has nothing to do
+	db.ctx, db.stop = context.WithCancel(context.Background())
+	db.main = db.Bucket(DefaultBucket)
+	return db, nil
+}
+
 // newDB builds the parts upon an open store, brings in what the journal has, and starts the background work.
 func newDB(path string, options Options, s *store) (*DB, error) {
 	var evictor *evictor
@@ -151,8 +176,10 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 		evictor: evictor,
 		sweeper: &sweeper{store: s, log: options.Logger},
 		loads:   newLoads(),
+		events:  newTeller(&options.Events),
 		buckets: make(map[string]*namespace),
 	}
+	db.sweeper.events, db.sweeper.nameOf = db.events, db.nameOf
 	db.healer = newHealer(db)
 	var last uint64
 	if !options.ReadOnly {
@@ -211,7 +238,7 @@ func (db *DB) start(last uint64) error {
 	}
 	w.commits = c
 	if e := db.evictor; e != nil {
-		e.store, e.memory, e.sweeper, e.again, e.events = db.store, db.memory, db.sweeper, c.demand, &o.Events
+		e.store, e.memory, e.sweeper, e.again, e.events = db.store, db.memory, db.sweeper, c.demand, db.events
 		e.idOf = func(name string) uint64 {
 			if ns := db.namespace(name); ns != nil {
 				return ns.id.Load()
@@ -227,7 +254,7 @@ func (db *DB) start(last uint64) error {
 	db.sweeper.tags = db.sweepTags
 	db.sweeper.lives, db.sweeper.rearm = db.memory.holds, db.rearm
 	db.compactor = &compactor{
-		store: db.store, log: o.Logger, events: &o.Events, least: o.CompactBytes, turn: make(chan struct{}, 1),
+		store: db.store, log: o.Logger, events: db.events, least: o.CompactBytes, turn: make(chan struct{}, 1),
 	}
 
 	ctx, stop := context.WithCancel(context.Background())
@@ -280,6 +307,7 @@ func openError(path string, err error) error {
 // the later calls return what the first did.
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
+		db.closing.run()
 		var err error
 		if db.sweeper.lives != nil {
 			err = db.saveSlidKeys(db.memory.slidKeys())
@@ -307,6 +335,9 @@ func (db *DB) Close() error {
 	})
 	return db.closeErr
 }
+
+// Path returns the path that the cache was opened by.
+func (db *DB) Path() string { return db.path }
 
 // Set stores value under key in the default bucket. See Bucket.Set.
 func (db *DB) Set(key string, value any, ttl time.Duration) error {
@@ -338,6 +369,13 @@ func (db *DB) Bucket(name string) *Bucket {
 func (db *DB) Buckets() ([]string, error) {
 	if db.closed.Load() {
 		return nil, db.fail("list buckets", "", ErrClosed)
+	}
+	if db.live != nil {
+		names, err := db.live.bucketNames()
+		if err != nil {
+			return nil, db.fail("list buckets", "", err)
+		}
+		return names, nil
 	}
 	db.mu.RLock()
 	defer db.mu.RUnlock()
@@ -409,6 +447,18 @@ func (db *DB) namespace(name string) *namespace {
 	db.mu.RLock()
 	defer db.mu.RUnlock()
 	return db.buckets[name]
+}
+
+// nameOf returns the name of the bucket that has the id now, or nothing.
+func (db *DB) nameOf(id uint64) string {
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	for name, ns := range db.buckets {
+		if ns.id.Load() == id {
+			return name
+		}
+	}
+	return ""
 }
 
 // ensureNamespace returns the shared state of a bucket and makes it if it is absent.

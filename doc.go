@@ -92,8 +92,8 @@
 //
 // # Size
 //
-// Options.MaxBytes bounds the keys and records in the file, and [BucketOptions] those of a bucket, by bytes and by
-// number. The budget is kept when writes are committed to the file: what expired goes first, then what was
+// Options.MaxBytes bounds the live data in the file, keys and records and 64 bytes an entry for its place in the
+// indexes, and [BucketOptions] that of a bucket, by bytes and by number. The budget is kept when writes are committed to the file: what expired goes first, then what was
 // used least, lately and often both counted; what was written last stays. An evicted entry is absent, as if it
 // had expired. How entries were used is known in memory only, so that reading writes nothing; after a restart
 // the oldest entries go first until there is a new record of it.
@@ -113,17 +113,29 @@
 // chunks; [Bucket.Clear] and [DB.DropBucket] take effect at one moment and return at once, and the sweeper
 // frees the room later.
 //
+// # Reliability
+//
+// A damaged file is found before it is used, kept aside under another name, and replaced by a fresh one, see
+// Options.OnCorruption. When the file is cut short, removed or replaced while the cache is open, or its disk
+// fails, reads find what memory has, writes go on, what depends on what is stored gives [ErrUnavailable], and the
+// cache mends it by itself. Stats.Health says how it stands. docs/reliability.md says what is promised, how that
+// is tested, and what is not promised. [Repair] and the command `keepcache repair` save what can be proved of a damaged file.
+//
+// # Looking inside
+//
+// Package inspect serves an open cache over HTTP, or on a socket beside the file: a page, metrics, and a protocol that
+// the command speaks. It rests on what any program can use: [DB.Stats]; [DB.Watch], the events as they happen; [Bucket.After],
+// pages of a long list; [DB.Soonest], what expires next; and [Bucket.Look] with [Entry.AppendJSON], an entry and its value as
+// JSON without using it. [DB.OnClose] ends what serves a cache before the cache is closed.
+//
 // # Caveats
 //
 // One process at a time can have a cache open; another gets [ErrLocked] within Options.LockTimeout. Any
-// number of processes can have it open with Options.ReadOnly, but none beside a writer.
+// number of processes can have it open with Options.ReadOnly, but none beside a writer. With Options.NoLock a
+// process reads beside a writer, without its lock; the command in cmd/keepcache does so where it has to.
 //
 // A compaction needs room on the disk for a copy of what the file holds. On Windows, where an open file cannot be
 // replaced, [DB.Compact] returns an error and the file does not shrink; free pages are used again.
-//
-// Checksums find damage to entries. Damage to the structure of the database between them, such as bytes
-// changed by something else while the cache is closed, is not all found before it is used, and a file that
-// another program cuts short while the cache is open can end the process.
 //
 // The errors of all operations are of type [*Error], and errors.Is finds the cause in them: [ErrLocked],
 // [ErrClosed] and the others.

@@ -1,5 +1,11 @@
 package keepcache
 
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
 // Events tells an embedder what happens in a cache. The zero value tells nothing.
 type Events struct {
 	// Handle is called for each event of a kind in Kinds, from the goroutine in which it happens and outside
@@ -13,6 +19,7 @@ type Events struct {
 
 // Event is one thing that happened.
 type Event struct {
+	Time   time.Time
 	Kind   EventKind
 	Bucket string // empty where it is about the whole cache
 	Key    string // empty where it is not about one entry
@@ -47,6 +54,8 @@ const (
 	EventHealed      // it can again; Detail is how
 	EventQuarantine  // a damaged or replaced file, or journal, was kept aside, Detail is where; Err is why
 
+	EventExpire // an expired entry was removed; it was absent from its deadline on
+
 	// RareEvents are the kinds that do not come with every operation.
 	RareEvents = EventCorrupt | EventLoadFailed | EventCompact | EventUnavailable | EventHealed | EventQuarantine
 )
@@ -68,6 +77,8 @@ func (k EventKind) String() string {
 		return "compact"
 	case EventProgress:
 		return "progress"
+	case EventExpire:
+		return "expire"
 	case EventLoad:
 		return "load"
 	case EventLoadFailed:
@@ -90,24 +101,42 @@ func (k EventKind) String() string {
 	return "unknown"
 }
 
-// wants reports whether an event of that kind is to be told, so that nobody builds one in vain.
-func (e *Events) wants(kind EventKind) bool {
-	return e.Handle != nil && (e.Kinds&kind != 0 || e.Kinds == 0 && RareEvents&kind != 0)
+// teller tells of events: Options.Events, and those who watch.
+type teller struct {
+	wanted atomic.Uint32 // the kinds that anybody wants to know of; all that an operation looks at if nobody does
+
+	handle  func(Event)
+	kinds   EventKind // that handle is called for
+	watches atomic.Pointer[[]*Watch]
+
+	mu sync.Mutex // held while watches and wanted change
 }
+
+func newTeller(e *Events) *teller {
+	t := &teller{handle: e.Handle}
+	if t.handle != nil {
+		if t.kinds = e.Kinds; t.kinds == 0 {
+			t.kinds = RareEvents
+		}
+	}
+	t.watches.Store(new([]*Watch))
+	t.wanted.Store(uint32(t.kinds))
+	return t
+}
+
+// wants reports whether an event of that kind is to be told, so that nobody builds one in vain.
+func (t *teller) wants(kind EventKind) bool { return t.wanted.Load()&uint32(kind) != 0 }
 
 // note tells of an event of one entry. It costs nothing where nobody wants to know.
 func (b *Bucket) note(kind EventKind, key string) {
-	if e := &b.db.options.Events; e.Handle != nil && e.wants(kind) {
-		e.tell(Event{Kind: kind, Bucket: b.name, Key: key})
+	if t := b.db.events; t.wants(kind) {
+		t.note(kind, b.name, key)
 	}
 }
 
 // counted counts a read of a value, and tells of it.
 func (b *Bucket) counted(key string, r *reading) {
 	b.db.counts.get(r)
-	if b.db.options.Events.Handle == nil {
-		return
-	}
 	if r.live {
 		b.note(EventHit, key)
 	} else {
@@ -115,11 +144,36 @@ func (b *Bucket) counted(key string, r *reading) {
 	}
 }
 
+// note is tell for an event of one entry. Where all who watch are behind, as on a busy cache, it builds none.
+func (t *teller) note(kind EventKind, bucket, key string) {
+	for _, w := range *t.watches.Load() {
+		if w.takes(kind, bucket, key) {
+			w.send(Event{Kind: kind, Bucket: bucket, Key: key})
+		}
+	}
+	if t.kinds&kind != 0 {
+		t.call(Event{Kind: kind, Bucket: bucket, Key: key})
+	}
+}
+
 // tell tells of an event, if somebody wants to know.
-func (e *Events) tell(event Event) {
-	if !e.wants(event.Kind) {
+func (t *teller) tell(e Event) {
+	if !t.wants(e.Kind) {
 		return
 	}
+	for _, w := range *t.watches.Load() {
+		if w.takes(e.Kind, e.Bucket, e.Key) {
+			w.send(e)
+		}
+	}
+	if t.kinds&e.Kind != 0 {
+		t.call(e)
+	}
+}
+
+// call calls Options.Events.
+func (t *teller) call(e Event) {
 	defer func() { _ = recover() }()
-	e.Handle(event)
+	e.Time = time.Now()
+	t.handle(e)
 }

@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/keepcache/keepcache/internal/recency"
 )
 
@@ -32,7 +30,7 @@ type evictor struct {
 	memory  *memory
 	sweeper *sweeper
 	log     *slog.Logger
-	events  *Events
+	events  *teller
 
 	recency  *recency.Table
 	watching atomic.Bool // uses are counted: from half of a budget on
@@ -43,6 +41,7 @@ type evictor struct {
 
 	again func()               // asks for another round
 	hands map[uint64]*eviction // by bucket id, 0 for the whole file; protected by the committer's lock
+	due   []byte               // row of the expiry index at which its own sweep goes on; protected by the same
 
 	mu    sync.Mutex // protects what follows
 	stats EvictionStats
@@ -66,8 +65,9 @@ const (
 	evictFree  = 4096
 	evictTimes = 4
 
-	// evictSlack is the part of a budget that is freed beyond what is over.
-	evictSlack = 64
+	// evictSlack is the part of a budget that is freed beyond what is over. The expiry rows of victims lie all over
+	// the index, so the more victims go at once the more of them share a page.
+	evictSlack = 32
 
 	// recencyShare is the part of MemoryBytes that the table of uses takes. At 64 MiB it has a million slots, four
 	// bytes each. With less than one slot an entry the hit ratio falls towards that of FIFO, slowly.
@@ -78,7 +78,7 @@ const (
 
 // newEvictor returns the evictor that the options ask for, or nil if nothing is limited.
 func newEvictor(o *Options) *evictor {
-	e := &evictor{limit: limit{o.MaxBytes, unlimited}, buckets: make(map[string]limit), hands: make(map[uint64]*eviction), events: &o.Events, log: o.Logger}
+	e := &evictor{limit: limit{o.MaxBytes, unlimited}, buckets: make(map[string]limit), hands: make(map[uint64]*eviction), log: o.Logger}
 	most := o.MaxBytes
 	for name, b := range o.Buckets {
 		if b.MaxBytes < unlimited || b.MaxEntries < unlimited {
@@ -113,7 +113,7 @@ func (e *evictor) admit(bucket string, d *draft) error {
 	if e == nil || d.record == nil {
 		return nil
 	}
-	n := int64(len(d.key) + len(d.record))
+	n := int64(len(d.key)+len(d.record)) + entryCost
 	if own, ok := e.buckets[bucket]; n > e.limit.bytes || ok && n > own.bytes {
 		return ErrTooLarge
 	}
@@ -168,15 +168,15 @@ func (sc scope) uses(used map[uint64]usage) (u usage) {
 	return u
 }
 
-// over returns by how much a budget is passed, and whether it is.
+// over returns by how much a budget is passed, by entries and by what they cost, and whether it is.
 func (l limit) over(u usage) (usage, bool) {
-	over := usage{u.entries - l.entries, u.bytes - l.bytes}
+	over := usage{u.entries - l.entries, u.cost() - l.bytes}
 	return over, over.entries > 0 || over.bytes > 0
 }
 
 // joined is what was evicted in the transaction of a commit.
 type joined struct {
-	in      func(*bolt.Tx) error
+	in      func(freeing) error
 	swept   swept
 	size    []victim
 	entries []victim
@@ -191,8 +191,8 @@ func (e *evictor) join(names []naming) *joined {
 		return j
 	}
 	cleared := slices.ContainsFunc(names, func(n naming) bool { return n.old != 0 })
-	j.in = func(tx *bolt.Tx) error {
-		used, err := usedIn(tx)
+	j.in = func(f freeing) error {
+		used, err := f.used()
 		for _, sc := range e.scopes() {
 			if err != nil {
 				return err
@@ -206,10 +206,10 @@ func (e *evictor) join(names []naming) *joined {
 				continue // the sweeper frees room at no loss first
 			}
 			if j.swept.removed == 0 && !j.swept.more {
-				if j.swept, err = e.store.sweepIn(tx, millis(time.Now()), sweepStep, e.memory.lives); err != nil {
+				if j.swept, err = f.sweep(&e.due, millis(time.Now()), sweepStep, e.memory.lives); err != nil {
 					return err
 				}
-				if used, err = usedIn(tx); err != nil {
+				if used, err = f.used(); err != nil {
 					return err
 				}
 				u = sc.uses(used)
@@ -218,7 +218,7 @@ func (e *evictor) join(names []naming) *joined {
 				}
 			}
 			var victims []victim
-			if victims, err = e.store.evictIn(tx, e.plan(sc, u, over, math.MaxUint64)); err != nil {
+			if victims, err = f.evict(e.plan(sc, u, over, math.MaxUint64)); err != nil {
 				return err
 			}
 			if over.bytes > 0 {
@@ -226,7 +226,7 @@ func (e *evictor) join(names []naming) *joined {
 			} else {
 				j.entries = append(j.entries, victims...)
 			}
-			used, err = usedIn(tx)
+			used, err = f.used()
 		}
 		return err
 	}
@@ -253,7 +253,8 @@ func (e *evictor) plan(sc scope, u, over usage, floor uint64) *eviction {
 		h = &eviction{id: sc.id, limit: sc.bytes, low: new(recency.Quantile), spare: e.memory.isPinned, score: e.score}
 		e.hands[sc.id] = h
 	}
-	h.all, h.floor, h.spareNewest, h.anyway = u, floor, false, false
+	h.all = usage{u.entries, u.cost()}
+	h.floor, h.spareNewest, h.anyway = floor, false, false
 	h.over = usage{over.entries + sc.entries/evictSlack, over.bytes + sc.bytes/evictSlack}
 	return h
 }
@@ -336,7 +337,7 @@ func (e *evictor) score(id uint64, key []byte) uint32 {
 
 // sweep does one step of the sweeper's work, which frees room at no loss.
 func (e *evictor) sweep(retired bool) (removed int, err error) {
-	did, err := e.store.sweep(millis(time.Now()), sweepStep, e.memory.lives)
+	did, err := e.store.sweepOn(&e.due, millis(time.Now()), sweepStep, e.memory.lives)
 	if err != nil {
 		return 0, err
 	}

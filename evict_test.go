@@ -12,6 +12,12 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
+// entryCost is what a budget counts for an entry besides its key and its record, in bytes.
+const entryCost = 64
+
+// cost is what entries cost a budget.
+func cost(entries, bytes int64) int64 { return bytes + entryCost*entries }
+
 // budgeted are options under which a test decides when the cache commits.
 func budgeted(bytes int64) *keepcache.Options {
 	return &keepcache.Options{MaxBytes: bytes, CommitInterval: time.Hour, SweepInterval: -1, MemoryBytes: 16 << 20}
@@ -33,7 +39,7 @@ func TestEvict_MaxBytes(t *testing.T) {
 			}
 			if i%500 == 499 {
 				committed(t, db)
-				require.LessOrEqual(t, db.Stats().Bytes, int64(limit))
+				require.LessOrEqual(t, cost(db.Stats().Entries, db.Stats().Bytes), int64(limit))
 				requireValue(t, b, numbered(i), value)
 			}
 		}
@@ -45,7 +51,7 @@ func TestEvict_MaxBytes(t *testing.T) {
 		}
 		require.Greater(t, hot, 80, "hot keys were evicted")
 		s := db.Stats()
-		require.Greater(t, s.Bytes, int64(limit*9/10), "more was evicted than needed")
+		require.Greater(t, cost(s.Entries, s.Bytes), int64(limit*9/10), "more was evicted than needed")
 		require.Equal(t, uint64(20_000)-uint64(s.Entries), s.Evictions.Size)
 		require.Zero(t, s.Evictions.Entries)
 		require.Positive(t, s.Evictions.Bytes)
@@ -68,8 +74,9 @@ func TestEvict_Buckets(t *testing.T) {
 		committed(t, db)
 		s := db.Stats()
 		require.Equal(t, int64(10), s.Buckets["ten"].Entries)
-		require.LessOrEqual(t, s.Buckets["small"].Bytes, int64(10_000))
-		require.Greater(t, s.Buckets["small"].Bytes, int64(9_000))
+		small := s.Buckets["small"]
+		require.LessOrEqual(t, cost(small.Entries, small.Bytes), int64(10_000))
+		require.Greater(t, cost(small.Entries, small.Bytes), int64(9_000))
 		require.Equal(t, int64(1000), s.Buckets["free"].Entries)
 		require.Equal(t, uint64(990), s.Evictions.Entries)
 		requireValue(t, db.Bucket("ten"), numbered(999), int64(999))
@@ -105,9 +112,9 @@ func TestEvict_TooLarge(t *testing.T) {
 			requireValue(t, b, "k", "old")
 			requireValue(t, b, "other", int64(1))
 			requireAbsent(t, b, "fits")
-			mustSet(t, b, "k", large[:size-100], 0)
+			mustSet(t, b, "k", large[:size-200], 0)
 			committed(t, db)
-			requireValue(t, b, "k", large[:size-100])
+			requireValue(t, b, "k", large[:size-200])
 		}
 	})
 }
@@ -115,7 +122,7 @@ func TestEvict_TooLarge(t *testing.T) {
 // What expired, and what was cleared, goes before anything that lives.
 func TestEvict_ExpiredFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db := newDB(t, budgeted(100_000))
+		db := newDB(t, budgeted(145_000))
 		b := db.Bucket("b")
 		value := strings.Repeat("v", 100)
 		for i := range 250 {
@@ -143,6 +150,45 @@ func TestEvict_ExpiredFirst(t *testing.T) {
 	})
 }
 
+// So it is where many entries that reads keep alive fell due before those that expired.
+func TestEvict_ExpiredBehindSliding(t *testing.T) {
+	for _, late := range []bool{false, true} { // is the budget passed by the commit, or before?
+		synctest.Test(t, func(t *testing.T) {
+			o := budgeted(1_050_000)
+			o.Buckets = map[string]keepcache.BucketOptions{"slides": {Sliding: true}}
+			db := newDB(t, o)
+			slides, b := db.Bucket("slides"), db.Bucket("b")
+			const lasting, brief = 2500, 500
+			fill(t, slides, lasting, time.Minute)
+			committed(t, db)
+			value := strings.Repeat("v", 400)
+			for i := range brief {
+				mustSet(t, b, fmt.Sprint("dies", i), value, time.Minute+time.Second)
+			}
+			for i := range 700 {
+				mustSet(t, b, fmt.Sprint("lives", i), value, 0)
+			}
+			committed(t, db)
+			time.Sleep(7 * time.Second) // less than an eighth: memory alone knows of the reads
+			for i := range lasting {
+				requireValue(t, slides, numbered(i), int64(i))
+			}
+			time.Sleep(time.Minute - 6*time.Second)
+			for i := range 500 {
+				mustSet(t, b, fmt.Sprint("comes", i), value, 0)
+				if late && i%100 == 0 {
+					committed(t, db)
+				}
+			}
+			committed(t, db)
+			require.Zero(t, db.Stats().Evictions.Size)
+			require.Equal(t, uint64(brief), db.Stats().Evictions.Expired)
+			require.Equal(t, int64(lasting+700+500), db.Stats().Entries)
+			requireValue(t, slides, numbered(0), int64(0))
+		})
+	}
+}
+
 // A budget that is lower than the last time is reached without writes, also where one entry is larger than it.
 func TestEvict_Lowered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -161,8 +207,8 @@ func TestEvict_Lowered(t *testing.T) {
 		}})
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		require.LessOrEqual(t, db.Stats().Bytes, int64(100_000))
-		require.Greater(t, db.Stats().Bytes, int64(90_000))
+		require.LessOrEqual(t, cost(db.Stats().Entries, db.Stats().Bytes), int64(100_000))
+		require.Greater(t, cost(db.Stats().Entries, db.Stats().Bytes), int64(90_000))
 		require.Equal(t, int(20_001-db.Stats().Entries), told)
 		requireAbsent(t, db.Bucket("b"), "a large one")
 		n, err := db.Bucket("b").Len()

@@ -45,6 +45,7 @@ type handle struct {
 
 	why    atomic.Pointer[failure] // not nil: poisoned
 	dead   chan struct{}           // closed when poisoned
+	stuck  atomic.Bool             // by a transaction that faulted in its beginning: bbolt's lock of the meta pages is taken for good
 	barred atomic.Pointer[failure] // not nil: the file is read, but not to be changed any more
 }
 
@@ -136,11 +137,14 @@ func panicked(r any) failure {
 func (h *handle) begin(writable bool) (tx *bolt.Tx, err error) {
 	h.gate.Lock()
 	defer h.gate.Unlock()
-	defer h.caught(&err) // before the gate opens, so that the next one finds the handle poisoned
 	if err := h.err(); err != nil {
 		return nil, err
 	}
-	if tx, err = h.db.Begin(writable); errors.Is(err, berrors.ErrInvalidMapping) {
+	h.stuck.Store(true)
+	defer h.caught(&err) // before the gate opens, so that the next one finds the handle poisoned
+	tx, err = h.db.Begin(writable)
+	h.stuck.Store(false)
+	if errors.Is(err, berrors.ErrInvalidMapping) {
 		h.poison(failure{err: err}) // it lasts until the file is opened anew
 		err = h.err()
 	}
@@ -383,15 +387,21 @@ func (h *handle) abandon() {
 	_ = h.file.Close()
 }
 
-// settled waits until no transaction changes the file of a poisoned handle, and reports whether that is so.
-func (h *handle) settled(ctx context.Context, most time.Duration) bool {
+// leave abandons a poisoned handle when the change of the file that may be under way is over, or will never be.
+func (h *handle) leave(ctx context.Context) error {
+	most := healSettle
+	if h.stuck.Load() {
+		h.abandon()
+		most = healSettleStuck
+	}
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
 	case h.writing <- struct{}{}: // for good
-		return true
 	case <-timer.C:
 	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return false
+	h.abandon()
+	return nil
 }

@@ -25,7 +25,7 @@ import (
 type healer struct {
 	db     *DB
 	log    *slog.Logger
-	events *Events
+	events *teller
 
 	run   sync.Mutex // held while the file is looked at and mended; protects what follows
 	told  *handle    // of whose trouble has been told
@@ -63,12 +63,14 @@ const (
 	healLock = 50 * time.Millisecond
 
 	// healSettle is how long a change of the file that is under way in a poisoned handle may take before it is taken for
-	// one that will never end. It can write nothing from then on.
-	healSettle = 30 * time.Second
+	// one that will never end. It can write nothing from then on. Where bbolt's lock of the meta pages is taken for
+	// good it cannot end anyway, and only has to be given the time for the one write that may be on its way.
+	healSettle      = 30 * time.Second
+	healSettleStuck = time.Second
 )
 
 func newHealer(db *DB) *healer {
-	return &healer{db: db, log: db.options.Logger, events: &db.options.Events}
+	return &healer{db: db, log: db.options.Logger, events: db.events}
 }
 
 // loop looks at the file and mends it, until ctx ends.
@@ -223,8 +225,11 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 			return "", ctx.Err()
 		}
 	}
+	s := hl.db.store
+	if s.current.Load() != h {
+		return "a copy has taken its place", nil // a compaction was quicker
+	}
 	if h.err() == nil {
-		s := hl.db.store
 		if err := s.compact(ctx, true, func(int64) {}); err != nil && s.current.Load() == h {
 			return "", errors.Join(h.trouble().err, err)
 		}
@@ -235,10 +240,9 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 		return "a copy has taken its place", nil
 	}
 	if hl.gone != h {
-		if !h.settled(ctx, healSettle) && ctx.Err() != nil {
-			return "", ctx.Err()
+		if err := h.leave(ctx); err != nil {
+			return "", err
 		}
-		h.abandon()
 		hl.gone = h
 	}
 	fresh, how, lost, err := hl.reopen(h)
@@ -390,6 +394,7 @@ func (s *store) adopt(h *handle) error {
 		fresh.end()
 		return ErrClosed
 	}
+	s.noted.look()
 	s.noted = nil // nobody notes keys of a poisoned handle
 	s.lookups.Lock()
 	last := s.shared

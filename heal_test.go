@@ -403,3 +403,68 @@ func TestHeal_FailedSync(t *testing.T) {
 	require.False(t, os.SameFile(before, after))
 	require.NoError(t, lookHealed(db, true))
 }
+
+// The file is cut short, removed and replaced again and again while many use it. Nothing crashes, hangs or is wrong, and
+// what was set and is still in memory or journal is there.
+func TestHeal_UnderLoad(t *testing.T) {
+	skipOnWindows(t, "others cannot touch an open file")
+	path := newPath(t)
+	o := healOptions
+	o.CommitInterval, o.SweepInterval, o.CompactBytes = 20*time.Millisecond, 10*time.Millisecond, 0
+	db := open(t, path, &o)
+	require.NoError(t, fillToHeal(db))
+	b := db.Bucket("b")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var wrong sync.Map
+	for i, use := range []func(i int) error{
+		func(i int) error {
+			got, found, err := b.GetBytes(numbered(i % healEntries))
+			if err == nil && found && !bytes.Equal(got, healValue(i%healEntries)) {
+				err = errors.New("a wrong value")
+			}
+			return err
+		},
+		func(i int) error { return b.SetBytes(numbered(i%healEntries), healValue(i%healEntries), time.Hour) },
+		func(int) error { return accesses["All"](db, b) },
+		func(int) error { return accesses["Len"](db, b) },
+		func(int) error { return accesses["Verify"](db, b) },
+		func(int) error { return accesses["Compact"](db, b) },
+		func(i int) error { _, err := b.Increment("n", 1, 0); return err },
+		func(int) error { return accesses["Backup"](db, b) },
+	} {
+		for range 1 + i%2 {
+			wg.Go(func() {
+				for n := 0; ; n++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if err := use(n); err != nil && !errors.Is(err, keepcache.ErrUnavailable) {
+						wrong.Store(i, err)
+					}
+				}
+			})
+		}
+	}
+	rounds := 6
+	if long {
+		rounds = 300
+	}
+	kinds := []string{"emptied", "cut", "one page", "deleted", "replaced", "a journal"}
+	for i := range rounds {
+		if err := troubles[kinds[i%len(kinds)]].make(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			require.NoError(t, err)
+		}
+		require.NoError(t, awaitHealed(db), kinds[i%len(kinds)])
+	}
+	close(stop)
+	wg.Wait()
+	wrong.Range(func(i, err any) bool {
+		t.Errorf("use %d: %v", i, err)
+		return true
+	})
+	require.NoError(t, awaitHealed(db))
+	sound(t, db)
+}

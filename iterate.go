@@ -27,6 +27,11 @@ type Entry struct {
 // Decode reads the entry's value into dst as Bucket.Get does.
 func (e Entry) Decode(dst any) error { return decodeValue(e.value, dst) }
 
+// AppendJSON appends the entry's value to dst as compact JSON text, for a reader of JSON: the members of objects are in
+// byte order, integers exact, a float without a fraction has one (1.0), and bytes are their base64 text. It is made
+// straight from what is stored. The error is ErrCorrupt, and dst is returned as it was.
+func (e Entry) AppendJSON(dst []byte) ([]byte, error) { return appendJSON(dst, e.value) }
+
 func newEntry(key string, h *header, options, value []byte) Entry {
 	e := Entry{
 		Key:        key,
@@ -56,9 +61,17 @@ func newEntry(key string, h *header, options, value []byte) Entry {
 func (b *Bucket) All() iter.Seq2[Entry, error] { return b.Prefix("") }
 
 // Prefix ranges as All does over the entries whose key begins with prefix. The prefix is literal.
-func (b *Bucket) Prefix(prefix string) iter.Seq2[Entry, error] {
+func (b *Bucket) Prefix(prefix string) iter.Seq2[Entry, error] { return b.After("", prefix) }
+
+// After ranges as Prefix does over the entries behind a key, which need not be there: a page of a long list begins
+// where the last one ended, at the cost of one look-up.
+func (b *Bucket) After(key, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		err := b.scan(prefix, func(found []stored) bool {
+		from := prefix
+		if key >= prefix {
+			from = key + "\x00" // the least key behind it
+		}
+		err := b.scanFrom(from, prefix, func(found []stored) bool {
 			for _, f := range found {
 				switch {
 				case f.damage != nil:
@@ -109,15 +122,23 @@ type stored struct {
 
 // scan hands what is stored under keys that begin with prefix to fn, in the order of the keys, a page at a
 // time and outside of any transaction, until fn returns false.
+func (b *Bucket) scan(prefix string, fn func([]stored) bool) error {
+	return b.scanFrom(prefix, prefix, fn)
+}
+
+// scanFrom is scan for keys that are not less than first.
 //
 // It merges the keys that are pinned when it begins into the pages of the file: a key that lives all the
 // while is in one of the two, because what is unpinned is in the file.
-func (b *Bucket) scan(prefix string, fn func([]stored) bool) error {
+func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
 	if b.db.closed.Load() {
 		return ErrClosed
 	}
 	if !validName(b.name) {
 		return ErrInvalidName
+	}
+	if b.db.live != nil {
+		return b.scanLive(first, prefix, fn)
 	}
 	ns := b.namespace()
 	if ns == nil {
@@ -128,8 +149,8 @@ func (b *Bucket) scan(prefix string, fn func([]stored) bool) error {
 	if id == 0 {
 		return nil
 	}
-	pinned := b.db.memory.pinnedKeys(id, prefix)
-	from := []byte(prefix)
+	pinned := b.db.memory.pinnedKeys(id, first, prefix)
+	from := []byte(first)
 	for more := true; more || len(pinned) > 0; {
 		if b.db.closed.Load() {
 			return ErrClosed

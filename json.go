@@ -45,3 +45,15 @@ func decodeValue(encoded []byte, dst any) error {
 	}
 	return err
 }
+
+// appendJSON appends what appendValue made or checkValue proved to dst as JSON.
+func appendJSON(dst, encoded []byte) ([]byte, error) {
+	if len(encoded) == 0 {
+		return dst, fmt.Errorf("%w: the entry has no value", ErrCorrupt)
+	}
+	dst, err := jsonpack.AppendJSON(dst, encoded)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return dst, err
+}

@@ -1,9 +1,11 @@
 package keepcache
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -64,6 +66,13 @@ type usage struct {
 	bytes   int64 // of keys and records
 }
 
+// entryCost is what an entry takes of the file besides its key and its record: the index row, the row of the expiry
+// index with the key once more, and bbolt's own index of the two pages.
+const entryCost = 64
+
+// cost is what entries take of the file, as budgets count it.
+func (u usage) cost() int64 { return u.bytes + entryCost*u.entries }
+
 // ledger gathers by how much a transaction changes the usage of each id, and which keys it changes where
 // somebody wants to know. Each change of an entry or of its expiry row goes through it.
 type ledger struct {
@@ -75,6 +84,9 @@ func (l *ledger) add(id uint64, key, record []byte) {
 	u := l.deltas[id]
 	l.deltas[id] = usage{u.entries + 1, u.bytes + int64(len(key)+len(record))}
 	l.note(id, key)
+	if l.noted != nil {
+		l.noted.bytes += int64(len(record))
+	}
 }
 
 func (l *ledger) remove(id uint64, key, record []byte) {
@@ -107,19 +119,42 @@ func (l *ledger) enter(tx *bolt.Tx) error {
 }
 
 // notes are the keys that changed since a compaction last looked.
-type notes struct{ keys map[noteKey]struct{} }
+type notes struct {
+	keys  map[noteKey]struct{}
+	bytes int64 // of the records put under them
+	most  int   // keys for which the next change waits until the compaction has looked
+
+	looked chan struct{} // closed, and replaced, when it has
+}
 
 type noteKey struct {
 	id  uint64
 	key string
 }
 
-func newNotes() *notes { return &notes{make(map[noteKey]struct{})} }
+func newNotes(most int) *notes {
+	return &notes{keys: make(map[noteKey]struct{}), most: most, looked: make(chan struct{})}
+}
+
+// look lets the changes go on that wait, if there are notes.
+func (n *notes) look() {
+	if n != nil {
+		close(n.looked)
+		n.looked = make(chan struct{})
+		n.bytes = 0
+	}
+}
 
 func (n *notes) add(id uint64, key []byte) { n.keys[noteKey{id, string(key)}] = struct{}{} }
 
+// full reports whether a change has to wait.
+func (n *notes) full() bool { return n != nil && (len(n.keys) >= n.most || n.bytes >= notesBytes) }
+
 func readUsage(b *bolt.Bucket, id uint64) usage {
-	row := b.Get(encodeUint64(id))
+	return decodeUsage(b.Get(encodeUint64(id)))
+}
+
+func decodeUsage(row []byte) usage {
 	if len(row) != 16 {
 		return usage{}
 	}
@@ -175,6 +210,18 @@ func dropRow(expiry *bolt.Bucket, row int64, id uint64, key, record []byte) erro
 		return nil
 	}
 	return expiry.Delete(expiryKey(row, id, key))
+}
+
+// putSorted puts rows into the expiry index in their order, whatever theirs is. Most are later than all that are
+// there, and come into one node: a slice, in which a row that is not the last one moves all that follow it.
+func putSorted(expiry *bolt.Bucket, rows [][]byte) error {
+	slices.SortFunc(rows, bytes.Compare)
+	for _, row := range rows {
+		if err := expiry.Put(row, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // goneAtOf reads when a stored record is gone without proving it. One that can say no such thing is gone

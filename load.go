@@ -306,13 +306,13 @@ func (b *Bucket) served(key string, r *reading, err error) {
 		return
 	}
 	b.db.counts.stale.Add(1)
-	if b.db.options.Events.wants(EventStale) {
-		b.db.options.Events.tell(Event{Kind: EventStale, Bucket: b.name, Key: key, Err: err})
+	if b.db.events.wants(EventStale) {
+		b.db.events.tell(Event{Kind: EventStale, Bucket: b.name, Key: key, Err: err})
 	}
 }
 
 // loadFailed tells of a failure of the cache that a load went on without.
 func (b *Bucket) loadFailed(key, detail string, err error) {
 	b.db.counts.loadCacheErrors.Add(1)
-	b.db.options.Events.tell(Event{Kind: EventLoadFailed, Bucket: b.name, Key: key, Detail: detail, Err: err})
+	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.name, Key: key, Detail: detail, Err: err})
 }

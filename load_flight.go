@@ -238,7 +238,7 @@ func (b *Bucket) refresh(ctx context.Context, fs []*flight, start func(context.C
 		defer func() { <-l.slots }()
 		b.db.counts.refreshes.Add(uint64(len(own)))
 		for _, f := range own {
-			b.db.options.Events.tell(Event{Kind: EventRefresh, Bucket: b.name, Key: f.key})
+			b.db.events.tell(Event{Kind: EventRefresh, Bucket: b.name, Key: f.key})
 		}
 		start(l.ctxOf(ctx), own)
 	})

@@ -20,9 +20,9 @@ func (f *flight) finish(l *Load, o *LoadOptions, encoded []byte, err error) {
 	d, err := f.outcome(l, o, encoded, err)
 	f.b.db.counts.loaded(took, err)
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		f.b.db.options.Events.tell(Event{Kind: EventLoadFailed, Bucket: f.b.name, Key: f.key, Err: err})
-	} else if f.b.db.options.Events.wants(EventLoad) {
-		f.b.db.options.Events.tell(Event{Kind: EventLoad, Bucket: f.b.name, Key: f.key, Detail: took.String()})
+		f.b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: f.b.name, Key: f.key, Err: err})
+	} else if f.b.db.events.wants(EventLoad) {
+		f.b.db.events.tell(Event{Kind: EventLoad, Bucket: f.b.name, Key: f.key, Detail: took.String()})
 	}
 	if err == nil {
 		f.header, f.options, f.value = d.header, recordOptions(d.record), recordValue(d.record)
@@ -81,12 +81,21 @@ func (f *flight) outcome(l *Load, o *LoadOptions, encoded []byte, err error) (*d
 			return &draft{key: f.key}, err // what is there is not to be served any more
 		}
 	case r.held && !r.negative && o.RetryAfter > 0:
-		// The entry stays as it is, with a time before which nobody tries again.
-		t := r.traits()
-		t.retry, t.asOf = deadline(now, o.RetryAfter), t.since(r.header.revision)
-		return &draft{key: f.key, header: r.header, record: recordOf(r.header, &t, r.value)}, err
+		return f.retryLater(o, now), err
 	}
 	return nil, err
+}
+
+// retryLater drafts the entry as it is, with a time before which nobody tries again. Its life may be longer than
+// when the load began, because reads have prolonged it.
+func (f *flight) retryLater(o *LoadOptions, now time.Time) *draft {
+	r, err := f.b.read(f.key)
+	if err != nil || !r.held || r.negative {
+		r = f.stale // it is gone, or cannot be read
+	}
+	t := r.traits()
+	t.retry, t.asOf = deadline(now, o.RetryAfter), t.since(r.header.revision)
+	return &draft{key: f.key, header: r.header, record: recordOf(r.header, &t, r.value), sameLife: true}
 }
 
 // jsonNull is a stored null.

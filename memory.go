@@ -286,12 +286,17 @@ func (m *memory) collect(id uint64) (pins []pin) {
 	return pins
 }
 
-// pinnedKeys returns the pinned keys of a bucket that begin with prefix, sorted.
-func (m *memory) pinnedKeys(id uint64, prefix string) (keys []string) {
-	for _, p := range m.collect(id) {
-		if strings.HasPrefix(p.key, prefix) {
-			keys = append(keys, p.key)
+// pinnedKeys returns the pinned keys of a bucket that begin with prefix and are not less than first, sorted.
+func (m *memory) pinnedKeys(id uint64, first, prefix string) (keys []string) {
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.RLock()
+		for e := s.pins.head; e != nil; e = e.next {
+			if e.id == id && strings.HasPrefix(e.key, prefix) && e.key >= first {
+				keys = append(keys, e.key)
+			}
 		}
+		s.mu.RUnlock()
 	}
 	slices.Sort(keys)
 	return keys

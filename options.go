@@ -38,12 +38,13 @@ type Options struct {
 	// power cut can cost. Default: 100 ms.
 	SyncInterval time.Duration
 
-	// MaxBytes bounds the live data of the file, in bytes of keys and records (a record is the encoded value
-	// and 39 bytes). When a commit passes it, expired entries go, and then those that were used least; what
-	// was written last stays. An entry that is larger alone gives ErrTooLarge. -1 is unlimited. Default: 1 GiB.
+	// MaxBytes bounds the live data of the file, in bytes. An entry counts as its key, its record (the encoded value
+	// and 39 bytes) and 64 bytes for its place in the file's indexes. When a commit passes it, expired entries go, and
+	// then those that were used least; what was written last stays. An entry that is larger alone gives ErrTooLarge.
+	// -1 is unlimited. Default: 1 GiB.
 	//
-	// The file itself is kept, by compacting it, below three times the bytes of what it holds, 64 bytes an entry
-	// counted in, and 16 MiB.
+	// The file itself is kept, by compacting it, below three times MaxBytes and 16 MiB. Where that is unlimited, or far
+	// from reached, it is three times what the entries count.
 	MaxBytes int64
 
 	// MemoryBytes bounds the memory for entries: those that are not in the file yet, and those that were
@@ -84,11 +85,19 @@ type Options struct {
 
 	// ReadOnly opens an existing file for reading: nothing is created, swept or changed, and every
 	// write gives ErrReadOnly. Several processes can have the file open so at one time, but none
-	// beside a writer. Default: false.
+	// beside a writer, unless with NoLock. Default: false.
 	ReadOnly bool
 
 	// OnCorruption says what becomes of a file that is damaged. Default: Quarantine.
 	OnCorruption OnCorruption
+
+	// NoLock, which ReadOnly has to go with, opens a file that another process may have open, without its lock
+	// and without holding that process up. Each operation looks at the file and its journal anew, and again when
+	// they changed meanwhile: what it returns is what every write had left that was over when it began, though not
+	// by how much reads have prolonged lifetimes since (see BucketOptions.Sliding). A range is of one moment
+	// in each of its pages. While the other process writes faster than it can be read, operations fail. Statistics
+	// are what the file tells, and Verify needs the lock. Default: false.
+	NoLock bool
 
 	// Events is told what happens in the cache. Default: nobody is.
 	Events Events
@@ -115,8 +124,8 @@ type BucketOptions struct {
 	// entries for ever, even if Options.DefaultTTL is shorter. Default: Options.DefaultTTL.
 	DefaultTTL time.Duration
 
-	// MaxBytes bounds the keys and records of the bucket, in bytes, as Options.MaxBytes does those of the
-	// cache, which holds beside it. Default: unlimited.
+	// MaxBytes bounds the live data of the bucket, in bytes, as Options.MaxBytes does that of the cache, which holds
+	// beside it. Default: unlimited.
 	MaxBytes int64
 
 	// MaxEntries bounds the number of entries in the bucket, expired ones that were not swept included. Between
@@ -223,6 +232,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if f.LockTimeout, err = interval(f.LockTimeout, defaultLockTimeout); err != nil {
 		return f, fmt.Errorf("option LockTimeout: %w", err)
+	}
+	if f.NoLock && !f.ReadOnly {
+		return f, errors.New("option NoLock: it needs ReadOnly")
 	}
 	if f.Logger == nil {
 		f.Logger = slog.New(slog.DiscardHandler)

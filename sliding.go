@@ -24,45 +24,77 @@ func (h *header) slide(until int64) {
 	}
 }
 
+// slideTries is how often a read tries to prolong a life that others write anew at the same time.
+const slideTries = 3
+
 // slid prolongs the life of a live entry that was read.
 func (b *Bucket) slid(key string, r *reading) {
-	if !b.sliding || !r.live || len(r.options) == 0 || b.db.options.ReadOnly {
+	if !b.sliding || b.db.options.ReadOnly {
 		return
+	}
+	for range slideTries {
+		if b.trySlide(key, r) {
+			return
+		}
+		again, err := b.read(key)
+		if err != nil {
+			return
+		}
+		r = &again
+	}
+}
+
+// trySlide reports false if the entry is not any more what was read.
+func (b *Bucket) trySlide(key string, r *reading) bool {
+	if !r.live || len(r.options) == 0 {
+		return true
 	}
 	lifetime := r.traits().lifetime
 	until := deadline(time.Now(), time.Duration(min(lifetime, int64(NoExpiry/time.Millisecond)))*time.Millisecond)
 	if lifetime == 0 || until <= r.header.freshUntil {
-		return
+		return true
 	}
 	saved := r.saved
 	r.header.slide(until)
-	if until-saved > lifetime/slidingPart && b.saveSlid(key, r) == nil {
-		return
+	if until-saved > lifetime/slidingPart && b.saveSlid(key, r, false) == nil {
+		return true
 	}
-	// Where the write failed, or somebody else was quicker, memory alone knows. That is no matter for a reader.
-	b.db.memory.slide(b.db.memory.hash(r.id, key), r.id, key, r.header.revision, until)
+	// Where the write failed, memory alone knows. That is no matter for a reader.
+	return b.db.memory.slide(b.db.memory.hash(r.id, key), r.id, key, r.header.revision, until)
 }
 
-// saveSlid writes an entry with the times that reads have given it. It changes nothing that anybody sees.
-func (b *Bucket) saveSlid(key string, r *reading) error {
+// saveSlid writes an entry with the times that reads have given it. It changes nothing that anybody sees. later says
+// that the caller has it flushed.
+func (b *Bucket) saveSlid(key string, r *reading, later bool) error {
 	t := r.traits()
 	t.asOf = t.since(r.header.revision)
-	d := &draft{key: key, header: r.header, record: recordOf(r.header, &t, r.value), quiet: true}
+	d := &draft{key: key, header: r.header, record: recordOf(r.header, &t, r.value), quiet: true, later: later, sameLife: true}
 	d.expect(*r)
 	return b.write(d)
 }
 
-// slide notes until when an entry lives, if memory has it in the given revision.
-func (m *memory) slide(hash, id uint64, key string, revision uint64, until int64) {
+// slide notes until when an entry lives, if memory has it in the given revision, and reports whether it has.
+func (m *memory) slide(hash, id uint64, key string, revision uint64, until int64) bool {
 	s := m.shardOf(hash)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	e := s.find(hash, id, key)
 	if e == nil || e.revision != revision || e.record == nil {
-		return
+		return false
 	}
 	for old := e.slid.Load(); until > old && !e.slid.CompareAndSwap(old, until); old = e.slid.Load() {
 	}
+	return true
+}
+
+// freshUntil returns until when memory knows the entry of a draft to be fresh, or 0. The caller holds the shard's
+// lock.
+func (m *memory) freshUntil(d *draft) int64 {
+	e := m.shardOf(d.hash).find(d.hash, d.id, d.key)
+	if e == nil || e.record == nil {
+		return 0
+	}
+	return max(readHeader(e.record).freshUntil, e.slid.Load())
 }
 
 // livesUntil returns when an entry is gone, reads that prolonged its life included. The caller holds the
@@ -121,7 +153,8 @@ func (m *memory) slidKeys() (found []slidKey) {
 	return found
 }
 
-// saveSlidKeys writes the times of entries that reads have prolonged. What has changed meanwhile is left out.
+// saveSlidKeys writes the times of entries that reads have prolonged. What has changed meanwhile is left out. With
+// SyncAlways too they are on disk only after the commit that has to follow: a flush for each would take minutes.
 func (db *DB) saveSlidKeys(found []slidKey) error {
 	names := make(map[uint64]string)
 	db.mu.RLock()
@@ -137,7 +170,7 @@ func (db *DB) saveSlidKeys(found []slidKey) error {
 		b := db.Bucket(name)
 		r, err := b.read(s.key)
 		if err == nil && r.held && r.header.freshUntil > r.saved {
-			err = b.saveSlid(s.key, &r)
+			err = b.saveSlid(s.key, &r, true)
 		}
 		if err != nil && err != errMissed {
 			return err

@@ -157,6 +157,32 @@ func TestSliding_Survives(t *testing.T) {
 	})
 }
 
+// Many deadlines that memory alone knows take one flush to be written, whatever the mode.
+func TestSliding_OneFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ttl, n = 80 * time.Second, 300
+		opts := slidingOptions()
+		opts.Sync, opts.SweepInterval = keepcache.SyncAlways, -1
+		db := newDB(t, opts)
+		b := db.Bucket("b")
+		fill(t, b, n, ttl)
+		committed(t, db)
+		time.Sleep(9 * time.Second) // less than an eighth
+		for i := range n {
+			requireValue(t, b, numbered(i), int64(i))
+		}
+		time.Sleep(ttl - 8*time.Second)
+		before := db.Stats().Journal
+		removed, err := db.Sweep(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, removed)
+		after := db.Stats().Journal
+		require.Equal(t, uint64(n), after.Appends-before.Appends)
+		require.LessOrEqual(t, after.Flushes-before.Flushes, uint64(2))
+		requireTTL(t, b, numbered(0), 8*time.Second)
+	})
+}
+
 // An invalidation is not undone by reads that slide, nor a load discarded because of them.
 func TestSliding_TagsAndLoads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -193,5 +219,50 @@ func TestSliding_TagsAndLoads(t *testing.T) {
 		close(hang)
 		synctest.Wait()
 		requireValue(t, b, "l", int64(2))
+	})
+}
+
+// A refresh that fails takes back nothing that reads have given the entry meanwhile, whether that is on disk or in
+// memory alone.
+func TestSliding_FailedRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, evicted := range []bool{false, true} { // has the file what reads gave?
+			db := newDB(t, slidingOptions())
+			b := db.Bucket("b")
+			hang := make(chan struct{})
+			var fails error
+			load := func(context.Context, *keepcache.Load) (any, error) {
+				if fails != nil {
+					<-hang
+				}
+				return 1, fails
+			}
+			opts := &keepcache.LoadOptions{TTL: time.Minute, RefreshAhead: 0.5, RetryAfter: 10 * time.Second}
+			var got int
+			_, err := b.GetOrLoad(t.Context(), "k", &got, load, opts)
+			require.NoError(t, err)
+			fails = context.DeadlineExceeded
+			time.Sleep(40 * time.Second)
+			_, err = b.GetOrLoad(t.Context(), "k", &got, load, opts) // begins a refresh
+			require.NoError(t, err)
+			time.Sleep(15 * time.Second)
+			requireValue(t, b, "k", int64(1)) // writes the record anew
+			if evicted {
+				committed(t, db)
+			}
+			time.Sleep(2 * time.Second)
+			requireValue(t, b, "k", int64(1)) // memory alone knows
+			requireTTL(t, b, "k", time.Minute)
+			close(hang)
+			synctest.Wait()
+			require.Equal(t, uint64(1), db.Stats().Loads.Failures)
+			requireTTL(t, b, "k", time.Minute)
+			time.Sleep(time.Minute - time.Second)
+			requireTTL(t, b, "k", time.Second)
+			time.Sleep(time.Second)
+			requireAbsent(t, b, "k")
+			committed(t, db)
+			require.Zero(t, db.Stats().Entries)
+		}
 	})
 }

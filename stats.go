@@ -22,7 +22,11 @@ type Stats struct {
 
 	Buckets map[string]BucketStats // by name, of every bucket that exists
 
+	Reads  Latencies // how long Get and GetBytes took to find a value, of a sample of about one in 128
+	Writes Latencies // how long Set and SetBytes took to write one, of a sample of about one in 128
+
 	Health    HealthStats
+	Budgets   BudgetStats
 	Evictions EvictionStats
 	Compact   CompactStats
 	Loads     LoadStats
@@ -40,6 +44,24 @@ func (s Stats) HitRatio() float64 {
 	return float64(s.Hits) / float64(s.Hits+s.Misses)
 }
 
+// BudgetStats are the bounds that Options set, in bytes; -1 is unlimited.
+type BudgetStats struct {
+	Bytes        int64 // MaxBytes, which bounds Stats.Bytes
+	MemoryBytes  int64 // MemoryBytes
+	JournalBytes int64 // JournalBytes
+}
+
+// budgets returns the bounds that the options set.
+func (o *Options) budgets() BudgetStats {
+	bound := func(n int64) int64 {
+		if n >= unlimited {
+			return -1
+		}
+		return n
+	}
+	return BudgetStats{bound(o.MaxBytes), bound(o.MemoryBytes), bound(o.JournalBytes)}
+}
+
 // BucketStats are the part of Stats that speaks of one bucket.
 type BucketStats struct {
 	Entries int64 // entries, expired ones that the sweeper has not reached yet included
@@ -50,8 +72,16 @@ type BucketStats struct {
 type counters struct {
 	hits, misses, fileHits, sets, deletes, damaged atomic.Uint64
 
+	reads, writes latency
+
 	loadCounters
 }
+
+// beginRead returns when a read begins if it is one of the sample.
+func (c *counters) beginRead() time.Time { return c.reads.begin(c.hits.Load() + c.misses.Load()) }
+
+// beginWrite is beginRead for a write.
+func (c *counters) beginWrite() time.Time { return c.writes.begin(c.sets.Load()) }
 
 // get counts a read of a value.
 func (c *counters) get(r *reading) {
@@ -76,10 +106,20 @@ func (db *DB) Stats() Stats {
 		Deletes:  db.counts.deletes.Load(),
 		Damaged:  db.counts.damaged.Load(),
 		FileHits: db.counts.fileHits.Load(),
+		Reads:    db.counts.reads.snapshot(),
+		Writes:   db.counts.writes.snapshot(),
 		Loads:    db.counts.loadCounters.snapshot(),
 		Memory:   db.memory.snapshot(),
 		Sweep:    db.sweeper.snapshot(),
 		Health:   db.healer.snapshot(),
+		Budgets:  db.options.budgets(),
+	}
+	if db.live != nil {
+		s.Budgets = BudgetStats{} // they are those of the process that has it open
+		if !db.closed.Load() {
+			_ = db.live.stats(&s) // without them the counters are what there is
+		}
+		return s
 	}
 	s.Evictions = db.evictor.snapshot()
 	s.Evictions.Expired = s.Sweep.Removed

@@ -31,6 +31,7 @@ type store struct {
 
 	current atomic.Pointer[handle] // nil once closed
 	noted   *notes                 // keys that changed; nil unless a compaction wants to know; protected by the token of writing
+	copied  atomic.Bool            // a compaction is on its way, so that changes should be small
 	sick    chan struct{}          // gets a token when a handle is poisoned or barred
 
 	mark     uint64 // the commit mark, where the file is open for reading only
@@ -103,7 +104,12 @@ func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
 		s.mark, _, err = s.revisions()
 	}
 	if err == nil && !readOnly {
-		if _, _, _, err = s.table(); err == nil { // a file that is refused stays as it is
+		// A file that is refused stays as it is.
+		var highest uint64
+		if _, _, highest, err = s.table(); err == nil {
+			err = checkNumber(highest)
+		}
+		if err == nil {
 			err = h.makeDurable()
 		}
 	}
@@ -177,7 +183,7 @@ func (s *store) view(fn func(*bolt.Tx) error) error {
 // update runs fn in a write transaction, which must be short: other writers wait for it. When it returns,
 // look-ups see what fn did.
 func (s *store) update(fn func(*bolt.Tx) error) error {
-	h, err := s.lock()
+	h, err := s.lockRead()
 	if err != nil {
 		return err
 	}
@@ -187,6 +193,30 @@ func (s *store) update(fn func(*bolt.Tx) error) error {
 		}
 		return s.renew() // before the next change, so that no older one replaces it
 	})
+}
+
+// lockRead is lock for a change of entries: it waits until a compaction has looked at what is noted, where that is
+// much, as long as it takes steps.
+func (s *store) lockRead() (*handle, error) {
+	for {
+		h, err := s.lock()
+		if err != nil || !s.noted.full() {
+			return h, err
+		}
+		looked := s.noted.looked
+		h.unlock()
+		timer := time.NewTimer(hungAfter)
+		select {
+		case <-looked:
+		case <-h.dead:
+		case <-timer.C:
+			err = fmt.Errorf("%w: %w", ErrUnavailable, errHung)
+		}
+		timer.Stop()
+		if err != nil {
+			return nil, err
+		}
+	}
 }
 
 // lock waits for the token without which nobody changes the file, and returns the handle whose it is. Who gets it
@@ -314,7 +344,7 @@ func sizeOf(changes []*change) (bytes int64) {
 
 // apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
 // the file contains every revision up to mark. after, if there is one, is part of the transaction.
-func (s *store) apply(names []naming, changes []*change, mark uint64, after func(*bolt.Tx) error) error {
+func (s *store) apply(names []naming, changes []*change, mark uint64, after func(freeing) error) error {
 	defer s.withhold(sizeOf(changes))()
 	return s.update(func(tx *bolt.Tx) error {
 		table := tx.Bucket(bucketsBucket)
@@ -345,11 +375,14 @@ func (s *store) apply(names []naming, changes []*change, mark uint64, after func
 				return err
 			}
 		}
+		if err := putSorted(expiry, a.rows); err != nil {
+			return err
+		}
 		if err := a.book.enter(tx); err != nil {
 			return err
 		}
 		if after != nil {
-			if err := after(tx); err != nil {
+			if err := after(freeing{s, tx}); err != nil {
 				return err
 			}
 		}
@@ -391,7 +424,8 @@ type applier struct {
 	cursor  *bolt.Cursor // in it
 	expiry  *bolt.Bucket
 	book    *ledger
-	room    []byte // for the stored values, which bbolt keeps until the transaction ends: one allocation for all
+	rows    [][]byte // of the expiry index, which are still to be put
+	room    []byte   // for the stored values, which bbolt keeps until the transaction ends: one allocation for all
 }
 
 // storedBytes returns how many bytes of stored values changes bring.
@@ -404,7 +438,8 @@ func storedBytes(changes []*change) (n int) {
 	return n
 }
 
-// apply puts or removes one entry together with its expiry row. The row of an entry is never later than the
+// apply puts or removes one entry, takes its expiry row off the index where that has to go, and says which is to be
+// put. The row of an entry is never later than the
 // time it is gone, so a row that stands early enough stays as it is: the sweeper will move it.
 func (a *applier) apply(c *change) error {
 	k, stored := a.cursor.Seek(c.key)
@@ -429,9 +464,7 @@ func (a *applier) apply(c *change) error {
 			return err
 		}
 		if row = c.goneAt; row != never {
-			if err := a.expiry.Put(expiryKey(row, c.id, c.key), nil); err != nil {
-				return err
-			}
+			a.rows = append(a.rows, expiryKey(row, c.id, c.key))
 		}
 	}
 	a.book.add(c.id, c.key, c.record)

@@ -71,3 +71,39 @@ func (s *store) auditRows(from []byte) (page []auditedRow, more bool, err error)
 	})
 	return page, more, err
 }
+
+// auditedTag is a row of the table of invalidated tags.
+type auditedTag struct{ tag, revision []byte }
+
+// auditTags returns a page of the table of invalidated tags from a tag on, and whether more may follow.
+func (s *store) auditTags(from []byte) (page []auditedTag, more bool, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		b := tx.Bucket(tagsBucket)
+		if b == nil {
+			return nil
+		}
+		c := b.Cursor()
+		for k, v := c.Seek(from); k != nil; k, v = c.Next() {
+			if len(page) == pageItems {
+				more = true
+				return nil
+			}
+			page = append(page, auditedTag{bytes.Clone(k), bytes.Clone(v)})
+		}
+		return nil
+	})
+	return page, more, err
+}
+
+// tagCount returns how many rows the table of invalidated tags says that it has, and the revision at which every
+// tag counts as invalidated.
+func (s *store) tagCount() (rows, floor uint64, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		if b := tx.Bucket(tagsBucket); b != nil {
+			rows = b.Sequence()
+		}
+		floor = decodeUint64(tx.Bucket(metaBucket).Get(metaTagFloor))
+		return nil
+	})
+	return rows, floor, err
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,16 +33,21 @@ type successor struct {
 	rows  [][]byte
 	back  bool  // the file has lost its name: the successor takes it back
 	size  int   // bytes of rows
+	came  int64 // bytes of records that changes brought while the last step was copied
 	bytes int64 // of keys and records copied, for the progress
 }
 
 const (
-	copyBytes   = 4 << 20  // copied in one transaction
-	rowsBytes   = 32 << 20 // of expiry rows that wait to be sorted: they come in the order of the entries
-	notesMost   = 1 << 16  // noted keys for which the copying is interrupted, so that memory is bounded
-	notesFew    = 1 << 12  // noted keys that may be left for the moment in which no change is made
-	catchUps    = 16       // rounds of catching up after which that moment comes anyway
+	copyBytes   = 2 << 20  // copied in one transaction, and synced after it: writers wait for the same disk
+	rowsBytes   = 16 << 20 // of expiry rows that wait to be sorted: they come in the order of the entries
 	copyPercent = 0.95     // of a page that is filled: a full one would be split by the next change
+
+	// Where changes come as fast as the disk takes them, they would come faster than a compaction can follow. So
+	// they wait when that many keys are noted, or records of so many bytes, until the compaction has taken them.
+	notesMost  = 1 << 12
+	notesLast  = 1 << 11 // when everything has been copied
+	notesBytes = 8 << 20
+	catchUps   = 3 // rounds of catching up: by the second one there is little left
 )
 
 // successorPath returns where the successor of the file at path is made.
@@ -55,7 +61,9 @@ func (s *store) compact(ctx context.Context, back bool, progress func(int64)) (e
 		return err
 	}
 	next.back = back
-	if err := s.setNotes(newNotes()); err != nil {
+	s.copied.Store(true)
+	defer s.copied.Store(false)
+	if err := s.setNotes(newNotes(notesMost)); err != nil {
 		return errors.Join(err, next.handle.close(), disk.Remove(next.path))
 	}
 	old, err := next.replace(ctx, progress)
@@ -74,6 +82,7 @@ func (s *store) setNotes(n *notes) error {
 		return err
 	}
 	defer h.unlock()
+	s.noted.look()
 	s.noted = n
 	return nil
 }
@@ -143,25 +152,27 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *han
 			return nil, err
 		}
 		progress(n.bytes)
-		if n, err := s.countNoted(); err != nil {
+		if left, err := n.pending(); err != nil {
 			return nil, err
-		} else if n <= notesMost {
-			continue
-		}
-		if err := n.catchUp(); err != nil {
-			return nil, err
-		}
-	}
-	for range catchUps {
-		if err := errors.Join(ctx.Err(), n.catchUp()); err != nil {
-			return nil, err
+		} else if left >= notesLast {
+			if err := n.catchUp(notesMost); err != nil {
+				return nil, err
+			}
 		}
 		if err := n.handle.sync(); err != nil { // so that little is left to be synced later
 			return nil, err
 		}
-		if n, err := s.countNoted(); err != nil {
+	}
+	for range catchUps {
+		if err := errors.Join(ctx.Err(), n.catchUp(notesLast)); err != nil {
 			return nil, err
-		} else if n < notesFew {
+		}
+		if err := n.handle.sync(); err != nil {
+			return nil, err
+		}
+		if left, err := n.pending(); err != nil {
+			return nil, err
+		} else if left < notesLast {
 			break
 		}
 	}
@@ -170,7 +181,7 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *han
 		return nil, err
 	}
 	defer h.unlock()
-	if err := n.catchUpFrom(h, func() {}); err != nil {
+	if err := n.catchUpFrom(h, notesLast, func() {}); err != nil {
 		return nil, err
 	}
 	if err := h.view(n.copyTables); err != nil {
@@ -190,8 +201,9 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *han
 	return h, err
 }
 
-// countNoted returns how many keys are noted.
-func (s *store) countNoted() (int, error) {
+// pending drops what is noted and lies ahead, where it will be copied anyway, and returns how many keys are left.
+func (n *successor) pending() (int, error) {
+	s := n.store
 	h, err := s.lock()
 	if err != nil {
 		return 0, err
@@ -200,17 +212,22 @@ func (s *store) countNoted() (int, error) {
 	if s.noted == nil {
 		return 0, errSuperseded
 	}
+	if !n.done {
+		maps.DeleteFunc(s.noted.keys, func(k noteKey, _ struct{}) bool { return !k.before(n.front) })
+	}
+	n.came = s.noted.bytes
+	s.noted.look()
 	return len(s.noted.keys), nil
 }
 
-// copyNext copies some more entries.
+// copyNext copies some more entries: more than have come since the last ones, so that there is an end.
 func (n *successor) copyNext(from *bolt.Tx) error {
 	return n.handle.update(func(to *bolt.Tx) error {
 		w := forwards{tx: from}
 		book := &ledger{deltas: make(map[uint64]usage)}
 		var b *bolt.Bucket
-		id, size := uint64(0), 0
-		for w.seek(n.front); w.k != nil && size < copyBytes; w.next() {
+		id, size, most := uint64(0), 0, max(copyBytes, 2*int(n.came))
+		for w.seek(n.front); w.k != nil && size < most; w.next() {
 			if b == nil || w.id != id {
 				id = w.id
 				var err error
@@ -250,22 +267,18 @@ func repairRow(key, stored []byte) (row int64, record []byte) {
 	return row, record
 }
 
-// putRows puts the expiry rows that have gathered, in their order.
+// putRows puts the expiry rows that have gathered.
 func (n *successor) putRows(to *bolt.Tx) error {
-	slices.SortFunc(n.rows, bytes.Compare)
 	expiry := to.Bucket(expiryBucket)
 	expiry.FillPercent = copyPercent
-	for _, row := range n.rows {
-		if err := expiry.Put(row, nil); err != nil {
-			return err
-		}
-	}
+	err := putSorted(expiry, n.rows)
 	n.rows, n.size = nil, 0
-	return nil
+	return err
 }
 
-// catchUp copies the keys that changed since the last time anew.
-func (n *successor) catchUp() error {
+// catchUp copies the keys that changed since the last time anew. From then on changes wait when that many keys are
+// noted.
+func (n *successor) catchUp(most int) error {
 	h, err := n.store.lock()
 	if err != nil {
 		return err
@@ -278,17 +291,18 @@ func (n *successor) catchUp() error {
 		}
 	}
 	defer unlock()
-	return n.catchUpFrom(h, unlock)
+	return n.catchUpFrom(h, most, unlock)
 }
 
 // catchUpFrom is catchUp for a caller who keeps the file from changing, until begun is called at least.
-func (n *successor) catchUpFrom(h *handle, begun func()) error {
+func (n *successor) catchUpFrom(h *handle, most int, begun func()) error {
 	s := n.store
 	if s.noted == nil {
 		return errSuperseded
 	}
 	changed := s.noted.keys
-	s.noted = newNotes()
+	s.noted.look()
+	s.noted = newNotes(most)
 	// The transaction sees all that is noted, because no change is on its way when it begins.
 	return h.viewFrom(begun, func(from *bolt.Tx) error { return n.copyNoted(from, changed) })
 }
@@ -304,21 +318,28 @@ func (n *successor) copyNoted(from *bolt.Tx, changed map[noteKey]struct{}) error
 	if len(keys) == 0 {
 		return nil
 	}
-	return n.handle.update(func(to *bolt.Tx) error {
-		if err := n.putRows(to); err != nil {
+	if len(n.rows) > 0 { // in a transaction of their own: the nodes that they fill would make each change slow
+		if err := n.handle.update(n.putRows); err != nil {
 			return err
 		}
+	}
+	return n.handle.update(func(to *bolt.Tx) error {
 		book := &ledger{deltas: make(map[uint64]usage)}
+		var rows [][]byte
 		for _, k := range keys {
 			var stored []byte
 			if b := entriesOf(from, k.id); b != nil {
 				stored = b.Get([]byte(k.key))
 			}
-			if err := transfer(to, k.id, []byte(k.key), stored, book); err != nil {
+			row, err := transfer(to, k.id, []byte(k.key), stored, book)
+			if err != nil {
 				return err
 			}
+			if row != never {
+				rows = append(rows, expiryKey(row, k.id, []byte(k.key)))
+			}
 		}
-		return book.enter(to)
+		return errors.Join(putSorted(to.Bucket(expiryBucket), rows), book.enter(to))
 	})
 }
 
@@ -326,35 +347,30 @@ func (k noteKey) before(p placed) bool {
 	return k.id < p.id || k.id == p.id && k.key < string(p.key)
 }
 
-// transfer makes the entry of a key what the file has stored there, which is nil for none.
-func transfer(to *bolt.Tx, id uint64, key, stored []byte, book *ledger) error {
+// transfer makes the entry of a key what the file has stored there, which is nil for none. It returns the time of
+// the expiry row that is still to be put, or never.
+func transfer(to *bolt.Tx, id uint64, key, stored []byte, book *ledger) (row int64, err error) {
 	b, expiry := entriesOf(to, id), to.Bucket(expiryBucket)
 	if b == nil {
 		if stored == nil {
-			return nil
+			return never, nil
 		}
-		var err error
 		if b, err = to.Bucket(entriesBucket).CreateBucket(encodeUint64(id)); err != nil {
-			return err
+			return never, err
 		}
 	}
 	if row, old := splitRow(b.Get(key), key); old != nil {
 		book.remove(id, key, old)
 		if err := dropRow(expiry, row, id, key, old); err != nil {
-			return err
+			return never, err
 		}
 	}
 	if stored == nil {
-		return b.Delete(key)
+		return never, b.Delete(key)
 	}
 	row, rec := repairRow(key, stored)
-	if row != never {
-		if err := expiry.Put(expiryKey(row, id, key), nil); err != nil {
-			return err
-		}
-	}
 	book.add(id, key, rec)
-	return b.Put(key, joinRow(row, key, rec))
+	return row, b.Put(key, joinRow(row, key, rec))
 }
 
 // copyTables copies what is not about entries: identity, commit mark, names and ids, invalidated tags.
@@ -404,6 +420,7 @@ func (n *successor) install(h *handle) error {
 	s.shared = fresh
 	s.lookups.Unlock()
 	last.end()
+	s.noted.look()
 	n.handle.from, s.noted = nil, nil
 	s.use(n.handle)
 	return nil
@@ -416,12 +433,14 @@ func (s *store) vacate(h *handle, back bool) error {
 	switch {
 	case err == nil && os.SameFile(now, h.info):
 		return nil
-	case err != nil && !(back && errors.Is(err, os.ErrNotExist)):
-		return err
-	case err != nil:
+	case errors.Is(err, os.ErrNotExist) && back:
 		return nil
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: %w", ErrUnavailable, errRemoved)
+	case err != nil:
+		return err
 	case !back:
-		return errMoved
+		return fmt.Errorf("%w: %w", ErrUnavailable, errMoved)
 	}
 	return s.keepIntruder()
 }

@@ -14,7 +14,7 @@ import (
 type eviction struct {
 	id          uint64 // of the bucket, 0 for the whole file
 	from        placed // where the hand stands
-	all, over   usage  // what there is, and how much of it is to go
+	all, over   usage  // what there is, and how much of it is to go; bytes are what it costs
 	limit       int64  // bytes that there may be
 	floor       uint64 // entries with a later revision are spared
 	spareNewest bool   // so is the last one written of each run
@@ -51,8 +51,8 @@ const (
 	// evictStep bounds how many entries one transaction evicts: as many as a commit puts and some more, so that
 	// one is enough. Each has its price, and small ones halve the throughput of writers. evictLook bounds how
 	// many it looks at.
-	evictStep = 2 * commitEntries
-	evictLook = 6 * evictStep
+	evictStep = pressedTimes * commitEntries
+	evictLook = 4 * evictStep
 )
 
 // evict walks the hand on until enough entries are found that are worth less than their neighbours, or until
@@ -73,6 +73,72 @@ func (s *store) evictIn(tx *bolt.Tx, q *eviction) (victims []victim, err error) 
 	return victims, s.removeVictims(tx, victims)
 }
 
+// freeing is a transaction under way, to those who free room in it. It is not to be kept.
+type freeing struct {
+	store *store
+	tx    *bolt.Tx
+}
+
+// used returns the usage of each id as the transaction has it so far.
+func (f freeing) used() (map[uint64]usage, error) { return usedIn(f.tx) }
+
+// sweep removes up to limit entries that are gone at now. It goes on where the last one ended, at *from, because
+// rows of entries that live, as memory knows, stay where they are, and any number of them can stand before others.
+func (f freeing) sweep(from *[]byte, now int64, limit int, lives func(id uint64, key string, now int64) bool) (did swept, err error) {
+	found := false
+	if *from, found = nextDue(f.tx, *from, now, lives); found {
+		did, err = f.store.sweepIn(f.tx, *from, now, limit, lives)
+		*from = did.next
+	}
+	return did, err
+}
+
+// sweepOn is that sweep in a transaction of its own, if there is anything for it to do.
+func (s *store) sweepOn(from *[]byte, now int64, limit int, lives func(id uint64, key string, now int64) bool) (did swept, err error) {
+	found := false
+	err = s.view(func(tx *bolt.Tx) error {
+		*from, found = nextDue(tx, *from, now, lives)
+		return nil
+	})
+	if err != nil || !found {
+		return did, err
+	}
+	err = s.update(func(tx *bolt.Tx) (err error) {
+		did, err = freeing{s, tx}.sweep(from, now, limit, lives)
+		return err
+	})
+	return did, err
+}
+
+// dueLook bounds how many rows that are due an eviction looks at for one that can go.
+const dueLook = 16 * sweepStep
+
+// nextDue returns the first row from the given one on, and round, that is due at now and whose entry does not live
+// as memory knows. If none is found it is where to look next time.
+func nextDue(tx *bolt.Tx, from []byte, now int64, lives func(id uint64, key string, now int64) bool) (row []byte, found bool) {
+	c := tx.Bucket(expiryBucket).Cursor()
+	k, _ := c.Seek(from)
+	for wrapped, looked := from == nil, 0; looked < dueLook; looked++ {
+		at, id, key, ok := splitExpiryKey(k)
+		switch {
+		case k == nil || ok && at > now:
+			if wrapped {
+				return nil, false
+			}
+			wrapped = true
+			k, _ = c.First()
+			continue
+		case !ok || !lives(id, string(key), now):
+			return bytes.Clone(k), true
+		}
+		k, _ = c.Next()
+	}
+	return bytes.Clone(k), false
+}
+
+// evict is store.evict within the transaction.
+func (f freeing) evict(q *eviction) ([]victim, error) { return f.store.evictIn(f.tx, q) }
+
 // usedIn returns the usage of each id.
 func usedIn(tx *bolt.Tx) (map[uint64]usage, error) {
 	used := make(map[uint64]usage)
@@ -86,8 +152,12 @@ func usedIn(tx *bolt.Tx) (map[uint64]usage, error) {
 // removeVictims removes entries with their expiry rows.
 func (s *store) removeVictims(tx *bolt.Tx, victims []victim) error {
 	expiry, book := tx.Bucket(expiryBucket), s.book()
-	for _, v := range victims {
-		b, key := entriesOf(tx, v.id), []byte(v.key)
+	var b *bolt.Bucket
+	for i, v := range victims {
+		key := []byte(v.key)
+		if i == 0 || v.id != victims[i-1].id {
+			b = entriesOf(tx, v.id)
+		}
 		row, rec := splitRow(b.Get(key), key)
 		book.remove(v.id, key, rec)
 		if err := dropRow(expiry, row, v.id, key, rec); err != nil {
@@ -115,7 +185,7 @@ func (w *walker) choose(q *eviction) (victims []victim) {
 			}
 			newest = max(newest, c.revision)
 			if c.revision <= q.floor {
-				if c.score = q.score(c.id, c.key); c.bytes > q.limit {
+				if c.score = q.score(c.id, c.key); c.bytes+entryCost > q.limit {
 					c.score, c.revision = 0, 0 // it cannot stay whatever else goes
 				}
 				run = append(run, c)
@@ -133,7 +203,7 @@ func (w *walker) choose(q *eviction) (victims []victim) {
 			if q.spareNewest && c.revision == newest || q.spare(v.id, v.key) {
 				continue
 			}
-			over.bytes -= v.bytes
+			over.bytes -= v.bytes + entryCost
 			over.entries--
 			victims = append(victims, v)
 		}

@@ -21,7 +21,9 @@ type swept struct {
 	moved   int // rows moved to the true, later time of their entry
 	orphans int // rows that belonged to no entry, which is damage
 	more    bool
+	next    []byte    // the row at which a next step goes on, where there is more
 	spared  []slidKey // entries of due rows that live, as memory knows; their rows stay
+	gone    []dueRow  // whose entries were removed
 }
 
 // firstDue returns the time of the earliest row of the expiry index, or never.
@@ -36,6 +38,20 @@ func (s *store) firstDue() (row int64, err error) {
 	return row, err
 }
 
+// rows returns the first rows of the expiry index, as many as limit.
+func (s *store) rows(limit int) (rows []dueRow, err error) {
+	err = s.view(func(tx *bolt.Tx) error {
+		c := tx.Bucket(expiryBucket).Cursor()
+		for k, _ := c.First(); k != nil && len(rows) < limit; k, _ = c.Next() {
+			if row, id, key, ok := splitExpiryKey(k); ok {
+				rows = append(rows, dueRow{row, id, bytes.Clone(key)})
+			}
+		}
+		return nil
+	})
+	return rows, err
+}
+
 // sweep removes up to limit entries that are gone at now, and moves the rows of those that live longer
 // than their row says, in one transaction.
 //
@@ -46,19 +62,19 @@ func (s *store) sweep(now int64, limit int, lives func(id uint64, key string, no
 		return did, err
 	}
 	err := s.update(func(tx *bolt.Tx) (err error) {
-		did, err = s.sweepIn(tx, now, limit, lives)
+		did, err = s.sweepIn(tx, nil, now, limit, lives)
 		return err
 	})
 	return did, err
 }
 
-func (s *store) sweepIn(tx *bolt.Tx, now int64, limit int, lives func(uint64, string, int64) bool) (did swept, err error) {
+// sweepIn is sweep within a transaction, over the rows from the given one on; nil is the first.
+func (s *store) sweepIn(tx *bolt.Tx, from []byte, now int64, limit int, lives func(uint64, string, int64) bool) (did swept, err error) {
 	expiry := tx.Bucket(expiryBucket)
-	due, more, err := dueRows(expiry, now, limit, lives, &did)
+	due, err := dueRows(expiry, from, now, limit, lives, &did)
 	if err != nil {
 		return did, err
 	}
-	did.more = more
 	book := s.book()
 	var b *bolt.Bucket
 	for i, d := range due {
@@ -74,16 +90,16 @@ func (s *store) sweepIn(tx *bolt.Tx, now int64, limit int, lives func(uint64, st
 
 // dueRows takes the rows that are due at now off the index and returns them in the order of the entries,
 // so that the deletions that follow walk the pages of the entries in one direction.
-func dueRows(expiry *bolt.Bucket, now int64, limit int, lives func(uint64, string, int64) bool, did *swept) (due []dueRow, more bool, err error) {
+func dueRows(expiry *bolt.Bucket, from []byte, now int64, limit int, lives func(uint64, string, int64) bool, did *swept) (due []dueRow, err error) {
 	var keys [][]byte
 	c := expiry.Cursor()
-	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+	for k, _ := c.Seek(from); k != nil; k, _ = c.Next() {
 		row, id, key, ok := splitExpiryKey(k)
 		if ok && row > now {
 			break
 		}
 		if len(keys)+len(did.spared) == limit {
-			more = true
+			did.more, did.next = true, bytes.Clone(k)
 			break
 		}
 		if ok && lives != nil && lives(id, string(key), now) {
@@ -99,7 +115,7 @@ func dueRows(expiry *bolt.Bucket, now int64, limit int, lives func(uint64, strin
 	}
 	for _, k := range keys {
 		if err := expiry.Delete(k); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 	}
 	if len(did.spared) == 0 {
@@ -110,7 +126,7 @@ func dueRows(expiry *bolt.Bucket, now int64, limit int, lives func(uint64, strin
 	slices.SortFunc(due, func(a, b dueRow) int {
 		return cmp.Or(cmp.Compare(a.id, b.id), bytes.Compare(a.key, b.key))
 	})
-	return due, more, nil
+	return due, nil
 }
 
 // requireGone returns an error if a bucket still begins with one of its first keys, which were deleted: its keys are
@@ -138,6 +154,7 @@ func settle(b, expiry *bolt.Bucket, d dueRow, now int64, book *ledger, did *swep
 	gone := goneAtOf(rec)
 	if gone <= now {
 		did.removed++
+		did.gone = append(did.gone, d)
 		book.remove(d.id, d.key, rec)
 		return b.Delete(d.key)
 	}

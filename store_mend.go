@@ -15,6 +15,14 @@ import (
 // mostNumber bounds ids and revisions: those beyond it nobody has given out, and they must not wrap around.
 const mostNumber = 1 << 62
 
+// checkNumber returns an error for an id that nobody has given out.
+func checkNumber(id uint64) error {
+	if id >= mostNumber {
+		return fmt.Errorf("%w: a bucket has id %d", ErrCorrupt, id)
+	}
+	return nil
+}
+
 // names is table, put right: no two names have one id, and the highest id is above all that the file holds. An id
 // that two buckets have, or that is given out twice, would show the entries of one in the other.
 func (s *store) names() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
@@ -43,8 +51,8 @@ func (s *store) names() (ids map[string]uint64, retired []uint64, highest uint64
 	for _, id := range retired {
 		highest = max(highest, id)
 	}
-	if highest >= mostNumber {
-		return nil, nil, 0, fmt.Errorf("%w: a bucket has id %d", ErrCorrupt, highest)
+	if err := checkNumber(highest); err != nil {
+		return nil, nil, 0, err
 	}
 	if len(wrong) > 0 && !s.readOnly {
 		err = s.update(func(tx *bolt.Tx) error {

@@ -1,35 +1,57 @@
 package keepcache
 
 import (
-	"fmt"
+	"bytes"
+	"errors"
 	"maps"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
 )
 
-// tagRows returns the invalidated tags and the revision at which every tag counts as invalidated.
+// tagRows returns the invalidated tags and the revision at which every tag counts as invalidated. Malformed rows,
+// which only damage makes, are removed, except where the file is open for reading only. They may have been for any
+// tag, so with one every tag counts as invalidated: that costs what has tags, and gives nobody a value too many.
 func (s *store) tagRows() (rows map[string]uint64, floor uint64, err error) {
+	var damaged [][]byte
 	rows = make(map[string]uint64)
 	err = s.view(func(tx *bolt.Tx) error {
 		floor = decodeUint64(tx.Bucket(metaBucket).Get(metaTagFloor))
-		return readTagRows(tx.Bucket(tagsBucket), rows)
+		if damaged = readTagRows(tx.Bucket(tagsBucket), rows); len(damaged) > 0 {
+			_, floor = revisionsIn(tx)
+		}
+		return nil
+	})
+	if err != nil || len(damaged) == 0 || s.readOnly {
+		return rows, floor, err
+	}
+	err = s.update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(tagsBucket)
+		for _, tag := range damaged {
+			if err := b.Delete(tag); err != nil {
+				return err
+			}
+		}
+		return errors.Join(b.SetSequence(uint64(len(rows))), tx.Bucket(metaBucket).Put(metaTagFloor, encodeUint64(floor)))
 	})
 	return rows, floor, err
 }
 
-// readTagRows reads the table of tags, which nil is an empty one of, into rows.
-func readTagRows(b *bolt.Bucket, rows map[string]uint64) error {
+// readTagRows reads the table of tags, which nil is an empty one of, into rows, and returns the keys of rows that
+// are malformed.
+func readTagRows(b *bolt.Bucket, rows map[string]uint64) (damaged [][]byte) {
 	if b == nil {
 		return nil
 	}
-	return b.ForEach(func(tag, revision []byte) error {
-		if len(revision) != 8 || len(tag) > MaxTagBytes {
-			return fmt.Errorf("%w: the table of tags has a malformed row", ErrCorrupt)
+	c := b.Cursor()
+	for tag, revision := c.First(); tag != nil; tag, revision = c.Next() {
+		if len(revision) == 8 && validName(string(tag)) {
+			rows[string(tag)] = decodeUint64(revision)
+		} else {
+			damaged = append(damaged, bytes.Clone(tag))
 		}
-		rows[string(tag)] = decodeUint64(revision)
-		return nil
-	})
+	}
+	return damaged
 }
 
 // putTags enters the invalidations among names. They go in by the order of the tags, because bbolt's nodes are
@@ -70,14 +92,16 @@ func putTags(tx *bolt.Tx, names []naming) error {
 // foldTagRows adds the rows of b to fresh, takes the older half out, and returns an empty bucket for the rest.
 func foldTagRows(tx *bolt.Tx, b *bolt.Bucket, fresh map[string]uint64) (*bolt.Bucket, error) {
 	rows := make(map[string]uint64)
-	if err := readTagRows(b, rows); err != nil {
-		return nil, err
-	}
+	damaged := readTagRows(b, rows)
 	for tag, revision := range rows {
 		fresh[tag] = max(fresh[tag], revision)
 	}
 	meta := tx.Bucket(metaBucket)
 	floor := max(foldTags(fresh), decodeUint64(meta.Get(metaTagFloor)))
+	if len(damaged) > 0 {
+		_, last := revisionsIn(tx)
+		floor = max(floor, last)
+	}
 	if err := meta.Put(metaTagFloor, encodeUint64(floor)); err != nil {
 		return nil, err
 	}

@@ -128,6 +128,17 @@ func (t *tagTable) put(tag string, revision uint64) {
 	t.last.Store(max(t.last.Load(), revision))
 }
 
+// raise has every tag count as invalidated at a revision.
+func (t *tagTable) raise(floor uint64) {
+	if floor == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.floor = max(t.floor, floor)
+	t.last.Store(max(t.last.Load(), floor))
+}
+
 // load enters what the file has.
 func (t *tagTable) load(rows map[string]uint64, floor uint64) {
 	t.mu.Lock()

@@ -75,7 +75,10 @@ type sweeper struct {
 	log   *slog.Logger
 	lives func(id uint64, key string, now int64) bool // asks memory; nil in a DB that is open for reading only
 	rearm func([]slidKey) error                       // writes what lives, so that the file says so too
-	tags  func(ctx context.Context, force bool) error // removes entries whose tag was invalidated; nil if nothing may be
+
+	events *teller
+	nameOf func(id uint64) string                      // the name of a bucket, empty if it has none any more
+	tags   func(ctx context.Context, force bool) error // removes entries whose tag was invalidated; nil if nothing may be
 
 	run sync.Mutex // held for the length of a sweep: one at a time
 
@@ -152,6 +155,7 @@ func (sw *sweeper) sweep(ctx context.Context, force bool) error {
 
 // swept books what one step did.
 func (sw *sweeper) swept(did swept) {
+	sw.tell(did.gone)
 	sw.count(func(s *SweepStats) {
 		s.Removed += uint64(did.removed)
 		s.Moved += uint64(did.moved)

@@ -56,6 +56,9 @@ func (db *DB) Verify(ctx context.Context) (Report, error) {
 	if db.closed.Load() {
 		return Report{}, db.fail("verify", "", ErrClosed)
 	}
+	if db.live != nil {
+		return Report{}, db.fail("verify", "", errNeedsLock)
+	}
 	if db.writer != nil {
 		// Where that fails, as on a full disk, the file is still there to be proved; Stats has the error.
 		_ = db.commits.commit()
@@ -66,6 +69,8 @@ func (db *DB) Verify(ctx context.Context) (Report, error) {
 	}
 	return v.report, nil
 }
+
+var errNeedsLock = fmt.Errorf("it cannot be done without the lock: %w", errors.ErrUnsupported)
 
 // verifier is one run of Verify.
 type verifier struct {
@@ -100,12 +105,19 @@ func (v *verifier) run() error {
 	if err := v.rows(); err != nil {
 		return err
 	}
+	tags, err := v.tags()
+	if err != nil {
+		return err
+	}
 	after, err := v.standing()
 	if err != nil {
 		return err
 	}
 	if before.sequence == after.sequence && maps.Equal(before.used, after.used) {
 		v.usage(ids, after.used)
+		if after.tags != tags {
+			v.problem("", "", fmt.Errorf("the table of tags counts %d rows, there are %d", after.tags, tags))
+		}
 	}
 	return nil
 }
@@ -114,10 +126,14 @@ func (v *verifier) run() error {
 type standing struct {
 	sequence uint64
 	used     map[uint64]usage
+	tags     uint64 // rows of their table
 }
 
 func (v *verifier) standing() (st standing, err error) {
 	if _, st.sequence, err = v.store.revisions(); err != nil {
+		return st, err
+	}
+	if st.tags, _, err = v.store.tagCount(); err != nil {
 		return st, err
 	}
 	_, st.used, err = v.store.size()
@@ -233,6 +249,47 @@ func (v *verifier) rows() error {
 			}
 			from = append(r.raw, 0)
 		}
+	}
+	return nil
+}
+
+// tags proves the table of invalidated tags and returns how many rows it has. A revision from the future would make
+// entries absent that nobody has invalidated.
+func (v *verifier) tags() (rows uint64, err error) {
+	_, floor, err := v.store.tagCount()
+	if err == nil {
+		err = v.tagRevision("which every tag counts as invalidated", floor)
+	}
+	var from []byte
+	for more := true; more && err == nil; {
+		if err = v.ctx.Err(); err != nil {
+			break
+		}
+		var page []auditedTag
+		if page, more, err = v.store.auditTags(from); err != nil {
+			break
+		}
+		for _, r := range page {
+			rows++
+			from = append(r.tag, 0)
+			if tag := r.tag; len(r.revision) != 8 || !validName(string(tag)) {
+				v.problem("", "", fmt.Errorf("the table of tags has a malformed row for %s", quoteShort(string(tag))))
+			} else if err = v.tagRevision("which tag "+quoteShort(string(tag))+" was invalidated", decodeUint64(r.revision)); err != nil {
+				break
+			}
+		}
+	}
+	return rows, err
+}
+
+func (v *verifier) tagRevision(what string, revision uint64) (err error) {
+	if revision > v.sequence {
+		if _, v.sequence, err = v.store.revisions(); err != nil {
+			return err
+		}
+	}
+	if revision > v.sequence {
+		v.problem("", "", fmt.Errorf("the revision %d at %s is beyond the cache's last, %d", revision, what, v.sequence))
 	}
 	return nil
 }

@@ -41,18 +41,20 @@ type writer struct {
 
 // draft is one outcome on its way: a record to put under a key, or the removal of the key.
 type draft struct {
-	id      uint64
-	sum     uint32 // of the bucket's name
-	hash    uint64 // of id and key
-	key     string
-	record  []byte // framed, not sealed; nil removes the key
-	header  header
-	ns      *namespace
-	flight  *flight // the load that brought it: it is only to be stored if that is not void
-	quiet   bool    // it changes nothing that anybody sees, and so voids no load
-	expects bool    // the write is only for a key that is still as seen
-	seen    sight
-	before  prior // what publication replaced
+	id       uint64
+	sum      uint32 // of the bucket's name
+	hash     uint64 // of id and key
+	key      string
+	record   []byte // framed, not sealed; nil removes the key
+	header   header
+	ns       *namespace
+	flight   *flight // the load that brought it: it is only to be stored if that is not void
+	quiet    bool    // it changes nothing that anybody sees, and so voids no load
+	later    bool    // the caller has it flushed
+	sameLife bool    // the entry lives on as it is: what reads have prolonged it by meanwhile stays
+	expects  bool    // the write is only for a key that is still as seen
+	seen     sight
+	before   prior // what publication replaced
 }
 
 // errMissed says that a key was not as a draft expected. Nothing was written.
@@ -76,7 +78,7 @@ func (w *writer) write(names []naming, drafts ...*draft) error {
 			return err
 		case j == nil:
 			return w.settleAside(last, names, drafts)
-		case w.always:
+		case w.always && (len(drafts) == 0 || !drafts[0].later):
 			if err := j.Flush(last); err != nil {
 				// The pages of a failed flush may be lost whatever a second one says: only the file can still help.
 				w.lost(j)
@@ -197,7 +199,14 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 		if d.ns != nil && !d.quiet {
 			d.ns.flights.void(d.key, d.flight)
 		}
+		until := int64(0)
+		if d.sameLife {
+			until = w.memory.freshUntil(d)
+		}
 		d.before = w.memory.publish(d.hash, d.id, d.key, d.record, d.header)
+		if until > d.header.freshUntil {
+			w.memory.shardOf(d.hash).find(d.hash, d.id, d.key).slid.Store(until)
+		}
 	}
 	if w.crowded(j) {
 		w.commits.kick()

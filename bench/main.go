@@ -1,9 +1,10 @@
 // Command bench runs the same workloads over keepcache and its peers, and writes what came of it as tables
-// (results.md) and as a plot (results.svg).
+// (results.md) and as a plot (results.svg). Its tables of hit ratios are in a file of their own (hitratio.md).
 //
 //	go run .                      everything; it takes an hour and a half
 //	go run . -quick               everything in small, in under three minutes
 //	go run . -work set -peers keepcache,pebble -out part
+//	go run . -work hitratio       the tables of hit ratios alone, in a few minutes
 //
 // In each round each workload is run over all peers, one after the other, each in a process of its own, in a
 // directory of its own under -dir.
@@ -73,13 +74,25 @@ func command(args []string, stdout, stderr io.Writer) error {
 	if *list {
 		return printList(stdout)
 	}
+	chosen := split(*work)
+	ratios := *render == "" && (len(chosen) == 0 || slices.Contains(chosen, hitRatioWork))
+	if ratios {
+		keys := uint32(hitRatioKeys)
+		if *quick {
+			keys = hitRatioQuick
+		}
+		if err := writeHitRatios(keys, *dir, *out); err != nil || len(chosen) == 1 {
+			return err
+		}
+		chosen = slices.DeleteFunc(chosen, func(name string) bool { return name == hitRatioWork })
+	}
 	var r *results
 	var err error
 	if *render != "" {
 		r, err = loadResults(*render)
 	} else {
 		p := &plan{
-			scale: fullScale, quick: *quick, peers: split(*peers), groups: split(*work),
+			scale: fullScale, quick: *quick, peers: split(*peers), groups: chosen,
 			dir: *dir, profile: *profile, raw: *raw, log: stderr,
 		}
 		usual := [2]int{5, 3}
@@ -143,7 +156,20 @@ func printList(w io.Writer) error {
 			return err
 		}
 	}
-	return nil
+	_, err := fmt.Fprintf(w, "work  %-12s %s\n", hitRatioWork, "hit ratios of policies on made traces; has a page of its own")
+	return err
+}
+
+// writeHitRatios writes the page of hit ratios.
+func writeHitRatios(keys uint32, dir, out string) error {
+	page, err := hitRatioPage(keys, dir)
+	if err == nil {
+		err = os.MkdirAll(out, 0o755)
+	}
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(out, "hitratio.md"), []byte(page), 0o644)
 }
 
 // write writes the tables and the plot.

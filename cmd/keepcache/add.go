@@ -4,8 +4,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-
-	"github.com/keepcache/keepcache"
 )
 
 func newAddCommand(f *flags) *cobra.Command {
@@ -26,10 +24,10 @@ there, add changes nothing and gives exit code 1.`,
 			if err != nil {
 				return err
 			}
-			return f.openWith(creating, in.options(), func(_ *keepcache.DB, b *keepcache.Bucket) error {
-				added, err := b.Add(key, value, ttl)
+			return f.openWith(cmd, creating, in.options(), func(c cache, bucket string) error {
+				added, err := c.put(bucket, key, value, ttl, true)
 				if err == nil && !added {
-					err = fmt.Errorf("key %s is already in bucket %s", display(key), display(b.Name()))
+					err = fmt.Errorf("key %s is already in bucket %s", display(key), display(bucket))
 				}
 				return err
 			})

@@ -31,9 +31,9 @@ is not there before it is whole, and an existing one is kept unless --force is g
 			if len(args) == 0 && isTerminal(cmd.OutOrStdout()) {
 				return usagef("a backup is no text for a terminal: name a FILE, or redirect the output")
 			}
-			return f.openWith(changing, showing(cmd, "copying"), func(db *keepcache.DB, _ *keepcache.Bucket) error {
+			return f.openWith(cmd, copying, tellingProgress(cmd, "copying"), func(c cache, _ string) error {
 				write := func(w io.Writer) error {
-					err := db.Backup(ctx, w)
+					err := c.backup(ctx, w)
 					if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 						err = errInterrupted
 					}
@@ -45,7 +45,10 @@ is not there before it is whole, and an existing one is kept unless --force is g
 				if err := place(args[0], force, write, os.Rename); err != nil {
 					return err
 				}
-				s := db.Stats()
+				s, err := c.stats()
+				if err != nil {
+					return err
+				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "backed up %s\n", plural(s.Entries, "entry", "entries"))
 				return nil
 			})

@@ -4,8 +4,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-
-	"github.com/keepcache/keepcache"
 )
 
 func newBucketsCommand(f *flags) *cobra.Command {
@@ -17,12 +15,16 @@ func newBucketsCommand(f *flags) *cobra.Command {
 expired ones that were not swept yet included, and the bytes of these.`,
 		Example: `  keepcache buckets --long`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.open(reading, func(db *keepcache.DB, _ *keepcache.Bucket) error {
-				names, err := db.Buckets()
+			return f.open(cmd, reading, func(c cache, _ string) error {
+				names, err := c.buckets()
 				if err != nil {
 					return err
 				}
-				stats, out := db.Stats(), cmd.OutOrStdout()
+				stats, err := c.stats()
+				if err != nil {
+					return err
+				}
+				out := cmd.OutOrStdout()
 				if long && !asJSON && isTerminal(out) {
 					fmt.Fprintf(out, "%10s  %10s  %s\n", "ENTRIES", "SIZE", "BUCKET")
 				}

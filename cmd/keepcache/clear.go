@@ -6,8 +6,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-
-	"github.com/keepcache/keepcache"
 )
 
 func newClearCommand(f *flags) *cobra.Command {
@@ -34,16 +32,11 @@ it. It asks for no confirmation. With --drop the bucket goes as well.`,
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()
-			return f.open(changing, func(db *keepcache.DB, b *keepcache.Bucket) error {
-				if err := known(db, b); err != nil {
+			return f.open(cmd, changing, func(c cache, bucket string) error {
+				if err := known(c, bucket); err != nil {
 					return err
 				}
-				var n int
-				if begin != "" {
-					n, err = b.DeletePrefix(ctx, begin)
-				} else {
-					n, err = clearBucket(ctx, db, b, drop)
-				}
+				n, err := c.clear(ctx, bucket, begin, drop)
 				if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 					err = errInterrupted
 				}
@@ -55,21 +48,4 @@ it. It asks for no confirmation. With --drop the bucket goes as well.`,
 	cmd.Flags().StringVar(&prefix, "prefix", "", "only keys that begin with this")
 	cmd.Flags().BoolVar(&drop, "drop", false, "remove the bucket as well")
 	return cmd
-}
-
-// clearBucket removes all entries, and frees their room at once: no daemon may be there to do it.
-func clearBucket(ctx context.Context, db *keepcache.DB, b *keepcache.Bucket, drop bool) (n int, err error) {
-	if n, err = b.Len(); err != nil {
-		return 0, err
-	}
-	if drop {
-		_, err = db.DropBucket(b.Name())
-	} else {
-		err = b.Clear(ctx)
-	}
-	if err != nil {
-		return 0, err
-	}
-	_, err = db.Sweep(ctx)
-	return n, err
 }

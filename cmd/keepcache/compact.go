@@ -22,14 +22,13 @@ A program that has the cache open does this by itself when much is free.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := interruptible(cmd)
 			defer stop()
-			return f.openWith(changing, showing(cmd, "compacting"), func(db *keepcache.DB, _ *keepcache.Bucket) error {
-				before := db.Stats().FileBytes
-				err := db.Compact(ctx)
+			return f.openWith(cmd, changing, tellingProgress(cmd, "compacting"), func(c cache, _ string) error {
+				before, after, err := c.compact(ctx)
 				if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 					err = errInterrupted
 				}
 				if err == nil {
-					fmt.Fprintf(cmd.ErrOrStderr(), "compacted %s to %s\n", size(before), size(db.Stats().FileBytes))
+					fmt.Fprintf(cmd.ErrOrStderr(), "compacted %s to %s\n", size(before), size(after))
 				}
 				return err
 			})
@@ -37,8 +36,8 @@ A program that has the cache open does this by itself when much is free.`,
 	}
 }
 
-// showing returns options that have the progress of long work shown.
-func showing(cmd *cobra.Command, what string) keepcache.Options {
+// tellingProgress returns options that have the progress of long work shown.
+func tellingProgress(cmd *cobra.Command, what string) keepcache.Options {
 	p := newProgress(cmd.ErrOrStderr())
 	if p == nil {
 		return keepcache.Options{}

@@ -2,8 +2,6 @@ package main
 
 import (
 	"github.com/spf13/cobra"
-
-	"github.com/keepcache/keepcache"
 )
 
 func newDeleteCommand(f *flags) *cobra.Command {
@@ -15,10 +13,10 @@ code 3.`,
 		Example: `  keepcache delete temp-key`,
 		Args:    keyArgs("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.openKey(changing, args[0], func(b *keepcache.Bucket, key string) error {
-				found, err := b.Delete(key)
+			return f.openKey(cmd, changing, args[0], func(c cache, bucket, key string) error {
+				found, err := c.delete(bucket, key)
 				if err == nil && !found {
-					err = absentKey(key, b.Name())
+					err = absentKey(key, bucket)
 				}
 				return err
 			})

@@ -4,8 +4,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-
-	"github.com/keepcache/keepcache"
 )
 
 func newExistsCommand(f *flags) *cobra.Command {
@@ -19,14 +17,14 @@ or expired.`,
   if keepcache exists flag-key > /dev/null; then echo on; fi`,
 		Args: keyArgs("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.openKey(reading, args[0], func(b *keepcache.Bucket, key string) error {
-				found, err := b.Exists(key)
+			return f.openKey(cmd, reading, args[0], func(c cache, bucket, key string) error {
+				found, err := c.exists(bucket, key)
 				if err != nil {
 					return err
 				}
 				if asJSON {
 					var o object
-					o.name("bucket", b.Name())
+					o.name("bucket", bucket)
 					o.bool("exists", found)
 					o.name("key", key)
 					cmd.OutOrStdout().Write(o.line())

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
 func newExportCommand(f *flags) *cobra.Command {
@@ -29,13 +29,13 @@ Import reads it back: values, deadlines and names are the same then.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := interruptible(cmd)
 			defer stop()
-			return f.open(reading, func(db *keepcache.DB, one *keepcache.Bucket) error {
-				names := []string{one.Name()}
+			return f.open(cmd, showing, func(c cache, one string) error {
+				names := []string{one}
 				var err error
 				if cmd.Flags().Changed("bucket") {
-					err = known(db, one)
+					err = known(c, one)
 				} else {
-					names, err = db.Buckets()
+					names, err = c.buckets()
 				}
 				if err != nil {
 					return err
@@ -46,12 +46,15 @@ Import reads it back: values, deadlines and names are the same then.`,
 					p = nil // the entries themselves show how far it is
 				}
 				defer p.end()
-				n, damaged := 0, 0
+				n, damaged, redacted := 0, 0, 0
 				for _, name := range names {
-					for e, err := range db.Bucket(name).All() {
-						if errors.Is(err, keepcache.ErrCorrupt) && e.Key != "" {
+					for e, err := range c.list(listing{bucket: name, values: true}) {
+						if isDamagedEntry(e, err) {
 							damaged++
 							continue
+						}
+						if err == nil && e.redacted {
+							redacted++
 						}
 						var line []byte
 						if err == nil {
@@ -75,6 +78,9 @@ Import reads it back: values, deadlines and names are the same then.`,
 					return err
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "exported %s\n", plural(n, "entry", "entries"))
+				if redacted > 0 {
+					return fmt.Errorf("%s not what is stored: the running program shows another", plural(redacted, "value is", "values are"))
+				}
 				return damagedEntries(damaged)
 			})
 		},
@@ -82,22 +88,22 @@ Import reads it back: values, deadlines and names are the same then.`,
 	return cmd
 }
 
-func exportLine(bucket string, e keepcache.Entry) ([]byte, error) {
-	n, err := nodeOf(e)
+func exportLine(bucket string, e *entry) ([]byte, error) {
+	n, err := e.node()
 	if err != nil {
 		return nil, err
 	}
-	var l literals
-	value := n.appendJSON(nil, &l)
+	var l jsontext.Literals
+	value := n.Append(nil, &l)
 	var o object
 	o.name("bucket", bucket)
 	if !e.FreshUntil.IsZero() {
 		o.int("expires_ms", e.FreshUntil.UnixMilli())
 	}
 	o.name("key", e.Key)
-	if len(l.places) > 0 {
+	if len(l.Places) > 0 {
 		list := []byte{'['}
-		for i, place := range l.places {
+		for i, place := range l.Places {
 			if i > 0 {
 				list = append(list, ',')
 			}

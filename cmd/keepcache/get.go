@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
 func newGetCommand(f *flags) *cobra.Command {
@@ -38,12 +39,12 @@ exit code 3.`,
 			if err != nil {
 				return err
 			}
-			return f.open(reading, func(db *keepcache.DB, b *keepcache.Bucket) error {
+			return f.open(cmd, showing, func(c cache, bucket string) error {
 				out := cmd.OutOrStdout()
-				entry, err := find(db, b, key)
+				entry, err := c.find(bucket, key, true)
 				switch {
 				case asJSON:
-					return printFound(out, b.Name(), key, entry, err)
+					return printFound(out, bucket, key, entry, err)
 				case err != nil:
 					return err
 				case asString:
@@ -51,11 +52,14 @@ exit code 3.`,
 				case asBytes:
 					return printBytes(out, key, entry)
 				}
-				n, err := nodeOf(entry)
+				if entry.redacted {
+					fmt.Fprintln(cmd.ErrOrStderr(), "keepcache: the running program shows another value than it stores")
+				}
+				n, err := entry.node()
 				if err != nil {
 					return err
 				}
-				text := n.appendJSON(nil, &literals{})
+				text := n.Append(nil, &jsontext.Literals{})
 				if isTerminal(out) {
 					var indented bytes.Buffer
 					if err := json.Indent(&indented, text, "", "  "); err != nil {
@@ -75,7 +79,7 @@ exit code 3.`,
 }
 
 // printFound prints an entry with its value and lifetime, or that it is not there.
-func printFound(w io.Writer, bucket, key string, e keepcache.Entry, err error) error {
+func printFound(w io.Writer, bucket, key string, e *entry, err error) error {
 	var absent *absentError
 	if err != nil && !errors.As(err, &absent) {
 		return err
@@ -88,15 +92,15 @@ func printFound(w io.Writer, bucket, key string, e keepcache.Entry, err error) e
 		w.Write(o.line())
 		return err
 	}
-	n, err := nodeOf(e)
+	n, err := e.node()
 	if err != nil {
 		return err
 	}
-	expiresMember(&o, e)
+	expiresMember(&o, e.Entry)
 	o.bool("found", true)
 	o.name("key", key)
-	lifetimeMember(&o, e)
-	o.raw("value", n.appendJSON(nil, &literals{}))
+	lifetimeMember(&o, e.Entry)
+	o.raw("value", n.Append(nil, &jsontext.Literals{}))
 	w.Write(o.line())
 	return nil
 }
@@ -119,25 +123,27 @@ func lifetimeMember(o *object, e keepcache.Entry) {
 	o.int("ttl_ms", time.Until(e.FreshUntil).Milliseconds())
 }
 
-func printString(w io.Writer, key string, e keepcache.Entry) error {
-	n, err := nodeOf(e)
+func printString(w io.Writer, key string, e *entry) error {
+	n, err := e.node()
 	if err != nil {
 		return err
 	}
-	if n.kind != '"' {
+	if n.Kind != '"' {
 		return fmt.Errorf("the value of %s is no string; get it without --string", display(key))
 	}
-	io.WriteString(w, n.text+"\n")
+	io.WriteString(w, n.Text+"\n")
 	return nil
 }
 
-func printBytes(w io.Writer, key string, e keepcache.Entry) error {
-	n, err := nodeOf(e)
-	if err != nil {
-		return err
+func printBytes(w io.Writer, key string, e *entry) error {
+	raw, err := e.bytes()
+	if err == nil {
+		var n jsontext.Node
+		if n, err = e.node(); err == nil && n.Kind != '"' {
+			err = errNoBytes
+		}
 	}
-	var raw []byte
-	if n.kind != '"' || e.Decode(&raw) != nil {
+	if err != nil {
 		return fmt.Errorf("the value of %s is not bytes; get it without --bytes", display(key))
 	}
 	w.Write(raw)

@@ -12,12 +12,12 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
 func newImportCommand(f *flags) *cobra.Command {
@@ -50,10 +50,10 @@ are in. The cache file is made if there is none.`,
 			ctx, stop := interruptible(cmd)
 			defer stop()
 			options := keepcache.Options{MaxValueBytes: int(most)}
-			return f.openWith(creating, options, func(db *keepcache.DB, one *keepcache.Bucket) error {
-				im := &importer{db: db, progress: newProgress(cmd.ErrOrStderr()), longest: longestLine(most)}
+			return f.openWith(cmd, creating, options, func(c cache, one string) error {
+				im := &importer{cache: c, progress: newProgress(cmd.ErrOrStderr()), longest: longestLine(most)}
 				if cmd.Flags().Changed("bucket") {
-					im.into = one.Name()
+					im.into = one
 				}
 				err := im.run(ctx, in)
 				im.progress.end()
@@ -85,7 +85,7 @@ const (
 
 // importer sets lines in batches.
 type importer struct {
-	db       *keepcache.DB
+	cache    cache
 	into     string // the one bucket to import into, or empty
 	longest  int    // bytes of a line
 	progress *progress
@@ -101,7 +101,7 @@ type importer struct {
 type line struct {
 	number      int
 	bucket, key string
-	value       any
+	value       value
 	expires     int64 // unix milliseconds; 0 for never
 	gone        bool  // it had expired when its turn came
 	err         error
@@ -179,8 +179,13 @@ func (im *importer) add(l *line, size int) error {
 // flush sets the batch.
 func (im *importer) flush() error {
 	var wait sync.WaitGroup
+	turns := make(chan struct{}, im.cache.together())
 	for _, l := range im.batch {
-		wait.Go(func() { l.set(im.db.Bucket(l.bucket)) })
+		turns <- struct{}{}
+		wait.Go(func() {
+			l.set(im.cache)
+			<-turns
+		})
 	}
 	wait.Wait()
 	var err error
@@ -202,30 +207,9 @@ func (im *importer) flush() error {
 	return err
 }
 
-// set sets the entry with exactly its deadline. The library takes a lifetime and rounds the deadline up to
-// the millisecond, so the lifetime given is most of a millisecond shorter; where even so too much time
-// passed before the library looked at the clock, another try follows.
-func (l *line) set(b *keepcache.Bucket) {
-	if l.expires == 0 {
-		l.err = b.Set(l.key, l.value, keepcache.NoExpiry)
-		return
-	}
-	const slack, tries = 900 * time.Microsecond, 20
-	deadline := time.UnixMilli(l.expires)
-	for range tries {
-		left := time.Until(deadline) // saturates
-		if left <= slack {
-			l.gone = true
-			return
-		}
-		if l.err = b.Set(l.key, l.value, min(left-slack, keepcache.NoExpiry-1)); l.err != nil {
-			return
-		}
-		e, found, err := b.Stat(l.key)
-		if err != nil || !found || !e.FreshUntil.After(deadline) {
-			return
-		}
-	}
+func (l *line) set(c cache) {
+	stored, err := c.restore(l.bucket, l.key, l.value, l.expires)
+	l.gone, l.err = err == nil && !stored, err
 }
 
 // record is a line as it is written.
@@ -270,11 +254,10 @@ func (im *importer) parse(text []byte) (*line, error) {
 			return nil, fmt.Errorf("expires_ms is %d", l.expires)
 		}
 	}
-	n, err := parseJSON(r.Value)
-	if err != nil {
+	if _, err := jsontext.Parse(r.Value); err != nil {
 		return nil, err
 	}
-	l.value = n.stored(r.Value, &literals{places: r.Literals})
+	l.value = value{text: r.Value, literals: r.Literals}
 	return l, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
 func openCache(t *testing.T, path string) *keepcache.DB {
@@ -28,53 +29,6 @@ func openCache(t *testing.T, path string) *keepcache.DB {
 		require.NoError(t, db.Close())
 	})
 	return db
-}
-
-// TestParseJSON reads JSON as encoding/json does, and writes it sorted and safe to show.
-func TestParseJSON(t *testing.T) {
-	for text, want := range map[string]string{
-		` {"b" : [ ] , "a":{ } }`:              `{"a":{},"b":[]}`,
-		`"a\u0041\n\"\\\/\ud83d\ude00<&>"`:     `"aA\n\"\\/😀<&>"`,
-		`"\u001b[31m\u009b\u202e\u2028\u007f"`: `"\u001b[31m\u009b\u202e\u2028\u007f"`,
-		`[1.0,1e2,-0,-0.0,1.50,1E+400]`:        `[1.0,1e2,-0,-0.0,1.50,1E+400]`,
-		`{"a":1,"b":2,"a":3}`:                  `{"a":1,"a":3,"b":2}`,
-		` null `:                               `null`,
-		"[\n]":                                 `[]`,
-		`[[],[[]],{"":[true,false]}]`:          `[[],[[]],{"":[true,false]}]`,
-	} {
-		n, err := parseJSON([]byte(text))
-		require.NoError(t, err, text)
-		got := n.appendJSON(nil, &literals{})
-		require.Equal(t, want, string(got))
-		require.True(t, json.Valid(got))
-	}
-	for _, text := range []string{"", "hello", "{", "[1,]", `"\x"`, "01", "1 2", "\xff", "\"\xff\"", "nul", strings.Repeat("[", 20000)} {
-		_, err := parseJSON([]byte(text))
-		require.Error(t, err, "%.20q", text)
-	}
-}
-
-// FuzzParseJSON compares the parser with encoding/json.
-func FuzzParseJSON(f *testing.F) {
-	for _, seed := range []string{`{"a":[1,2.0,"x\u0000",null],"a":{}}`, `[]`, `-0.0`, `"\ud800"`, "1"} {
-		f.Add([]byte(seed))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		n, err := parseJSON(text)
-		var want any
-		d := json.NewDecoder(strings.NewReader(string(text)))
-		d.UseNumber()
-		if err != nil {
-			return
-		}
-		require.NoError(t, d.Decode(&want))
-		var got any
-		d = json.NewDecoder(strings.NewReader(string(n.appendJSON(nil, &literals{}))))
-		d.UseNumber()
-		require.NoError(t, d.Decode(&got))
-		require.Equal(t, want, got)
-		_, _ = n.goValue(&literals{})
-	})
 }
 
 // hardValues are values that a careless export changes.
@@ -144,9 +98,9 @@ func look(t *testing.T, db *keepcache.DB, bucket, key string) map[string]string 
 	var raw json.RawMessage
 	_, err := b.Get(key, &raw)
 	require.NoError(t, err)
-	n, err := parseJSON(raw)
+	n, err := jsontext.Parse(raw)
 	require.NoError(t, err)
-	seen["json"] = string(n.appendJSON(nil, &literals{}))
+	seen["json"] = string(n.Append(nil, &jsontext.Literals{}))
 	return seen
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -11,19 +10,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/glob"
 )
 
 func newKeysCommand(f *flags) *cobra.Command {
 	var long, asJSON bool
 	var limit int
-	var after, pattern string
+	var after, pattern, tag string
 	cmd := &cobra.Command{
 		Use:   "keys [PREFIX]",
 		Short: "List the keys of a bucket",
 		Long: `Keys lists the keys of a bucket in byte order, those that begin with PREFIX if it
 is given. There are no pattern characters in PREFIX; --glob takes a pattern for whole
 keys: * is any text, ? one character, [a-z] and [^a-z] one of a set, and \ takes the
-next character as it is. With --limit it stops after so many, and says on standard
+next character as it is. --tag lists only entries with a tag. With --limit it stops after so many, and says on standard
 error how to go on. A key that is not plain text is shown quoted; --quoted makes every
 command read it like that. --long adds size and lifetime.`,
 		Example: `  keepcache keys
@@ -44,23 +44,26 @@ command read it like that. --long adds size and lifetime.`,
 			if err != nil {
 				return err
 			}
-			var match *glob
+			if tag, err = f.name(tag); err != nil {
+				return err
+			}
 			if cmd.Flags().Changed("glob") {
-				if match, err = parseGlob(pattern); err != nil {
+				match, err := glob.Parse(pattern)
+				if err != nil {
 					return usagef("--glob: %v", err)
 				}
 				switch {
-				case strings.HasPrefix(match.prefix, prefix):
-					prefix = match.prefix
-				case !strings.HasPrefix(prefix, match.prefix):
+				case strings.HasPrefix(match.Prefix, prefix):
+					prefix = match.Prefix
+				case !strings.HasPrefix(prefix, match.Prefix):
 					return nil // no key begins with both
 				}
 			}
 			if limit < 0 {
 				return usagef("--limit: %d is negative", limit)
 			}
-			return f.open(reading, func(db *keepcache.DB, b *keepcache.Bucket) error {
-				if err := known(db, b); err != nil {
+			return f.open(cmd, reading, func(c cache, bucket string) error {
+				if err := known(c, bucket); err != nil {
 					return err
 				}
 				out := bufio.NewWriter(cmd.OutOrStdout())
@@ -70,21 +73,20 @@ command read it like that. --long adds size and lifetime.`,
 					fmt.Fprintf(out, "%10s  %16s  %s\n", "SIZE", "LIFETIME", "KEY")
 				}
 				damaged, n, shown := 0, 0, ""
-				for e, err := range b.Prefix(prefix) {
+				q := listing{bucket: bucket, prefix: prefix, glob: pattern, tag: tag, after: last, limit: limit}
+				for e, err := range c.list(q) {
 					switch {
-					case errors.Is(err, keepcache.ErrCorrupt) && e.Key != "":
+					case isDamagedEntry(e, err):
 						damaged++
 						continue
 					case err != nil:
 						return err
-					case after != "" && e.Key <= last, match != nil && !match.match(e.Key):
-						continue
 					}
 					if limit > 0 && n == limit {
 						fmt.Fprintf(cmd.ErrOrStderr(), "keepcache: there are more, go on with --after %s\n", shellQuote(display(shown)))
 						break
 					}
-					list.print(e)
+					list.print(e.Entry)
 					n, shown = n+1, e.Key
 				}
 				return damagedEntries(damaged)
@@ -94,6 +96,7 @@ command read it like that. --long adds size and lifetime.`,
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "show sizes and lifetimes")
 	cmd.Flags().StringVar(&pattern, "glob", "", "only keys that match this pattern")
 	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after so many keys (0: no limit)")
+	cmd.Flags().StringVar(&tag, "tag", "", "only entries with this tag")
 	cmd.Flags().StringVar(&after, "after", "", "begin behind this key")
 	addJSON(cmd, &asJSON)
 	return cmd

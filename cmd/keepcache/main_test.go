@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,12 +14,16 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/inspect"
+	"github.com/keepcache/keepcache/internal/wire"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"keepcache": main,
 		"hold":      hold,
+		"serve":     serve,
+		"imposter":  imposter,
 	})
 }
 
@@ -55,6 +61,65 @@ func hold() {
 	}
 	time.Sleep(time.Minute)
 	db.Close()
+}
+
+// serve is a program that opens the cache of its first argument, serves it on its socket, writes the file of its second,
+// and keeps it open until it is killed. Further arguments are what it allows.
+func serve() {
+	options := &inspect.Options{}
+	busy := false
+	for _, arg := range os.Args[3:] {
+		switch arg {
+		case "values":
+			options.ShowValues = true
+		case "writes":
+			options.AllowWrites = true
+		case "busy":
+			busy = true
+		}
+	}
+	db, err := keepcache.Open(os.Args[1], nil)
+	if err == nil {
+		_, err = inspect.Listen(db, options)
+	}
+	if err == nil {
+		err = os.WriteFile(os.Args[2], []byte(strconv.Itoa(os.Getpid())), 0o600)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if busy {
+			var n int
+			_, _ = db.Get("counter", &n)
+			_ = db.Set("counter", n+1, 0)
+			_, _ = db.Bucket("pages").Exists("front")
+			_, _, _ = db.Bucket("pages").GetBytes("front")
+		}
+	}
+	db.Close()
+}
+
+// imposter serves the socket of its first argument with another version of the protocol, opens the cache of its second
+// if there is one, and writes the file of its last.
+func imposter() {
+	l, err := net.Listen("unix", os.Args[1])
+	if err == nil {
+		_, err = keepcache.Open(os.Args[2], nil)
+	}
+	if err == nil {
+		err = os.WriteFile(os.Args[3], []byte("1"), 0o600)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	time.AfterFunc(time.Minute, func() { os.Exit(1) })
+	_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(wire.VersionHeader, "99")
+		fmt.Fprintln(w, "{}")
+	}))
 }
 
 // code N PROGRAM ARGS... runs a program and wants that exit code. That of a locked file is to come within

@@ -3,7 +3,6 @@ package main
 import (
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -44,12 +43,6 @@ func printable(message string) string {
 		message = message[size:]
 	}
 	return b.String()
-}
-
-// obeyed reports whether a terminal may do something else with r than show it: control characters, and
-// marks that turn the direction of the text around them.
-func obeyed(r rune) bool {
-	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' || r == '\ufeff'
 }
 
 // shellQuote returns an argument as it can be typed into a POSIX shell.

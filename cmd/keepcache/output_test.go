@@ -32,3 +32,8 @@ func TestRun_FullOutput(t *testing.T) {
 	require.Equal(t, exitError, run([]string{"version"}, nil, full{}, &words))
 	require.Equal(t, "keepcache: no space left\n", words.String())
 }
+
+func TestBar(t *testing.T) {
+	require.Equal(t, "[###############               ]  50 %, 512 B of 1.0 KiB", bar(512, 1024))
+	require.Equal(t, "[##############################] 100 %, 0 B of 0 B", bar(0, 0))
+}

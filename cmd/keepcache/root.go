@@ -26,7 +26,9 @@ func newRootCommand() *cobra.Command {
 
 A cache is one file. Name it with --file, or once for all commands in the
 environment variable KEEPCACHE_FILE. Values are JSON; entries can have a
-lifetime, and are gone when it ends. What a command finds goes to standard
+lifetime, and are gone when it ends. A cache that a program has open is reached
+through the socket beside the file, if the program serves one, and read without its
+lock if not; --addr names a program instead of a file. What a command finds goes to standard
 output, everything else it has to say to standard error.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such key or bucket,
@@ -54,6 +56,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such key or bucket,
 	}
 	p := root.PersistentFlags()
 	p.StringVarP(&f.file, "file", "f", "", "cache file (default: $KEEPCACHE_FILE)")
+	p.StringVar(&f.addr, "addr", "", "running program instead of a file: unix:PATH or http://HOST/PATH (default: $KEEPCACHE_ADDR)")
 	p.StringVarP(&f.bucket, "bucket", "b", keepcache.DefaultBucket, "bucket")
 	p.BoolVar(&f.quoted, "quoted", false, `read names that begin with " as the quoted text that keys prints`)
 
@@ -72,7 +75,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such key or bucket,
 		newGetCommand(f), newSetCommand(f), newAddCommand(f), newDeleteCommand(f), newExistsCommand(f),
 		newTTLCommand(f), newTouchCommand(f), newKeysCommand(f), newStatCommand(f))
 	add(groupCache,
-		newBucketsCommand(f), newStatsCommand(f), newClearCommand(f), newSweepCommand(f), newCompactCommand(f),
+		newBucketsCommand(f), newStatsCommand(f), newTopCommand(f), newWatchCommand(f),
+		newClearCommand(f), newSweepCommand(f), newCompactCommand(f),
 		newVerifyCommand(f), newRepairCommand(f), newBackupCommand(f), newRestoreCommand(f),
 		newExportCommand(f), newImportCommand(f))
 	add(groupOther, newDemoCommand(f), newVersionCommand(), newCompletionCommand())

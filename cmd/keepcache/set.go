@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
 func newSetCommand(f *flags) *cobra.Command {
@@ -33,8 +34,9 @@ input. The file is made if there is none.`,
 			if err != nil {
 				return err
 			}
-			return f.openWith(creating, in.options(), func(_ *keepcache.DB, b *keepcache.Bucket) error {
-				return b.Set(key, value, ttl)
+			return f.openWith(cmd, creating, in.options(), func(c cache, bucket string) error {
+				_, err := c.put(bucket, key, value, ttl, false)
+				return err
 			})
 		},
 	}
@@ -75,37 +77,36 @@ func checkMost(most int64) error {
 }
 
 // read returns the value to store and its lifetime.
-func (in *input) read(cmd *cobra.Command, arg string) (value any, ttl time.Duration, err error) {
+func (in *input) read(cmd *cobra.Command, arg string) (v value, ttl time.Duration, err error) {
 	if err := exclusive(cmd, "string", "bytes"); err != nil {
-		return nil, 0, err
+		return v, 0, err
 	}
 	if err := checkMost(in.most); err != nil {
-		return nil, 0, err
+		return v, 0, err
 	}
 	if ttl, err = parseLifetime(in.ttl); err != nil {
-		return nil, 0, err
+		return v, 0, err
 	}
 	text := []byte(arg)
 	if arg == "-" {
 		tellTyping(cmd.InOrStdin(), cmd.ErrOrStderr(), "the value")
 		if text, err = readAll(cmd.InOrStdin(), in.most); err != nil {
-			return nil, 0, err
+			return v, 0, err
 		}
 	}
 	switch {
 	case in.asBytes:
-		return text, ttl, nil
+		return value{raw: text}, ttl, nil
 	case in.asString:
 		if !utf8.Valid(text) {
-			return nil, 0, usagef("VALUE is not UTF-8 text; --bytes takes any bytes")
+			return v, 0, usagef("VALUE is not UTF-8 text; --bytes takes any bytes")
 		}
-		return string(text), ttl, nil
+		return textValue(string(text)), ttl, nil
 	}
-	n, err := parseJSON(text)
-	if err != nil {
-		return nil, 0, usagef("VALUE is not JSON: %v; --string takes plain text", err)
+	if _, err := jsontext.Parse(text); err != nil {
+		return v, 0, usagef("VALUE is not JSON: %v; --string takes plain text", err)
 	}
-	return n.stored(text, &literals{}), ttl, nil
+	return value{text: text}, ttl, nil
 }
 
 func readAll(r io.Reader, most int64) ([]byte, error) {

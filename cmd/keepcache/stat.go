@@ -1,12 +1,15 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/wire"
 )
 
 func newStatCommand(f *flags) *cobra.Command {
@@ -15,8 +18,8 @@ func newStatCommand(f *flags) *cobra.Command {
 		Use:   "stat KEY",
 		Short: "Print what is known of a key",
 		Long: `Stat prints the size of a key's encoded value, when it was written, when it
-expires, and its revision, which rises with every write. An absent key gives exit
-code 3.`,
+expires, its tags, and its revision, which rises with every write. Of an entry that a
+loader may serve stale it says until when. An absent key gives exit code 3.`,
 		Example: `  keepcache stat user:123`,
 		Args:    keyArgs("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -24,19 +27,31 @@ code 3.`,
 			if err != nil {
 				return err
 			}
-			return f.open(reading, func(db *keepcache.DB, b *keepcache.Bucket) error {
-				e, err := find(db, b, key)
+			return f.open(cmd, reading, func(c cache, bucket string) error {
+				found, err := c.find(bucket, key, false)
 				if err != nil {
 					return err
 				}
-				out := cmd.OutOrStdout()
+				e, out := found.Entry, cmd.OutOrStdout()
 				if asJSON {
 					var o object
-					o.name("bucket", b.Name())
+					o.name("bucket", bucket)
+					if e.ETag != "" {
+						o.name("etag", e.ETag)
+					}
 					expiresMember(&o, e)
+					if goneLater(e) {
+						o.int("gone_ms", e.GoneAt.UnixMilli())
+					}
 					o.name("key", key)
+					if !e.Loaded.IsZero() {
+						o.int("loaded_ms", e.Loaded.UnixMilli())
+					}
 					o.int("revision", int64(e.Revision))
 					o.int("size", int64(e.Size))
+					if len(e.Tags) > 0 {
+						o.raw("tags", tagsJSON(e.Tags))
+					}
 					lifetimeMember(&o, e)
 					o.int("written_ms", e.Written.UnixMilli())
 					out.Write(o.line())
@@ -44,13 +59,26 @@ code 3.`,
 				}
 				expires := never
 				if left := remaining(e, time.Now()); left != keepcache.NoExpiry {
-					expires = fmt.Sprintf("%s, in %s", showTime(e.FreshUntil), showLifetime(left))
+					expires = showPoint(e.FreshUntil, left)
 				}
 				fmt.Fprintf(out, "key       %s\n", display(key))
-				fmt.Fprintf(out, "bucket    %s\n", display(b.Name()))
+				fmt.Fprintf(out, "bucket    %s\n", display(bucket))
 				fmt.Fprintf(out, "size      %s\n", size(int64(e.Size)))
 				fmt.Fprintf(out, "written   %s\n", showTime(e.Written))
 				fmt.Fprintf(out, "expires   %s\n", expires)
+				if goneLater(e) {
+					gone := e.GoneAt
+					fmt.Fprintf(out, "stale     may be served until %s\n", showPoint(gone, time.Until(gone)))
+				}
+				if !e.Loaded.IsZero() {
+					fmt.Fprintf(out, "loaded    %s\n", showTime(e.Loaded))
+				}
+				if e.ETag != "" {
+					fmt.Fprintf(out, "etag      %s\n", display(e.ETag))
+				}
+				if len(e.Tags) > 0 {
+					fmt.Fprintf(out, "tags      %s\n", displayAll(e.Tags))
+				}
 				fmt.Fprintf(out, "revision  %d\n", e.Revision)
 				return nil
 			})
@@ -61,3 +89,32 @@ code 3.`,
 }
 
 func showTime(t time.Time) string { return t.Format("2006-01-02 15:04:05.000 -07:00") }
+
+// showPoint writes a point in time, and how far away it is.
+func showPoint(t time.Time, left time.Duration) string {
+	if left <= 0 {
+		return fmt.Sprintf("%s, %s ago", showTime(t), showLifetime(-left))
+	}
+	return fmt.Sprintf("%s, in %s", showTime(t), showLifetime(left))
+}
+
+// goneLater reports whether an entry may be served stale after it has expired, until a time that is known.
+func goneLater(e keepcache.Entry) bool { return e.GoneAt.After(e.FreshUntil) && !e.FreshUntil.IsZero() }
+
+func displayAll(names []string) string {
+	shown := make([]string, len(names))
+	for i, name := range names {
+		shown[i] = display(name)
+	}
+	return strings.Join(shown, ", ")
+}
+
+// tagsJSON writes tags as a list: what is not UTF-8 as an object with its base64.
+func tagsJSON(tags []string) []byte {
+	names := make([]wire.Name, len(tags))
+	for i, tag := range tags {
+		names[i] = wire.Name(tag)
+	}
+	text, _ := json.Marshal(names) // never fails
+	return text
+}

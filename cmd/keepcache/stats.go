@@ -26,12 +26,12 @@ counted by the program that has it open.`,
 		Example: `  keepcache stats
   keepcache stats --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := f.path()
-			if err != nil {
-				return err
-			}
-			return f.open(reading, func(db *keepcache.DB, _ *keepcache.Bucket) error {
-				s, out := db.Stats(), cmd.OutOrStdout()
+			return f.open(cmd, reading, func(c cache, _ string) error {
+				s, err := c.stats()
+				if err != nil {
+					return err
+				}
+				out, path := cmd.OutOrStdout(), f.shownPath(c)
 				if asJSON {
 					out.Write(statsJSON(path, s))
 					return nil
@@ -45,7 +45,11 @@ counted by the program that has it open.`,
 				}
 				fmt.Fprintf(out, "file      %s\n", display(path))
 				fmt.Fprintf(out, "on disk   %s\n", size(s.FileBytes))
-				fmt.Fprintf(out, "free      %s pages, %s\n", count(s.FreePages), size(s.FreeBytes))
+				if l, ok := c.(*local); ok && l.unlocked {
+					fmt.Fprintf(out, "free      not known without the lock\n")
+				} else {
+					fmt.Fprintf(out, "free      %s pages, %s\n", count(s.FreePages), size(s.FreeBytes))
+				}
 				fmt.Fprintf(out, "entries   %s\n", count(s.Entries))
 				fmt.Fprintf(out, "content   %s\n", size(s.Bytes))
 				if waiting := s.Memory.PinnedBytes; waiting > 0 {

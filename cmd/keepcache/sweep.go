@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/keepcache/keepcache"
 )
 
 func newSweepCommand(f *flags) *cobra.Command {
@@ -25,12 +23,14 @@ frees their room. A program that has the cache open does this by itself.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := interruptible(cmd)
 			defer stop()
-			return f.open(changing, func(db *keepcache.DB, _ *keepcache.Bucket) error {
+			return f.open(cmd, changing, func(c cache, _ string) error {
+				begun, _ := c.stats()
 				stopShowing := watch(cmd, func(p *progress) {
-					s := db.Stats().Sweep
-					p.show("%s removed", plural(s.Removed+s.Cleared, "entry", "entries"))
+					s, _ := c.stats()
+					did := s.Sweep.Removed + s.Sweep.Cleared - begun.Sweep.Removed - begun.Sweep.Cleared
+					p.show("%s removed", plural(did, "entry", "entries"))
 				})
-				n, err := db.Sweep(ctx)
+				n, err := c.sweep(ctx)
 				stopShowing()
 				if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 					err = errInterrupted

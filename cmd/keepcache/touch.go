@@ -2,8 +2,6 @@ package main
 
 import (
 	"github.com/spf13/cobra"
-
-	"github.com/keepcache/keepcache"
 )
 
 func newTouchCommand(f *flags) *cobra.Command {
@@ -24,10 +22,10 @@ absent or expired key gives exit code 3 and stays absent.`,
 			if err != nil {
 				return err
 			}
-			return f.openKey(changing, args[0], func(b *keepcache.Bucket, key string) error {
-				found, err := b.Touch(key, lifetime)
+			return f.openKey(cmd, changing, args[0], func(c cache, bucket, key string) error {
+				found, err := c.touch(bucket, key, lifetime)
 				if err == nil && !found {
-					err = absentKey(key, b.Name())
+					err = absentKey(key, bucket)
 				}
 				return err
 			})

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/keepcache/keepcache"
 )
 
 func newTTLCommand(f *flags) *cobra.Command {
@@ -23,20 +21,20 @@ key gives exit code 3.`,
 			if err != nil {
 				return err
 			}
-			return f.open(reading, func(db *keepcache.DB, b *keepcache.Bucket) error {
-				e, err := find(db, b, key)
+			return f.open(cmd, reading, func(c cache, bucket string) error {
+				e, err := c.find(bucket, key, false)
 				if err != nil {
 					return err
 				}
 				if !asJSON {
-					fmt.Fprintln(cmd.OutOrStdout(), showLifetime(remaining(e, time.Now())))
+					fmt.Fprintln(cmd.OutOrStdout(), showLifetime(remaining(e.Entry, time.Now())))
 					return nil
 				}
 				var o object
-				o.name("bucket", b.Name())
-				expiresMember(&o, e)
+				o.name("bucket", bucket)
+				expiresMember(&o, e.Entry)
 				o.name("key", key)
-				lifetimeMember(&o, e)
+				lifetimeMember(&o, e.Entry)
 				cmd.OutOrStdout().Write(o.line())
 				return nil
 			})

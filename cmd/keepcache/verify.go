@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
 func newVerifyCommand(f *flags) *cobra.Command {
@@ -22,23 +23,27 @@ func newVerifyCommand(f *flags) *cobra.Command {
 		Short: "Check the file for damage",
 		Long: `Verify checks the file in two ways: every entry against its checksum and the expiry
 index, and the pages under them with bbolt's own check. Each check is a process of
-its own, so that no damage can take verify itself down. It changes nothing. Exit
-code 1 says that the file is damaged.`,
+its own, so that no damage can take verify itself down. It changes nothing. A program
+that serves the cache on its socket does the first check itself; the second has to wait
+until nobody has the file open. Exit code 1 says that the file is damaged.`,
 		Example: `  keepcache verify --file app.cache`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := f.path()
-			if err != nil {
-				return err
-			}
 			limit, err := parseLifetime(timeout)
 			if err != nil {
 				return usagef("--timeout: %v", err)
 			}
+			ctx, stop := interruptible(cmd)
+			defer stop()
+			if done, err := f.verifyRunning(ctx, cmd, limit, asJSON); done || err != nil {
+				return err
+			}
+			path, err := f.path()
+			if err != nil {
+				return err
+			}
 			if err := present(path); err != nil {
 				return err
 			}
-			ctx, stop := interruptible(cmd)
-			defer stop()
 			entries, err := check(ctx, cmd, limit, "entries", checkEntriesName, path)
 			if err != nil {
 				return err
@@ -47,21 +52,60 @@ code 1 says that the file is damaged.`,
 			if err != nil {
 				return err
 			}
-			found := entries.More + pages.More + int64(len(entries.Problems)+len(pages.Problems))
-			if asJSON {
-				cmd.OutOrStdout().Write(verifyJSON(entries, pages))
-			} else {
-				printChecks(cmd, entries, pages)
-			}
-			if found > 0 {
-				return fmt.Errorf("%s is damaged: %s", strconv.Quote(path), plural(found, "problem", "problems"))
-			}
-			return nil
+			return sayChecks(cmd, path, entries, pages, asJSON)
 		},
 	}
 	cmd.Flags().StringVar(&timeout, "timeout", "10m", "how long each check may take")
 	addJSON(cmd, &asJSON)
 	return cmd
+}
+
+// sayChecks prints what the checks found, and returns the error that it is.
+func sayChecks(cmd *cobra.Command, path string, entries, pages checked, asJSON bool) error {
+	found := entries.More + pages.More + int64(len(entries.Problems)+len(pages.Problems))
+	if asJSON {
+		cmd.OutOrStdout().Write(verifyJSON(entries, pages))
+	} else {
+		printChecks(cmd, entries, pages)
+	}
+	if found > 0 {
+		return fmt.Errorf("%s is damaged: %s", strconv.Quote(path), plural(found, "problem", "problems"))
+	}
+	return nil
+}
+
+// verifyRunning has the program that serves the cache check its entries, and reports whether there is one.
+func (f *flags) verifyRunning(ctx context.Context, cmd *cobra.Command, limit time.Duration, asJSON bool) (done bool, err error) {
+	var r *remote
+	if addr := f.address(); addr != "" {
+		if r, err = dial(ctx, addr); err != nil {
+			return true, hinted(err, addr)
+		}
+	} else if path, err := f.path(); err != nil {
+		return true, err
+	} else if r, _ = f.callSocket(ctx, path); r == nil {
+		return false, nil
+	}
+	defer r.close()
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	stop := watch(cmd, func(p *progress) { p.show("checking entries") })
+	report, err := r.client.Verify(bounded)
+	stop()
+	if ctx.Err() != nil {
+		err = errInterrupted
+	}
+	if err != nil {
+		return true, err
+	}
+	entries := checked{
+		Buckets: int64(report.Buckets), Entries: int64(report.Entries), Expired: int64(report.Expired),
+		Pending: int64(report.Pending), Rows: int64(report.Rows), More: int64(report.More),
+	}
+	for _, p := range report.Problems {
+		entries.Problems = append(entries.Problems, oneLine(p))
+	}
+	return true, sayChecks(cmd, f.shownPath(&remote{hello: r.hello}), entries, checked{Unchecked: true}, asJSON)
 }
 
 // checked is what a check found. A child writes it as JSON; Problems are printable text.
@@ -72,6 +116,8 @@ type checked struct {
 
 	Err  string // why there was nothing to check
 	Code int    // the exit code for it
+
+	Unchecked bool // somebody has the file open
 }
 
 // checkError is an error that a check met in its own process.
@@ -125,7 +171,11 @@ func printChecks(cmd *cobra.Command, entries, pages checked) {
 	}
 	fmt.Fprintf(out, "entries   %s\n", verdict(entries))
 	printProblems(cmd, entries)
-	fmt.Fprintf(out, "pages     %s\n", verdict(pages))
+	if pages.Unchecked {
+		fmt.Fprintf(out, "pages     not checked while a program has the file open\n")
+	} else {
+		fmt.Fprintf(out, "pages     %s\n", verdict(pages))
+	}
 	printProblems(cmd, pages)
 	if entries.Buckets > 0 || len(entries.Problems) == 0 {
 		fmt.Fprintf(out, "checked   %s (%s expired) in %s, %s\n",
@@ -153,7 +203,7 @@ func verifyJSON(entries, pages checked) []byte {
 			if len(list) > 1 {
 				list = append(list, ',')
 			}
-			list = appendString(list, strings.ToValidUTF8(p, "\ufffd"))
+			list = jsontext.AppendString(list, strings.ToValidUTF8(p, "\ufffd"))
 		}
 	}
 	var o object

@@ -54,8 +54,8 @@ type Call struct {
 type Injector struct {
 	// Next makes the calls that do not fail, or fail after the fact. Default: nil, they are made.
 	Next func(op *disk.Op, do func() error) error
-	// Told is told of the calls that fail and do nothing. Default: nil.
-	Told func(op *disk.Op)
+	// Told is told of the calls that fail. Default: nil.
+	Told func(op *disk.Op, way Way)
 
 	mu     sync.Mutex   // protects what follows
 	counts map[Call]int // how often each was made
@@ -140,8 +140,8 @@ func (i *Injector) Between(op *disk.Op, do func() error) error {
 	case After:
 		next()
 	}
-	if i.Told != nil && way != Short && way != After {
-		i.Told(op)
+	if i.Told != nil {
+		i.Told(op, way)
 	}
 	path := op.Path
 	if path == "" && op.File != nil {

@@ -38,6 +38,7 @@ var (
 	commits    = flag.Int("faults.commits", 4, "how many times the runs commit")
 	kinds      = flag.String("faults.kinds", "", "which kinds of calls fail, separated by commas; empty is all")
 	stop       = flag.Int("faults.stop", 20, "for the failing process: after how many findings it stops")
+	always     = flag.Bool("faults.always", false, "only with SyncAlways, where the power is cut too")
 	only       = flag.Int("faults.only", -1, "run a single case")
 )
 
@@ -114,6 +115,9 @@ func TestFail(t *testing.T) {
 // cases lists what fails: calls of each kind on each file, as a run without failures makes them.
 func cases(t *testing.T) (all []failure) {
 	for _, mode := range []keepcache.SyncMode{keepcache.SyncPeriodic, keepcache.SyncAlways} {
+		if *always && mode != keepcache.SyncAlways {
+			continue
+		}
 		w := runCase(t, failure{nth: -1, mode: mode})
 		require.Empty(t, w.bad)
 		require.Zero(t, w.errors)
@@ -162,8 +166,7 @@ type work struct {
 	unknown  int // of these, with an outcome that is unknown
 	lifted   bool
 	recorder *powerloss.Recorder // not nil: the power is cut too
-	moments  []map[string]map[string]bool
-	since    int // calls of the cache since the first failure
+	since    int                 // calls of the cache since the first failure
 }
 
 func (w *work) wrong(format string, args ...any) {
@@ -196,7 +199,13 @@ func runCase(t *testing.T, f failure) *work {
 	if f.mode == keepcache.SyncAlways && matters(f.call.Kind) {
 		w.recorder, err = powerloss.NewRecorder(dir)
 		require.NoError(t, err)
-		w.injector.Next, w.injector.Told = w.recorder.Between, w.recorder.Failed
+		w.injector.Next = w.recorder.Between
+		w.injector.Told = func(op *disk.Op, way faults.Way) {
+			if way != faults.After && way != faults.Short {
+				w.recorder.Failed(op)
+			}
+			w.recorder.Mark(failed{})
+		}
 	}
 	hang := time.AfterFunc(hangMost, func() { panic(fmt.Sprintf("hangs: %v", f)) })
 	defer hang.Stop()
@@ -220,36 +229,65 @@ func matters(kind disk.Kind) bool {
 	return false
 }
 
-const (
-	// momentsMost bounds at how many moments after the first failure the power is cut, statesOfMoment how often at each.
-	momentsMost    = 16
-	statesOfMoment = 2
-)
+// failed marks a call that failed. The other marks of a record are what may be there from then on, as in work.may.
+type failed struct{}
 
-// cut opens what power cuts leave at moments after the failure: all that was acknowledged has to be there.
+// cutsOfCase is how often the power is cut in one case.
+const cutsOfCase = 32
+
+// cut opens what power cuts leave after the first failure: all that was acknowledged has to be there.
 func (w *work) cut() {
 	w.recorder.End()
 	d := w.recorder.Disk()
 	d.Rand = w.r
-	at := 0
-	for cut := 1; cut <= d.Events() && at < len(w.moments); cut++ {
-		moment := false
-		d.Advance(cut, func(any, time.Time) { moment = true })
-		if !moment {
-			continue
-		}
-		w.may = w.moments[at]
-		at++
-		for range statesOfMoment {
-			s := d.Cut(w.r)
-			dir, err := os.MkdirTemp(w.dir, "cut-")
-			require.NoError(w.t, err)
-			require.NoError(w.t, s.Write(dir))
-			w.cuts++
-			w.after(dir, fmt.Sprintf("after a power cut %d calls after the failure, %v", at, s))
-			os.RemoveAll(dir)
+	first := d.Events()
+	numbers, marks := d.Marks()
+	for i, m := range marks {
+		if _, ok := m.(failed); ok {
+			first = numbers[i]
+			break
 		}
 	}
+	var cuts []int
+	for range cutsOfCase {
+		if first < d.Events() {
+			cuts = append(cuts, first+1+w.r.IntN(d.Events()-first))
+		}
+	}
+	slices.Sort(cuts)
+	w.may = map[string]map[string]bool{}
+	for _, cut := range cuts {
+		d.Advance(cut, func(v any, _ time.Time) {
+			if may, ok := v.(map[string]map[string]bool); ok {
+				w.may = may
+			}
+		})
+		s := d.Cut(w.r)
+		dir, err := os.MkdirTemp(w.dir, "cut-")
+		require.NoError(w.t, err)
+		require.NoError(w.t, s.Write(dir))
+		w.cuts++
+		w.after(dir, fmt.Sprintf("after a power cut at %d of %d, the failure was at %d: %v", cut, d.Events(), first, s))
+		os.RemoveAll(dir)
+	}
+}
+
+// moment tells the record what may be there from now on: leaves too, where a call is under way.
+func (w *work) moment(leaves map[string]string) {
+	if w.recorder == nil {
+		return
+	}
+	may := map[string]map[string]bool{}
+	for id, values := range w.may {
+		may[id] = maps.Clone(values)
+	}
+	for id, value := range leaves {
+		if may[id] == nil {
+			may[id] = map[string]bool{"": true}
+		}
+		may[id][value] = true
+	}
+	w.recorder.Mark(may)
 }
 
 // after opens a state.
@@ -449,6 +487,7 @@ func (w *work) call(what string, leaves map[string]string, fn func() error) {
 			w.lift()
 		}
 	}
+	w.moment(leaves)
 	err := w.bounded(what, fn)
 	unknown := err != nil && strings.Contains(err.Error(), "outcome is unknown")
 	if err != nil {
@@ -471,16 +510,9 @@ func (w *work) call(what string, leaves map[string]string, fn func() error) {
 			w.may[key][value] = true
 		}
 	}
+	w.moment(nil)
 	if len(leaves) > 0 {
 		w.read(what)
-	}
-	if w.recorder != nil && w.injector.Failed() > 0 && len(w.moments) < momentsMost {
-		may := map[string]map[string]bool{}
-		for id, values := range w.may {
-			may[id] = maps.Clone(values)
-		}
-		w.moments = append(w.moments, may)
-		w.recorder.Mark(len(w.moments))
 	}
 }
 

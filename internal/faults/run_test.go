@@ -93,26 +93,29 @@ func TestFaults_CanFail(t *testing.T) {
 	for _, c := range []struct {
 		name, kinds string
 		few         bool
-		breaks      boltpatch.Edit
+		always      bool
+		breaks      []boltpatch.Edit
 	}{
-		{"a flush that failed counts", "sync", true, boltpatch.Edit{
+		{"a flush that failed counts", "sync", true, true, []boltpatch.Edit{{
 			File: "internal/journal/flush.go", Old: "err := j.file.Datasync()", New: "err := error(nil)\n\t_ = j.file.Datasync()",
-		}},
-		{"a commit that failed is not settled", "sync,write", false, boltpatch.Edit{
-			File: "store_settle.go", Old: "if !s.unsettled {", New: "if true {",
-		}},
-		{"a renaming that failed was not done", "rename", false, boltpatch.Edit{
+		}}},
+		{"a commit that failed is built upon", "sync", false, true, []boltpatch.Edit{{
+			File: "store_durable.go", Old: "if h.found.clean {", New: "if true {",
+		}, {
+			File: "preflight.go", Old: "_, _ = file.StoreList(disk.In(f))", New: "_ = disk.In(f)",
+		}}},
+		{"a renaming that failed was not done", "rename", false, false, []boltpatch.Edit{{
 			File: "store_compact.go", Old: "err = n.rename()", New: "err = disk.Rename(n.path, s.path)",
-		}},
-		{"a renaming that is not synced counts", "syncdir", false, boltpatch.Edit{
-			File: "store_compact.go", Old: "s.unsettled = true", New: "_ = s",
-		}},
+		}}},
+		{"a renaming that is not synced counts", "syncdir", false, true, []boltpatch.Edit{{
+			File: "store_compact.go", Old: "n.handle.bar(err)", New: "err = nil",
+		}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if !c.few && *perCall > 0 && *perCall < allControls {
 				t.Skipf("with %d calls or more", allControls)
 			}
-			s := failers(t, boltpatch.Build(t, c.breaks), "-faults.kinds", c.kinds, "-faults.calls", "60", "-faults.stop", "1")
+			s := failers(t, boltpatch.Build(t, c.breaks...), "-faults.kinds", c.kinds, "-faults.calls", "24", "-faults.stop", "1", fmt.Sprint("-faults.always=", c.always))
 			t.Logf("%d findings in %d cases", len(s.Bad), s.Cases)
 			require.NotEmpty(t, s.Bad)
 			t.Logf("%.1000s", s.Bad[0])

@@ -1,7 +1,8 @@
 // Package hitratio replays traces of a cache against policies that choose what to evict, and counts hits. It is
-// how the policy of the byte budget was chosen, and what its table of hit ratios comes from:
+// how the policies of the byte budget and of the memory tier were chosen. The benchmarks, a module of their own in bench/,
+// write the tables of it, hitratio.md:
 //
-//	KEEPCACHE_LONG=1 go test -v -run '^TestTable$' ./internal/hitratio
+//	go run . -work hitratio
 //
 // Every trace is a list of keys. A key that is not there is a miss, after which it is stored, as a program
 // that caches something does. Entries are of one size, so a capacity is a number of entries.

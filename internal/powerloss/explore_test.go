@@ -34,14 +34,15 @@ var (
 	childStates = flag.Int("powerloss.explore", 0, "for the exploring process: how many states")
 	childSkip   = flag.String("powerloss.skip", "", "for the exploring process: syncs that do nothing: all, journal, file, names")
 	childStop   = flag.Int("powerloss.stop", 5, "for the exploring process: after how many bad states it stops")
+	childKilled = flag.Int("powerloss.killed", againOften, "for the exploring process: in percent, for how many states a killed process leaves the files to one that the power is cut under")
 	childHang   = flag.Duration("powerloss.hang", 8*time.Second, "for the exploring process: how long opening and proving a state may take")
 )
 
 const (
 	cutsOfRun   = 60
 	statesOfCut = 8
-	// againOften is how many of the states have the power cut again while they are opened, in percent; and of as many moments it
-	// is a killed process that leaves the files, and the power is cut in the one that comes after it.
+	// againOften is how many of the states have the power cut again while they are opened, in percent; and as many times it is
+	// a killed process that leaves the files, and the power is cut under the one that comes after it.
 	againOften    = 2
 	statesOfAgain = 12
 )
@@ -147,7 +148,7 @@ func (x *explorer) explore(seed uint64) {
 			switch {
 			case r.IntN(100) < againOften:
 				again = (*powerloss.Recorder).Disk
-			case r.IntN(100) < againOften:
+			case r.IntN(100) < *childKilled:
 				s = d.Live()
 				again = func(r *powerloss.Recorder) *powerloss.Disk { return d.Then(s, r) }
 			}

@@ -106,6 +106,16 @@ func (d *Disk) Events() int { return len(d.events) }
 // Time returns when event i happened.
 func (d *Disk) Time(i int) time.Time { return d.events[i].at }
 
+// Marks returns the numbers of the events that are marks, and what they are.
+func (d *Disk) Marks() (numbers []int, marks []any) {
+	for i, e := range d.events {
+		if e.kind == mark {
+			numbers, marks = append(numbers, i), append(marks, e.mark)
+		}
+	}
+	return numbers, marks
+}
+
 // Syncs returns the numbers of all events that end a sync or are marks: just before and behind them, states are most
 // likely to differ.
 func (d *Disk) Syncs() (numbers []int) {

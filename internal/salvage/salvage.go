@@ -27,9 +27,6 @@ const (
 	leastPage, mostPage = 1 << 10, 64 << 10
 
 	mostKey = 32768
-
-	// chunk is how much of a page is read at once; what lies behind it is read when it is wanted.
-	chunk = 256 << 10
 )
 
 var native = binary.NativeEndian
@@ -147,6 +144,7 @@ func (f *File) read(b []byte, at int64) error {
 }
 
 // page reads the beginning of a page of the given type, and returns its span in bytes and the count of its elements.
+// A page that overflows does so because of a few large elements, so what describes its elements is in the beginning.
 // ok is false where there is no such page.
 func (f *File) page(id uint64, flags uint16) (data []byte, span int64, count int, ok bool, err error) {
 	if id < 2 || id >= f.Pages() {
@@ -161,12 +159,6 @@ func (f *File) page(id uint64, flags uint16) (data []byte, span int64, count int
 		return nil, 0, 0, false, nil
 	}
 	span = min((int64(native.Uint32(data[12:]))+1)*f.pageSize, f.size-at)
-	if span > int64(len(data)) {
-		data = make([]byte, min(span, chunk))
-		if err := f.read(data, at); err != nil {
-			return nil, 0, 0, false, err
-		}
-	}
 	return data, span, int(native.Uint16(data[10:])), true, nil
 }
 
@@ -184,6 +176,7 @@ func (f *File) Leaf(id uint64) (found []Element, whole, ok bool, err error) {
 // elements takes a leaf apart that begins at an offset of the file. data is its beginning.
 func (f *File) elements(data []byte, start, span int64, count int) (found []Element, whole bool, err error) {
 	whole = true
+	end := int64(0) // of the element before: bbolt lays them out one behind the other
 	for i := range count {
 		own := pageHeader + int64(i)*elementSize
 		if own+elementSize > int64(len(data)) {
@@ -192,10 +185,11 @@ func (f *File) elements(data []byte, start, span int64, count int) (found []Elem
 		raw := data[own : own+elementSize]
 		flags, at := native.Uint32(raw), own+int64(native.Uint32(raw[4:]))
 		key, value := int64(native.Uint32(raw[8:])), int64(native.Uint32(raw[12:]))
-		if flags > 1 || key == 0 || key > mostKey || at < own+elementSize || at+key+value > span {
+		if flags > 1 || key == 0 || key > mostKey || at < own+elementSize || at < end || at+key+value > span {
 			whole = false
 			continue
 		}
+		end = at + key + value
 		e := Element{Bucket: flags == 1, Size: value, at: start + at + key}
 		if at+key <= int64(len(data)) {
 			e.Key = data[at : at+key : at+key]

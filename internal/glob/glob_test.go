@@ -1,9 +1,11 @@
-package main
+package glob_test
 
 import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache/internal/glob"
 )
 
 // Patterns match whole keys, and say with what a match begins.
@@ -23,23 +25,18 @@ func TestGlob(t *testing.T) {
 		{"*a*b*", "", []string{"ab", "xaxbx", "bab"}, []string{"ba", "b"}},
 		{"a-b]", "a-b]", []string{"a-b]"}, nil},
 	} {
-		g, err := parseGlob(c.pattern)
+		g, err := glob.Parse(c.pattern)
 		require.NoError(t, err, c.pattern)
-		require.Equal(t, c.prefix, g.prefix, c.pattern)
+		require.Equal(t, c.prefix, g.Prefix, c.pattern)
 		for _, key := range c.yes {
-			require.True(t, g.match(key), "%q %q", c.pattern, key)
+			require.True(t, g.Match(key), "%q %q", c.pattern, key)
 		}
 		for _, key := range c.no {
-			require.False(t, g.match(key), "%q %q", c.pattern, key)
+			require.False(t, g.Match(key), "%q %q", c.pattern, key)
 		}
 	}
 	for _, bad := range []string{"[", "[]", "[z-a]", `\`, "\xff"} {
-		_, err := parseGlob(bad)
+		_, err := glob.Parse(bad)
 		require.Error(t, err, bad)
 	}
-}
-
-func TestBar(t *testing.T) {
-	require.Equal(t, "[###############               ]  50 %, 512 B of 1.0 KiB", bar(512, 1024))
-	require.Equal(t, "[##############################] 100 %, 0 B of 0 B", bar(0, 0))
 }

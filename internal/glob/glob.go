@@ -1,4 +1,5 @@
-package main
+// Package glob matches keys with patterns.
+package glob
 
 import (
 	"errors"
@@ -7,11 +8,12 @@ import (
 	"unicode/utf8"
 )
 
-// glob is a pattern for whole keys: * is any text, slashes included, ? is one character, [a-z] and [^a-z] are one
+// Glob is a pattern for whole keys: * is any text, slashes included, ? is one character, [a-z] and [^a-z] are one
 // of a set, and \ takes the next character as it is.
-type glob struct {
-	parts  []globPart
-	prefix string // with which every match begins
+type Glob struct {
+	Prefix string // with which every match begins
+
+	parts []globPart
 }
 
 // globPart matches one character, or any text.
@@ -23,8 +25,9 @@ type globPart struct {
 	every   bool   // ?
 }
 
-func parseGlob(pattern string) (*glob, error) {
-	g := &glob{}
+// Parse reads a pattern.
+func Parse(pattern string) (*Glob, error) {
+	g := &Glob{}
 	plain := true
 	for rest := pattern; rest != ""; {
 		c, n := utf8.DecodeRuneInString(rest)
@@ -68,7 +71,7 @@ func parseGlob(pattern string) (*glob, error) {
 			p.one, rest = c, rest[n:]
 		}
 		if plain = plain && p.one != 0; plain {
-			g.prefix += string(p.one)
+			g.Prefix += string(p.one)
 		}
 		g.parts = append(g.parts, p)
 	}
@@ -90,9 +93,9 @@ func (p *globPart) matches(c rune) bool {
 	return p.outside
 }
 
-// match reports whether the whole key matches. After a mismatch it goes back to the last *, which is enough:
+// Match reports whether the whole key matches. After a mismatch it goes back to the last *, which is enough:
 // an earlier one could only take what the last one can take too.
-func (g *glob) match(key string) bool {
+func (g *Glob) Match(key string) bool {
 	at, star, from := 0, -1, ""
 	for rest := key; ; {
 		switch {

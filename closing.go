@@ -1,0 +1,50 @@
+package keepcache
+
+import "sync"
+
+// closing is what is to be called when a DB is closed.
+type closing struct {
+	mu    sync.Mutex // protects what follows
+	begun bool
+	next  int
+	fns   map[int]func()
+}
+
+// OnClose has Close call fn, in a goroutine of its own and before anything is closed, and wait until it returns: for
+// what serves the cache to others and has to end with it. On a cache that is closed already fn is called at once, in
+// that way too. The returned function forgets fn again; it reports false if it comes too late. A panic in fn is not
+// contained, and fn must not call Close.
+func (db *DB) OnClose(fn func()) (forget func() bool) {
+	c := &db.closing
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.begun {
+		go fn()
+		return func() bool { return false }
+	}
+	if c.fns == nil {
+		c.fns = make(map[int]func())
+	}
+	id := c.next
+	c.next++
+	c.fns[id] = fn
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		_, there := c.fns[id]
+		delete(c.fns, id)
+		return there
+	}
+}
+
+func (c *closing) run() {
+	c.mu.Lock()
+	fns := c.fns
+	c.begun, c.fns = true, nil
+	c.mu.Unlock()
+	var wait sync.WaitGroup
+	for _, fn := range fns {
+		wait.Go(fn)
+	}
+	wait.Wait()
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/wire"
+)
+
+// addressVariable is the environment variable that names a running program where --addr does not.
+const addressVariable = "KEEPCACHE_ADDR"
+
+// access is what a command means to do to the cache.
+type access int
+
+const (
+	reading  access = iota // never creates or changes anything
+	showing                // the same, and needs the values
+	copying                // changes nothing and yet needs the lock
+	changing               // changes a cache that exists
+	creating               // makes the file if there is none
+)
+
+func (a access) writes() bool { return a == changing || a == creating }
+
+// locks reports whether the file has to be open for writing.
+func (a access) locks() bool { return a.writes() || a == copying }
+
+// open finds the cache and calls fn with it: by --addr, or else the program that serves its socket, or else the file
+// itself. A file that another program has open without a socket is read without its lock where a command only reads.
+func (f *flags) open(cmd *cobra.Command, how access, fn func(c cache, bucket string) error) error {
+	return f.openWith(cmd, how, keepcache.Options{}, fn)
+}
+
+func (f *flags) openWith(cmd *cobra.Command, how access, options keepcache.Options, fn func(c cache, bucket string) error) error {
+	bucket, err := f.name(f.bucket)
+	if err != nil {
+		return err
+	}
+	if addr := f.address(); addr != "" {
+		r, err := dial(contextOf(cmd), addr)
+		if err != nil {
+			return hinted(err, addr)
+		}
+		defer r.close()
+		if how == showing && !r.hello.Values {
+			return fmt.Errorf("%w (%s; inspect.Options.ShowValues shows them)", wire.ErrNoValues, r.who())
+		}
+		return r.run(how, bucket, fn)
+	}
+	path, err := f.path()
+	if err != nil {
+		return err
+	}
+	if err := present(path); err != nil && how != creating {
+		return err
+	}
+	r, silent := f.callSocket(contextOf(cmd), path)
+	if r != nil {
+		defer r.close()
+		if how != showing || r.hello.Values {
+			return r.run(how, bucket, fn)
+		}
+		silent = fmt.Errorf("%s shows no values on its socket", r.who())
+	}
+	return f.openFile(cmd.ErrOrStderr(), path, how, options, silent, func(l *local) error { return fn(l, bucket) })
+}
+
+// address returns where the program is that was named, or nothing. A file that is named on the command line comes
+// before an address in the environment.
+func (f *flags) address() string {
+	if f.addr == "" && f.file == "" {
+		return os.Getenv(addressVariable)
+	}
+	return f.addr
+}
+
+// callSocket asks the program that serves the socket of the cache at path. Where there is none, silent says why, or is
+// nil if there is no socket.
+func (f *flags) callSocket(ctx context.Context, path string) (r *remote, silent error) {
+	socket := wire.SocketPath(path)
+	if _, err := os.Lstat(socket); err != nil {
+		return nil, nil
+	}
+	r, err := dial(ctx, "unix:"+socket)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// run calls fn with the program's cache, and says what its refusal means.
+func (r *remote) run(how access, bucket string, fn func(c cache, bucket string) error) error {
+	if how.writes() && !r.hello.Writes {
+		return r.refused()
+	}
+	err := fn(r, bucket)
+	if errors.Is(err, wire.ErrNoWrites) {
+		return r.refused()
+	}
+	return err
+}
+
+// refused is the error of a write to a program that takes none. To who wants to write, the file is as good as locked.
+func (r *remote) refused() error {
+	return fmt.Errorf("%w: %s has it open and allows no changes on its socket (inspect.Options.AllowWrites allows them)",
+		keepcache.ErrLocked, r.who())
+}
+
+// hinted adds to an error of --addr what to do about it.
+func hinted(err error, addr string) error {
+	switch {
+	case errors.Is(err, wire.ErrNoServer):
+		return fmt.Errorf("%w (a program serves a cache with inspect.Listen or inspect.Handler)", err)
+	case errors.Is(err, wire.ErrVersion):
+		return fmt.Errorf("%w (take the keepcache command of the version that the program was built with)", err)
+	}
+	return err
+}
+
+// openFile opens the file. silent says why the program that may have it open could not be asked.
+func (f *flags) openFile(w io.Writer, path string, how access, options keepcache.Options, silent error, fn func(*local) error) error {
+	// A command changes what it says and nothing else: budgets and upkeep are for the program whose cache it is.
+	options.SweepInterval, options.MaxBytes, options.CompactBytes = -1, -1, -1
+	options.OnCorruption = keepcache.Fail
+	options.LockTimeout = lockWait
+	if !how.locks() {
+		options.ReadOnly, options.LockTimeout = true, -1
+	}
+	return guard(func() error {
+		db, err := keepcache.Open(path, &options)
+		if errors.Is(err, keepcache.ErrLocked) {
+			if how.locks() {
+				return locked(err, silent)
+			}
+			options.NoLock = true
+			if db, err = keepcache.Open(path, &options); err == nil {
+				mark(w, silent)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		err = fn(&local{db, options.NoLock})
+		return errors.Join(err, db.Close())
+	})
+}
+
+// mark says on w that what follows was read without the lock, and why.
+func mark(w io.Writer, silent error) {
+	why := ""
+	if silent != nil {
+		why = " (" + silent.Error() + ")"
+	}
+	fmt.Fprintln(w, "keepcache: "+printable("read beside the running program, without its lock"+why))
+}
+
+// locked adds to the error of a locked file how it could be changed all the same.
+func locked(err, silent error) error {
+	hint := "it serves no socket by which the cache could be changed; inspect.Listen serves one"
+	switch {
+	case errors.Is(silent, wire.ErrVersion):
+		hint = silent.Error() + "; take the keepcache command of the version that the program was built with"
+	case silent != nil:
+		hint = silent.Error()
+	}
+	return fmt.Errorf("%w (%s)", err, hint)
+}
+
+// shownPath returns the name of the cache's file: as it was given, or as the program says that was named.
+func (f *flags) shownPath(c cache) string {
+	if r, ok := c.(*remote); ok && f.address() != "" {
+		return string(r.hello.Path)
+	}
+	path, _ := f.path()
+	return path
+}
+
+func contextOf(cmd *cobra.Command) context.Context {
+	if ctx := cmd.Context(); ctx != nil {
+		return ctx
+	}
+	return context.Background()
+}

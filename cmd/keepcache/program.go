@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/keepcache/keepcache/internal/wire"
+)
+
+// program returns the running program that top and watch look at.
+func (f *flags) program(ctx context.Context) (*remote, error) {
+	if addr := f.address(); addr != "" {
+		r, err := dial(ctx, addr)
+		if err != nil {
+			return nil, hinted(err, addr)
+		}
+		return r, nil
+	}
+	path, err := f.path()
+	if err != nil {
+		return nil, err
+	}
+	if err := present(path); err != nil {
+		return nil, err
+	}
+	r, silent := f.callSocket(ctx, path)
+	switch {
+	case r != nil:
+		return r, nil
+	case silent == nil:
+		return nil, fmt.Errorf("no program serves %s on %s; a program does so with inspect.Listen",
+			display(path), display(wire.SocketPath(path)))
+	case errors.Is(silent, os.ErrNotExist), isRefused(silent):
+		return nil, fmt.Errorf("%s is left over from a program that has ended: nobody serves %s now",
+			display(wire.SocketPath(path)), display(path))
+	}
+	return nil, hinted(silent, "")
+}

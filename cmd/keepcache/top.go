@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newTopCommand(f *flags) *cobra.Command {
+	var once bool
+	var interval time.Duration
+	cmd := &cobra.Command{
+		Use:   "top",
+		Short: "Watch a running cache at work",
+		Long: `Top shows what a cache does that a program has open and serves on its socket:
+operations a second, hit ratio, latencies, sizes against budgets, what the sweeper has
+to do, and one of four lists: buckets, the keys that are used most, the largest, and
+recent events. Keys that are used most come from a sample of the events.
+
+  tab, arrows   the next list, the one before; b, h, g and e go to one
+  s             sort by another column
+  /             only names with this text in them; escape shows all again
+  p             pause
+  q             quit
+
+Where standard output is no terminal, or with --once, one picture is printed.`,
+		Example: `  keepcache top
+  keepcache top --interval 5s
+  keepcache top --once`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if interval < leastInterval || interval > time.Hour {
+				return usagef("--interval: %s is not between %s and 1h", interval, leastInterval)
+			}
+			ctx, stop := endings(contextOf(cmd))
+			defer stop()
+			r, err := f.program(ctx)
+			if err != nil {
+				return err
+			}
+			defer r.close()
+			t := &top{remote: r, interval: interval}
+			if !once {
+				if s, ok := openScreen(cmd.InOrStdin(), cmd.OutOrStdout()); ok {
+					defer s.close() // also after a panic
+					return t.run(ctx, s)
+				}
+			}
+			return t.print(ctx, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().BoolVar(&once, "once", false, "print one picture and end")
+	cmd.Flags().DurationVarP(&interval, "interval", "i", defaultInterval, "time between two pictures")
+	return cmd
+}
+
+const (
+	defaultInterval = 2 * time.Second
+	leastInterval   = 100 * time.Millisecond
+)
+
+// top is one run of the command.
+type top struct {
+	remote   *remote
+	interval time.Duration
+	view     view
+}
+
+// print prints one picture: what happened within one interval.
+func (t *top) print(ctx context.Context, out io.Writer) error {
+	c := newCollector(t.remote)
+	if err := c.collect(ctx, listBuckets); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-time.After(t.interval):
+	}
+	if err := c.collect(ctx, listBuckets); err != nil {
+		return err
+	}
+	t.view.style = styleOf(out)
+	for _, line := range t.view.frame(c.picture(), 80, 24) {
+		fmt.Fprintln(out, line)
+	}
+	return nil
+}
+
+// run draws until the user has seen enough.
+func (t *top) run(ctx context.Context, s *screen) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	t.view.style, t.view.help = styleOf(s.out), true
+	c := newCollector(t.remote)
+	go c.follow(ctx)
+	pictures := make(chan collected, 1)
+	wish := make(chan list, 1)
+	go t.collect(ctx, c, wish, pictures)
+	var last picture
+	var failed error
+	draw := func() {
+		width, height := s.size()
+		lines := t.view.frame(last, width, height)
+		if failed != nil && len(lines) > 0 {
+			lines[len(lines)-1] = t.view.style.bad(fit("no answer: "+printable(oneLine(failed.Error())), width))
+		}
+		s.draw(lines)
+	}
+	resize := time.NewTicker(resizeLook)
+	defer resize.Stop()
+	width, height := s.size()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case p := <-pictures:
+			if failed = p.err; p.err == nil && !t.view.paused {
+				last = p.picture
+			}
+			draw()
+		case <-resize.C:
+			if w, h := s.size(); w != width || h != height {
+				width, height = w, h
+				draw()
+			}
+		case k, ok := <-s.keys:
+			if !ok {
+				return nil // the terminal has gone
+			}
+			before := t.view.list
+			if t.view.press(k) {
+				return nil
+			}
+			if t.view.list != before {
+				select {
+				case wish <- t.view.list:
+				default:
+				}
+			}
+			draw()
+		}
+	}
+}
+
+// resizeLook is how often the size of the terminal is looked at.
+const resizeLook = 250 * time.Millisecond
+
+// collected is a picture, or why there is none.
+type collected struct {
+	picture picture
+	err     error
+}
+
+// collect takes a picture each interval, and at once when another list is wished for.
+func (t *top) collect(ctx context.Context, c *collector, wish <-chan list, pictures chan<- collected) {
+	ticker := time.NewTicker(t.interval)
+	defer ticker.Stop()
+	for now := listBuckets; ; {
+		p := collected{err: c.collect(ctx, now)}
+		if p.err == nil {
+			p.picture = c.picture()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case pictures <- p:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case now = <-wish:
+		case <-ticker.C:
+		}
+	}
+}
+
+// list is what the lower half of the picture shows.
+type list int
+
+const (
+	listBuckets list = iota
+	listHot
+	listBig
+	listEvents
+	lists // how many there are
+)
+
+// press changes the view as a key says, and reports whether it is to end.
+func (v *view) press(k key) (quit bool) {
+	if v.typing {
+		switch k {
+		case keyInterrupt:
+			return true
+		case keyEnter:
+			v.typing = false
+		case keyEscape:
+			v.typing, v.filter = false, ""
+		case keyBackspace:
+			if runes := []rune(v.filter); len(runes) > 0 {
+				v.filter = string(runes[:len(runes)-1])
+			}
+		default:
+			if len([]rune(string(k))) == 1 && len(v.filter) < 256 {
+				v.filter += string(k)
+			}
+		}
+		return false
+	}
+	switch k {
+	case "q", keyInterrupt:
+		return true
+	case keyTab, keyRight:
+		v.list = (v.list + 1) % lists
+	case keyLeft:
+		v.list = (v.list + lists - 1) % lists
+	case "b":
+		v.list = listBuckets
+	case "h":
+		v.list = listHot
+	case "g":
+		v.list = listBig
+	case "e":
+		v.list = listEvents
+	case "s":
+		v.sort++
+	case "p", " ":
+		v.paused = !v.paused
+	case "/":
+		v.typing = true
+	case keyEscape:
+		v.filter = ""
+	}
+	if !slices.Contains([]key{"s", "p", " ", "/", keyRedraw}, k) {
+		v.sort = v.sort % 3
+	}
+	return false
+}

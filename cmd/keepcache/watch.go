@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/wire"
+)
+
+// watched are the kinds of events that a running program tells of, with what else people call them.
+var watched = []struct {
+	kind  keepcache.EventKind
+	alias string
+}{
+	{keepcache.EventSet, ""},
+	{keepcache.EventDelete, "deleted"},
+	{keepcache.EventHit, ""},
+	{keepcache.EventMiss, ""},
+	{keepcache.EventStale, ""},
+	{keepcache.EventNegative, ""},
+	{keepcache.EventLoad, "loaded"},
+	{keepcache.EventLoadFailed, "load-failed"},
+	{keepcache.EventRefresh, ""},
+	{keepcache.EventExpire, "expired"},
+	{keepcache.EventEvict, "evicted"},
+	{keepcache.EventCorrupt, ""},
+	{keepcache.EventCompact, "compacted"},
+	{keepcache.EventUnavailable, ""},
+	{keepcache.EventHealed, ""},
+	{keepcache.EventQuarantine, ""},
+}
+
+func newWatchCommand(f *flags) *cobra.Command {
+	var asJSON bool
+	var prefix string
+	var kinds []string
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "watch",
+		Short: "Print what happens in a running cache",
+		Long: `Watch prints the events of a cache that a program has open and serves on its socket,
+as they happen, until it is interrupted: set, delete, hit, miss, stale, negative, load,
+load-failed, refresh, expire, evict, corrupt, compact, unavailable, healed, quarantine.
+The program never waits for it: what comes faster than it is sent is left out, and
+counted.`,
+		Example: `  keepcache watch
+  keepcache watch --bucket sessions --prefix user: --kinds set,expire
+  keepcache watch --json | jq .key`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			w := wire.Watch{}
+			begin, err := f.name(prefix)
+			if err != nil {
+				return err
+			}
+			w.Prefix = begin
+			if cmd.Flags().Changed("bucket") {
+				if w.Bucket, err = f.name(f.bucket); err != nil {
+					return err
+				}
+			}
+			for _, name := range kinds {
+				kind, err := parseKind(name)
+				if err != nil {
+					return err
+				}
+				w.Kinds = append(w.Kinds, kind)
+			}
+			if limit < 0 {
+				return usagef("--limit: %d is negative", limit)
+			}
+			ctx, stop := interruptible(cmd)
+			defer stop()
+			r, err := f.program(ctx)
+			if err != nil {
+				return err
+			}
+			defer r.close()
+			out := cmd.OutOrStdout()
+			n := 0
+			for e, err := range r.client.Events(ctx, w) {
+				switch {
+				case err != nil && ctx.Err() != nil:
+					return nil // an interrupt is how it ends
+				case errors.Is(err, io.EOF):
+					return fmt.Errorf("%s has closed the cache or ended", r.who())
+				case err != nil:
+					return err
+				case asJSON:
+					_, err = out.Write(eventJSON(e))
+				default:
+					_, err = fmt.Fprintln(out, eventLine(e))
+				}
+				if err != nil {
+					return err
+				}
+				if n++; n == limit {
+					return nil
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&prefix, "prefix", "", "only keys that begin with this")
+	cmd.Flags().StringSliceVar(&kinds, "kinds", nil, "only these kinds, separated by commas (default: all)")
+	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after so many events (0: no limit)")
+	addJSON(cmd, &asJSON)
+	return cmd
+}
+
+// parseKind reads the name of a kind of events.
+func parseKind(name string) (string, error) {
+	var all []string
+	for _, w := range watched {
+		own := w.kind.String()
+		if name == own || name == w.alias && name != "" {
+			return own, nil
+		}
+		all = append(all, strings.ReplaceAll(own, " ", "-"))
+	}
+	return "", usagef("--kinds: unknown kind %q; there are %s", name, strings.Join(slices.Sorted(slices.Values(all)), ", "))
+}
+
+// eventLine writes an event for a person.
+func eventLine(e wire.Event) string {
+	if e.Dropped > 0 {
+		return fmt.Sprintf("%s  %s left out, they came too fast", eventTime(e), plural(e.Dropped, "event", "events"))
+	}
+	line := fmt.Sprintf("%s  %-11s", eventTime(e), e.Kind)
+	if e.Bucket != "" {
+		line += "  " + display(string(e.Bucket))
+	}
+	if e.Key != "" {
+		line += "  " + display(string(e.Key))
+	}
+	if e.Detail != "" {
+		line += "  " + printable(oneLine(e.Detail))
+	}
+	if e.Err != "" {
+		line += "  " + printable(oneLine(e.Err))
+	}
+	return strings.TrimRight(line, " ")
+}
+
+func eventTime(e wire.Event) string {
+	at := time.Now()
+	if e.Time != 0 {
+		at = time.UnixMilli(e.Time)
+	}
+	return at.Format("15:04:05.000")
+}
+
+func eventJSON(e wire.Event) []byte {
+	var o object
+	o.int("at_ms", e.Time)
+	if e.Bucket != "" {
+		o.name("bucket", string(e.Bucket))
+	}
+	if e.Detail != "" {
+		o.text("detail", e.Detail)
+	}
+	if e.Dropped > 0 {
+		o.int("dropped", int64(e.Dropped))
+	}
+	if e.Err != "" {
+		o.text("error", e.Err)
+	}
+	if e.Key != "" {
+		o.name("key", string(e.Key))
+	}
+	o.text("kind", e.Kind)
+	return o.line()
+}
+
+// events calls fn for events until it returns false, ctx ends, or the program goes away.
+func (r *remote) events(ctx context.Context, w wire.Watch, fn func(wire.Event) bool) {
+	for e, err := range r.client.Events(ctx, w) {
+		if err != nil || !fn(e) {
+			return
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package inspect
+
+import (
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/keepcache/keepcache"
+)
+
+// display returns a name as it can be shown: as it is where it is plain printable text, else quoted as Go quotes it. It
+// is how the command shows names.
+func display(name string) string {
+	if name == "" || name[0] == '"' || name[0] == ' ' || name[len(name)-1] == ' ' || !utf8.ValidString(name) {
+		return strconv.Quote(name)
+	}
+	for _, r := range name {
+		if !strconv.IsPrint(r) {
+			return strconv.Quote(name)
+		}
+	}
+	return name
+}
+
+// shorten leaves out the middle of what is long.
+func shorten(text string, most int) string {
+	runes := []rune(text)
+	if len(runes) <= most {
+		return text
+	}
+	return string(runes[:most*3/4]) + " … " + string(runes[len(runes)-most/4:])
+}
+
+// count writes a number with its digits in groups of three.
+func count[N int | int64 | uint64](n N) string {
+	digits := strconv.FormatInt(int64(n), 10)
+	var b strings.Builder
+	for i, d := range digits {
+		if i > 0 && (len(digits)-i)%3 == 0 && digits[i-1] != '-' {
+			b.WriteByte(',')
+		}
+		b.WriteRune(d)
+	}
+	return b.String()
+}
+
+// size writes a number of bytes for a person.
+func size[N int | int64 | uint64](n N) string {
+	if n < 1024 {
+		return strconv.FormatInt(int64(n), 10) + " B"
+	}
+	f, unit := float64(n), ""
+	for _, unit = range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if f /= 1024; f < 1023.95 {
+			break
+		}
+	}
+	return strconv.FormatFloat(f, 'f', 1, 64) + " " + unit
+}
+
+// span writes a duration for a person: two units at most.
+func span(d time.Duration) string {
+	switch {
+	case d == keepcache.NoExpiry:
+		return "never"
+	case d < 0:
+		return "0s"
+	case d < time.Microsecond:
+		return strconv.FormatInt(d.Nanoseconds(), 10) + " ns"
+	case d < time.Millisecond:
+		return strconv.FormatFloat(float64(d)/1e3, 'g', 3, 64) + " µs"
+	case d < time.Second:
+		return strconv.FormatFloat(float64(d)/1e6, 'g', 3, 64) + " ms"
+	case d < time.Minute:
+		return strconv.FormatInt(int64(d/time.Second), 10) + "s"
+	case d < time.Hour:
+		return pair(d, time.Minute, "m", time.Second, "s")
+	case d < 24*time.Hour:
+		return pair(d, time.Hour, "h", time.Minute, "m")
+	}
+	return pair(d, 24*time.Hour, "d", time.Hour, "h")
+}
+
+func pair(d, large time.Duration, l string, small time.Duration, s string) string {
+	text := strconv.FormatInt(int64(d/large), 10) + l
+	if rest := d % large / small; rest > 0 {
+		text += " " + strconv.FormatInt(int64(rest), 10) + s
+	}
+	return text
+}
+
+// number writes a number that is no count of things, with three digits.
+func number(f float64) string {
+	switch {
+	case f >= 999.5:
+		for _, unit := range []string{"k", "M", "G"} {
+			if f /= 1000; f < 999.5 || unit == "G" {
+				return strconv.FormatFloat(f, 'g', 3, 64) + unit
+			}
+		}
+	case f >= 100:
+		return strconv.FormatFloat(f, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(f, 'g', 3, 64)
+}

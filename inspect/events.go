@@ -1,0 +1,164 @@
+package inspect
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/wire"
+)
+
+const (
+	// streamPause is how long a stream lets events gather before it sends them together: what a busy cache has to pay
+	// for being watched is bounded by the buffer that fills meanwhile, and a person does not see the difference.
+	streamPause = 100 * time.Millisecond
+
+	// burst is how many pauses' worth of events may gather: what comes all at once is sent a little later.
+	burst = 10
+
+	// streamAlive is how often a stream without events says that it is there.
+	streamAlive = 15 * time.Second
+
+	// streamStall is how long a reader may take nothing before its stream ends.
+	streamStall = 20 * time.Second
+)
+
+// kindNames maps the names of all kinds of events to them.
+var kindNames = func() map[string]keepcache.EventKind {
+	names := make(map[string]keepcache.EventKind)
+	for kind := keepcache.EventKind(1); kind != 0 && kind.String() != "unknown"; kind <<= 1 {
+		names[kind.String()] = kind
+	}
+	return names
+}()
+
+// kindsOf reads a list of names of kinds, with commas between them.
+func kindsOf(list string) (kinds keepcache.EventKind, err error) {
+	if list == "" {
+		return 0, nil
+	}
+	for name := range strings.SplitSeq(list, ",") {
+		kind, ok := kindNames[name]
+		if !ok {
+			return 0, badRequest("there is no kind of events %.50q", name)
+		}
+		kinds |= kind
+	}
+	return kinds, nil
+}
+
+// events streams events until the request ends.
+func (s *server) events(w http.ResponseWriter, r *http.Request) (any, error) {
+	v := r.URL.Query()
+	kinds, err := kindsOf(v.Get("kinds"))
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case s.streams <- struct{}{}:
+		defer func() { <-s.streams }()
+	default:
+		return nil, fmt.Errorf("%w: there are %d streams already", wire.ErrBusy, s.o.Streams)
+	}
+	perTurn := max(1, int(int64(s.o.StreamRate)*int64(streamPause)/int64(time.Second)))
+	watch := s.db.Watch(keepcache.WatchOptions{
+		Kinds: kinds, Bucket: v.Get("bucket"), Prefix: v.Get("prefix"), Buffer: burst * perTurn,
+	})
+	defer watch.Close()
+
+	out := stream{control: http.NewResponseController(w), w: w, lines: r.Header.Get("Accept") == wire.TypeLines}
+	kind := wire.TypeSSE
+	if out.lines {
+		kind = wire.TypeLines
+	}
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("X-Accel-Buffering", "no") // or a proxy in between keeps what it should pass on
+	if out.alive(); out.flush() != nil {
+		return nil, nil
+	}
+	tick := time.NewTicker(streamPause)
+	defer tick.Stop()
+	last, dropped := time.Now(), uint64(0)
+	for {
+		select {
+		case <-r.Context().Done():
+			return nil, nil
+		case <-tick.C:
+		}
+		n := 0
+		for ; n < perTurn && len(watch.Events()) > 0; n++ {
+			out.event(eventOf(<-watch.Events()))
+		}
+		if all := watch.Dropped(); all > dropped {
+			out.event(wire.Event{Time: time.Now().UnixMilli(), Kind: "dropped", Dropped: all - dropped})
+			dropped = all
+		}
+		if out.buf.Len() == 0 {
+			if time.Since(last) < streamAlive {
+				continue
+			}
+			out.alive()
+		}
+		last = time.Now()
+		if out.flush() != nil {
+			return nil, nil
+		}
+	}
+}
+
+// eventOf puts an event on the wire.
+func eventOf(e keepcache.Event) wire.Event {
+	w := wire.Event{
+		Time: e.Time.UnixMilli(), Kind: e.Kind.String(), Bucket: wire.Name(e.Bucket), Key: wire.Name(e.Key),
+		Detail: strings.ToValidUTF8(e.Detail, "\ufffd"),
+	}
+	if e.Err != nil {
+		w.Err = strings.ToValidUTF8(e.Err.Error(), "\ufffd")
+	}
+	return w
+}
+
+// stream writes events as lines, or as server-sent events.
+type stream struct {
+	control *http.ResponseController
+	w       http.ResponseWriter
+	lines   bool
+	buf     bytes.Buffer
+}
+
+func (o *stream) event(e wire.Event) {
+	text, err := json.Marshal(e)
+	if err != nil {
+		return // there is nothing in it that cannot be marshalled
+	}
+	if o.lines {
+		o.buf.Write(append(text, '\n'))
+		return
+	}
+	// Line ends within the text are escaped, so that it is one line of data.
+	o.buf.WriteString("data: ")
+	o.buf.Write(append(text, "\n\n"...))
+}
+
+func (o *stream) alive() {
+	if o.lines {
+		o.buf.WriteString("\n")
+		return
+	}
+	o.buf.WriteString(": still here\n\n")
+}
+
+func (o *stream) flush() error {
+	// Not every server can set deadlines; then its own hold.
+	_ = o.control.SetWriteDeadline(time.Now().Add(streamStall))
+	_, err := o.w.Write(o.buf.Bytes())
+	o.buf.Reset()
+	if err != nil {
+		return err
+	}
+	return o.control.Flush()
+}

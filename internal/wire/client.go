@@ -1,0 +1,416 @@
+package wire
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keepcache/keepcache"
+)
+
+// Client speaks to one server. Its methods may be called from any goroutine. Errors of the library come back as
+// such: errors.Is finds keepcache.ErrReadOnly and the others.
+type Client struct {
+	addr string
+	base *url.URL
+	http *http.Client
+}
+
+// Bounds of the client.
+const (
+	dialWait    = 2 * time.Second // a server on the same machine answers at once or is not there
+	maxAnswer   = 1 << 30         // bytes of one answer; a value has 500 MiB at most, and more as text
+	maxFailure  = 1 << 20         // bytes of an answer that is an error
+	maxEventLen = 1 << 20         // bytes of one event: a key of 32,000 bytes, six characters each at worst
+)
+
+// New returns a client of the server at addr: unix: and the path of a socket, or the URL, http:// or https://, under
+// which the handler is mounted. It connects to nothing yet.
+func New(addr string) (*Client, error) {
+	transport := &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: dialWait}).DialContext,
+		TLSHandshakeTimeout:    dialWait,
+		IdleConnTimeout:        time.Minute,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+	c := &Client{addr: addr, http: &http.Client{
+		Transport: transport,
+		// A redirect would lead to another server than the one that was named.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		if path == "" {
+			return nil, fmt.Errorf("address %q names no socket", addr)
+		}
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return DialSocket(ctx, path)
+		}
+		c.base = &url.URL{Scheme: "http", Host: "localhost", Path: "/"}
+		return c, nil
+	}
+	u, err := url.Parse(addr)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("address %q is neither unix:PATH nor http://HOST/PATH", addr)
+	}
+	if !strings.HasSuffix(u.Path, "/") {
+		u.Path += "/"
+	}
+	c.base = u
+	return c, nil
+}
+
+// Addr returns the address that the client was made with.
+func (c *Client) Addr() string { return c.addr }
+
+// Close lets go of idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Hello asks who the server is. It is the first thing to ask: the error says whether there is one (ErrNoServer) that
+// speaks this version (ErrVersion).
+func (c *Client) Hello(ctx context.Context) (h Hello, err error) {
+	return h, c.get(ctx, "", nil, &h)
+}
+
+// Stats returns the server's stats.
+func (c *Client) Stats(ctx context.Context) (keepcache.Stats, error) {
+	var w Stats
+	err := c.get(ctx, "stats", nil, &w)
+	return w.Stats(), err
+}
+
+// Buckets returns all buckets in the byte order of their names.
+func (c *Client) Buckets(ctx context.Context) ([]Bucket, error) {
+	var b Buckets
+	err := c.get(ctx, "buckets", nil, &b)
+	return b.Buckets, err
+}
+
+// Query says which entries of a bucket to list. The zero value lists all, without values.
+type Query struct {
+	Bucket string // empty is the default bucket
+	Prefix string // literal
+	Glob   string // pattern for whole keys: *, ?, [a-z], [^a-z] and \
+	Tag    string
+	After  string // only keys behind this one
+	Limit  int    // of one page; 0 is the server's own
+	Values bool   // with values
+}
+
+func (q Query) values() url.Values {
+	v := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	set("bucket", q.Bucket)
+	set("prefix", q.Prefix)
+	set("glob", q.Glob)
+	set("tag", q.Tag)
+	set("after", q.After)
+	if q.Limit > 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	if q.Values {
+		v.Set("values", "1")
+	}
+	return v
+}
+
+// Keys returns a page of the entries that q asks for, in the byte order of their keys.
+func (c *Client) Keys(ctx context.Context, q Query) (k Keys, err error) {
+	return k, c.get(ctx, "keys", q.values(), &k)
+}
+
+// All ranges over all pages of q. After an error, which comes with a zero Entry, it ends. damaged is the number of
+// entries that were left out so far.
+func (c *Client) All(ctx context.Context, q Query, damaged *int) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for {
+			page, err := c.Keys(ctx, q)
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			if damaged != nil {
+				*damaged += page.Damaged
+			}
+			for _, e := range page.Entries {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if page.Next == nil {
+				return
+			}
+			if string(*page.Next) <= q.After {
+				yield(Entry{}, fmt.Errorf("%w: its pages do not go on", ErrInternal))
+				return
+			}
+			q.After = string(*page.Next)
+		}
+	}
+}
+
+// Entry returns one entry, with its value where the server shows it. The error is keepcache.ErrNotFound where it is
+// absent, and keepcache.ErrCorrupt where it is damaged. It counts as no read, and prolongs no sliding lifetime.
+func (c *Client) Entry(ctx context.Context, bucket, key string, values bool) (e Entry, err error) {
+	q := Query{Bucket: bucket, Values: values}.values()
+	q.Set("key", key)
+	return e, c.get(ctx, "entry", q, &e)
+}
+
+// Exists reports whether a key is there and not expired. It counts as no read, and prolongs no sliding lifetime.
+func (c *Client) Exists(ctx context.Context, bucket, key string) (bool, error) {
+	q := Query{Bucket: bucket}.values()
+	q.Set("key", key)
+	var f Found
+	err := c.get(ctx, "exists", q, &f)
+	return f.Found, err
+}
+
+// Biggest returns the entries with the largest values, the largest first: of one bucket, or for "" of all.
+func (c *Client) Biggest(ctx context.Context, bucket string, limit int) (k Keys, err error) {
+	return k, c.get(ctx, "biggest", Query{Bucket: bucket, Limit: limit}.values(), &k)
+}
+
+// Soonest returns the entries that are gone soonest, the soonest first: of one bucket, or for "" of all.
+func (c *Client) Soonest(ctx context.Context, bucket string, limit int) (k Keys, err error) {
+	return k, c.get(ctx, "soonest", Query{Bucket: bucket, Limit: limit}.values(), &k)
+}
+
+// Set stores a value: w.Bucket, Key, Value with Literals or Bytes, and TTL or Expires count.
+func (c *Client) Set(ctx context.Context, w Write) error { return c.post(ctx, "set", w, nil) }
+
+// Add is Set for a key that is absent, and reports whether it was.
+func (c *Client) Add(ctx context.Context, w Write) (added bool, err error) {
+	var f Found
+	err = c.post(ctx, "add", w, &f)
+	return !f.Found && err == nil, err
+}
+
+// Delete removes a key and reports whether it was there.
+func (c *Client) Delete(ctx context.Context, bucket, key string) (found bool, err error) {
+	var f Found
+	err = c.post(ctx, "delete", Write{Bucket: Name(bucket), Key: Name(key)}, &f)
+	return f.Found, err
+}
+
+// Touch gives a key a new lifetime and reports whether it was there. ttl is as in keepcache.Bucket.Touch.
+func (c *Client) Touch(ctx context.Context, bucket, key string, ttl time.Duration) (found bool, err error) {
+	var f Found
+	err = c.post(ctx, "touch", Write{Bucket: Name(bucket), Key: Name(key), TTL: TTL(ttl)}, &f)
+	return f.Found, err
+}
+
+// TTL returns a lifetime as a Write has it, in milliseconds and rounded up.
+func TTL(ttl time.Duration) int64 {
+	if ttl == keepcache.NoExpiry {
+		return -1
+	}
+	ms := ttl.Milliseconds()
+	if ttl%time.Millisecond > 0 {
+		ms++
+	}
+	return ms
+}
+
+// Clear removes the entries of a bucket, those that begin with prefix if it is not empty, and with drop the bucket
+// too. It returns how many there were.
+func (c *Client) Clear(ctx context.Context, bucket, prefix string, drop bool) (removed int, err error) {
+	var r Removed
+	err = c.post(ctx, "clear", Write{Bucket: Name(bucket), Prefix: Name(prefix), Drop: drop}, &r)
+	return r.Removed, err
+}
+
+// InvalidateTag makes all entries with the tag absent.
+func (c *Client) InvalidateTag(ctx context.Context, tag string) error {
+	return c.post(ctx, "invalidate", Write{Tag: Name(tag)}, nil)
+}
+
+// Sweep removes what expired and returns how many entries that were.
+func (c *Client) Sweep(ctx context.Context) (removed int, err error) {
+	var r Removed
+	err = c.post(ctx, "sweep", Write{}, &r)
+	return r.Removed, err
+}
+
+// Compact shrinks the file.
+func (c *Client) Compact(ctx context.Context) (r Compacted, err error) {
+	return r, c.post(ctx, "compact", Write{}, &r)
+}
+
+// Verify has the server prove its file. It changes nothing.
+func (c *Client) Verify(ctx context.Context) (r Report, err error) {
+	return r, c.post(ctx, "verify", Write{}, &r)
+}
+
+// ResultTrailer says after a backup, as "ok", that it is whole.
+const ResultTrailer = "Keepcache-Result"
+
+// Backup writes a copy of the cache to w. After an error what was written is not whole.
+func (c *Client) Backup(ctx context.Context, w io.Writer) error {
+	resp, err := c.do(ctx, http.MethodPost, "backup", nil, Write{}, "application/octet-stream")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return c.failed(ctx, "backup", err)
+	}
+	if resp.Trailer.Get(ResultTrailer) != "ok" {
+		return fmt.Errorf("%w: the backup is not whole", ErrInternal)
+	}
+	return nil
+}
+
+// Watch says which events to stream. The zero value is all kinds of all buckets.
+type Watch struct {
+	Kinds  []string // as keepcache.EventKind names them
+	Bucket string   // empty is all
+	Prefix string   // of keys
+}
+
+// Events ranges over events as they happen, until ctx ends, the server goes away or the loop is left. The last
+// element is then the error, with a zero Event. The server leaves out events that come faster than it sends them,
+// and says how many.
+func (c *Client) Events(ctx context.Context, w Watch) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		q := Query{Bucket: w.Bucket, Prefix: w.Prefix}.values()
+		if len(w.Kinds) > 0 {
+			q.Set("kinds", strings.Join(w.Kinds, ","))
+		}
+		resp, err := c.do(ctx, http.MethodGet, "events", q, nil, TypeLines)
+		if err != nil {
+			yield(Event{}, err)
+			return
+		}
+		defer resp.Body.Close()
+		lines := bufio.NewScanner(resp.Body)
+		lines.Buffer(make([]byte, 0, 4096), maxEventLen)
+		for lines.Scan() {
+			if len(bytes.TrimSpace(lines.Bytes())) == 0 {
+				continue // says only that the server is there
+			}
+			var e Event
+			if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+				yield(Event{}, c.failed(ctx, "events", err))
+				return
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+		err = lines.Err()
+		if err == nil {
+			err = io.EOF
+		}
+		yield(Event{}, c.failed(ctx, "events", err))
+	}
+}
+
+func (c *Client) get(ctx context.Context, name string, q url.Values, into any) error {
+	return c.ask(ctx, http.MethodGet, name, q, nil, into)
+}
+
+func (c *Client) post(ctx context.Context, name string, w Write, into any) error {
+	return c.ask(ctx, http.MethodPost, name, nil, w, into)
+}
+
+func (c *Client) ask(ctx context.Context, method, name string, q url.Values, body, into any) error {
+	resp, err := c.do(ctx, method, name, q, body, TypeJSON)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if into == nil {
+		into = &struct{}{}
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(into); err != nil {
+		return c.failed(ctx, name, err)
+	}
+	return nil
+}
+
+// do sends a request and returns the answer if it is one of this protocol, of this version, and no error.
+func (c *Client) do(ctx context.Context, method, name string, q url.Values, body any, accept string) (*http.Response, error) {
+	u := c.base.JoinPath(Prefix, name)
+	if name == "" {
+		u = c.base.JoinPath(Prefix)
+	}
+	u.RawQuery = q.Encode()
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), content)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", accept)
+	if body != nil {
+		req.Header.Set("Content-Type", TypeJSON)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		var e *url.Error
+		if errors.As(err, &e) {
+			err = e.Err // the URL of a socket means nothing to anybody
+		}
+		return nil, fmt.Errorf("%w at %s: %w", ErrNoServer, c.addr, err)
+	}
+	if err := c.check(resp, accept); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
+}
+
+// check returns the error that an answer is, if it is one.
+func (c *Client) check(resp *http.Response, accept string) error {
+	switch version := resp.Header.Get(VersionHeader); {
+	case version == "":
+		return fmt.Errorf("%w at %s: what answers is no inspection server (%s)", ErrNoServer, c.addr, resp.Status)
+	case version != strconv.Itoa(Version):
+		return fmt.Errorf("%w: %s speaks version %.10q, this program %d", ErrVersion, c.addr, version, Version)
+	}
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if resp.StatusCode == http.StatusOK && kind == accept {
+		return nil
+	}
+	var f struct {
+		Error Failure `json:"error"`
+	}
+	err := json.NewDecoder(io.LimitReader(resp.Body, maxFailure)).Decode(&f)
+	if err != nil || f.Error.Code == "" {
+		return fmt.Errorf("%w: %s answers %s", ErrInternal, c.addr, resp.Status)
+	}
+	return f.Error.Err()
+}
+
+// failed is the error of an answer that broke off.
+func (c *Client) failed(ctx context.Context, name string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: the answer of %s to %s broke off: %w", ErrNoServer, c.addr, name, err)
+}

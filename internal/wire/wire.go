@@ -1,0 +1,208 @@
+// Package wire is the protocol by which a running cache is looked into: what the server in package inspect answers
+// and what the command understands. docs/inspect.md describes it for everybody else.
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+	"unicode/utf8"
+
+	"github.com/keepcache/keepcache"
+)
+
+// Version is the version of the protocol. It is the first part of every path, v1, and in the header VersionHeader of
+// every answer. Members and endpoints may be added to a version; what is there keeps its meaning.
+const (
+	Version       = 1
+	Prefix        = "v1/"
+	VersionHeader = "Keepcache-Inspect"
+)
+
+// Media types of answers.
+const (
+	TypeJSON  = "application/json"
+	TypeLines = "application/x-ndjson"
+	TypeSSE   = "text/event-stream"
+)
+
+// Name is a key, a bucket's name, a prefix, a tag or an ETag: any bytes. In JSON it is a string where the bytes are
+// UTF-8, and else an object {"base64": "..."}. In the query of a URL it is percent-encoded, which carries all bytes.
+type Name string
+
+// MarshalJSON implements json.Marshaler.
+func (n Name) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(n)) {
+		return json.Marshal(string(n))
+	}
+	return json.Marshal(encodedName{[]byte(n)})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (n *Name) UnmarshalJSON(text []byte) error {
+	if len(text) > 0 && text[0] == '{' {
+		var e encodedName
+		if err := json.Unmarshal(text, &e); err != nil {
+			return err
+		}
+		if e.Base64 == nil {
+			return errors.New(`a name that is an object has the member "base64"`)
+		}
+		*n = Name(e.Base64)
+		return nil
+	}
+	return json.Unmarshal(text, (*string)(n))
+}
+
+type encodedName struct {
+	Base64 []byte `json:"base64"`
+}
+
+// Hello is what a server says of itself: the answer to v1/.
+type Hello struct {
+	Version int    `json:"version"`
+	Path    Name   `json:"path"` // absolute, of the cache's file
+	PID     int    `json:"pid"`
+	Program string `json:"program"` // the program's module and version, where it is known
+	Since   int64  `json:"since_ms"`
+	Now     int64  `json:"now_ms"`
+	Values  bool   `json:"values"` // values are shown
+	Writes  bool   `json:"writes"` // writes are allowed
+	Page    int    `json:"page"`   // the most entries of one answer
+}
+
+// Entry is one entry. Times are unix milliseconds, 0 for none.
+type Entry struct {
+	Bucket   Name   `json:"bucket"`
+	Key      Name   `json:"key"`
+	Size     int    `json:"size"` // of the encoded value, in bytes
+	Written  int64  `json:"written_ms"`
+	Expires  int64  `json:"expires_ms,omitempty"` // until when it is fresh
+	Gone     int64  `json:"gone_ms,omitempty"`    // until when it may be served stale, not before Expires
+	Revision uint64 `json:"revision"`
+	Loaded   int64  `json:"loaded_ms,omitempty"`
+	ETag     Name   `json:"etag,omitempty"`
+	Tags     []Name `json:"tags,omitempty"`
+
+	Value    json.RawMessage `json:"value,omitempty"`    // left out where it was not asked for, or is hidden
+	Literals []int           `json:"literals,omitempty"` // which numbers of the value are stored as text
+	Hidden   bool            `json:"hidden,omitempty"`   // the value was asked for and is not shown
+	Redacted bool            `json:"redacted,omitempty"` // the value is not what is stored
+}
+
+// EntryOf returns an entry without its value.
+func EntryOf(bucket string, e keepcache.Entry) Entry {
+	w := Entry{
+		Bucket: Name(bucket), Key: Name(e.Key), Size: e.Size, Written: e.Written.UnixMilli(),
+		Expires: unixMilli(e.FreshUntil), Gone: unixMilli(e.GoneAt), Revision: e.Revision,
+		Loaded: unixMilli(e.Loaded), ETag: Name(e.ETag),
+	}
+	for _, tag := range e.Tags {
+		w.Tags = append(w.Tags, Name(tag))
+	}
+	return w
+}
+
+// Entry returns the entry as the library has it, without its value.
+func (w Entry) Entry() keepcache.Entry {
+	e := keepcache.Entry{
+		Key: string(w.Key), Size: w.Size, Written: time.UnixMilli(w.Written),
+		FreshUntil: timeOf(w.Expires), GoneAt: timeOf(w.Gone), Revision: w.Revision,
+		Loaded: timeOf(w.Loaded), ETag: string(w.ETag),
+	}
+	for _, tag := range w.Tags {
+		e.Tags = append(e.Tags, string(tag))
+	}
+	return e
+}
+
+func unixMilli(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func timeOf(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
+
+// Keys is a page of a list of entries: the answer to v1/keys, v1/biggest and v1/soonest.
+type Keys struct {
+	Entries []Entry `json:"entries"`
+	Damaged int     `json:"damaged,omitempty"` // entries that were left out because they are damaged
+	Looked  int64   `json:"looked"`            // entries that were looked at
+	Next    *Name   `json:"next,omitempty"`    // go on with after= this; left out at the end. A page may be empty and not the last
+	Partial bool    `json:"partial,omitempty"` // of biggest: the time was over before all entries were looked at
+}
+
+// Bucket is one bucket.
+type Bucket struct {
+	Name    Name  `json:"name"`
+	Entries int64 `json:"entries"` // expired ones that were not swept yet included
+	Bytes   int64 `json:"bytes"`   // of their keys and records
+}
+
+// Buckets is the answer to v1/buckets, in the byte order of the names.
+type Buckets struct {
+	Buckets []Bucket `json:"buckets"`
+}
+
+// Found is the answer to v1/exists, and to the writes that depend on whether a key was there: delete and touch say
+// that it was, add that it was not stored because it was.
+type Found struct {
+	Found bool `json:"found"`
+}
+
+// Removed is the answer to clear and sweep.
+type Removed struct {
+	Removed int `json:"removed"`
+}
+
+// Compacted is the answer to compact.
+type Compacted struct {
+	Before int64 `json:"before_bytes"`
+	After  int64 `json:"after_bytes"`
+}
+
+// Report is the answer to verify.
+type Report struct {
+	Buckets  int      `json:"buckets"`
+	Entries  int      `json:"entries"`
+	Expired  int      `json:"expired"`
+	Pending  int      `json:"pending"`
+	Rows     int      `json:"rows"`
+	Problems []string `json:"problems"`
+	More     int      `json:"more_problems"`
+}
+
+// Write is the body of every POST. Each reads the members that it needs and refuses the others.
+type Write struct {
+	Bucket Name `json:"bucket,omitempty"`
+	Key    Name `json:"key,omitempty"`
+
+	Value    json.RawMessage `json:"value,omitempty"`    // of set and add: JSON
+	Literals []int           `json:"literals,omitempty"` // as in Entry
+	Bytes    []byte          `json:"bytes,omitempty"`    // of set and add, in the place of Value: base64
+	TTL      int64           `json:"ttl_ms,omitempty"`   // of set, add and touch; 0 is the bucket's default, -1 never
+	Expires  int64           `json:"expires_ms,omitempty"`
+
+	Prefix Name `json:"prefix,omitempty"` // of clear: only keys that begin with it
+	Drop   bool `json:"drop,omitempty"`   // of clear: the bucket as well
+	Tag    Name `json:"tag,omitempty"`    // of invalidate
+}
+
+// Event is one thing that happened: an element of v1/events.
+type Event struct {
+	Time   int64  `json:"at_ms"`
+	Kind   string `json:"kind"` // as keepcache.EventKind names it; "dropped" where Dropped says how many are missing here
+	Bucket Name   `json:"bucket,omitempty"`
+	Key    Name   `json:"key,omitempty"`
+	Detail string `json:"detail,omitempty"`
+	Err    string `json:"error,omitempty"`
+
+	Dropped uint64 `json:"dropped,omitempty"`
+}

@@ -1,0 +1,278 @@
+package keepcache
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/pagetree"
+)
+
+// live reads a cache that another process may have open, without its lock. It notes the file's state (its inode, the
+// meta page in force and the commit mark in it), scans the journal for what lies above the mark, and reads what it
+// needs of the file's pages. What it has read is right if the state is still the same then, because
+//
+//   - bbolt writes no page of a state before the next one is in force, and a compaction makes a file of its own,
+//   - the journal keeps what lies above the mark until a transaction that raises the mark is in force,
+//   - and a write that had returned when the scan began is in one of the two.
+//
+// Otherwise it reads again. Each operation opens the file for itself, so that nothing is shared and any number of
+// goroutines can read. It maps nothing and changes nothing.
+type live struct {
+	path string // without symbolic links
+}
+
+const (
+	// livePatience is how long a read goes on when the file changes again and again, and liveTries how often
+	// it tries at the least. A look-up takes a tenth of a millisecond, and commits that follow each other
+	// without a pause ten.
+	livePatience = 5 * time.Second
+	liveTries    = 10
+
+	// liveSpin is how many tries follow each other at once; after them there is livePause between two.
+	liveSpin  = 50
+	livePause = 100 * time.Microsecond
+
+	// liveDamage is how often damage has to be seen in a state that did not change before it is one.
+	liveDamage = 3
+)
+
+var (
+	errMoving   = errors.New("it changes while it is read")
+	errOutpaced = fmt.Errorf("%w: the process that has the cache open writes faster than it can be read without its lock", ErrUnavailable)
+)
+
+// openLive looks whether there is a cache at path.
+func openLive(path string) (*live, error) {
+	exists, err := lookAt(path)
+	if err == nil && !exists {
+		err = &os.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return nil, err
+	}
+	l := &live{path}
+	return l, l.read(newTail(""), func(*liveView) error { return nil })
+}
+
+// liveView is a state of the cache while it is read.
+type liveView struct {
+	tree     *pagetree.Tree
+	meta     pagetree.Meta
+	identity [16]byte
+	mark     uint64
+	floor    uint64 // every tag counts as invalidated at this revision
+	tail     *tail
+}
+
+// read calls fn, once or several times, until nothing has changed around a call of it. fn begins anew each time, and
+// what it read is right when read returns nil.
+func (l *live) read(t *tail, fn func(*liveView) error) (err error) {
+	var f *os.File
+	defer func() {
+		if f != nil {
+			f.Close()
+		}
+	}()
+	damaged := 0
+	start := time.Now()
+	for try := 0; ; try++ {
+		if try >= liveTries && time.Since(start) > livePatience {
+			return errors.Join(errOutpaced, err)
+		}
+		if try >= liveSpin {
+			time.Sleep(livePause)
+		} else if try > 0 {
+			runtime.Gosched()
+		}
+		if f == nil {
+			if f, err = os.Open(l.path); err != nil {
+				return err
+			}
+		}
+		var same, ours bool
+		same, err = l.attempt(f, t, fn)
+		if ours, err = l.names(f, err); !ours {
+			f.Close()
+			f = nil
+		}
+		switch {
+		case errors.Is(err, errTailTooLarge):
+			return err
+		case !ours || !same:
+			continue
+		case errors.Is(err, errMoving):
+			continue
+		case errors.Is(err, pagetree.ErrBroken) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFormat):
+			if damaged++; damaged < liveDamage {
+				continue
+			}
+			if errors.Is(err, pagetree.ErrBroken) {
+				err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+			}
+		}
+		return err
+	}
+}
+
+// names reports whether the path still leads to f. It hands err on, unless it has one of its own.
+func (l *live) names(f *os.File, err error) (bool, error) {
+	opened, statErr := f.Stat()
+	if statErr != nil {
+		return true, statErr
+	}
+	now, statErr := os.Stat(l.path)
+	if statErr != nil {
+		return true, statErr
+	}
+	return os.SameFile(opened, now), err
+}
+
+// attempt calls fn with the state of f, and reports whether that state is still in force.
+func (l *live) attempt(f *os.File, t *tail, fn func(*liveView) error) (same bool, err error) {
+	meta, found := pagetree.Newest(f)
+	if !found {
+		return true, ErrFormat
+	}
+	v := &liveView{meta: meta, tree: meta.Tree(f), tail: t}
+	if err = v.recognise(); err == nil {
+		err = l.catchUp(v)
+	}
+	if err == nil {
+		err = fn(v)
+	}
+	now, found := pagetree.Newest(f)
+	return found && now == meta, err
+}
+
+// recognise checks that the file is a cache of ours, in a format that we read.
+func (v *liveView) recognise() error {
+	meta, found, err := v.tree.Root().Bucket(metaBucket)
+	if err != nil {
+		return err
+	}
+	format, _, err := meta.Get(metaFormat)
+	if err != nil {
+		return err
+	}
+	if !found || len(format) != 4 {
+		return ErrFormat
+	}
+	if n := binary.BigEndian.Uint32(format); n != formatVersion {
+		return fmt.Errorf("%w: it has format %d, this version reads %d", ErrFormat, n, formatVersion)
+	}
+	identity, _, err := meta.Get(metaIdentity)
+	if err != nil {
+		return err
+	}
+	mark, _, err := meta.Get(metaSequence)
+	if err != nil {
+		return err
+	}
+	if copy(v.identity[:], identity) != len(v.identity) || len(mark) != 8 {
+		return fmt.Errorf("%w: bucket meta is incomplete", ErrCorrupt)
+	}
+	v.mark = decodeUint64(mark)
+	floor, _, err := meta.Get(metaTagFloor)
+	v.floor = decodeUint64(floor)
+	return err
+}
+
+// catchUp has the tail hold everything that the journal has above the mark. A scan that fails may only have met
+// the writer at work, so what it found counts as nothing until one succeeds.
+func (l *live) catchUp(v *liveView) error {
+	t := v.tail
+	base, err := v.fileID(t.bucket)
+	if err != nil {
+		return err
+	}
+	if t.anew || t.identity != v.identity || !t.follows(base) {
+		t.reset(v.identity, base, v.mark)
+	}
+	f, err := os.Open(journalPath(l.path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd) // a Stat would have the next flush write the file's times too
+	if err != nil {
+		return err
+	}
+	after := max(t.seen, v.mark)
+	report, err := journal.ReplayFrom(f, size, v.identity, after, t.take)
+	switch {
+	case errors.Is(err, errPiece):
+		return fmt.Errorf("%w: the journal: %w", errMoving, err)
+	case err != nil:
+		return err
+	case report.Damaged() || report.Gap || report.Foreign:
+		return fmt.Errorf("%w: the journal", errMoving)
+	}
+	t.seen = max(after, report.Last)
+	return nil
+}
+
+// fileID returns the id of a bucket as the file has it, 0 if it has none.
+func (v *liveView) fileID(name string) (uint64, error) {
+	if name == "" {
+		return 0, nil
+	}
+	names, _, err := v.tree.Root().Bucket(bucketsBucket)
+	if err != nil {
+		return 0, err
+	}
+	id, _, err := names.Get([]byte(name))
+	return decodeUint64(id), err
+}
+
+// id returns the id of the tail's bucket, 0 if it does not exist.
+func (v *liveView) id() uint64 {
+	if n, ok := v.tail.names[v.tail.bucket]; ok && n.revision > v.mark {
+		return n.id
+	}
+	return v.tail.base
+}
+
+// entries returns the bucket in which the file has the entries with an id.
+func (v *liveView) entries(id uint64) (pagetree.Bucket, error) {
+	all, _, err := v.tree.Root().Bucket(entriesBucket)
+	if err != nil {
+		return pagetree.Bucket{}, err
+	}
+	b, _, err := all.Bucket(encodeUint64(id))
+	return b, err
+}
+
+// invalidated calls found for each of the tags that was invalidated, with the revision of the last time.
+func (v *liveView) invalidated(list tagList, found func(tag string, revision uint64)) error {
+	if len(list) == 0 {
+		return nil
+	}
+	rows, _, err := v.tree.Root().Bucket(tagsBucket)
+	if err != nil {
+		return err
+	}
+	for tag := range list.all() {
+		row, _, err := rows.Get(tag)
+		if err != nil {
+			return err
+		}
+		if at := max(decodeUint64(row), v.tail.tags[string(tag)]); at > 0 {
+			found(string(tag), at)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+package keepcache
+
+import (
+	"bytes"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+)
+
+// What happens while a read without the lock is under way makes it read again, whatever it has taken already.
+func TestLive_ReadsAgain(t *testing.T) {
+	large := bytes.Repeat([]byte("x"), 200_000) // goes past the journal
+	for name, disturb := range map[string]func(*testing.T, *DB) string{
+		"a commit": func(t *testing.T, db *DB) string {
+			require.NoError(t, db.Set("k", "new", 0))
+			require.NoError(t, db.commits.commit())
+			return "new"
+		},
+		"a write into the journal, and a transaction that leaves the mark": func(t *testing.T, db *DB) string {
+			require.NoError(t, db.Set("k", "new", 0))
+			require.NoError(t, db.store.update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put([]byte("test"), nil) }))
+			return "new"
+		},
+		"a write that is in no journal": func(t *testing.T, db *DB) string {
+			require.NoError(t, db.main.SetBytes("k", large, 0))
+			return string(large)
+		},
+		"a compaction, and a Close that removes the journal": func(t *testing.T, db *DB) string {
+			if !canReplace {
+				t.Skip("an open file cannot be replaced")
+			}
+			require.NoError(t, db.Compact(t.Context()))
+			require.NoError(t, db.Set("k", "new", 0))
+			require.NoError(t, db.Close())
+			return "new"
+		},
+		"a bucket that comes with a write that is in no journal": func(t *testing.T, db *DB) string {
+			_, err := db.DropBucket(DefaultBucket)
+			require.NoError(t, err)
+			require.NoError(t, db.main.SetBytes("k", large, 0))
+			return string(large)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "test.cache")
+			db, err := Open(path, &Options{JournalBytes: 64 << 10, SweepInterval: -1, CommitInterval: 1 << 40})
+			require.NoError(t, err)
+			defer db.Close()
+			require.NoError(t, db.Set("k", "old", 0))
+			l, err := openLive(path)
+			require.NoError(t, err)
+			tail := newTail(DefaultBucket)
+			calls, want := 0, ""
+			var got []byte
+			require.NoError(t, l.read(tail, func(v *liveView) error {
+				rec, known := tail.find(v.id(), "k", v.mark)
+				if !known {
+					entries, err := v.entries(v.id())
+					require.NoError(t, err)
+					stored, _, err := entries.Get([]byte("k"))
+					require.NoError(t, err)
+					_, rec = splitRow(stored, []byte("k"))
+				}
+				got = recordValue(rec)
+				if calls++; calls == 1 {
+					want = disturb(t, db)
+				}
+				return nil
+			}))
+			require.GreaterOrEqual(t, calls, 2)
+			require.True(t, bytes.HasSuffix(got, []byte(want)), "%.20q", got)
+		})
+	}
+}

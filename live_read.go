@@ -1,0 +1,269 @@
+package keepcache
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keepcache/keepcache/internal/pagetree"
+)
+
+// readLive is read for a DB that is open with Options.NoLock.
+func (b *Bucket) readLive(key string) (r reading, err error) {
+	t := newTail(b.name)
+	t.only = key
+	sum := nameSum(b.name)
+	err = b.db.live.read(t, func(v *liveView) error {
+		r = reading{file: true}
+		if r.id = v.id(); r.id == 0 {
+			return nil
+		}
+		rec, known := t.find(r.id, key, v.mark)
+		if !known {
+			entries, err := v.entries(r.id)
+			if err != nil {
+				return err
+			}
+			stored, _, err := entries.Get([]byte(key))
+			if err != nil || stored == nil {
+				return err
+			}
+			_, rec = splitRow(stored, []byte(key))
+		}
+		if rec == nil {
+			return nil
+		}
+		if _, _, r.damage = openStored(rec, sum, key); r.damage != nil {
+			return nil
+		}
+		if err := b.db.learnTags(v, recordOptions(rec)); err != nil {
+			return err
+		}
+		r.take(b.db, rec)
+		r.seen.revision = r.header.revision
+		return nil
+	})
+	if err != nil {
+		return reading{}, err
+	}
+	if r.damage != nil {
+		b.damaged(key, r.damage)
+	}
+	return r, nil
+}
+
+// learnTags enters into the table of tags what the view says of those in a record's options. An invalidation stays
+// true, so what was learnt once needs no other look.
+func (db *DB) learnTags(v *liveView, options []byte) error {
+	db.tags.raise(v.floor)
+	if len(options) == 0 {
+		return nil
+	}
+	return v.invalidated(readTraits(options).tags, db.tags.put)
+}
+
+// scanLive is scanFrom for a DB that is open with Options.NoLock. Each page is of one moment.
+func (b *Bucket) scanLive(from, prefix string, fn func([]stored) bool) error {
+	t := newTail(b.name)
+	t.prefix = prefix
+	sum := nameSum(b.name)
+	id := uint64(0)
+	for first, more := true, true; more; first = false {
+		if b.db.closed.Load() {
+			return ErrClosed
+		}
+		var page []stored
+		var next string
+		now := uint64(0)
+		err := b.db.live.read(t, func(v *liveView) (err error) {
+			page, next, more = nil, from, false
+			if now = v.id(); now == 0 || !first && now != id {
+				return nil
+			}
+			var items []item
+			if items, more, err = v.page(now, from, prefix); err != nil {
+				return err
+			}
+			for _, it := range items {
+				key := string(it.key)
+				next = key + "\x00" // the least key after it
+				if _, _, err := openStored(it.record, sum, key); err != nil {
+					page = append(page, stored{key: key, damage: err})
+					continue
+				}
+				if err := b.db.learnTags(v, recordOptions(it.record)); err != nil {
+					return err
+				}
+				page = append(page, storedAs(key, it.record, 0))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		// A Clear in the middle ends the range, as it does everywhere.
+		if !first && now != id || !fn(page) {
+			return nil
+		}
+		id, from = now, next
+	}
+	return nil
+}
+
+// page returns the entries of a bucket from key from on, as long as they begin with prefix, journal and file in one, and
+// whether more may follow.
+func (v *liveView) page(id uint64, from, prefix string) (items []item, more bool, err error) {
+	entries, err := v.entries(id)
+	if err != nil {
+		return nil, false, err
+	}
+	late := v.tail.keys(id, from)
+	size := 0
+	full := func() bool { return len(items) >= pageItems || size >= pageBytes }
+	add := func(key, record []byte) {
+		items = append(items, item{key, record})
+		size += len(key) + len(record)
+	}
+	// before adds what the journal has of keys up to one that the file has, and reports whether it has that one too.
+	before := func(key string) (same bool) {
+		for len(late) > 0 && late[0] <= key && !full() {
+			record, known := v.tail.find(id, late[0], v.mark)
+			if known {
+				same = late[0] == key
+				if record != nil {
+					add([]byte(late[0]), record)
+				}
+			}
+			late = late[1:]
+		}
+		return same
+	}
+	err = entries.Scan([]byte(from), func(e *pagetree.Element) (bool, error) {
+		if !bytes.HasPrefix(e.Key, []byte(prefix)) {
+			return false, nil
+		}
+		same := before(string(e.Key))
+		if full() && !same {
+			more = true
+			return false, nil
+		}
+		if same {
+			return true, nil
+		}
+		value, err := e.Value()
+		if err != nil {
+			return false, err
+		}
+		_, rec := splitRow(bytes.Clone(value), e.Key)
+		add(bytes.Clone(e.Key), rec)
+		return true, nil
+	})
+	if err == nil && !more {
+		for len(late) > 0 && !full() {
+			before(late[0])
+		}
+		more = len(late) > 0
+	}
+	return items, more, err
+}
+
+// bucketsLive returns the ids of all buckets by name.
+func (v *liveView) bucketsLive() (map[string]uint64, error) {
+	ids := make(map[string]uint64)
+	names, _, err := v.tree.Root().Bucket(bucketsBucket)
+	if err == nil {
+		err = names.Scan(nil, func(e *pagetree.Element) (bool, error) {
+			id, err := e.Value()
+			ids[string(e.Key)] = decodeUint64(id)
+			return true, err
+		})
+	}
+	for name, n := range v.tail.names {
+		if n.revision > v.mark {
+			ids[name] = n.id
+		}
+	}
+	for name, id := range ids {
+		if id == 0 {
+			delete(ids, name)
+		}
+	}
+	return ids, err
+}
+
+// bucketNames returns the names of all buckets in their order.
+func (l *live) bucketNames() (found []string, err error) {
+	err = l.read(newTail(""), func(v *liveView) error {
+		ids, err := v.bucketsLive()
+		found = make([]string, 0, len(ids))
+		for name := range ids {
+			found = append(found, name)
+		}
+		slices.SortFunc(found, strings.Compare)
+		return err
+	})
+	return found, err
+}
+
+// stats fills in what the file and the journal tell: how the cache stands, and nothing of what it did.
+func (l *live) stats(s *Stats) error {
+	t := newTail("")
+	t.anew = true
+	return l.read(t, func(v *liveView) error {
+		ids, err := v.bucketsLive()
+		if err != nil {
+			return err
+		}
+		usageRows, _, err := v.tree.Root().Bucket(usageBucket)
+		if err != nil {
+			return err
+		}
+		s.Buckets = make(map[string]BucketStats, len(ids))
+		s.Entries, s.Bytes = 0, 0
+		named := make(map[uint64]bool, len(ids))
+		for name, id := range ids {
+			row, _, err := usageRows.Get(encodeUint64(id))
+			if err != nil {
+				return err
+			}
+			u := decodeUsage(row)
+			s.Buckets[name] = BucketStats{Entries: u.entries, Bytes: u.bytes}
+			s.Entries += u.entries
+			s.Bytes += u.bytes
+			named[id] = true
+		}
+		s.FileBytes = v.meta.Bytes()
+		s.Memory = MemoryStats{PinnedBytes: t.pieces}
+		s.Sweep = SweepStats{}
+		return v.sweepStats(&s.Sweep, named)
+	})
+}
+
+// sweepStats says what the sweeper has still to do.
+func (v *liveView) sweepStats(s *SweepStats, named map[uint64]bool) error {
+	expiry, _, err := v.tree.Root().Bucket(expiryBucket)
+	if err != nil {
+		return err
+	}
+	err = expiry.Scan(nil, func(e *pagetree.Element) (bool, error) {
+		now := time.Now()
+		if row, _, _, ok := splitExpiryKey(e.Key); ok && row <= millis(now) {
+			s.Lag = now.Sub(time.UnixMilli(row))
+		}
+		return false, nil
+	})
+	if err != nil {
+		return err
+	}
+	all, _, err := v.tree.Root().Bucket(entriesBucket)
+	if err != nil {
+		return err
+	}
+	return all.Scan(nil, func(e *pagetree.Element) (bool, error) {
+		if e.IsBucket() && len(e.Key) == 8 && !named[decodeUint64(e.Key)] {
+			s.Pending++
+		}
+		return true, nil
+	})
+}

@@ -1,0 +1,111 @@
+package keepcache
+
+import (
+	"bytes"
+	"encoding/binary"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// allocated returns how many bytes fn allocates. Other goroutines must be quiet.
+func allocated(fn func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	fn()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// fuzzRoom is what a fuzz target may allocate beside 64 times its input, in bytes: the fuzzing engine allocates too.
+const fuzzRoom = 64 << 10
+
+// FuzzRecord reads anything as a record: as it is, which its checksum refuses, and with a checksum that is right, so that what
+// lies behind it is reached.
+func FuzzRecord(f *testing.F) {
+	now := time.Now()
+	plain := recordOf(header{freshUntil: never, goneAt: never, written: millis(now)}, &traits{}, []byte("\xa1v"))
+	rich := recordOf(header{freshUntil: 5, goneAt: 9, written: 1}, &traits{}, bytes.Repeat([]byte("v"), 100))
+	for _, rec := range [][]byte{nil, {recordVersion}, plain, rich, append([]byte{recordVersion}, make([]byte, 60)...)} {
+		f.Add(rec, "key", true)
+		f.Add(rec, "", false)
+	}
+	for kind := range byte(12) {
+		options := bytes.Clone(plain[:recordHeader])
+		binary.BigEndian.PutUint16(options[33:], 7)
+		f.Add(append(options, kind, 0, 4, 1, 0, 1, 'x', 0xc0, 0, 0, 0, 0), "key", true)
+	}
+	f.Fuzz(func(t *testing.T, rec []byte, key string, sealed bool) {
+		sum := nameSum("bucket")
+		if sealed && len(rec) >= recordHeader+recordTrailer {
+			rec = bytes.Clone(rec)
+			rec[0] = recordVersion
+			sealRecord(rec, sum, key, max(binary.BigEndian.Uint64(rec[25:]), 1))
+		}
+		used := allocated(func() {
+			h, value, err := openRecord(rec, sum, key)
+			if err != nil {
+				return
+			}
+			if h.goneAt < h.freshUntil || h.revision == 0 || len(value) > len(rec) {
+				t.Errorf("%+v with a value of %d bytes was taken from %d", h, len(value), len(rec))
+			}
+			read := readTraits(recordOptions(rec))
+			tags := read.tags.strings()
+			size := 0
+			for _, tag := range tags {
+				size += len(tag)
+			}
+			if size > len(rec) {
+				t.Errorf("tags of %d bytes were taken from %d", size, len(rec))
+			}
+			if other, _, err := openRecord(rec, sum, key+"x"); err == nil {
+				t.Errorf("it passes under another key: %+v", other)
+			}
+		})
+		if most := uint64(64*(len(rec)+len(key)) + fuzzRoom); used > most {
+			t.Errorf("%d bytes allocated for %d", used, len(rec))
+		}
+	})
+}
+
+// FuzzPiece reads anything as a piece of the journal.
+func FuzzPiece(f *testing.F) {
+	rec := recordOf(header{freshUntil: never, goneAt: never}, &traits{}, []byte("\xa1v"))
+	var all []byte
+	for _, o := range []outcome{
+		{kind: outcomePut, id: 1, key: "k", record: rec}, {kind: outcomeRemove, id: 300, key: "k"},
+		{kind: outcomeName, id: 2, key: "name"}, {kind: outcomeTag, key: "tag"},
+	} {
+		piece := append(appendOutcome(nil, &o), o.record...)
+		f.Add(piece)
+		all = append(all, piece...)
+	}
+	f.Add(all)
+	f.Add([]byte{byte(outcomePut), 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1})
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, piece []byte) {
+		used := allocated(func() {
+			size, last := 0, uint64(6)
+			err := eachOutcome(7, piece, func(o outcome, revision uint64) error {
+				if revision != last+1 {
+					t.Errorf("revision %d follows %d", revision, last)
+				}
+				last = revision
+				size += len(o.key) + len(o.record)
+				_ = o.header()
+				again := append(appendOutcome(nil, &o), o.record...)
+				if back, rest, err := nextOutcome(again); err != nil || len(rest) > 0 || back.key != o.key || back.id != o.id {
+					t.Errorf("%+v comes back as %+v: %v", o, back, err)
+				}
+				return nil
+			})
+			if err == nil && size > len(piece) {
+				t.Errorf("%d bytes were taken from %d", size, len(piece))
+			}
+		})
+		if most := uint64(64*len(piece) + fuzzRoom); used > most {
+			t.Errorf("%d bytes allocated for %d", used, len(piece))
+		}
+	})
+}

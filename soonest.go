@@ -1,0 +1,159 @@
+package keepcache
+
+import (
+	"cmp"
+	"slices"
+)
+
+// BucketEntry is an entry and the bucket that it is in.
+type BucketEntry struct {
+	Bucket string
+	Entry
+}
+
+// Bounds of Soonest. Rows of the expiry index may be earlier than their entry's end, so some are looked at in vain.
+const (
+	mostSoonest     = 1000
+	soonestLookFree = 1024 // rows
+	soonestLookEach = 8
+)
+
+// Soonest returns the live entries whose lifetime ends first, the soonest first, as many as n and 1,000 at most: of
+// all buckets, or of those that are named. It reads the expiry index and no other entries, and looks at a bounded
+// number of rows: where most rows are out of date, because lifetimes were prolonged, or are of other buckets, it
+// returns fewer than there are. An entry that may be served stale ends when it may not be any more.
+func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
+	if db.closed.Load() {
+		return nil, db.fail("soonest", "", ErrClosed)
+	}
+	if db.live != nil {
+		return nil, db.fail("soonest", "", errNeedsLock)
+	}
+	n = min(n, mostSoonest)
+	if n <= 0 {
+		return nil, nil
+	}
+	names := make(map[uint64]*Bucket)
+	all, err := db.Buckets()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range all {
+		if len(buckets) > 0 && !slices.Contains(buckets, name) {
+			continue
+		}
+		if ns := db.namespace(name); ns != nil {
+			if id := ns.id.Load(); id != 0 {
+				names[id] = db.Bucket(name)
+			}
+		}
+	}
+	rows, err := db.store.rows(soonestLookFree + soonestLookEach*n)
+	if err != nil {
+		return nil, db.fail("soonest", "", err)
+	}
+	// Memory knows first of what was written last.
+	for _, p := range db.memory.soonest(n, names) {
+		rows = append(rows, dueRow{p.goneAt, p.id, []byte(p.key)})
+	}
+	slices.SortFunc(rows, func(a, b dueRow) int { return cmp.Compare(a.row, b.row) })
+
+	var found []BucketEntry
+	seen := make(map[slidKey]bool)
+	byEnd := func(a, b BucketEntry) int { return a.GoneAt.Compare(b.GoneAt) }
+	for _, d := range rows {
+		// No row is later than its entry's end, so what follows cannot come before what there is.
+		if len(found) >= n && timeOf(d.row).After(found[n-1].GoneAt) {
+			break
+		}
+		b, key := names[d.id], string(d.key)
+		if b == nil || seen[slidKey{d.id, key}] {
+			continue
+		}
+		seen[slidKey{d.id, key}] = true
+		r, err := b.peek(key)
+		if err != nil {
+			return nil, b.fail("soonest", key, err)
+		}
+		if !r.live || r.header.goneAt == never {
+			continue
+		}
+		e := BucketEntry{b.name, r.entry(key)}
+		at, _ := slices.BinarySearchFunc(found, e, byEnd)
+		found = slices.Insert(found, at, e)
+		found = found[:min(len(found), n)]
+	}
+	return found, nil
+}
+
+// peek is read for those who only look: it is no use of the entry, and brings nothing into memory.
+func (b *Bucket) peek(key string) (r reading, err error) {
+	ns := b.namespace()
+	if ns == nil {
+		return r, nil
+	}
+	if r.id = ns.id.Load(); r.id == 0 {
+		return r, nil
+	}
+	r.seen = b.db.memory.peek(b.db.memory.hash(r.id, key), r.id, key)
+	rec := r.seen.record
+	if !r.seen.known {
+		if rec, err = b.db.store.get(r.id, key); err != nil || rec == nil {
+			return r, err
+		}
+		if _, _, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
+			return r, nil
+		}
+	}
+	if rec != nil {
+		r.take(b.db, rec)
+	}
+	return r, nil
+}
+
+// Look is Stat for those who look from outside: it counts as no use of the entry, and a damaged entry, which every other
+// read takes for absent, is the error ErrCorrupt.
+func (b *Bucket) Look(key string) (entry Entry, found bool, err error) {
+	switch {
+	case b.db.closed.Load():
+		err = ErrClosed
+	case !validName(b.name):
+		err = ErrInvalidName
+	case !validKey(key):
+		err = ErrInvalidKey
+	}
+	var r reading
+	if err == nil {
+		r, err = b.peek(key)
+	}
+	if err == nil {
+		err = r.damage
+	}
+	if err != nil || !r.held || r.negative {
+		return Entry{}, false, b.fail("look", key, err)
+	}
+	return r.entry(key), true, nil
+}
+
+// soonest returns the pinned entries of the given buckets that end first, n at most, in no order.
+func (m *memory) soonest(n int, ids map[uint64]*Bucket) (first []pin) {
+	byEnd := func(a, b pin) int { return cmp.Compare(a.goneAt, b.goneAt) }
+	shrink := func() {
+		slices.SortFunc(first, byEnd)
+		first = first[:min(len(first), n)]
+	}
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.RLock()
+		for e := s.pins.head; e != nil; e = e.next {
+			if e.record != nil && e.goneAt != never && ids[e.id] != nil {
+				if first = append(first, pin{id: e.id, key: e.key, goneAt: e.goneAt}); len(first) >= 4*n {
+					shrink()
+				}
+			}
+		}
+		s.mu.RUnlock()
+	}
+	shrink()
+	return first
+}
