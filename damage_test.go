@@ -367,7 +367,8 @@ func TestDamage_Numbers(t *testing.T) {
 			path := newPath(t)
 			require.NoError(t, openUnchecked(t, path).Close())
 			withBolt(t, path, false, change)
-			requireRefused(t, path, keepcache.ErrCorrupt)
+			_, err := tryOpen(path, &keepcache.Options{OnCorruption: keepcache.Fail})
+			requireError(t, err, keepcache.ErrCorrupt, "open", path)
 		})
 	}
 }

@@ -57,6 +57,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// raced says that the race detector is on, with which everything takes ten times as long.
+var raced bool
+
 // tester is what *testing.T and *rapid.T have in common.
 type tester interface {
 	Helper()

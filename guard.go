@@ -72,6 +72,7 @@ var (
 	errHung       = fmt.Errorf("a change of the file has not ended in %v", hungAfter)
 	errCutShort   = errors.New("the file was cut short while it was open")
 	errRemoved    = errors.New("the file was removed while it was open")
+	errDisorder   = errors.New("keys are out of order")
 	errBusy       = fmt.Errorf("transactions have not ended in %v", closeMost)
 )
 
@@ -228,8 +229,12 @@ func (h *handle) update(fn func(*bolt.Tx) error) (err error) {
 	if err = fn(tx); err == nil {
 		err = h.whole()
 	}
-	if errors.Is(err, berrors.ErrIncompatibleValue) { // a bucket where none can be, or none where one must be
-		h.poison(failure{err: err})
+	if disorder(err) {
+		f := failure{err: err}
+		h.poison(f)
+		if h.from != nil {
+			h.from.poison(f)
+		}
 		err = h.err()
 	}
 	if err != nil {
@@ -244,6 +249,13 @@ func (h *handle) update(fn func(*bolt.Tx) error) (err error) {
 	}
 	h.grown()
 	return err
+}
+
+// disorder reports whether an error of a change tells that the file is damaged: a bucket where none can be, or none
+// where one must be, or a key that nobody can have put.
+func disorder(err error) bool {
+	return errors.Is(err, errDisorder) || errors.Is(err, berrors.ErrIncompatibleValue) || errors.Is(err, berrors.ErrKeyTooLarge) ||
+		errors.Is(err, berrors.ErrKeyRequired) || errors.Is(err, berrors.ErrBucketNameRequired)
 }
 
 // sync flushes what was written while syncs were off.

@@ -211,6 +211,9 @@ func TestMutate(t *testing.T) {
 
 // Without one of its defences, the cache fails the same test.
 func TestMutate_Controls(t *testing.T) {
+	if raced {
+		t.Skip("takes minutes with the race detector, and shows nothing that it does not show without")
+	}
 	for _, without := range []string{"preflight", "checksum", "guard"} {
 		t.Run(without, func(t *testing.T) {
 			m := newMutation(t)

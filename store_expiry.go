@@ -118,10 +118,25 @@ func dueRows(expiry *bolt.Bucket, from []byte, now int64, limit int, lives func(
 			return nil, err
 		}
 	}
+	if len(did.spared) == 0 {
+		if err := requireGone(expiry, keys); err != nil {
+			return nil, false, err
+		}
+	}
 	slices.SortFunc(due, func(a, b dueRow) int {
 		return cmp.Or(cmp.Compare(a.id, b.id), bytes.Compare(a.key, b.key))
 	})
 	return due, nil
+}
+
+// requireGone returns an error if a bucket still begins with one of its first keys, which were deleted: its keys are
+// out of order, so that one is met but not found, and whoever removes all there is would never come to an end.
+func requireGone(b *bolt.Bucket, keys [][]byte) error {
+	first, _ := b.Cursor().First()
+	if first != nil && slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, first) }) {
+		return errDisorder
+	}
+	return nil
 }
 
 // settle removes the entry of a due row that was taken off the index, or puts the row back where the
@@ -180,6 +195,9 @@ func (s *store) removeRetired(id uint64, limit int) (removed int, done bool, err
 		}
 		removed = len(keys)
 		if removed == limit {
+			if err := requireGone(b, keys); err != nil {
+				return err
+			}
 			return book.enter(tx)
 		}
 		done = true

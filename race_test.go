@@ -1,0 +1,5 @@
+//go:build race
+
+package keepcache_test
+
+func init() { raced = true }
