@@ -468,3 +468,21 @@ func TestHeal_UnderLoad(t *testing.T) {
 	require.NoError(t, awaitHealed(db))
 	sound(t, db)
 }
+
+// What memory still has of a file that was lost goes into the one that takes its place.
+func TestHeal_Memory(t *testing.T) {
+	skipOnWindows(t, "others cannot touch an open file")
+	path := newPath(t)
+	o := healOptions
+	o.MemoryBytes = 16 << 20
+	db := open(t, path, &o)
+	require.NoError(t, fillToHeal(db))
+	committed(t, db)
+	require.NoError(t, os.Truncate(path, 0))
+	_, err := db.Bucket("b").Len()
+	require.ErrorIs(t, err, keepcache.ErrUnavailable)
+	require.NoError(t, awaitHealed(db))
+	require.NotEmpty(t, db.Stats().Health.Aside)
+	db = reopen(t, db, path, &o)
+	require.NoError(t, lookHealed(db, true))
+}
