@@ -244,7 +244,7 @@ func gauges(s keepcache.Stats) []gauge {
 		return g
 	}
 	budget := s.Budgets.Bytes
-	live := gauge{}
+	var live gauge
 	if budget > 0 {
 		live = fill("Budget", size(s.Bytes)+" of "+size(budget), budget, "live", "keys and records", s.Bytes)
 	} else {

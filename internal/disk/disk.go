@@ -44,7 +44,7 @@ type Op struct {
 	N    int // result of a read or a write: how many bytes were done
 }
 
-// Between, unless it is nil, stands in the place of each call, and makes it with do, which fills in what the Op has
+// Between stands in the place of each call unless it is nil, and makes it with do, which fills in what the Op has
 // to tell once it is done. What it returns is the error of the call. It is for tests, which set it before a cache is
 // opened; it is called from several goroutines at once. Default: nil.
 var Between func(op *Op, do func() error) error

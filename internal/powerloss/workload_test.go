@@ -181,7 +181,7 @@ func (w *writer) operate(t *testing.T, db *keepcache.DB, recorder *powerloss.Rec
 	ttl, year := keepcache.NoExpiry, 0
 	if k := w.r.IntN(50); k > 0 && w.r.IntN(2) == 0 {
 		year = 2100 + k
-		ttl = time.Date(year, 6, 1, 0, 0, 0, 0, time.UTC).Sub(time.Now())
+		ttl = time.Until(time.Date(year, 6, 1, 0, 0, 0, 0, time.UTC))
 	}
 	e := entry{value: value, year: year}
 	ctx := context.Background()

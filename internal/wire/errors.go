@@ -3,7 +3,6 @@ package wire
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 
@@ -126,7 +125,3 @@ func (r *remote) Error() string {
 }
 
 func (r *remote) Unwrap() error { return r.cause }
-
-func badRequest(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", ErrBadRequest, fmt.Errorf(format, args...))
-}
