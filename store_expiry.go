@@ -120,7 +120,7 @@ func dueRows(expiry *bolt.Bucket, from []byte, now int64, limit int, lives func(
 	}
 	if len(did.spared) == 0 {
 		if err := requireGone(expiry, keys); err != nil {
-			return nil, false, err
+			return nil, err
 		}
 	}
 	slices.SortFunc(due, func(a, b dueRow) int {
