@@ -347,6 +347,9 @@ func (r *repair) flush() error {
 			if err := a.apply(&change{id: id, key: p.key, record: p.record, goneAt: p.header.goneAt}); err != nil {
 				return fmt.Errorf("write %s: %w", quoteShort(string(p.key)), err)
 			}
+			if err := putSorted(expiry, a.rows); err != nil { // at once: a later version of the key takes it off again
+				return err
+			}
 		}
 		return book.enter(tx)
 	})
