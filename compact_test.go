@@ -160,7 +160,9 @@ func TestCompact_Automatic(t *testing.T) {
 				t.Parallel() // they wait most of the time
 			}
 			path := newPath(t)
-			db := open(t, path, &keepcache.Options{MaxBytes: -1, SyncInterval: time.Second})
+			db := open(t, path, &keepcache.Options{
+				MaxBytes: -1, SyncInterval: time.Second, SweepInterval: time.Second, MemoryBytes: 64 << 20, JournalBytes: 64 << 20,
+			})
 			b, value, until := db.Bucket("b"), strings.Repeat("v", 1000), time.Now().Add(lasts)
 			for i := range n {
 				ttl := time.Duration(i%2) * time.Hour

@@ -17,7 +17,9 @@ import (
 // crashed returns the path of a cache whose process died with everything in the journal: fill writes it.
 func crashed(t *testing.T, fill func(db *keepcache.DB)) string {
 	t.Helper()
-	db := newDB(t, &keepcache.Options{CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1})
+	db := newDB(t, &keepcache.Options{
+		CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1, MemoryBytes: 64 << 20, JournalBytes: 64 << 20,
+	})
 	mustSet(t, db.Bucket("b"), "first", 1, 0)
 	committed(t, db)
 	fill(db)

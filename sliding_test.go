@@ -163,6 +163,7 @@ func TestSliding_OneFlush(t *testing.T) {
 		const ttl, n = 80 * time.Second, 300
 		opts := slidingOptions()
 		opts.Sync, opts.SweepInterval = keepcache.SyncAlways, -1
+		opts.MemoryBytes, opts.JournalBytes = 64<<20, 64<<20
 		db := newDB(t, opts)
 		b := db.Bucket("b")
 		fill(t, b, n, ttl)
