@@ -147,7 +147,7 @@ func (c *committer) commit() error {
 // not complete; and entries are unpinned only when those who miss them in memory see them in the file.
 func (c *committer) run() (entries int, err error) {
 	st := c.writer.position()
-	pins := c.memory.collect(0)
+	pins := c.memory.collect()
 	if st.journal != nil {
 		if err := st.journal.Flush(c.writer.position().mark); err != nil {
 			c.writer.lost(st.journal)

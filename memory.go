@@ -275,12 +275,12 @@ type pin struct {
 	revision uint64
 }
 
-// collect returns all pinned entries of the given bucket, or of every one for an id of 0.
-func (m *memory) collect(id uint64) (pins []pin) {
+// collect returns all pinned entries.
+func (m *memory) collect() (pins []pin) {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()
-		pins = s.appendPins(pins, id)
+		pins = s.appendPins(pins)
 		s.mu.RUnlock()
 	}
 	return pins
@@ -310,16 +310,14 @@ func (m *memory) collectWhole(fn func()) (pins []pin) {
 	}
 	fn()
 	for i := range m.shards {
-		pins = m.shards[i].appendPins(pins, 0)
+		pins = m.shards[i].appendPins(pins)
 	}
 	return pins
 }
 
-func (s *shard) appendPins(pins []pin, id uint64) []pin {
+func (s *shard) appendPins(pins []pin) []pin {
 	for e := s.pins.head; e != nil; e = e.next {
-		if id == 0 || e.id == id {
-			pins = append(pins, pin{e, e.id, e.key, e.record, e.goneAt, e.livesUntil(), e.revision})
-		}
+		pins = append(pins, pin{e, e.id, e.key, e.record, e.goneAt, e.livesUntil(), e.revision})
 	}
 	return pins
 }
