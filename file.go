@@ -126,33 +126,44 @@ func lookAt(path string) (exists bool, err error) {
 // ours that bbolt can work with. bbolt maps the very descriptor that was looked at.
 // See examine for trusting.
 func openLocked(path string, flag int, wait time.Duration, trusting bool) (f *os.File, found examined, err error) {
+	f, info, err := openOwned(path, flag&^os.O_CREATE, wait)
+	if err != nil {
+		return nil, found, err
+	}
+	if found, err = examine(f, info, locksFirst && flag&os.O_RDWR != 0, trusting); err != nil {
+		f.Close()
+		return nil, found, err
+	}
+	return f, found, nil
+}
+
+// openOwned opens and locks the regular file at path, in whatever state it is, and sees to it that path still names it
+// then. It returns ErrLocked where another process has it.
+func openOwned(path string, flag int, wait time.Duration) (f *os.File, info fs.FileInfo, err error) {
 	for range openTries {
-		if f, err = disk.OpenFile(path, flag&^os.O_CREATE|openFlags, 0); err != nil {
-			return nil, found, err
+		if f, err = disk.OpenFile(path, flag|openFlags, 0); err != nil {
+			return nil, nil, err
 		}
 		if err = lockFile(f, flag&os.O_RDWR != 0, wait); err != nil {
 			break
 		}
-		var ours, now fs.FileInfo
-		if ours, err = f.Stat(); err != nil {
+		if info, err = f.Stat(); err != nil {
 			break
 		}
+		var now fs.FileInfo
 		if now, err = disk.Lstat(path); err != nil {
 			break
 		}
-		if os.SameFile(ours, now) {
-			if !ours.Mode().IsRegular() {
-				err = errNotRegular
-				break
+		if os.SameFile(info, now) {
+			if info.Mode().IsRegular() {
+				return f, info, nil
 			}
-			if found, err = examine(f, ours, locksFirst && flag&os.O_RDWR != 0, trusting); err != nil {
-				break
-			}
-			return f, found, nil
+			err = errNotRegular
+			break
 		}
 		f.Close() // another process put a new file in its place while we waited
 		err = errReplaced
 	}
 	f.Close()
-	return nil, found, err
+	return nil, nil, err
 }

@@ -305,7 +305,7 @@ func (hl *healer) reopen(old *handle) (h *handle, how string, lost bool, err err
 	case !errors.Is(err, ErrCorrupt) && !(same && errors.Is(err, ErrFormat)), db.options.OnCorruption == Fail, !canReplace:
 		return nil, "", false, err
 	}
-	f, lockErr := lockDamaged(s.path, healLock)
+	f, _, lockErr := openOwned(s.path, os.O_RDWR, healLock)
 	if lockErr != nil {
 		return nil, "", false, errors.Join(err, lockErr)
 	}
@@ -407,15 +407,11 @@ func (s *store) adopt(h *handle) error {
 
 // keepIntruder keeps a cache aside that has taken the path. One that is in use stays, and so does what is no cache.
 func (s *store) keepIntruder() error {
-	f, err := lockDamaged(s.path, healLock)
+	f, info, err := openOwned(s.path, os.O_RDWR, healLock)
 	if err != nil {
 		return errors.Join(errMoved, err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
 	file, err := salvage.Open(f, info.Size())
 	if err != nil {
 		return err

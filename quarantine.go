@@ -131,35 +131,9 @@ func pruneAside(path, suffix string) {
 	}
 }
 
-// lockDamaged opens and locks the file at path, in whatever state it is. It returns ErrLocked where another process has it.
-func lockDamaged(path string, wait time.Duration) (f *os.File, err error) {
-	for range openTries {
-		if f, err = disk.OpenFile(path, os.O_RDWR, 0); err != nil {
-			return nil, err
-		}
-		if err = lockFile(f, true, wait); err != nil {
-			break
-		}
-		var ours, now fs.FileInfo
-		if ours, err = f.Stat(); err != nil {
-			break
-		}
-		if now, err = disk.Lstat(path); err != nil {
-			break
-		}
-		if os.SameFile(ours, now) {
-			return f, nil
-		}
-		f.Close()
-		err = errReplaced
-	}
-	f.Close()
-	return nil, err
-}
-
 // quarantineDamaged is what Open does with a file of ours that is damaged.
 func quarantineDamaged(path string, wait time.Duration) (h *handle, aside string, from *heritage, err error) {
-	f, err := lockDamaged(path, wait)
+	f, _, err := openOwned(path, os.O_RDWR, wait)
 	if err != nil {
 		return nil, "", nil, err
 	}
