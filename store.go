@@ -5,15 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-
-	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // store is the one room that touches bbolt. Every transaction in it is short, and what leaves it is a copy.
@@ -38,98 +34,6 @@ type store struct {
 	intruder string // the file that was last kept aside because it had taken the path; used by one healer
 }
 
-// change is what a transaction does to one key.
-type change struct {
-	id       uint64
-	key      []byte
-	record   []byte // sealed; nil removes the key
-	goneAt   int64  // of the record
-	revision uint64
-}
-
-// naming points a bucket's name at an id, or invalidates a tag. An id of 0 takes the name away.
-type naming struct {
-	name     string
-	id       uint64
-	old      uint64 // the id that the name stood for until now, or 0
-	tag      bool   // name is the tag that is invalidated, and there is no id
-	revision uint64 // its own
-}
-
-// openStore opens the file at path, creating it if it is absent and readOnly is false.
-// See examine for trusting.
-func openStore(path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*store, error) {
-	exists, err := lookAt(path)
-	if err != nil {
-		return nil, err
-	}
-	if exists {
-		// All names of its directory must lead to the same journal.
-		if path, err = filepath.EvalSymlinks(path); err != nil {
-			return nil, err
-		}
-	} else {
-		if readOnly {
-			return nil, &os.PathError{Op: "open", Path: path, Err: os.ErrNotExist}
-		}
-		if err := createFile(path, initFile); err != nil {
-			return nil, err
-		}
-	}
-	h, err := openFile(path, readOnly, lockTimeout, trusting)
-	if err != nil {
-		return nil, err
-	}
-	return newStore(path, readOnly, h)
-}
-
-// openFile opens and locks the file at path and proves that it is one of ours. See examine for trusting.
-func openFile(path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*handle, error) {
-	var found examined
-	h, err := openHandle(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
-		f, found, err = openLocked(path, flag, lockTimeout, trusting)
-		return f, err
-	})
-	if err == nil {
-		h.found = found
-	}
-	return h, err
-}
-
-// newStore builds a store upon an open file, which it closes if that is none of ours.
-func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
-	s = &store{path: path, readOnly: readOnly, sick: make(chan struct{}, 1)}
-	s.use(h)
-	if s.identity, err = h.recognise(); err == nil {
-		s.mark, _, err = s.revisions()
-	}
-	if err == nil && !readOnly {
-		// A file that is refused stays as it is.
-		var highest uint64
-		if _, _, highest, err = s.table(); err == nil {
-			err = checkNumber(highest)
-		}
-		if err == nil {
-			err = h.makeDurable()
-		}
-	}
-	if err == nil {
-		err = s.renew()
-	}
-	if err == nil && !readOnly {
-		disk.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
-		removeStrays(filepath.Dir(path), filepath.Base(path)+backupSuffix)
-	}
-	if err == nil && !readOnly {
-		err = s.mendCounts()
-	}
-	if err != nil {
-		s.release()
-		return nil, errors.Join(err, h.close())
-	}
-	return s, nil
-}
-
 // use makes h the one that everybody uses.
 func (s *store) use(h *handle) {
 	h.sick = func() {
@@ -139,32 +43,6 @@ func (s *store) use(h *handle) {
 		}
 	}
 	s.current.Store(h)
-}
-
-// recognise checks that the file is a cache of ours, in a format that we read, and returns its identity.
-func (h *handle) recognise() (identity [16]byte, err error) {
-	err = h.view(func(tx *bolt.Tx) error {
-		meta := tx.Bucket(metaBucket)
-		if meta == nil {
-			return ErrFormat
-		}
-		if err := checkFormat(meta.Get(metaFormat)); err != nil {
-			return err
-		}
-		if copy(identity[:], meta.Get(metaIdentity)) != len(identity) || len(meta.Get(metaSequence)) != 8 {
-			return fmt.Errorf("%w: bucket meta is incomplete", ErrCorrupt)
-		}
-		for _, name := range [][]byte{bucketsBucket, entriesBucket, expiryBucket, usageBucket} {
-			if tx.Bucket(name) == nil {
-				return fmt.Errorf("%w: bucket %s is missing", ErrCorrupt, name)
-			}
-		}
-		return nil
-	})
-	if errors.Is(err, ErrUnavailable) {
-		err = fmt.Errorf("%w: %w", ErrCorrupt, err) // it has only just been opened
-	}
-	return identity, err
 }
 
 // view runs fn in a read transaction. What fn keeps must be a copy.
@@ -324,153 +202,6 @@ func revisionsIn(tx *bolt.Tx) (mark, highest uint64) {
 	meta := tx.Bucket(metaBucket)
 	mark = decodeUint64(meta.Get(metaSequence))
 	return mark, max(mark, decodeUint64(meta.Get(metaHighest)))
-}
-
-// fillPercent is how full a page is left when it is split. Measured with 100,000 entries of 250 bytes, by
-// the size of the file over the logical bytes: 1.46 after they came in ascending order (2.70 with bbolt's
-// default of 0.5) and 1.84 in random order (2.29); 2.01 and 2.69 after each was overwritten ten times (3.69 and
-// 2.76). Commits are sorted, so pages are mostly filled from one end.
-const fillPercent = 0.9
-
-// sizeOf estimates by how much a transaction may make the file grow: what it writes, and the pages on the
-// way to it.
-func sizeOf(changes []*change) (bytes int64) {
-	const pages = 16 << 10
-	for _, c := range changes {
-		bytes += int64(len(c.key)+len(c.record)) + pages
-	}
-	return bytes
-}
-
-// apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
-// the file contains every revision up to mark. after, if there is one, is part of the transaction.
-func (s *store) apply(names []naming, changes []*change, mark uint64, after func(freeing) error) error {
-	defer s.withhold(sizeOf(changes))()
-	return s.update(func(tx *bolt.Tx) error {
-		table := tx.Bucket(bucketsBucket)
-		if err := putTags(tx, names); err != nil {
-			return err
-		}
-		for _, n := range names {
-			if n.tag {
-				continue
-			}
-			if err := applyNaming(table, n); err != nil {
-				return err
-			}
-		}
-		entries, expiry := tx.Bucket(entriesBucket), tx.Bucket(expiryBucket)
-		expiry.FillPercent = fillPercent
-		a := applier{expiry: expiry, book: s.book(), room: make([]byte, 0, storedBytes(changes))}
-		for i, c := range changes {
-			if i == 0 || c.id != changes[i-1].id {
-				b, err := entries.CreateBucketIfNotExists(encodeUint64(c.id))
-				if err != nil {
-					return err
-				}
-				b.FillPercent = fillPercent
-				a.entries, a.cursor = b, b.Cursor()
-			}
-			if err := a.apply(c); err != nil {
-				return err
-			}
-		}
-		if err := putSorted(expiry, a.rows); err != nil {
-			return err
-		}
-		if err := a.book.enter(tx); err != nil {
-			return err
-		}
-		if after != nil {
-			if err := after(freeing{s, tx}); err != nil {
-				return err
-			}
-		}
-		return putRevisions(tx.Bucket(metaBucket), mark, changes)
-	})
-}
-
-// putRevisions stores the mark, and the highest revision where a transaction went beyond the mark: one that
-// is followed by others of the same commit, or that caught writes that came while it was gathered.
-func putRevisions(meta *bolt.Bucket, mark uint64, changes []*change) error {
-	highest := decodeUint64(meta.Get(metaHighest))
-	before := highest
-	for _, c := range changes {
-		highest = max(highest, c.revision)
-	}
-	if highest > before {
-		if err := meta.Put(metaHighest, encodeUint64(highest)); err != nil {
-			return err
-		}
-	}
-	return meta.Put(metaSequence, encodeUint64(mark))
-}
-
-func applyNaming(table *bolt.Bucket, n naming) error {
-	if n.id == 0 {
-		return table.Delete([]byte(n.name))
-	}
-	if n.id > table.Sequence() {
-		if err := table.SetSequence(n.id); err != nil {
-			return err
-		}
-	}
-	return table.Put([]byte(n.name), encodeUint64(n.id))
-}
-
-// applier makes changes in one transaction.
-type applier struct {
-	entries *bolt.Bucket // of the bucket at hand
-	cursor  *bolt.Cursor // in it
-	expiry  *bolt.Bucket
-	book    *ledger
-	rows    [][]byte // of the expiry index, which are still to be put
-	room    []byte   // for the stored values, which bbolt keeps until the transaction ends: one allocation for all
-}
-
-// storedBytes returns how many bytes of stored values changes bring.
-func storedBytes(changes []*change) (n int) {
-	for _, c := range changes {
-		if c.record != nil {
-			n += rowSize + len(c.record)
-		}
-	}
-	return n
-}
-
-// apply puts or removes one entry, takes its expiry row off the index where that has to go, and says which is to be
-// put. The row of an entry is never later than the
-// time it is gone, so a row that stands early enough stays as it is: the sweeper will move it.
-func (a *applier) apply(c *change) error {
-	k, stored := a.cursor.Seek(c.key)
-	if !bytes.Equal(k, c.key) {
-		stored = nil
-	}
-	row, old := splitRow(stored, c.key)
-	if old != nil {
-		a.book.remove(c.id, c.key, old)
-	}
-	if c.record == nil {
-		if old == nil {
-			return nil
-		}
-		if err := dropRow(a.expiry, row, c.id, c.key, old); err != nil {
-			return err
-		}
-		return a.entries.Delete(c.key)
-	}
-	if c.goneAt == never || row == never || row == unknown || row > c.goneAt {
-		if err := dropRow(a.expiry, row, c.id, c.key, old); err != nil {
-			return err
-		}
-		if row = c.goneAt; row != never {
-			a.rows = append(a.rows, expiryKey(row, c.id, c.key))
-		}
-	}
-	a.book.add(c.id, c.key, c.record)
-	at := len(a.room)
-	a.room = appendRow(a.room, row, c.key, c.record)
-	return a.entries.Put(c.key, a.room[at:len(a.room):len(a.room)])
 }
 
 // item is one entry as the file holds it.

@@ -5,13 +5,115 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/disk"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 )
+
+// openStore opens the file at path, creating it if it is absent and readOnly is false.
+// See examine for trusting.
+func openStore(path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*store, error) {
+	exists, err := lookAt(path)
+	if err != nil {
+		return nil, err
+	}
+	if exists {
+		// All names of its directory must lead to the same journal.
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return nil, err
+		}
+	} else {
+		if readOnly {
+			return nil, &os.PathError{Op: "open", Path: path, Err: os.ErrNotExist}
+		}
+		if err := createFile(path, initFile); err != nil {
+			return nil, err
+		}
+	}
+	h, err := openFile(path, readOnly, lockTimeout, trusting)
+	if err != nil {
+		return nil, err
+	}
+	return newStore(path, readOnly, h)
+}
+
+// openFile opens and locks the file at path and proves that it is one of ours. See examine for trusting.
+func openFile(path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*handle, error) {
+	var found examined
+	h, err := openHandle(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
+		f, found, err = openLocked(path, flag, lockTimeout, trusting)
+		return f, err
+	})
+	if err == nil {
+		h.found = found
+	}
+	return h, err
+}
+
+// newStore builds a store upon an open file, which it closes if that is none of ours.
+func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
+	s = &store{path: path, readOnly: readOnly, sick: make(chan struct{}, 1)}
+	s.use(h)
+	if s.identity, err = h.recognise(); err == nil {
+		s.mark, _, err = s.revisions()
+	}
+	if err == nil && !readOnly {
+		// A file that is refused stays as it is.
+		var highest uint64
+		if _, _, highest, err = s.table(); err == nil {
+			err = checkNumber(highest)
+		}
+		if err == nil {
+			err = h.makeDurable()
+		}
+	}
+	if err == nil {
+		err = s.renew()
+	}
+	if err == nil && !readOnly {
+		disk.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
+		removeStrays(filepath.Dir(path), filepath.Base(path)+backupSuffix)
+	}
+	if err == nil && !readOnly {
+		err = s.mendCounts()
+	}
+	if err != nil {
+		s.release()
+		return nil, errors.Join(err, h.close())
+	}
+	return s, nil
+}
+
+// recognise checks that the file is a cache of ours, in a format that we read, and returns its identity.
+func (h *handle) recognise() (identity [16]byte, err error) {
+	err = h.view(func(tx *bolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		if meta == nil {
+			return ErrFormat
+		}
+		if err := checkFormat(meta.Get(metaFormat)); err != nil {
+			return err
+		}
+		if copy(identity[:], meta.Get(metaIdentity)) != len(identity) || len(meta.Get(metaSequence)) != 8 {
+			return fmt.Errorf("%w: bucket meta is incomplete", ErrCorrupt)
+		}
+		for _, name := range [][]byte{bucketsBucket, entriesBucket, expiryBucket, usageBucket} {
+			if tx.Bucket(name) == nil {
+				return fmt.Errorf("%w: bucket %s is missing", ErrCorrupt, name)
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err) // it has only just been opened
+	}
+	return identity, err
+}
 
 // bbolt makes a file that grows larger than it needs, so that not every commit pays for the growth. Its own
 // 16 MiB would let a cache of ten entries look like one of ten thousand, so the surplus follows the size.

@@ -1,0 +1,245 @@
+package keepcache
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/keepcache/keepcache/internal/journal"
+)
+
+// Open opens the cache in the file at path and creates it, with mode 0600, if there is none; its directory
+// must exist. nil options are the defaults.
+//
+// One process at a time can have a cache open: another gets ErrLocked after Options.LockTimeout. A file
+// that is no cache, or that a newer version wrote, gives ErrFormat; it is left as it is. What becomes of a cache that is
+// damaged is up to Options.OnCorruption: it is kept aside and a fresh one takes its place, or Open returns ErrCorrupt,
+// as it does for reading only, and on Windows, where an open file cannot be replaced. Anything but a regular file is refused,
+// and a symbolic link too; links among the directories above it are followed.
+//
+// Before anything else, Open proves that the structure of the file is whole. After a crash, or where the file was changed
+// or copied by others since, that costs reading it once; after a Close it costs next to nothing.
+func Open(path string, options *Options) (*DB, error) {
+	filled, err := options.withDefaults()
+	if err != nil {
+		return nil, &Error{Op: "open", Path: path, Err: err}
+	}
+	if path == "" {
+		return nil, &Error{Op: "open", Err: errors.New("empty path")}
+	}
+	if filled.NoLock {
+		return openNoLock(path, filled)
+	}
+	db, err := open(path, filled, true)
+	if errors.Is(err, ErrUnavailable) {
+		// It has failed already, and so it was not what a file that was closed in order should be.
+		db, err = open(path, filled, false)
+	}
+	if errors.Is(err, ErrCorrupt) && filled.OnCorruption == Quarantine && !filled.ReadOnly && canReplace {
+		db, err = openFresh(path, filled, err)
+	}
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	return db, nil
+}
+
+// open opens the file at path and a cache upon it. See examine for trusting.
+func open(path string, options Options, trusting bool) (*DB, error) {
+	s, err := openStore(path, options.ReadOnly, options.LockTimeout, trusting)
+	if err != nil {
+		return nil, err
+	}
+	return openOn(path, options, s)
+}
+
+// openOn opens a cache upon an open store, which it closes if that fails.
+func openOn(path string, options Options, s *store) (*DB, error) {
+	db, err := newDB(path, options, s)
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	s.taken = true
+	return db, nil
+}
+
+// openFresh keeps the file at path aside, because of the given damage, and opens a fresh one in its place.
+func openFresh(path string, options Options, damage error) (*DB, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, errors.Join(damage, err)
+	}
+	h, aside, from, err := quarantineDamaged(real, options.LockTimeout)
+	if err != nil {
+		return nil, errors.Join(damage, err)
+	}
+	s, err := newStore(real, false, h)
+	if err != nil {
+		return nil, errors.Join(damage, err)
+	}
+	db, err := openOn(path, options, s)
+	if err == nil {
+		db.healer.quarantined(aside, damage, from)
+	}
+	return db, err
+}
+
+// openNoLock opens the cache at path for a reader beside its owner. The store is one that is closed, so that what
+// does not know of such readers fails.
+func openNoLock(path string, options Options) (*DB, error) {
+	l, err := openLive(path)
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	s := &store{path: l.path, readOnly: true}
+	db := &DB{
+		path: path, options: options, store: s, live: l, memory: newMemory(0),
+		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(), events: newTeller(&options.Events),
+		buckets: make(map[string]*namespace),
+	}
+	db.healer = newHealer(db) // which has nothing to do
+	db.ctx, db.stop = context.WithCancel(context.Background())
+	db.main = db.Bucket(DefaultBucket)
+	return db, nil
+}
+
+// newDB builds the parts upon an open store, brings in what the journal has, and starts the background work.
+func newDB(path string, options Options, s *store) (*DB, error) {
+	var evictor *evictor
+	if !options.ReadOnly {
+		evictor = newEvictor(&options)
+	}
+	db := &DB{
+		path:    path,
+		options: options,
+		store:   s,
+		memory:  newMemory(options.MemoryBytes - evictor.bytes()),
+		evictor: evictor,
+		sweeper: &sweeper{store: s, log: options.Logger},
+		loads:   newLoads(),
+		events:  newTeller(&options.Events),
+		buckets: make(map[string]*namespace),
+	}
+	db.sweeper.events, db.sweeper.nameOf = db.events, db.nameOf
+	db.healer = newHealer(db)
+	var last uint64
+	if !options.ReadOnly {
+		var err error
+		if last, err = replay(s, journalPath(db.store.path), db.healer); err != nil {
+			return nil, err
+		}
+	}
+	ids, retired, highest, err := s.names()
+	if err != nil {
+		return nil, err
+	}
+	db.lastID = highest
+	for name, id := range ids {
+		db.ensureNamespace(name).id.Store(id)
+	}
+	rows, floor, err := s.tagRows()
+	if err != nil {
+		return nil, err
+	}
+	db.tags.load(rows, floor)
+	db.sweeper.retire(retired...)
+	db.main = db.Bucket(DefaultBucket)
+	if options.ReadOnly {
+		if err := db.overlay(journalPath(db.store.path)); err != nil {
+			return nil, err
+		}
+		db.ctx, db.stop = context.WithCancel(context.Background())
+		db.work.Go(func() { db.healer.loop(db.ctx) })
+		return db, nil
+	}
+	return db, db.start(last)
+}
+
+// start makes the parts that write, from the last revision on, and sets them to work.
+func (db *DB) start(last uint64) error {
+	o := &db.options
+	w := &writer{
+		memory:     db.memory,
+		tags:       &db.tags,
+		always:     o.Sync == SyncAlways,
+		pinnedMost: o.MemoryBytes / 4 * 3,
+		commitAt:   min(o.CommitBytes, o.MemoryBytes/8*3),
+		journalAt:  o.JournalBytes / 2,
+		needFlush:  make(chan struct{}, 1),
+		revision:   last,
+		open: func(after uint64) (*journal.Journal, error) {
+			return journal.New(journalPath(db.store.path), journal.Options{
+				Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after,
+			})
+		},
+	}
+	c := &committer{
+		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper, evictor: db.evictor,
+		wake: make(chan struct{}, 1), round: make(chan struct{}), mark: last,
+	}
+	w.commits = c
+	if e := db.evictor; e != nil {
+		e.store, e.memory, e.sweeper, e.again, e.events = db.store, db.memory, db.sweeper, c.demand, db.events
+		e.idOf = func(name string) uint64 {
+			if ns := db.namespace(name); ns != nil {
+				return ns.id.Load()
+			}
+			return 0
+		}
+	}
+	var err error
+	if w.journal, err = w.open(last); err != nil {
+		return err
+	}
+	db.writer, db.commits = w, c
+	db.sweeper.tags = db.sweepTags
+	db.sweeper.lives, db.sweeper.rearm = db.memory.holds, db.rearm
+	db.compactor = &compactor{
+		store: db.store, log: o.Logger, events: db.events, least: o.CompactBytes, turn: make(chan struct{}, 1),
+	}
+
+	ctx, stop := context.WithCancel(context.Background())
+	db.ctx, db.stop = ctx, stop
+	db.work.Go(func() { db.healer.loop(ctx) })
+	db.work.Go(func() { c.loop(ctx, o.CommitInterval) })
+	if !w.always {
+		db.work.Go(func() { w.loop(ctx, o.SyncInterval, o.Logger) })
+	}
+	if o.CompactBytes < unlimited && canReplace {
+		db.work.Go(func() { db.compactor.loop(ctx, func() uint64 { return c.snapshot().Entries }) })
+	}
+	if o.SweepInterval > 0 {
+		db.work.Go(func() { db.sweeper.loop(ctx, o.SweepInterval) })
+	}
+	return nil
+}
+
+func newIdentity() (id [16]byte) {
+	rand.Read(id[:]) // never fails, see crypto/rand
+	return id
+}
+
+// openError dresses the error of an Open that failed, with what an operator can do about it.
+func openError(path string, err error) error {
+	e := &Error{Op: "open", Path: path, Err: err}
+	switch {
+	case errors.Is(err, ErrLocked):
+		e.Hint = "another process has it open"
+		if pid := lockHolder(path); pid != 0 {
+			e.Hint = fmt.Sprintf("process %d has it open", pid)
+		}
+		e.Hint += "; one process at a time can"
+	case errors.Is(err, ErrCorrupt):
+		e.Hint = "keepcache repair saves what can be proved of it"
+	case errors.Is(err, errSymlink):
+		e.Hint = "to follow it, open what filepath.EvalSymlinks returns for it"
+	case errors.Is(err, fs.ErrPermission):
+		e.Hint = "the file and its directory must be writable, or open it with Options.ReadOnly"
+	case errors.Is(err, fs.ErrNotExist):
+		e.Hint = "the file or its directory does not exist"
+	}
+	return e
+}

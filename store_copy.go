@@ -1,0 +1,186 @@
+package keepcache
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// copyNext copies some more entries: more than have come since the last ones, so that there is an end.
+func (n *successor) copyNext(from *bolt.Tx) error {
+	return n.handle.update(func(to *bolt.Tx) error {
+		w := forwards{tx: from}
+		book := &ledger{deltas: make(map[uint64]usage)}
+		var b *bolt.Bucket
+		id, size, most := uint64(0), 0, max(copyBytes, 2*int(n.came))
+		for w.seek(n.front); w.k != nil && size < most; w.next() {
+			if b == nil || w.id != id {
+				id = w.id
+				var err error
+				if b, err = to.Bucket(entriesBucket).CreateBucketIfNotExists(encodeUint64(id)); err != nil {
+					return err
+				}
+				b.FillPercent = copyPercent
+			}
+			row, rec := repairRow(w.k, w.v)
+			if row != never {
+				n.rows = append(n.rows, expiryKey(row, id, w.k))
+				n.size += 16 + len(w.k)
+			}
+			if err := b.Put(w.k, joinRow(row, w.k, rec)); err != nil {
+				return err
+			}
+			book.add(id, w.k, rec)
+			size += len(w.k) + len(w.v)
+			n.bytes += int64(len(w.k) + len(rec))
+		}
+		n.front, n.done = placed{w.id, bytes.Clone(w.k)}, w.k == nil
+		if n.size > rowsBytes || n.done {
+			if err := n.putRows(to); err != nil {
+				return err
+			}
+		}
+		return book.enter(to)
+	})
+}
+
+// repairRow takes a stored value apart. A damaged index row is made anew.
+func repairRow(key, stored []byte) (row int64, record []byte) {
+	row, record = splitRow(stored, key)
+	if row == unknown {
+		row = goneAtOf(record)
+	}
+	return row, record
+}
+
+// putRows puts the expiry rows that have gathered.
+func (n *successor) putRows(to *bolt.Tx) error {
+	expiry := to.Bucket(expiryBucket)
+	expiry.FillPercent = copyPercent
+	err := putSorted(expiry, n.rows)
+	n.rows, n.size = nil, 0
+	return err
+}
+
+// catchUp copies the keys that changed since the last time anew. From then on changes wait when that many keys are
+// noted.
+func (n *successor) catchUp(most int) error {
+	h, err := n.store.lock()
+	if err != nil {
+		return err
+	}
+	held := true
+	unlock := func() {
+		if held {
+			held = false
+			h.unlock()
+		}
+	}
+	defer unlock()
+	return n.catchUpFrom(h, most, unlock)
+}
+
+// catchUpFrom is catchUp for a caller who keeps the file from changing, until begun is called at least.
+func (n *successor) catchUpFrom(h *handle, most int, begun func()) error {
+	s := n.store
+	if s.noted == nil {
+		return errSuperseded
+	}
+	changed := s.noted.keys
+	s.noted.look()
+	s.noted = newNotes(most)
+	// The transaction sees all that is noted, because no change is on its way when it begins.
+	return h.viewFrom(begun, func(from *bolt.Tx) error { return n.copyNoted(from, changed) })
+}
+
+func (n *successor) copyNoted(from *bolt.Tx, changed map[noteKey]struct{}) error {
+	keys := make([]noteKey, 0, len(changed))
+	for k := range changed {
+		if n.done || k.before(n.front) { // what lies ahead will be copied anyway
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b noteKey) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key)) })
+	if len(keys) == 0 {
+		return nil
+	}
+	if len(n.rows) > 0 { // in a transaction of their own: the nodes that they fill would make each change slow
+		if err := n.handle.update(n.putRows); err != nil {
+			return err
+		}
+	}
+	return n.handle.update(func(to *bolt.Tx) error {
+		book := &ledger{deltas: make(map[uint64]usage)}
+		var rows [][]byte
+		for _, k := range keys {
+			var stored []byte
+			if b := entriesOf(from, k.id); b != nil {
+				stored = b.Get([]byte(k.key))
+			}
+			row, err := transfer(to, k.id, []byte(k.key), stored, book)
+			if err != nil {
+				return err
+			}
+			if row != never {
+				rows = append(rows, expiryKey(row, k.id, []byte(k.key)))
+			}
+		}
+		return errors.Join(putSorted(to.Bucket(expiryBucket), rows), book.enter(to))
+	})
+}
+
+func (k noteKey) before(p placed) bool {
+	return k.id < p.id || k.id == p.id && k.key < string(p.key)
+}
+
+// transfer makes the entry of a key what the file has stored there, which is nil for none. It returns the time of
+// the expiry row that is still to be put, or never.
+func transfer(to *bolt.Tx, id uint64, key, stored []byte, book *ledger) (row int64, err error) {
+	b, expiry := entriesOf(to, id), to.Bucket(expiryBucket)
+	if b == nil {
+		if stored == nil {
+			return never, nil
+		}
+		if b, err = to.Bucket(entriesBucket).CreateBucket(encodeUint64(id)); err != nil {
+			return never, err
+		}
+	}
+	if row, old := splitRow(b.Get(key), key); old != nil {
+		book.remove(id, key, old)
+		if err := dropRow(expiry, row, id, key, old); err != nil {
+			return never, err
+		}
+	}
+	if stored == nil {
+		return never, b.Delete(key)
+	}
+	row, rec := repairRow(key, stored)
+	book.add(id, key, rec)
+	return row, b.Put(key, joinRow(row, key, rec))
+}
+
+// copyTables copies what is not about entries: identity, commit mark, names and ids, invalidated tags.
+func (n *successor) copyTables(from *bolt.Tx) error {
+	return n.handle.update(func(to *bolt.Tx) error {
+		for _, name := range [][]byte{metaBucket, bucketsBucket, tagsBucket} {
+			source := from.Bucket(name)
+			if source == nil {
+				continue // only the tags may be missing
+			}
+			target, err := to.CreateBucketIfNotExists(name)
+			if err != nil {
+				return err
+			}
+			if err := source.ForEach(target.Put); err != nil {
+				return err
+			}
+			if err := target.SetSequence(source.Sequence()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
