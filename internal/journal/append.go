@@ -88,6 +88,7 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 		if off == j.opt.SegmentBytes {
 			taken++
 			seg = j.free[len(j.free)-taken]
+			seg.stored, seg.letGo = 0, 0
 			epoch++
 			off = 0
 		}
@@ -141,6 +142,7 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 		}
 		done += body
 		off += end
+		seg.stored = off
 	}
 	for range taken {
 		s := j.free[len(j.free)-1]

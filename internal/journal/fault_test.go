@@ -100,6 +100,7 @@ func (d *disk) Map(off int64, n int) ([]byte, error) {
 }
 
 func (d *disk) Intact(int64) error { return nil }
+func (d *disk) LetGo([]byte)       {}
 func (d *disk) Unmap([]byte) error { return nil }
 func (d *disk) Close() error       { return nil }
 

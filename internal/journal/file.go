@@ -21,6 +21,9 @@ type File interface {
 	Intact(size int64) error
 	// Map maps n bytes at off, shared and for writing. errors.ErrUnsupported where the system cannot.
 	Map(off int64, n int) ([]byte, error)
+	// LetGo takes the pages of mem, part of a map, out of the process's page tables. What was stored to them stays in the
+	// file, and the next access brings them back. It may do nothing.
+	LetGo(mem []byte)
 	// Unmap undoes Map.
 	Unmap(mem []byte) error
 	Close() error

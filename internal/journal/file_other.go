@@ -14,4 +14,6 @@ func (f osFile) Intact(size int64) error {
 
 func (osFile) Map(int64, int) ([]byte, error) { return nil, errors.ErrUnsupported }
 
+func (osFile) LetGo([]byte) {}
+
 func (osFile) Unmap([]byte) error { return nil }

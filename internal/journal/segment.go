@@ -13,6 +13,9 @@ type segment struct {
 	mem   []byte // nil where the file is not mapped
 	last  uint64 // highest sequence of any piece with a fragment in it
 	epoch uint64
+
+	stored int // bytes from its front that were stored to since it was begun
+	letGo  int // bytes from its front that were let go of since then, whole pages
 }
 
 // zeros is what segments are filled with. A write of one page at a time: a larger one puts several pages under one
