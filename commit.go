@@ -25,7 +25,8 @@ type committer struct {
 	wake  chan struct{} // holds a token when a commit is asked for
 	asked atomic.Bool   // by somebody who waits for it
 
-	running sync.Mutex // held for the length of a commit: one at a time
+	running sync.Mutex // held for the length of a commit: one at a time; protects pins
+	pins    []pin      // empty, with room for as many as the last commit had
 
 	mu    sync.Mutex    // protects what follows
 	round chan struct{} // closed, and replaced, after each transaction and each failure
@@ -61,6 +62,9 @@ const (
 	// first, so many at a time: then the journal has room again after each time and not only at last. Otherwise
 	// it is better to have all of them sorted, because more neighbours share pages then.
 	groupEntries = 16 * commitEntries
+
+	// pinsKept bounds the room that stays from one commit to the next.
+	pinsKept = 64 << 10
 
 	// stallMost is how long a writer waits for room before it gives up.
 	stallMost = 5 * time.Second
@@ -147,7 +151,14 @@ func (c *committer) commit() error {
 // not complete; and entries are unpinned only when those who miss them in memory see them in the file.
 func (c *committer) run() (entries int, err error) {
 	st := c.writer.position()
-	pins := c.memory.collect()
+	pins := c.memory.collect(c.pins[:0])
+	c.pins = nil
+	if cap(pins) <= pinsKept {
+		defer func(all []pin) {
+			clear(all) // they hold entries and records
+			c.pins = all
+		}(pins)
+	}
 	if st.journal != nil {
 		if err := st.journal.Flush(c.writer.position().mark); err != nil {
 			c.writer.lost(st.journal)

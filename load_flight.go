@@ -24,8 +24,8 @@ type flight struct {
 	stale reading // what was there when it began
 	began time.Time
 
-	// void says that the key was written or removed since the flight began, so that it must store nothing. It
-	// is set and looked at while the writer's lock is held.
+	// void says that the key was written or removed since the flight began, so that it must store nothing. Writes set
+	// it, and the flight's own write looks at it, while the key's shard is locked.
 	void atomic.Bool
 
 	done chan struct{} // closed when what follows is set
@@ -105,8 +105,6 @@ func (fs *flights) voidPrefix(prefix string) {
 // he finds, and one that was not finds itself void.
 func (b *Bucket) voidFlights(keys ...string) {
 	if fs := b.flying(); fs != nil {
-		b.db.writer.mu.Lock()
-		defer b.db.writer.mu.Unlock()
 		for _, key := range keys {
 			fs.void(key, nil)
 		}
@@ -116,8 +114,6 @@ func (b *Bucket) voidFlights(keys ...string) {
 // voidFlightsOf is voidFlights for all keys that begin with prefix.
 func (b *Bucket) voidFlightsOf(prefix string) {
 	if fs := b.flying(); fs != nil {
-		b.db.writer.mu.Lock()
-		defer b.db.writer.mu.Unlock()
 		fs.voidPrefix(prefix)
 	}
 }

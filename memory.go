@@ -275,8 +275,8 @@ type pin struct {
 	revision uint64
 }
 
-// collect returns all pinned entries.
-func (m *memory) collect() (pins []pin) {
+// collect appends all pinned entries to pins.
+func (m *memory) collect(pins []pin) []pin {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()

@@ -160,43 +160,20 @@ func memoryOf(drafts []*draft) (n int64) {
 
 // take appends and publishes. It returns the last revision, and the journal that has the write, or nil if
 // only a commit will make it last.
+//
+// The shards of the keys are locked from before the revisions are given out until all is published, so whoever looks into
+// a shard after he has asked how far writes have come sees everything up to there. What is done in here, and not under the
+// lock that orders all writes, other writers need not wait for.
 func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
 	locked := w.lockShards(drafts)
 	defer w.unlockShards(locked)
 	for _, d := range drafts {
-		if d.expects && !w.memory.shardOf(d.hash).meets(d.hash, d.id, d.key, d.seen) {
+		if d.expects && !w.memory.shardOf(d.hash).meets(d.hash, d.id, d.key, d.seen) || d.flight != nil && d.flight.void.Load() {
 			return 0, nil, errMissed
 		}
 	}
-
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return 0, nil, ErrClosed
-	}
-	// What is larger than half of the room needs that half free: all of it would never be while others write.
-	if pinned := w.memory.pinned.Load(); pinned > 0 && pinned+min(memoryOf(drafts), w.pinnedMost/2) > w.pinnedMost {
-		return 0, nil, errNoRoom
-	}
-	for _, d := range drafts {
-		if d.flight != nil && d.flight.void.Load() {
-			return 0, nil, errMissed
-		}
-	}
-	first := w.revision + 1
-	last = w.revision + uint64(len(names)+len(drafts))
-	if j, err = w.append(first, last, names, drafts); err != nil {
+	if last, j, err = w.enter(names, drafts); err != nil {
 		return 0, nil, err
-	}
-	w.revision = last
-	if j == nil {
-		w.aside = last
-	}
-	w.names = append(w.names, names...)
-	for _, n := range names {
-		if n.tag {
-			w.tags.put(n.name, n.revision)
-		}
 	}
 	for _, d := range drafts {
 		if d.ns != nil && !d.quiet {
@@ -213,6 +190,35 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 	}
 	if w.crowded(j) {
 		w.commits.kick()
+	}
+	return last, j, nil
+}
+
+// enter gives the namings and the drafts, whose shards are locked, their revisions and appends them.
+func (w *writer) enter(names []naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return 0, nil, ErrClosed
+	}
+	// What is larger than half of the room needs that half free: all of it would never be while others write.
+	if pinned := w.memory.pinned.Load(); pinned > 0 && pinned+min(memoryOf(drafts), w.pinnedMost/2) > w.pinnedMost {
+		return 0, nil, errNoRoom
+	}
+	first := w.revision + 1
+	last = w.revision + uint64(len(names)+len(drafts))
+	if j, err = w.append(first, last, names, drafts); err != nil {
+		return 0, nil, err
+	}
+	w.revision = last
+	if j == nil {
+		w.aside = last
+	}
+	w.names = append(w.names, names...)
+	for _, n := range names {
+		if n.tag {
+			w.tags.put(n.name, n.revision)
+		}
 	}
 	if j != nil && !w.always && !w.unflushed {
 		w.unflushed = true
@@ -307,7 +313,7 @@ func (w *writer) renew(mark uint64) error {
 
 // position is how far writes have come, for a commit.
 type position struct {
-	mark    uint64 // every revision up to it has been published
+	mark    uint64 // every revision up to it has been published, or will be before the locks of its shards are free
 	aside   uint64
 	names   []naming
 	journal *journal.Journal
