@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/keepcache/keepcache/internal/jsonpack"
 )
@@ -74,7 +75,7 @@ func (b *Bucket) SetBytes(key string, value []byte, ttl time.Duration) error {
 func (b *Bucket) set(key string, rec *frame, h header, err error) error {
 	if err == nil {
 		begun := b.db.counts.beginWrite()
-		d := draft{key: key, header: h, record: rec.finish()}
+		d := rec.finish(key, h)
 		err = b.write(&d)
 		b.db.counts.writes.end(begun)
 	}
@@ -230,7 +231,7 @@ func (b *Bucket) prepareIn(d *draft, key string, value any, ttl time.Duration) e
 	if err != nil {
 		return err
 	}
-	d.key, d.header, d.record = key, h, rec.finish()
+	*d = rec.finish(key, h)
 	return nil
 }
 
@@ -269,15 +270,17 @@ type frame struct{ buf []byte }
 
 var frames = sync.Pool{New: func() any { return &frame{make([]byte, 0, 512)} }}
 
-// finish returns the record and lets go of the frame.
-func (f *frame) finish() []byte {
+// finish returns the draft of the record and lets go of the frame. Key and record become one piece of memory: who looks for
+// the one and reads the other finds both in a cache line, and the collector has one object less.
+func (f *frame) finish(key string, h header) draft {
 	const mostKept = 64 << 10
 	f.buf = appendTrailer(f.buf)
-	rec := append(make([]byte, 0, len(f.buf)), f.buf...)
+	both := append(make([]byte, 0, len(key)+len(f.buf)), key...)
+	both = append(both, f.buf...)
 	if cap(f.buf) <= mostKept {
 		frames.Put(f)
 	}
-	return rec
+	return draft{key: unsafe.String(&both[0], len(key)), ownKey: true, header: h, record: both[len(key):]}
 }
 
 // write writes drafts, all of them or nothing, under the bucket's current id. It returns errMissed if one of

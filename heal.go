@@ -366,16 +366,14 @@ func (m *memory) repin(ids map[uint64]bool) {
 		s := &m.shards[i]
 		s.mu.Lock()
 		before := s.cold.bytes()
-		for _, e := range s.table {
-			for ; e != nil; e = e.chain {
-				if e.pinned || e.record == nil || !ids[e.id] {
-					continue
-				}
-				slid := e.slid.Load()
-				s.cold.drop(e)
-				m.pin(s, e, e.record, header{goneAt: e.goneAt, revision: e.revision})
-				e.slid.Store(slid)
+		for e := range s.table.all {
+			if e.pinned || e.record == nil || !ids[e.id] {
+				continue
 			}
+			slid := e.slid.Load()
+			s.cold.drop(e)
+			m.pin(s, e, e.key, e.record, header{goneAt: e.goneAt, revision: e.revision})
+			e.slid.Store(slid)
 		}
 		m.cached.Add(s.cold.bytes() - before)
 		s.mu.Unlock()

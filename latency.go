@@ -2,6 +2,7 @@ package keepcache
 
 import (
 	"math/bits"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
@@ -65,10 +66,9 @@ type latency struct {
 	time   atomic.Int64
 }
 
-// begin returns when an operation begins if it is the turn of a sample, and else the zero time. n is how many there
-// were so far, about.
-func (l *latency) begin(n uint64) (at time.Time) {
-	if n%sampleEvery == 0 {
+// begin returns when an operation begins if it is to be one of the sample, and else the zero time.
+func (l *latency) begin() (at time.Time) {
+	if rand.Uint32()%sampleEvery == 0 {
 		at = time.Now()
 	}
 	return at

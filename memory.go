@@ -29,13 +29,15 @@ type memory struct {
 
 // shard is one part of the table.
 type shard struct {
-	mu      sync.RWMutex // protects what follows
-	table   map[uint64]*entry
-	version uint64 // rises with every change that a reader of the file must not overlook
-	pins    queue  // pinned entries
-	cold    cold   // evictable entries
+	// What a hit needs is within one cache line, as long as shards begin at one.
+	hits    atomic.Uint64 // reads of values that were found, here where the line is at hand anyway
+	mu      sync.RWMutex  // protects what follows
+	version uint64        // rises with every change that a reader of the file must not overlook
+	table   table
+	pins    queue // pinned entries
+	cold    cold  // evictable entries
 
-	_ [64]byte // keeps two shards' locks out of one cache line
+	_ [88]byte // keeps two shards out of one cache line, and of the next, which processors fetch too
 }
 
 // entry is what memory knows of one key. Its fields are protected by the lock of its shard; the record
@@ -43,9 +45,8 @@ type shard struct {
 type entry struct {
 	// What a hit needs comes first, within the 64 bytes of a cache line.
 	id     uint64
-	key    string
+	key    string        // mostly in front of the record, in the same memory
 	record []byte        // nil: the key is removed, which only pinned entries say
-	chain  *entry        // next entry with the same hash
 	slid   atomic.Int64  // until when reads of a sliding lifetime keep it fresh; 0 if they do not
 	uses   atomic.Uint32 // hits since it was last considered for eviction, up to maxUses
 	pinned bool
@@ -81,7 +82,7 @@ func newMemory(limit int64) *memory {
 	m.shift = uint(64 - bits.Len(uint(n-1)))
 	for i := range m.shards {
 		s := &m.shards[i]
-		s.table = make(map[uint64]*entry)
+		s.table = newTable()
 		s.cold.ghosts = newGhosts(limit / int64(n))
 	}
 	return m
@@ -119,7 +120,7 @@ func (m *memory) find(hash, id uint64, key string, uses uint32) sight {
 	s := m.shardOf(hash)
 	s.mu.RLock()
 	seen := sight{version: s.version}
-	if e := s.find(hash, id, key); e != nil {
+	if e := s.table.find(hash, id, key); e != nil {
 		seen.known, seen.record, seen.revision, seen.slid = true, e.record, e.revision, e.slid.Load()
 		if n := e.uses.Load(); n+uses <= maxUses && uses > 0 {
 			e.uses.Store(n + uses) // a lost race costs one count
@@ -129,15 +130,7 @@ func (m *memory) find(hash, id uint64, key string, uses uint32) sight {
 	return seen
 }
 
-func (s *shard) find(hash, id uint64, key string) *entry {
-	e := s.table[hash]
-	for e != nil && (e.id != id || e.key != key) {
-		e = e.chain
-	}
-	return e
-}
-
-// keep takes a record that was read from the file into the table, unless the shard has changed since it
+// keep takes a record that was read from the file into the table, and its key, both as they are, unless the shard has changed since it
 // had the given version, and reports whether it did. A full shard keeps, of what need not be kept, only what it
 // was asked for lately already: what is read once is not worth the eviction of something else.
 func (m *memory) keep(hash, id uint64, key string, record []byte, h header, version uint64, must bool) bool {
@@ -153,43 +146,20 @@ func (m *memory) keep(hash, id uint64, key string, record []byte, h header, vers
 		s.cold.ghosts.put(hash)
 		return false
 	}
-	if s.find(hash, id, key) != nil {
+	if s.table.find(hash, id, key) != nil {
 		return false
 	}
-	e := &entry{id: id, hash: hash, key: cloneKey(key)}
-	e.set(record, h)
-	s.insert(e)
+	e := &entry{id: id, hash: hash}
+	e.set(key, record, h)
+	s.table.insert(e)
 	s.cold.add(e)
 	m.evict(s, before)
 	return true
 }
 
-func (e *entry) set(record []byte, h header) {
-	e.record, e.goneAt, e.revision = record, h.goneAt, h.revision
+func (e *entry) set(key string, record []byte, h header) {
+	e.key, e.record, e.goneAt, e.revision = key, record, h.goneAt, h.revision
 	e.slid.Store(0)
-}
-
-func (s *shard) insert(e *entry) {
-	e.chain = s.table[e.hash]
-	s.table[e.hash] = e
-}
-
-func (s *shard) remove(e *entry) {
-	first := s.table[e.hash]
-	if first == e {
-		if e.chain == nil {
-			delete(s.table, e.hash)
-		} else {
-			s.table[e.hash] = e.chain
-		}
-		return
-	}
-	for at := first; at != nil; at = at.chain {
-		if at.chain == e {
-			at.chain = e.chain
-			return
-		}
-	}
 }
 
 // prior is what a publication replaced.
@@ -199,22 +169,23 @@ type prior struct {
 	header header
 }
 
-// publish makes the outcome of a write visible, pinned until unpin. The caller holds the shard's lock and
+// publish makes the outcome of a write visible, pinned until unpin; it keeps key and record as they are. The caller holds the shard's lock and
 // has it held since before the revision was given out, so that versions of a key follow each other in the
 // order of their revisions.
 func (m *memory) publish(hash, id uint64, key string, record []byte, h header) (before prior) {
 	s := m.shardOf(hash)
 	s.version++
 	bytes := s.cold.bytes()
-	e := s.find(hash, id, key)
+	e := s.table.find(hash, id, key)
 	switch {
 	case e == nil:
-		e = &entry{id: id, hash: hash, key: cloneKey(key)}
-		s.insert(e)
+		e = &entry{id: id, hash: hash}
+		m.pin(s, e, key, record, h)
+		s.table.insert(e)
 	case e.pinned: // and stays where it is
 		before = prior{true, e.record, header{goneAt: e.goneAt, revision: e.revision}}
 		more := -e.bytes()
-		e.set(record, h)
+		e.set(key, record, h)
 		more += e.bytes()
 		s.pins.bytes += more
 		m.pinned.Add(more)
@@ -222,15 +193,15 @@ func (m *memory) publish(hash, id uint64, key string, record []byte, h header) (
 		return before
 	default:
 		s.cold.drop(e)
+		m.pin(s, e, key, record, h)
 	}
-	m.pin(s, e, record, h)
 	m.evict(s, bytes)
 	return before
 }
 
 // pin sets an entry that is in no queue.
-func (m *memory) pin(s *shard, e *entry, record []byte, h header) {
-	e.set(record, h)
+func (m *memory) pin(s *shard, e *entry, key string, record []byte, h header) {
+	e.set(key, record, h)
 	e.pinned = true
 	s.pins.push(e)
 	m.pinned.Add(e.bytes())
@@ -240,7 +211,7 @@ func (m *memory) pin(s *shard, e *entry, record []byte, h header) {
 // the shard's lock and keeps commits from running.
 func (m *memory) retract(d *draft) bool {
 	s := m.shardOf(d.hash)
-	e := s.find(d.hash, d.id, d.key)
+	e := s.table.find(d.hash, d.id, d.key)
 	if e == nil || !e.pinned || e.revision != d.header.revision {
 		return false
 	}
@@ -248,17 +219,17 @@ func (m *memory) retract(d *draft) bool {
 	m.pinned.Add(-e.bytes())
 	s.pins.remove(e)
 	if d.before.pinned {
-		m.pin(s, e, d.before.record, d.before.header)
+		m.pin(s, e, e.key, d.before.record, d.before.header)
 	} else {
 		e.pinned = false
-		s.remove(e)
+		s.table.remove(e)
 	}
 	return true
 }
 
 // meets reports whether a key is still as a look found it. The caller holds the shard's lock.
 func (s *shard) meets(hash, id uint64, key string, seen sight) bool {
-	if e := s.find(hash, id, key); e != nil {
+	if e := s.table.find(hash, id, key); e != nil {
 		return e.revision == seen.revision
 	}
 	return s.version == seen.version
@@ -333,7 +304,7 @@ func (m *memory) unpin(pins []pin) {
 			m.pinned.Add(-e.bytes())
 			s.pins.remove(e)
 			if e.record == nil {
-				s.remove(e)
+				s.table.remove(e)
 			} else {
 				before := s.cold.bytes()
 				s.cold.add(e)
@@ -376,7 +347,7 @@ func (m *memory) shrink(s *shard, limit int64) {
 		if e == nil {
 			return
 		}
-		s.remove(e)
+		s.table.remove(e)
 	}
 }
 
@@ -387,12 +358,20 @@ type MemoryStats struct {
 	CachedBytes int64 // bytes of entries that the file has too, and that may be dropped
 }
 
+// hits returns how many reads of values found one.
+func (m *memory) hits() (n uint64) {
+	for i := range m.shards {
+		n += m.shards[i].hits.Load()
+	}
+	return n
+}
+
 func (m *memory) snapshot() MemoryStats {
 	st := MemoryStats{PinnedBytes: m.pinned.Load(), CachedBytes: m.cached.Load()}
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()
-		st.Entries += len(s.table)
+		st.Entries += s.table.used
 		s.mu.RUnlock()
 	}
 	return st

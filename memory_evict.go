@@ -172,7 +172,7 @@ func (m *memory) isPinned(id uint64, key string) bool {
 	s := m.shardOf(hash)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	e := s.find(hash, id, key)
+	e := s.table.find(hash, id, key)
 	return e != nil && e.pinned
 }
 
@@ -184,10 +184,10 @@ func (m *memory) forget(victims []victim) {
 		s := m.shardOf(hash)
 		s.mu.Lock()
 		s.version++
-		if e := s.find(hash, v.id, v.key); e != nil && !e.pinned {
+		if e := s.table.find(hash, v.id, v.key); e != nil && !e.pinned {
 			before := s.cold.bytes()
 			s.cold.drop(e)
-			s.remove(e)
+			s.table.remove(e)
 			m.cached.Add(s.cold.bytes() - before)
 		}
 		s.mu.Unlock()

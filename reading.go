@@ -16,6 +16,8 @@ type reading struct {
 	own    bool  // nobody else has the value
 	damage error // why what is stored cannot be read, ErrCorrupt or ErrUnavailable; then there is no header
 
+	shard *shard // of memory, where it was looked for; nil if it was not
+
 	id   uint64 // of the bucket at the time, for a write that depends on the reading
 	seen sight
 }
@@ -61,6 +63,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 		return r, nil
 	}
 	hash := b.db.memory.hash(r.id, key)
+	r.shard = b.db.memory.shardOf(hash)
 	r.seen = b.db.memory.look(hash, r.id, key)
 	if r.seen.known {
 		if r.seen.record != nil {
@@ -72,7 +75,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 		return r, nil
 	}
 	r.file = true
-	rec, err := b.db.store.get(r.id, key)
+	own, rec, err := b.db.store.get(r.id, key)
 	if errors.Is(err, ErrUnavailable) {
 		r.damage = err // a miss to who only reads, and no answer to who depends on it
 		return r, nil
@@ -90,7 +93,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 		b.db.evictor.use(hash)
 	}
 	if r.held {
-		r.own = !b.db.memory.keep(hash, r.id, key, rec, r.header, r.seen.version, b.sliding)
+		r.own = !b.db.memory.keep(hash, r.id, own, rec, r.header, r.seen.version, b.sliding)
 	}
 	return r, nil
 }

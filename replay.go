@@ -242,9 +242,9 @@ func (db *DB) overlay(path string) error {
 			case outcomeTag:
 				db.tags.put(o.key, revision)
 			case outcomePut:
-				db.memory.publish(hash, o.id, o.key, bytes.Clone(o.record), o.header())
+				db.memory.publish(hash, o.id, cloneKey(o.key), bytes.Clone(o.record), o.header())
 			case outcomeRemove:
-				db.memory.publish(hash, o.id, o.key, nil, header{revision: revision})
+				db.memory.publish(hash, o.id, cloneKey(o.key), nil, header{revision: revision})
 			}
 			return nil
 		})

@@ -78,7 +78,7 @@ func (m *memory) slide(hash, id uint64, key string, revision uint64, until int64
 	s := m.shardOf(hash)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	e := s.find(hash, id, key)
+	e := s.table.find(hash, id, key)
 	if e == nil || e.revision != revision || e.record == nil {
 		return false
 	}
@@ -90,7 +90,7 @@ func (m *memory) slide(hash, id uint64, key string, revision uint64, until int64
 // freshUntil returns until when memory knows the entry of a draft to be fresh, or 0. The caller holds the shard's
 // lock.
 func (m *memory) freshUntil(d *draft) int64 {
-	e := m.shardOf(d.hash).find(d.hash, d.id, d.key)
+	e := m.shardOf(d.hash).table.find(d.hash, d.id, d.key)
 	if e == nil || e.record == nil {
 		return 0
 	}
@@ -115,7 +115,7 @@ func (m *memory) lives(id uint64, key string, now int64) bool {
 	s := m.shardOf(hash)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	e := s.find(hash, id, key)
+	e := s.table.find(hash, id, key)
 	return e != nil && e.slid.Load() != 0 && e.livesUntil() > now
 }
 
@@ -126,7 +126,7 @@ func (m *memory) holds(id uint64, key string, now int64) bool {
 	s := m.shardOf(hash)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	e := s.find(hash, id, key)
+	e := s.table.find(hash, id, key)
 	return e != nil && e.record != nil && (e.pinned || e.slid.Load() != 0) && e.livesUntil() > now
 }
 
@@ -141,11 +141,9 @@ func (m *memory) slidKeys() (found []slidKey) {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()
-		for _, e := range s.table {
-			for ; e != nil; e = e.chain {
-				if e.slid.Load() != 0 {
-					found = append(found, slidKey{e.id, e.key})
-				}
+		for e := range s.table.all {
+			if e.slid.Load() != 0 {
+				found = append(found, slidKey{e.id, e.key})
 			}
 		}
 		s.mu.RUnlock()

@@ -98,7 +98,7 @@ func (b *Bucket) peek(key string) (r reading, err error) {
 	r.seen = b.db.memory.peek(b.db.memory.hash(r.id, key), r.id, key)
 	rec := r.seen.record
 	if !r.seen.known {
-		if rec, err = b.db.store.get(r.id, key); err != nil || rec == nil {
+		if _, rec, err = b.db.store.get(r.id, key); err != nil || rec == nil {
 			return r, err
 		}
 		if _, _, r.damage = openStored(rec, ns.sum, key); r.damage != nil {

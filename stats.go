@@ -70,7 +70,8 @@ type BucketStats struct {
 
 // counters are what the operations count.
 type counters struct {
-	hits, misses, fileHits, sets, deletes, damaged atomic.Uint64
+	hits                                     atomic.Uint64 // but for those that the shards of memory count
+	misses, fileHits, sets, deletes, damaged atomic.Uint64
 
 	reads, writes latency
 
@@ -78,21 +79,24 @@ type counters struct {
 }
 
 // beginRead returns when a read begins if it is one of the sample.
-func (c *counters) beginRead() time.Time { return c.reads.begin(c.hits.Load() + c.misses.Load()) }
+func (c *counters) beginRead() time.Time { return c.reads.begin() }
 
 // beginWrite is beginRead for a write.
-func (c *counters) beginWrite() time.Time { return c.writes.begin(c.sets.Load()) }
+func (c *counters) beginWrite() time.Time { return c.writes.begin() }
 
 // get counts a read of a value.
 func (c *counters) get(r *reading) {
 	switch {
 	case !r.live:
 		c.misses.Add(1)
-	default:
+		return
+	case r.shard == nil:
 		c.hits.Add(1)
-		if r.file {
-			c.fileHits.Add(1)
-		}
+	default:
+		r.shard.hits.Add(1)
+	}
+	if r.file {
+		c.fileHits.Add(1)
 	}
 }
 
@@ -100,7 +104,7 @@ func (c *counters) get(r *reading) {
 // called every second. After Close it returns the counters alone.
 func (db *DB) Stats() Stats {
 	s := Stats{
-		Hits:     db.counts.hits.Load(),
+		Hits:     db.counts.hits.Load() + db.memory.hits(),
 		Misses:   db.counts.misses.Load(),
 		Sets:     db.counts.sets.Load(),
 		Deletes:  db.counts.deletes.Load(),

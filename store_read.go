@@ -99,24 +99,27 @@ func (s *store) release() {
 	old.end()
 }
 
-// get returns a copy of the record of a key, or nil.
-func (s *store) get(id uint64, key string) (record []byte, err error) {
+// get returns copies of a key and its record, in one piece of memory, or nothing.
+func (s *store) get(id uint64, key string) (own string, record []byte, err error) {
 	k := unsafe.Slice(unsafe.StringData(key), len(key)) // only read
 
-	if record, done, err := s.lookup(id, k); done {
-		return record, err
+	both, done, err := s.lookup(id, k)
+	if !done {
+		err = s.view(func(tx *bolt.Tx) error {
+			if b := entriesOf(tx, id); b != nil {
+				both = copyBoth(k, b.Get(k))
+			}
+			return nil
+		})
 	}
-	err = s.view(func(tx *bolt.Tx) error {
-		if b := entriesOf(tx, id); b != nil {
-			record = copyRecord(b.Get(k), k)
-		}
-		return nil
-	})
-	return record, err
+	if both == nil || err != nil {
+		return "", nil, err
+	}
+	return unsafe.String(&both[0], len(k)), both[len(k):], nil
 }
 
-// lookup is get by the snapshot, and reports whether there was one.
-func (s *store) lookup(id uint64, key []byte) (record []byte, done bool, err error) {
+// lookup looks by the snapshot, and reports whether there was one.
+func (s *store) lookup(id uint64, key []byte) (both []byte, done bool, err error) {
 	s.lookups.RLock()
 	defer s.lookups.RUnlock()
 	snap := s.shared
@@ -141,9 +144,9 @@ func (sn *snapshot) get(id uint64, key []byte) []byte {
 	if !bytes.Equal(k, key) {
 		v = nil
 	}
-	record := copyRecord(v, key)
+	both := copyBoth(key, v)
 	pool.Put(c)
-	return record
+	return both
 }
 
 // pool returns the cursors of a bucket. A transaction's buckets may not be looked up by two goroutines at
@@ -167,11 +170,12 @@ func (sn *snapshot) pool(id uint64) *sync.Pool {
 	return pool
 }
 
-// copyRecord copies the record out of a stored value; nil gives nil.
-func copyRecord(stored, key []byte) []byte {
+// copyBoth returns a copy of the key, and of the record in the stored value behind it; nil gives nil.
+func copyBoth(key, stored []byte) []byte {
 	if stored == nil {
 		return nil
 	}
 	_, rec := splitRow(stored, key)
-	return append(make([]byte, 0, len(rec)), rec...)
+	both := append(make([]byte, 0, len(key)+len(rec)), key...)
+	return append(both, rec...)
 }

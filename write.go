@@ -45,6 +45,7 @@ type draft struct {
 	sum      uint32 // of the bucket's name
 	hash     uint64 // of id and key
 	key      string
+	ownKey   bool   // key stands in front of the record, in the same memory; otherwise it is the caller's
 	record   []byte // framed, not sealed; nil removes the key
 	header   header
 	ns       *namespace
@@ -183,9 +184,13 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 		if d.sameLife {
 			until = w.memory.freshUntil(d)
 		}
-		d.before = w.memory.publish(d.hash, d.id, d.key, d.record, d.header)
+		key := d.key
+		if !d.ownKey {
+			key = cloneKey(key)
+		}
+		d.before = w.memory.publish(d.hash, d.id, key, d.record, d.header)
 		if until > d.header.freshUntil {
-			w.memory.shardOf(d.hash).find(d.hash, d.id, d.key).slid.Store(until)
+			w.memory.shardOf(d.hash).table.find(d.hash, d.id, d.key).slid.Store(until)
 		}
 	}
 	if w.crowded(j) {
