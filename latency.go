@@ -66,9 +66,9 @@ type latency struct {
 	time   atomic.Int64
 }
 
-// begin returns when an operation begins if it is to be one of the sample, and else the zero time.
+// begin returns when an operation begins if it is to be one of the sample, as the first one is, and else the zero time.
 func (l *latency) begin() (at time.Time) {
-	if rand.Uint32()%sampleEvery == 0 {
+	if rand.Uint32()%sampleEvery == 0 || l.time.Load() == 0 {
 		at = time.Now()
 	}
 	return at

@@ -121,14 +121,14 @@ func TestOnClose(t *testing.T) {
 func TestLatencies(t *testing.T) {
 	db := newDB(t, nil)
 	var v any
-	for i := range 1024 {
+	for i := range 128 * 128 {
 		require.NoError(t, db.Set("a", i, 0))
 		_, err := db.Get("a", &v)
 		require.NoError(t, err)
 	}
 	s := db.Stats()
 	for _, l := range []keepcache.Latencies{s.Reads, s.Writes} {
-		require.Equal(t, uint64(8), l.Count())
+		require.InDelta(t, 128, l.Count(), 72) // six times its standard deviation
 		require.Positive(t, l.Time)
 		require.Positive(t, l.Quantile(0.5))
 		require.LessOrEqual(t, l.Quantile(0.5), l.Quantile(1))

@@ -1,0 +1,45 @@
+package keepcache
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestTable holds a table to a map, with hashes so few that entries stand in each other's way and wrap around the end, and
+// while it grows and shrinks.
+func TestTable(t *testing.T) {
+	for _, hashes := range []uint64{1, 3, 64, 1 << 40} {
+		rng := rand.New(rand.NewPCG(1, hashes))
+		tab := newTable()
+		there := map[string]*entry{}
+		for step := range 40_000 {
+			most := 2 + step/20_000*(2-200) + 200 // many at first, few in the end
+			key := strconv.Itoa(rng.IntN(most * 2))
+			hash := ^uint64(0) - uint64(len(key))*7%hashes - uint64(key[0])%hashes
+			e := tab.find(hash, 1, key)
+			require.Same(t, there[key], e, "%s of %d hashes", key, hashes)
+			require.Nil(t, tab.find(hash, 2, key))
+			switch {
+			case e == nil && len(there) < most:
+				e = &entry{id: 1, hash: hash, key: key}
+				tab.insert(e)
+				there[key] = e
+			case e != nil:
+				tab.remove(e)
+				delete(there, key)
+			}
+			require.Equal(t, len(there), tab.used)
+			require.LessOrEqual(t, 4*tab.used, 3*len(tab.slots))
+			require.GreaterOrEqual(t, max(8*tab.used, leastSlots), len(tab.slots)/2)
+		}
+		n := 0
+		for e := range tab.all {
+			require.Same(t, there[e.key], e)
+			n++
+		}
+		require.Len(t, there, n)
+	}
+}
