@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -93,6 +94,27 @@ func (d *data) draws(seed, n int) []uint32 {
 		drawn[i] = uint32(zipf.Uint64())
 	}
 	return drawn
+}
+
+// request is an entry that is to be read or written, and its key.
+type request struct {
+	key   string
+	entry int
+}
+
+// requests returns one request for each of the entries, in their order, and with the keys in that order in memory. So
+// a key is at hand when its turn comes, as it is for a caller who has just made it: what is measured is the cache and not
+// the way to a key that lies somewhere.
+func (d *data) requests(entries []uint32) []request {
+	all := make([]request, len(entries))
+	var text strings.Builder
+	text.Grow(16 * len(entries))
+	for i, e := range entries {
+		at := text.Len()
+		text.WriteString(d.keys[e])
+		all[i] = request{text.String()[at:], int(e)}
+	}
+	return all
 }
 
 // shuffled returns the numbers from first to last-1 in random order.

@@ -18,7 +18,7 @@ func (r *results) page() string {
 		"what counts are the ratios, which compare neighbours in time.\n\n")
 	fmt.Fprintf(b, "%s, %s, %d cores, %s, %s. Rounds: %d, of the heavy rows %d, of the rows on size and growth one for the peers. Each peer ran in a process of its own, in turn. "+
 		"%s entries with keys of 16 bytes, values of %d bytes that cannot be compressed and a lifetime of one hour, drawn by Zipf (s = 1.01) unless said; "+
-		"each read is proved. Medians.\n",
+		"keys lie in memory in the order in which they are asked for, as if they had just been made; each read is proved. Medians.\n",
 		f.Date, f.Go, f.Cores, f.Platform, f.FileSystem, r.Rounds, r.Heavy, thousands(s.Entries), s.Value)
 	if r.Quick {
 		b.WriteString("\n**A quick run: it shows that everything works, and not how fast it is.**\n")

@@ -49,7 +49,7 @@ const (
 	dueMost   = 10 * time.Second
 )
 
-func (c *child) measureDue(p Peer, seq []uint32, deadline time.Time) error {
+func (c *child) measureDue(p Peer, seq []request, deadline time.Time) error {
 	var stop atomic.Bool
 	window := make(chan [2]time.Duration, 1)
 	go func() {
@@ -60,7 +60,7 @@ func (c *child) measureDue(p Peer, seq []uint32, deadline time.Time) error {
 	seen := make([]latency, 0, mostLatencies)
 	for i := 0; !stop.Load(); i++ {
 		start := time.Now()
-		if err := c.get(p, int(seq[i%len(seq)])); err != nil {
+		if err := c.get(p, seq[i%len(seq)]); err != nil {
 			return err
 		}
 		if len(seen) == cap(seen) {

@@ -16,40 +16,41 @@ const (
 )
 
 // drawsOf returns what each of some goroutines is to work on, by Zipf; together about a million.
-func (c *child) drawsOf(goroutines int) [][]uint32 {
+func (c *child) drawsOf(goroutines int) [][]request {
 	const together = 1 << 20
-	seqs := make([][]uint32, goroutines)
+	seqs := make([][]request, goroutines)
 	for g := range seqs {
-		seqs[g] = c.data.draws(c.Round*1000+g, together/goroutines)
+		seqs[g] = c.data.requests(c.data.draws(c.Round*1000+g, together/goroutines))
 	}
 	return seqs
 }
 
 // getLoad reads the drawn entries, all of which are there.
-func (c *child) getLoad(p Peer, seqs [][]uint32) load {
+func (c *child) getLoad(p Peer, seqs [][]request) load {
 	return load{goroutines: len(seqs), duration: c.Time, op: func(g, i int) (class, error) {
 		seq := seqs[g]
-		return read, c.get(p, int(seq[i%len(seq)]))
+		return read, c.get(p, seq[i%len(seq)])
 	}}
 }
 
 // get reads an entry and proves its value.
-func (c *child) get(p Peer, i int) error {
-	value, found, err := p.Get(c.data.keys[i])
+func (c *child) get(p Peer, r request) error {
+	value, found, err := p.Get(r.key)
 	if err != nil {
 		return err
 	}
 	if !found {
-		return fmt.Errorf("entry %d is absent", i)
+		return fmt.Errorf("entry %d is absent", r.entry)
 	}
-	_, err = c.data.check(value, i)
+	_, err = c.data.check(value, r.entry)
 	return err
 }
 
 // getEach reads the given entries once, by one goroutine.
 func (c *child) getEach(p Peer, entries []uint32) load {
-	return load{goroutines: 1, most: len(entries), op: func(_, i int) (class, error) {
-		return read, c.get(p, int(entries[i]))
+	all := c.data.requests(entries)
+	return load{goroutines: 1, most: len(all), op: func(_, i int) (class, error) {
+		return read, c.get(p, all[i])
 	}}
 }
 
@@ -98,8 +99,9 @@ func runBeyond(c *child) error {
 
 // roundLoad reads the given entries again and again, in their order.
 func (c *child) roundLoad(p Peer, entries []uint32) load {
+	all := c.data.requests(entries)
 	return load{goroutines: 1, duration: c.Time, op: func(_, i int) (class, error) {
-		return read, c.get(p, int(entries[i%len(entries)]))
+		return read, c.get(p, all[i%len(all)])
 	}}
 }
 
@@ -118,18 +120,18 @@ func runAlloc(c *child) error {
 		if err := c.data.fill(p, 0, len(c.data.keys), hour); err != nil {
 			return err
 		}
-		entries := shuffled(1, 0, len(c.data.keys))
+		all := c.data.requests(shuffled(1, 0, len(c.data.keys)))
 		buf := make([]byte, c.data.size)
 		text := any(string(c.data.value(buf, 0, 0)))
-		at := func(i int) int { return int(entries[i%len(entries)]) }
+		at := func(i int) request { return all[i%len(all)] }
 		loads := map[string]func(g, i int) (class, error){
 			"alloc-get": func(_, i int) (class, error) { return read, c.get(p, at(i)) },
 			"alloc-set": func(_, i int) (class, error) {
-				return write, p.Set(c.data.keys[at(i)], c.data.value(buf, at(i), 1), ttl)
+				return write, p.Set(at(i).key, c.data.value(buf, at(i).entry, 1), ttl)
 			},
 		}
 		if v, ok := p.(Valuer); ok {
-			loads["alloc-set-string"] = func(_, i int) (class, error) { return write, v.SetValue(c.data.keys[at(i)], text) }
+			loads["alloc-set-string"] = func(_, i int) (class, error) { return write, v.SetValue(at(i).key, text) }
 		}
 		for _, row := range []string{"alloc-get", "alloc-set", "alloc-set-string"} {
 			op := loads[row]

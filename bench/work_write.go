@@ -8,11 +8,11 @@ import (
 )
 
 // setLoad overwrites the drawn entries.
-func (c *child) setLoad(p Peer, seqs [][]uint32) load {
+func (c *child) setLoad(p Peer, seqs [][]request) load {
 	bufs := c.buffers(len(seqs))
 	return load{goroutines: len(seqs), duration: c.Time, every: 4, op: func(g, i int) (class, error) {
-		e := int(seqs[g][i%len(seqs[g])])
-		return write, p.Set(c.data.keys[e], c.data.value(bufs[g], e, uint32(i)), ttl)
+		r := seqs[g][i%len(seqs[g])]
+		return write, p.Set(r.key, c.data.value(bufs[g], r.entry, uint32(i)), ttl)
 	}}
 }
 
@@ -114,11 +114,11 @@ func runMixed(c *child) error {
 			err := c.measure(x.row, p, load{
 				goroutines: x.goroutines, duration: longer * c.Time, every: 4,
 				op: func(g, i int) (class, error) {
-					e := int(seqs[g][i%len(seqs[g])])
+					r := seqs[g][i%len(seqs[g])]
 					if mix(uint64(g)<<32|uint64(i))%100 < x.reads {
-						return read, c.get(p, e)
+						return read, c.get(p, r)
 					}
-					return write, p.Set(c.data.keys[e], c.data.value(bufs[g], e, uint32(i)), ttl)
+					return write, p.Set(r.key, c.data.value(bufs[g], r.entry, uint32(i)), ttl)
 				},
 			})
 			if err != nil {
