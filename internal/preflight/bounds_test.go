@@ -75,6 +75,14 @@ func (d *database) leaf(keys ...[]byte) uint64 {
 	})
 }
 
+func (d *database) branch(keys [][]byte, children ...uint64) uint64 {
+	return d.add(1, keys, func(i int, e []byte, at int) {
+		native.PutUint32(e, uint32(at))
+		native.PutUint32(e[4:], uint32(len(keys[i])))
+		native.PutUint64(e[8:], children[i])
+	})
+}
+
 // build makes a file of which a page that fill makes is the root of bucket plain.
 func build(fill func(d *database) (root uint64)) []byte {
 	d := &database{make([]byte, 2*pageSize)}
@@ -113,6 +121,45 @@ func TestCheck_KeySize(t *testing.T) {
 				return
 			}
 			require.ErrorContains(t, check(b), want)
+		})
+	}
+}
+
+// A tree is equally deep everywhere. bbolt merges a small page with the one beside it and takes both for of one kind.
+func TestCheck_Depth(t *testing.T) {
+	key := func(i byte) []byte { return []byte{i} }
+	for name, c := range map[string]struct {
+		fill func(d *database) uint64
+		want string
+	}{
+		"even": {func(d *database) uint64 {
+			left := d.branch([][]byte{key(1), key(2)}, d.leaf(key(1)), d.leaf(key(2)))
+			right := d.branch([][]byte{key(3), key(4)}, d.leaf(key(3)), d.leaf(key(4)))
+			return d.branch([][]byte{key(1), key(3)}, left, right)
+		}, ""},
+		"deeper on the left": {func(d *database) uint64 {
+			left := d.branch([][]byte{key(1), key(2)}, d.leaf(key(1)), d.leaf(key(2)))
+			return d.branch([][]byte{key(1), key(3)}, left, d.leaf(key(3)))
+		}, "not as deep"},
+		"deeper on the right": {func(d *database) uint64 {
+			right := d.branch([][]byte{key(3), key(4)}, d.leaf(key(3)), d.leaf(key(4)))
+			return d.branch([][]byte{key(1), key(3)}, d.leaf(key(1)), right)
+		}, "not as deep"},
+		"deeper below a cousin": {func(d *database) uint64 {
+			low := d.branch([][]byte{key(3), key(4)}, d.leaf(key(3)), d.leaf(key(4)))
+			left := d.branch([][]byte{key(1), key(2)}, d.leaf(key(1)), d.leaf(key(2)))
+			right := d.branch([][]byte{key(3), key(5)}, low, d.leaf(key(5)))
+			return d.branch([][]byte{key(1), key(3)}, left, right)
+		}, "not as deep"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := build(c.fill)
+			if c.want == "" {
+				require.NoError(t, check(b))
+				accepted(t, b)
+				return
+			}
+			require.ErrorContains(t, check(b), c.want)
 		})
 	}
 }

@@ -103,6 +103,9 @@ func (w *worker) checkPage(v visit, have []byte) error {
 	if !p.leaf {
 		return w.checkBranch(v, of, first, next)
 	}
+	if !w.trees[of.tree].even(of.depth) {
+		return damage(v.id, "it is a leaf and not as deep as others in its bucket")
+	}
 	if (of.kind == kindPlain || of.kind == kindFree) && p.plain(first, next) {
 		return nil
 	}

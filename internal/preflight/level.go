@@ -41,7 +41,18 @@ const newTree = math.MaxUint32
 
 // tree is what is known of a bucket.
 type tree struct {
-	leafy bool // a guess: the next pages of it are leaves
+	depth uint32 // of its leaves, and 1 more; 0 as long as none has been seen. Used with sync/atomic.
+	leafy bool   // a guess: the next pages of it are leaves
+}
+
+// even notes a leaf of the tree at some depth, and reports whether the others that were seen have the same.
+func (t *tree) even(depth uint8) bool {
+	own := uint32(depth) + 1
+	known := atomic.LoadUint32(&t.depth)
+	if known == 0 && !atomic.CompareAndSwapUint32(&t.depth, 0, own) {
+		known = atomic.LoadUint32(&t.depth)
+	}
+	return known == own || known == 0
 }
 
 // visit is a page that is to be checked. They are many: a pointer in one would be looked at by the garbage collector.
@@ -116,7 +127,7 @@ func (c *checker) sift(all []found, now, leaves []visit) (_, _ []visit, err erro
 		for _, v := range all[i].visits {
 			v.family += uint32(base)
 			f := &c.families[v.family]
-			// bbolt's trees are equally deep everywhere. So what one page has below it the others have too.
+			// Trees are equally deep everywhere. So what one page has below it the others have too.
 			if f.leaves || f.kind == kindPlain && f.depth > 0 && !f.looked && c.trees[f.tree].leafy {
 				leaves = append(leaves, v)
 			} else {
