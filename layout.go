@@ -180,6 +180,14 @@ func splitRow(stored, key []byte) (row int64, record []byte) {
 	return row, record
 }
 
+// recordIn returns the record of a stored value, which it is part of, without a look at its row; nil gives nil.
+func recordIn(stored []byte) []byte {
+	if len(stored) < rowSize {
+		return stored // splitRow does the same
+	}
+	return stored[rowSize:]
+}
+
 // appendRow is the inverse of splitRow: it appends the stored value to dst.
 func appendRow(dst []byte, row int64, key, record []byte) []byte {
 	at := len(dst)

@@ -22,6 +22,7 @@ import (
 //
 // Before anything else, Open proves that the structure of the file is whole. After a crash, or where the file was changed
 // or copied by others since, that costs reading it once; after a Close it costs next to nothing.
+// What a crash left in the journal is then put into the file, which takes as long as committing it would have.
 func Open(path string, options *Options) (*DB, error) {
 	filled, err := options.withDefaults()
 	if err != nil {

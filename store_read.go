@@ -175,7 +175,7 @@ func copyBoth(key, stored []byte) []byte {
 	if stored == nil {
 		return nil
 	}
-	_, rec := splitRow(stored, key)
+	rec := recordIn(stored)
 	both := append(make([]byte, 0, len(key)+len(rec)), key...)
 	return append(both, rec...)
 }

@@ -15,6 +15,8 @@
 //     in its parent by its first key when it writes it.
 //   - A branch has two children at least, and a leaf below one has an element at least: bbolt never writes others and
 //     panics when it has to merge such a one.
+//   - The leaves of a bucket are all equally deep. bbolt merges a small page with its neighbour and takes the two for of
+//     one kind; where they are not it panics, or leaves a page in two places.
 //   - Buckets lie where the Layout has them. A bucket within its parent's page lies within its element and has no
 //     bucket in it. Trees are no deeper than maxDepth.
 //   - The list of free pages, if there is one, is within its page, rises, and has no page that is reached.

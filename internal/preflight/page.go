@@ -31,6 +31,7 @@ type page struct {
 	data  []byte // the first bytes of it: all of them unless it is long
 
 	file   *File  // where the rest is
+	room   []byte // for data
 	key    []byte // room for a key that is not in data
 	before []byte // for the one before it
 	value  []byte // and for a value
@@ -56,13 +57,47 @@ func (f *File) readPage(p *page, id uint64, have []byte) error {
 		need = min(p.span, max(pageHeader+int64(p.count)*elementSize, f.pageSize))
 	}
 	if int64(len(have)) < need {
-		have = make([]byte, need)
+		if int64(cap(p.room)) < need {
+			p.room = make([]byte, need)
+		}
+		have = p.room[:need]
 		if err := f.readAt(have, int64(id)*f.pageSize); err != nil {
 			return err
 		}
 	}
 	p.data = have[:min(int64(len(have)), p.span)]
 	return nil
+}
+
+// plain reports whether a leaf is one that each and checkKey accept, without a bucket in it. It is three times as quick as
+// they are. What it says no to may be sound all the same.
+func (p *page) plain(first, next []byte) bool {
+	data := p.data
+	end := pageHeader + int64(p.count)*elementSize
+	if p.count == 0 || end > int64(len(data)) {
+		return false
+	}
+	var key []byte
+	elements := data[:end]
+	for own := int64(pageHeader); own < int64(len(elements)); own += elementSize {
+		raw := elements[own : own+elementSize : own+elementSize]
+		at, size := own+int64(native.Uint32(raw[4:])), int64(native.Uint32(raw[8:]))
+		after := at + size + int64(native.Uint32(raw[12:]))
+		if native.Uint32(raw) != 0 || size > mostKey || at < end || after > int64(len(data)) {
+			return false
+		}
+		before := key
+		key = data[at : at+size]
+		if own == pageHeader && first != nil {
+			if !bytes.Equal(key, first) {
+				return false
+			}
+		} else if bytes.Compare(before, key) >= 0 { // an empty key is above no other, and not above none
+			return false
+		}
+		end = after
+	}
+	return next == nil || bytes.Compare(key, next) < 0
 }
 
 // bytesAt returns bytes of the page, which lie within its span. What has to be read for it goes into room.
