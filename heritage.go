@@ -147,9 +147,11 @@ func (g *heritage) readRoots(from *salvage.File) (known bool, err error) {
 		}
 		g.sure = known && i == 0
 	}
-	for id := uint64(2); !known && id < from.Pages(); id++ {
-		if err := consider(id); err != nil {
-			return false, err
+	if !known { // older ones lie about too, in any order
+		for id := uint64(2); id < from.Pages(); id++ {
+			if err := consider(id); err != nil {
+				return false, err
+			}
 		}
 	}
 	if !known {

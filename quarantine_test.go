@@ -1,0 +1,140 @@
+package keepcache_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache"
+)
+
+// Open keeps a damaged file aside and takes over what it can: identity, revisions, names, and what the journal has.
+func TestQuarantine_Open(t *testing.T) {
+	skipOnWindows(t, "an open file cannot be replaced")
+	path := crashed(t, func(db *keepcache.DB) {
+		for i := range 20 {
+			mustSet(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), i, 0)
+		}
+	})
+	identity, last := metaOf(t, path)
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	damaged := bytes.Clone(content)
+	clear(damaged[:8192]) // both meta pages; what they lead to is found without them
+	require.NoError(t, os.WriteFile(path, damaged, 0o600))
+
+	_, err = tryOpen(path, &keepcache.Options{OnCorruption: keepcache.Fail})
+	requireError(t, err, keepcache.ErrCorrupt, "open", path)
+	require.ErrorContains(t, err, "keepcache repair")
+	_, err = tryOpen(path, &keepcache.Options{ReadOnly: true})
+	requireError(t, err, keepcache.ErrCorrupt, "open", path)
+
+	var told []keepcache.Event
+	db := open(t, path, &keepcache.Options{Events: keepcache.Events{Handle: func(e keepcache.Event) { told = append(told, e) }}})
+	for i := range 20 {
+		requireValue(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), int64(i))
+	}
+	requireValue(t, db.Bucket("b"), "first", int64(1)) // was in the file, and is in the journal still
+	mustSet(t, db.Bucket("b"), "next", 1, 0)
+	entry, _, err := db.Bucket("b").Stat("next")
+	require.NoError(t, err)
+	require.Greater(t, entry.Revision, last+20)
+	require.Len(t, told, 1)
+	require.Equal(t, keepcache.EventQuarantine, told[0].Kind)
+	require.ErrorIs(t, told[0].Err, keepcache.ErrCorrupt)
+	aside, err := filepath.Glob(path + ".corrupt-*")
+	require.NoError(t, err)
+	require.Equal(t, []string{told[0].Detail}, aside)
+	require.Equal(t, uint64(1), db.Stats().Health.Quarantined)
+	kept, err := os.ReadFile(aside[0])
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(damaged, kept))
+	require.NoError(t, db.Close())
+	same, _ := metaOf(t, path)
+	require.Equal(t, identity, same)
+}
+
+// metaOf returns the identity and the commit mark of a closed cache.
+func metaOf(t *testing.T, path string) (identity string, mark uint64) {
+	t.Helper()
+	withBolt(t, path, true, func(tx *bolt.Tx) error {
+		meta := tx.Bucket([]byte("meta"))
+		identity = string(meta.Get([]byte("identity")))
+		for _, b := range meta.Get([]byte("sequence")) {
+			mark = mark<<8 | uint64(b)
+		}
+		return nil
+	})
+	return identity, mark
+}
+
+// The files that are kept aside are bounded in number; the oldest go.
+func TestQuarantine_Bound(t *testing.T) {
+	skipOnWindows(t, "an open file cannot be replaced")
+	path := newPath(t)
+	var newest []string
+	for i := range 6 {
+		db := openUnchecked(t, path)
+		mustSet(t, db.Bucket("b"), "k", i, 0)
+		require.NoError(t, db.Close())
+		content, err := os.ReadFile(path)
+		require.NoError(t, err)
+		clear(content[:8192])
+		require.NoError(t, os.WriteFile(path, content, 0o600))
+		db = openUnchecked(t, path)
+		newest = append(newest, db.Stats().Health.Aside)
+		require.NoError(t, db.Close())
+	}
+	aside, err := filepath.Glob(path + ".corrupt-*")
+	require.NoError(t, err)
+	require.Equal(t, newest[3:], aside)
+}
+
+// What is no cache is left alone, whatever the option.
+func TestQuarantine_Foreign(t *testing.T) {
+	path := newPath(t)
+	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("text\n"), 10_000), 0o600))
+	before := snapshot(t, path)
+	_, err := tryOpen(path, nil)
+	requireError(t, err, keepcache.ErrFormat, "open", path)
+	require.Equal(t, before, snapshot(t, path))
+}
+
+// breakFile makes both meta pages of the closed cache at path unreadable, and returns what the file has then.
+func breakFile(t tester, path string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	clear(content[:2*os.Getpagesize()])
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	return content
+}
+
+// Revisions go on where no meta page leads to the last root and older ones lie before it in the file.
+func TestQuarantine_Revisions(t *testing.T) {
+	skipOnWindows(t, "an open file cannot be replaced")
+	for commits := range 6 {
+		path := newPath(t)
+		db := openUnchecked(t, path)
+		for i := range 20 + commits {
+			mustSet(t, db.Bucket("b"), "k", i, 0)
+			committed(t, db)
+		}
+		last, _, err := db.Bucket("b").Stat("k")
+		require.NoError(t, err)
+		require.NoError(t, db.Close())
+		breakFile(t, path)
+
+		db = open(t, path, nil)
+		mustSet(t, db.Bucket("b"), "k", "next", 0)
+		next, _, err := db.Bucket("b").Stat("k")
+		require.NoError(t, err)
+		require.Greater(t, next.Revision, last.Revision)
+		require.NoError(t, db.Close())
+	}
+}
