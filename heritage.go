@@ -88,7 +88,8 @@ func (g *heritage) write(tx *bolt.Tx) error {
 // inherit reads from a damaged file, and from the journal beside it, what can be read of what a successor takes over.
 //
 // The mark is the one of the journal where there is one: what the damaged file had from there on is lost with it, and
-// in the journal once more. A file of which nothing can be read leaves a new identity, and revisions start anew.
+// in the journal once more, except for what went past it, see unbroken. A file of which nothing can be read leaves a new
+// identity, and revisions start anew.
 func inherit(f *os.File, journalAt string) (*heritage, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -111,12 +112,35 @@ func inherit(f *os.File, journalAt string) (*heritage, error) {
 	case ok && (!known || identity == g.identity):
 		g.identity = identity
 		g.highest = max(g.highest, g.mark, released)
-		g.mark = released
+		if g.mark, err = g.unbroken(journalAt, released); err != nil {
+			return nil, err
+		}
 	case !known:
 		g.identity = newIdentity()
 	}
 	g.highest = max(g.highest, g.mark)
 	return g, nil
+}
+
+// unbroken returns the mark from which on the journal has all that the damaged file had. A write that the journal could not
+// take, because it was too large or because the journal had failed, went straight into the file. It is lost, but what it
+// replaced must not come back: so nothing that the journal has from before counts.
+//
+// Such a write shows in the revisions that are missing between two pieces, or behind the last. They may as well be missing
+// because the journal is damaged, but not below the mark of the file.
+func (g *heritage) unbroken(journalAt string, released uint64) (mark uint64, err error) {
+	mark, seen := released, released
+	_, err = journal.Replay(journalAt, g.identity, released, func(first, last uint64, _ []byte) error {
+		if first > seen+1 && (first <= g.mark+1 || !g.sure) {
+			mark = first - 1
+		}
+		seen = last
+		return nil
+	})
+	if g.mark > seen {
+		mark = g.mark
+	}
+	return mark, err
 }
 
 // readRoots looks for the root of the last transaction or, where no meta page leads to one, for the one with the highest

@@ -2,10 +2,12 @@ package keepcache_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
@@ -136,5 +138,36 @@ func TestQuarantine_Revisions(t *testing.T) {
 		require.NoError(t, err)
 		require.Greater(t, next.Revision, last.Revision)
 		require.NoError(t, db.Close())
+	}
+}
+
+// A write that was too large for the journal is lost with the file that had it, but what it replaced does not come back,
+// although the journal has that.
+func TestQuarantine_PastJournal(t *testing.T) {
+	skipOnWindows(t, "an open file cannot be replaced")
+	large := bytes.Repeat([]byte("x"), 50_000)
+	for _, what := range []string{"before others", "last"} {
+		t.Run(what, func(t *testing.T) {
+			path := newPath(t)
+			db := open(t, path, &keepcache.Options{
+				CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1, JournalBytes: 64 << 10, MemoryBytes: 4 << 20,
+			})
+			b := db.Bucket("b")
+			mustSet(t, b, "replaced", "old", 0)
+			mustSet(t, b, "kept", "old", 0)
+			mustSet(t, b, "replaced", large, 0)
+			if what == "before others" {
+				mustSet(t, b, "kept", "new", 0)
+			}
+			require.NoError(t, db.Sync(context.Background()))
+			path = crashCopy(t, path, newPath(t))
+			breakFile(t, path)
+
+			b = open(t, path, nil).Bucket("b")
+			requireAbsent(t, b, "replaced")
+			if what == "before others" {
+				requireValue(t, b, "kept", "new")
+			}
+		})
 	}
 }
