@@ -54,6 +54,8 @@ func explorers(t *testing.T, binary string, states int, args ...string) (all sum
 		all.Cuts += s.Cuts
 		all.States += s.States
 		all.Again += s.Again
+		all.Damaged += s.Damaged
+		all.Fresh += s.Fresh
 		all.Same += s.Same
 		all.Always += s.Always
 		all.Bad += s.Bad
@@ -76,7 +78,7 @@ func TestPowerLoss(t *testing.T) {
 	start := time.Now()
 	s := explorers(t, binary, *states)
 	t.Logf("%d states of %d cuts in %d runs with %d events, %d of them of a second cut while the first was recovered from, %d with SyncAlways; "+
-		"%d others were equal to these; %.0f states a second", s.States, s.Cuts, s.Runs, s.Events, s.Again, s.Always, s.Same,
+		"%d with a damaged file and %d with a fresh one in its place; %d others were equal to these; %.0f states a second", s.States, s.Cuts, s.Runs, s.Events, s.Again, s.Always, s.Damaged, s.Fresh, s.Same,
 		float64(s.States)/time.Since(start).Seconds())
 	for _, f := range s.Failures {
 		t.Log(f)
@@ -84,6 +86,8 @@ func TestPowerLoss(t *testing.T) {
 	require.Zero(t, s.Bad, "%d states lost something, %d are bad otherwise", s.Lost, s.Elsewise)
 	require.GreaterOrEqual(t, s.States, *states)
 	require.Positive(t, s.Again)
+	require.Positive(t, s.Damaged)
+	require.Positive(t, s.Fresh)
 	require.Positive(t, s.Acked)
 	require.Positive(t, s.Unacked)
 	require.Positive(t, s.Always)
@@ -134,5 +138,16 @@ func TestPowerLoss_CanFail(t *testing.T) {
 		File: "store_compact.go",
 		Old:  "if err := n.handle.sync(); err != nil {\n\t\treturn nil, err\n\t}",
 		New:  "",
+	})
+	quarantine := []string{"-powerloss.damaged=40"}
+	finds("no sync of the file that takes the place of a damaged one", false, quarantine, boltpatch.Edit{
+		File: "quarantine.go",
+		Old:  "err = h.update(from.write)\n\tif err == nil {\n\t\terr = h.sync()\n\t}",
+		New:  "h.db.NoSync = true\n\terr = h.update(from.write)\n\th.db.NoSync = false",
+	})
+	finds("a fresh file gets what is older than a write past the journal", false, quarantine, boltpatch.Edit{
+		File: "heritage.go",
+		Old:  "if g.mark, err = g.unbroken(journalAt, released); err != nil {",
+		New:  "if g.mark = released; err != nil {",
 	})
 }

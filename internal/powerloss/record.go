@@ -14,11 +14,13 @@
 //   - Of the names that were made, changed and removed since their directory was last synced, the first few or any subset.
 //     The sync of a file does not make its name durable, as POSIX has it, although it does on most file systems.
 //
-// A sync counts from its end for all that was there at its beginning. Sectors are whole or not there: disks promise so.
+// A sync counts from its end for all that was there at its beginning. Sectors are whole or not there: disks promise so. What breaks
+// that promise, or writes where nobody asked for it, is no power cut: see [Recorder.Damage] and [State.Damage].
 package powerloss
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -45,7 +47,7 @@ type event struct {
 	node   *node
 	name   string // of a change of names: base name
 	to     string
-	data   []byte // of a write
+	data   []byte // of a write, and of damage all that the file has from then on
 	off    int64  // of a write, and the size of a truncation
 	mapped bool   // the write was a store
 	begun  int    // of a sync: how many events there were at its beginning
@@ -55,6 +57,7 @@ type event struct {
 const (
 	mark disk.Kind = "mark"
 	drop disk.Kind = "drop" // a sync of the file has failed
+	harm disk.Kind = "harm" // the disk has damaged the file
 )
 
 // mapping is a part of a file that the process stores to.
@@ -123,6 +126,26 @@ func (r *Recorder) Mark(v any) {
 	defer r.mu.Unlock()
 	r.look(nil)
 	r.add(event{kind: mark, mark: v})
+}
+
+// Damage replaces all that the file of a name has, on the disk and for whoever reads it, by what change makes of it: as if the
+// disk had done it. change returns another slice than it gets, and may call Mark.
+func (r *Recorder) Damage(name string, change func(content []byte) []byte) error {
+	r.mu.Lock()
+	n := r.names[name]
+	was := bytes.Clone(n.content)
+	r.mu.Unlock()
+	damaged := change(was)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f, err := os.OpenFile(filepath.Join(r.dir, name), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(damaged, 0)
+	n.content = bytes.Clone(damaged)
+	r.add(event{kind: harm, node: n, data: damaged})
+	return errors.Join(err, f.Truncate(int64(len(damaged))), f.Close())
 }
 
 // End has the Recorder write down nothing more.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"runtime"
@@ -40,15 +41,28 @@ type entry struct {
 	value  string
 	year   int // of the deadline, 0 for none
 	tagged bool
+	unsure bool // a damaged file may have taken it away
 }
 
 // writer is one writer and what it knows.
 type writer struct {
 	number int
 	r      *rand.Rand
-	state  map[string]map[string]entry // bucket, key
-	digest []uint64                    // of the state after each number of operations
-	log    []string                    // what they were
+	state  map[string]map[string]entry   // bucket, key
+	states []map[string]map[string]entry // after each number of operations
+	digest []uint64                      // of these
+	log    []string                      // what the operations were
+}
+
+// did remembers the state after one more operation.
+func (w *writer) did(what string, args ...any) {
+	state := map[string]map[string]entry{}
+	for name, b := range w.state {
+		state[name] = maps.Clone(b)
+	}
+	w.states = append(w.states, state)
+	w.digest = append(w.digest, w.sum())
+	w.log = append(w.log, fmt.Sprintf(what, args...))
 }
 
 // digestOf makes a number of all entries, whatever their order.
@@ -72,6 +86,9 @@ type run struct {
 	options  keepcache.Options
 	writers  []*writer
 	recorder *powerloss.Recorder
+	revision uint64 // the highest one so far
+	floor    uint64 // while it is not 0, all that is there has a higher revision
+	harmed   string // how the file was damaged last
 }
 
 // optionsOf are options under which files are made, committed and used again all the time.
@@ -103,7 +120,8 @@ func record(t *testing.T, seed uint64, dir string) *run {
 	run := &run{options: optionsOf(r), recorder: recorder}
 	for i := range 1 + r.IntN(3) {
 		run.writers = append(run.writers, &writer{
-			number: i, r: rand.New(rand.NewPCG(seed, uint64(i)+1)), state: map[string]map[string]entry{}, digest: []uint64{0},
+			number: i, r: rand.New(rand.NewPCG(seed, uint64(i)+1)), state: map[string]map[string]entry{},
+			states: []map[string]map[string]entry{nil}, digest: []uint64{0},
 		})
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -122,9 +140,15 @@ func record(t *testing.T, seed uint64, dir string) *run {
 			require.NoError(t, fn())
 			recorder.Mark(flushed{calls})
 		}
-		for range 2 + r.IntN(2) {
+		damages := r.IntN(3) == 0
+		for session := range 2 + r.IntN(2) {
+			harmed := damages && session > 0 && r.IntN(3) > 0 && run.harm(t, r, false)
 			db, err := keepcache.Open(filepath.Join(dir, cacheName), &run.options)
 			require.NoError(t, err)
+			if harmed {
+				require.EqualValues(t, 1, db.Stats().Health.Quarantined)
+				run.survey(t, db, false)
+			}
 			for range 1 + r.IntN(3) {
 				var working sync.WaitGroup
 				for _, w := range run.writers {
@@ -152,8 +176,13 @@ func record(t *testing.T, seed uint64, dir string) *run {
 					flushing(func() error { return db.Sync(ctx) })
 				}
 				working.Wait()
+				if damages && r.IntN(4) == 0 {
+					run.cutShort(t, r, db)
+				}
 			}
+			run.checkRevisions(t, db)
 			flushing(db.Close)
+			run.closed()
 		}
 		recorder.End()
 	})
@@ -214,7 +243,7 @@ func (w *writer) operate(t *testing.T, db *keepcache.DB, recorder *powerloss.Rec
 	case what < 70:
 		kind = "touch"
 		if old, ok := state[key]; ok {
-			state[key] = entry{old.value, year, old.tagged}
+			state[key] = entry{value: old.value, year: year, tagged: old.tagged}
 		}
 		do = func() error { _, err := b.Touch(key, ttl); return err }
 	case what < 74:
@@ -269,8 +298,7 @@ func (w *writer) operate(t *testing.T, db *keepcache.DB, recorder *powerloss.Rec
 		}
 		do = func() error { return db.InvalidateTag(tag) }
 	}
-	w.digest = append(w.digest, w.sum())
-	w.log = append(w.log, fmt.Sprintf("%d: %s %s %s, %d bytes, year %d", n, kind, name, key, len(value), year))
+	w.did("%d: %s %s %s, %d bytes, year %d", n, kind, name, key, len(value), year)
 	require.NoError(t, do())
 	recorder.Mark(acked{w.number, n})
 }
