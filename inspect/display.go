@@ -4,24 +4,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/keepcache/keepcache"
 )
-
-// display returns a name as it can be shown: as it is where it is plain printable text, else quoted as Go quotes it. It
-// is how the command shows names.
-func display(name string) string {
-	if name == "" || name[0] == '"' || name[0] == ' ' || name[len(name)-1] == ' ' || !utf8.ValidString(name) {
-		return strconv.Quote(name)
-	}
-	for _, r := range name {
-		if !strconv.IsPrint(r) {
-			return strconv.Quote(name)
-		}
-	}
-	return name
-}
 
 // shorten leaves out the middle of what is long.
 func shorten(text string, most int) string {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 )
 
 // Metrics returns a handler of the metrics of db alone, for Prometheus: what Handler and Listen serve under metrics. It
@@ -213,6 +214,6 @@ func float(f float64) string {
 
 // labelValue quotes a name for a label. What is not UTF-8 cannot be one and is shown as the command shows it.
 func labelValue(name string) string {
-	name = strings.ToValidUTF8(display(name), "\ufffd")
+	name = strings.ToValidUTF8(display.Name(name), "\ufffd")
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(name) + `"`
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
@@ -143,7 +144,7 @@ func facts(s keepcache.Stats) []fact {
 		f = append(f, fact{"Times without the file", count(s.Health.Failures)})
 	}
 	if s.Health.Quarantined > 0 {
-		f = append(f, fact{"Kept aside, damaged", display(s.Health.Aside)})
+		f = append(f, fact{"Kept aside, damaged", display.Name(s.Health.Aside)})
 	}
 	for _, err := range []struct {
 		label string

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
@@ -42,7 +43,7 @@ type frameData struct {
 
 func (s *server) frame(name, heading string) frameData {
 	return frameData{
-		Name: name, Heading: heading, Title: s.o.Title, Path: display(s.path), PID: os.Getpid(),
+		Name: name, Heading: heading, Title: s.o.Title, Path: display.Name(s.path), PID: os.Getpid(),
 		Writes: s.o.AllowWrites, Values: s.o.ShowValues,
 	}
 }
@@ -85,7 +86,7 @@ func (s *server) servePage(w http.ResponseWriter, r *http.Request, name string, 
 	case name == "events":
 		s.render(w, http.StatusOK, "events", s.eventsPage(), nil)
 	default:
-		fail(fmt.Errorf("there is no page %s: %w", display(shorten(name, 80)), keepcache.ErrNotFound))
+		fail(fmt.Errorf("there is no page %s: %w", display.Name(shorten(name, 80)), keepcache.ErrNotFound))
 	}
 }
 
@@ -128,8 +129,8 @@ const shownKey = 96 // characters of a key in a list
 
 func rowOf(e wire.Entry, now time.Time) row {
 	r := row{
-		Href: entryHref(string(e.Bucket), string(e.Key)), Key: shorten(display(string(e.Key)), shownKey),
-		Bucket: shorten(display(string(e.Bucket)), shownKey), Size: size(int64(e.Size)), Life: "never",
+		Href: entryHref(string(e.Bucket), string(e.Key)), Key: shorten(display.Name(string(e.Key)), shownKey),
+		Bucket: shorten(display.Name(string(e.Bucket)), shownKey), Size: size(int64(e.Size)), Life: "never",
 		Written: age(now.Sub(time.UnixMilli(e.Written))), WrittenISO: time.UnixMilli(e.Written).UTC().Format(time.RFC3339),
 	}
 	if e.Expires != 0 {
@@ -137,7 +138,7 @@ func rowOf(e wire.Entry, now time.Time) row {
 		r.Life = span(time.UnixMilli(e.Expires).Sub(now))
 	}
 	for _, tag := range e.Tags {
-		r.Tags = append(r.Tags, shorten(display(string(tag)), 32))
+		r.Tags = append(r.Tags, shorten(display.Name(string(tag)), 32))
 	}
 	return r
 }
@@ -174,7 +175,7 @@ func bucketRows(s keepcache.Stats, here string) (rows []bucketRow, more int) {
 			return rows, len(s.Buckets) - shownBuckets
 		}
 		rows = append(rows, bucketRow{
-			Href: keysHref("bucket", string(b.Name)), Name: shorten(display(string(b.Name)), 64),
+			Href: keysHref("bucket", string(b.Name)), Name: shorten(display.Name(string(b.Name)), 64),
 			Entries: count(b.Entries), Size: size(b.Bytes), Here: string(b.Name) == here,
 			Part: fixed(100 * part(b.Bytes, s.Bytes)),
 		})
@@ -242,7 +243,7 @@ func (s *server) keysPage(r *http.Request) (any, error) {
 		First, Next       template.URL
 		Looked, Damaged   string
 	}{
-		frameData: s.frame("keys", "Keys of "+display(bucket)), Bucket: display(bucket),
+		frameData: s.frame("keys", "Keys of "+display.Name(bucket)), Bucket: display.Name(bucket),
 		Bucket64: base64.RawURLEncoding.EncodeToString([]byte(bucket)),
 		Prefix:   typed, Glob: v.Get("glob"), Tag: v.Get("tag"), Clear: keysHref("bucket", bucket),
 	}
@@ -307,7 +308,7 @@ func (s *server) entryPage(r *http.Request) (any, error) {
 		Editable            bool
 		TTL                 string
 	}{
-		frameData: s.frame("entry", shorten(display(q.key), 60)), Bucket: display(q.bucket), Key: display(q.key),
+		frameData: s.frame("entry", shorten(display.Name(q.key), 60)), Bucket: display.Name(q.bucket), Key: display.Name(q.key),
 		BucketHref: keysHref("bucket", q.bucket), BucketName: string(bucketName), KeyName: string(keyName),
 		Facts: []fact{
 			{"Size of the encoded value", size(int64(e.Size))},
@@ -330,10 +331,10 @@ func (s *server) entryPage(r *http.Request) (any, error) {
 		data.Facts = append(data.Facts, fact{"Loaded", e.Loaded.Format(timeFormat)})
 	}
 	if e.ETag != "" {
-		data.Facts = append(data.Facts, fact{"ETag", display(e.ETag)})
+		data.Facts = append(data.Facts, fact{"ETag", display.Name(e.ETag)})
 	}
 	for _, tag := range e.Tags {
-		data.Tags = append(data.Tags, display(tag))
+		data.Tags = append(data.Tags, display.Name(tag))
 	}
 	switch {
 	case w.Value == nil && !s.o.ShowValues:

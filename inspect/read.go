@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/glob"
 	"github.com/keepcache/keepcache/internal/jsontext"
 	"github.com/keepcache/keepcache/internal/wire"
@@ -104,7 +105,7 @@ func (s *server) keys(_ http.ResponseWriter, r *http.Request) (any, error) {
 func (s *server) known(bucket string) error {
 	names, err := s.db.Buckets()
 	if err == nil && bucket != keepcache.DefaultBucket && !slices.Contains(names, bucket) {
-		err = fmt.Errorf("no bucket %s: %w", display(bucket), keepcache.ErrNotFound)
+		err = fmt.Errorf("no bucket %s: %w", display.Name(bucket), keepcache.ErrNotFound)
 	}
 	return err
 }
@@ -218,7 +219,7 @@ func (s *server) entry(_ http.ResponseWriter, r *http.Request) (any, error) {
 func (s *server) find(q query) (keepcache.Entry, error) {
 	e, found, err := s.db.Bucket(q.bucket).Look(q.key)
 	if err == nil && !found {
-		err = fmt.Errorf("no key %s in bucket %s: %w", display(q.key), display(q.bucket), keepcache.ErrNotFound)
+		err = fmt.Errorf("no key %s in bucket %s: %w", display.Name(q.key), display.Name(q.bucket), keepcache.ErrNotFound)
 	}
 	return e, err
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache/internal/display"
 )
 
 func newAddCommand(f *flags) *cobra.Command {
@@ -27,7 +29,7 @@ there, add changes nothing and gives exit code 1.`,
 			return f.openWith(cmd, creating, in.options(), func(c cache, bucket string) error {
 				added, err := c.put(bucket, key, value, ttl, true)
 				if err == nil && !added {
-					err = fmt.Errorf("key %s is already in bucket %s", display(key), display(bucket))
+					err = fmt.Errorf("key %s is already in bucket %s", display.Name(key), display.Name(bucket))
 				}
 				return err
 			})

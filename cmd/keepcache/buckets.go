@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache/internal/display"
 )
 
 func newBucketsCommand(f *flags) *cobra.Command {
@@ -38,9 +40,9 @@ expired ones that were not swept yet included, and the bytes of these.`,
 						o.int("entries", b.Entries)
 						out.Write(o.line())
 					case long:
-						fmt.Fprintf(out, "%10s  %10s  %s\n", count(b.Entries), size(b.Bytes), display(name))
+						fmt.Fprintf(out, "%10s  %10s  %s\n", count(b.Entries), size(b.Bytes), display.Name(name))
 					default:
-						fmt.Fprintln(out, display(name))
+						fmt.Fprintln(out, display.Name(name))
 					}
 				}
 				return nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
@@ -123,5 +124,5 @@ func known(c cache, bucket string) error {
 // damagedEntry is the error of a key whose entry is damaged.
 func damagedEntry(bucket, key string) error {
 	return fmt.Errorf("the entry of %s in bucket %s is damaged (keepcache verify tells more): %w",
-		display(key), display(bucket), keepcache.ErrCorrupt)
+		display.Name(key), display.Name(bucket), keepcache.ErrCorrupt)
 }

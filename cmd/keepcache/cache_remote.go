@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/jsontext"
 	"github.com/keepcache/keepcache/internal/wire"
 )
@@ -92,7 +93,7 @@ func unwire(w wire.Entry, values bool) (*entry, error) {
 	}
 	n, err := jsontext.Parse(w.Value)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the value of %s: %w", wire.ErrInternal, display(e.Key), err)
+		return nil, fmt.Errorf("%w: the value of %s: %w", wire.ErrInternal, display.Name(e.Key), err)
 	}
 	n.Mark(w.Literals)
 	e.wired = &n

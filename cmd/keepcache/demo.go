@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 )
 
 func newDemoCommand(f *flags) *cobra.Command {
@@ -54,7 +55,7 @@ func demoFile(path string) (string, error) {
 		return filepath.Join(dir, "demo.cache"), err
 	}
 	if _, err := os.Lstat(path); err == nil {
-		return "", fmt.Errorf("%s exists; demo needs a new file", display(path))
+		return "", fmt.Errorf("%s exists; demo needs a new file", display.Name(path))
 	}
 	return path, nil
 }
@@ -74,7 +75,7 @@ type demo struct {
 
 func (d *demo) run(ctx context.Context) error {
 	d.say("%s: a cache in one file that survives kill -9\n", d.style.bold("keepcache demo"))
-	d.say("file: %s\n", display(d.path))
+	d.say("file: %s\n", display.Name(d.path))
 	if err := d.write(ctx); err != nil {
 		return err
 	}

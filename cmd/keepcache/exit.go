@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 )
 
 // Exit codes, as the help text of the root command promises them.
@@ -34,11 +35,11 @@ type absentError struct{ words string }
 func (e *absentError) Error() string { return e.words }
 
 func absentKey(key, bucket string) error {
-	return &absentError{fmt.Sprintf("no key %s in bucket %s", display(key), display(bucket))}
+	return &absentError{fmt.Sprintf("no key %s in bucket %s", display.Name(key), display.Name(bucket))}
 }
 
 func absentBucket(bucket string) error {
-	return &absentError{fmt.Sprintf("no bucket %s", display(bucket))}
+	return &absentError{fmt.Sprintf("no bucket %s", display.Name(bucket))}
 }
 
 func exitCode(err error) int {

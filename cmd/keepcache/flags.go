@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache/internal/display"
 )
 
 // fileVariable is the environment variable that names the cache file where --file does not.
@@ -45,7 +47,7 @@ func (f *flags) name(arg string) (string, error) {
 	}
 	name, err := parseDisplay(arg)
 	if err != nil {
-		return "", usagef("--quoted: %s is not well quoted", display(arg))
+		return "", usagef("--quoted: %s is not well quoted", display.Name(arg))
 	}
 	return name, nil
 }

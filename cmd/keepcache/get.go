@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
@@ -129,7 +130,7 @@ func printString(w io.Writer, key string, e *entry) error {
 		return err
 	}
 	if n.Kind != '"' {
-		return fmt.Errorf("the value of %s is no string; get it without --string", display(key))
+		return fmt.Errorf("the value of %s is no string; get it without --string", display.Name(key))
 	}
 	io.WriteString(w, n.Text+"\n")
 	return nil
@@ -144,7 +145,7 @@ func printBytes(w io.Writer, key string, e *entry) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("the value of %s is not bytes; get it without --bytes", display(key))
+		return fmt.Errorf("the value of %s is not bytes; get it without --bytes", display.Name(key))
 	}
 	w.Write(raw)
 	return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/glob"
 )
 
@@ -83,7 +84,7 @@ command read it like that. --long adds size and lifetime.`,
 						return err
 					}
 					if limit > 0 && n == limit {
-						fmt.Fprintf(cmd.ErrOrStderr(), "keepcache: there are more, go on with --after %s\n", shellQuote(display(shown)))
+						fmt.Fprintf(cmd.ErrOrStderr(), "keepcache: there are more, go on with --after %s\n", shellQuote(display.Name(shown)))
 						break
 					}
 					list.print(e.Entry)
@@ -118,9 +119,9 @@ func (l lister) print(e keepcache.Entry) {
 		lifetimeMember(&o, e)
 		l.out.Write(o.line())
 	case l.long:
-		fmt.Fprintf(l.out, "%10s  %16s  %s\n", size(int64(e.Size)), showShort(remaining(e, time.Now())), display(e.Key))
+		fmt.Fprintf(l.out, "%10s  %16s  %s\n", size(int64(e.Size)), showShort(remaining(e, time.Now())), display.Name(e.Key))
 	default:
-		fmt.Fprintln(l.out, display(e.Key))
+		fmt.Fprintln(l.out, display.Name(e.Key))
 	}
 }
 

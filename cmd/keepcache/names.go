@@ -6,21 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// display returns a name as it can be shown: as it is where it is plain printable text, else quoted as Go
-// quotes it. Keys and buckets may be any bytes, and a terminal obeys some of them.
-func display(name string) string {
-	if name == "" || name[0] == '"' || name[0] == ' ' || name[len(name)-1] == ' ' || !utf8.ValidString(name) {
-		return strconv.Quote(name)
-	}
-	for _, r := range name {
-		if !strconv.IsPrint(r) {
-			return strconv.Quote(name)
-		}
-	}
-	return name
-}
-
-// parseDisplay is the inverse of display.
+// parseDisplay is the inverse of display.Name.
 func parseDisplay(shown string) (string, error) {
 	if !strings.HasPrefix(shown, `"`) {
 		return shown, nil

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache/internal/display"
 )
 
 // TestDisplay shows hostile names quoted, and reads them back.
@@ -24,8 +26,8 @@ func TestDisplay(t *testing.T) {
 		"c1\u009b31m":      `"c1\u009b31m"`,
 		"\ufffd":           "\ufffd",
 	} {
-		require.Equal(t, want, display(name))
-		back, err := parseDisplay(display(name))
+		require.Equal(t, want, display.Name(name))
+		back, err := parseDisplay(display.Name(name))
 		require.NoError(t, err)
 		require.Equal(t, name, back)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
@@ -31,10 +32,10 @@ func (f *flags) program(ctx context.Context) (*remote, error) {
 		return r, nil
 	case silent == nil:
 		return nil, fmt.Errorf("no program serves %s on %s; a program does so with inspect.Listen",
-			display(path), display(wire.SocketPath(path)))
+			display.Name(path), display.Name(wire.SocketPath(path)))
 	case errors.Is(silent, os.ErrNotExist), isRefused(silent):
 		return nil, fmt.Errorf("%s is left over from a program that has ended: nobody serves %s now",
-			display(wire.SocketPath(path)), display(path))
+			display.Name(wire.SocketPath(path)), display.Name(path))
 	}
 	return nil, hinted(silent, "")
 }

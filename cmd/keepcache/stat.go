@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
@@ -61,8 +62,8 @@ loader may serve stale it says until when. An absent key gives exit code 3.`,
 				if left := remaining(e, time.Now()); left != keepcache.NoExpiry {
 					expires = showPoint(e.FreshUntil, left)
 				}
-				fmt.Fprintf(out, "key       %s\n", display(key))
-				fmt.Fprintf(out, "bucket    %s\n", display(bucket))
+				fmt.Fprintf(out, "key       %s\n", display.Name(key))
+				fmt.Fprintf(out, "bucket    %s\n", display.Name(bucket))
 				fmt.Fprintf(out, "size      %s\n", size(int64(e.Size)))
 				fmt.Fprintf(out, "written   %s\n", showTime(e.Written))
 				fmt.Fprintf(out, "expires   %s\n", expires)
@@ -74,7 +75,7 @@ loader may serve stale it says until when. An absent key gives exit code 3.`,
 					fmt.Fprintf(out, "loaded    %s\n", showTime(e.Loaded))
 				}
 				if e.ETag != "" {
-					fmt.Fprintf(out, "etag      %s\n", display(e.ETag))
+					fmt.Fprintf(out, "etag      %s\n", display.Name(e.ETag))
 				}
 				if len(e.Tags) > 0 {
 					fmt.Fprintf(out, "tags      %s\n", displayAll(e.Tags))
@@ -104,7 +105,7 @@ func goneLater(e keepcache.Entry) bool { return e.GoneAt.After(e.FreshUntil) && 
 func displayAll(names []string) string {
 	shown := make([]string, len(names))
 	for i, name := range names {
-		shown[i] = display(name)
+		shown[i] = display.Name(name)
 	}
 	return strings.Join(shown, ", ")
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 )
 
 func newStatsCommand(f *flags) *cobra.Command {
@@ -43,7 +44,7 @@ counted by the program that has it open.`,
 				if s.Sweep.Pending > 0 {
 					sweep += ", " + plural(s.Sweep.Pending, "cleared bucket", "cleared buckets") + " to empty"
 				}
-				fmt.Fprintf(out, "file      %s\n", display(path))
+				fmt.Fprintf(out, "file      %s\n", display.Name(path))
 				fmt.Fprintf(out, "on disk   %s\n", size(s.FileBytes))
 				if l, ok := c.(*local); ok && l.unlocked {
 					fmt.Fprintf(out, "free      not known without the lock\n")
@@ -60,7 +61,7 @@ counted by the program that has it open.`,
 				printActivity(out, s)
 				for _, name := range slices.Sorted(maps.Keys(s.Buckets)) {
 					b := s.Buckets[name]
-					fmt.Fprintf(out, "%10s  %10s  %s\n", count(b.Entries), size(b.Bytes), display(name))
+					fmt.Fprintf(out, "%10s  %10s  %s\n", count(b.Entries), size(b.Bytes), display.Name(name))
 				}
 				return nil
 			})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
@@ -72,7 +73,7 @@ func (f *frame) head(p picture) {
 		right = "PAUSED"
 	}
 	// The end of the path says most.
-	path, most := []rune(display(p.path)), f.width/2
+	path, most := []rune(display.Name(p.path)), f.width/2
 	if len(path) > most {
 		path = append([]rune("…"), path[len(path)-max(most-1, 0):]...)
 	}
@@ -329,7 +330,7 @@ func (f *frame) bucketRows(p picture) (head string, rows []string) {
 	for _, name := range names {
 		if f.wants(name) {
 			b := p.now.Buckets[name]
-			rows = append(rows, fmt.Sprintf("%10s  %12s  %s", size(b.Bytes), count(b.Entries), display(name)))
+			rows = append(rows, fmt.Sprintf("%10s  %12s  %s", size(b.Bytes), count(b.Entries), display.Name(name)))
 		}
 	}
 	return head, rows
@@ -343,7 +344,7 @@ func (f *frame) hotRows(p picture) (head string, rows []string) {
 	}
 	for _, h := range hot {
 		if f.wants(h.bucket, h.key) {
-			rows = append(rows, fmt.Sprintf("%5.1f %%  %4.0f %%  %s / %s", 100*h.part, 100*h.reads/max(h.total, 0.001), display(h.bucket), display(h.key)))
+			rows = append(rows, fmt.Sprintf("%5.1f %%  %4.0f %%  %s / %s", 100*h.part, 100*h.reads/max(h.total, 0.001), display.Name(h.bucket), display.Name(h.key)))
 		}
 	}
 	return head, rows
@@ -361,7 +362,7 @@ func (f *frame) bigRows(p picture) (head string, rows []string) {
 	}
 	for _, e := range big {
 		if f.wants(string(e.Bucket), string(e.Key)) {
-			rows = append(rows, fmt.Sprintf("%10s  %14s  %s / %s", size(int64(e.Size)), showLeftOf(left(e)), display(string(e.Bucket)), display(string(e.Key))))
+			rows = append(rows, fmt.Sprintf("%10s  %14s  %s / %s", size(int64(e.Size)), showLeftOf(left(e)), display.Name(string(e.Bucket)), display.Name(string(e.Key))))
 		}
 	}
 	return head, rows

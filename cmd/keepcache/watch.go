@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
@@ -135,10 +136,10 @@ func eventLine(e wire.Event) string {
 	}
 	line := fmt.Sprintf("%s  %-11s", eventTime(e), e.Kind)
 	if e.Bucket != "" {
-		line += "  " + display(string(e.Bucket))
+		line += "  " + display.Name(string(e.Bucket))
 	}
 	if e.Key != "" {
-		line += "  " + display(string(e.Key))
+		line += "  " + display.Name(string(e.Key))
 	}
 	if e.Detail != "" {
 		line += "  " + printable(oneLine(e.Detail))
