@@ -2,7 +2,6 @@ package faults_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -107,9 +106,7 @@ func TestFail(t *testing.T) {
 			fmt.Printf("bad: %s\n", s.Bad[len(s.Bad)-1])
 		}
 	}
-	b, err := json.Marshal(s)
-	require.NoError(t, err)
-	fmt.Printf("\nsummary %s\n", b)
+	boltpatch.Summarise(t, s)
 }
 
 // cases lists what fails: calls of each kind on each file, as a run without failures makes them.

@@ -2,12 +2,8 @@ package faults_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"runtime"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,34 +20,12 @@ func failers(t *testing.T, binary string, args ...string) (all summary) {
 	t.Helper()
 	all.Kinds = map[string]int{}
 	n := runtime.GOMAXPROCS(0)
-	outputs, errs := make([][]byte, n), make([]error, n)
-	var running sync.WaitGroup
-	for i := range n {
-		running.Go(func() {
-			cmd := exec.Command(binary, append([]string{
-				"-test.run", "^TestFail$", "-test.timeout", "0", fmt.Sprint("-faults.first=", i), fmt.Sprint("-faults.step=", n),
-				fmt.Sprint("-faults.kinds=", *kinds), fmt.Sprint("-faults.calls=", *perCall), fmt.Sprint("-faults.commits=", *commits), fmt.Sprint("-faults.only=", *only),
-			}, args...)...)
-			cmd.Env = append(os.Environ(), "GOMAXPROCS=2")
-			outputs[i], errs[i] = cmd.CombinedOutput()
-		})
-	}
-	running.Wait()
-	for i, out := range outputs {
-		_, line, ok := bytes.Cut(out, []byte("\nsummary "))
-		if !ok || errs[i] != nil {
-			for line := range bytes.Lines(out) {
-				if found, ok := bytes.CutPrefix(line, []byte("bad: ")); ok {
-					all.Bad = append(all.Bad, string(found))
-				}
-			}
-			last := out[max(0, bytes.LastIndex(out, []byte("\ncase "))):]
-			all.Bad = append(all.Bad, fmt.Sprintf("a failing process died: %v\n%s", errs[i], last))
-			continue
-		}
-		line, _, _ = bytes.Cut(line, []byte("\n"))
-		var s summary
-		require.NoError(t, json.Unmarshal(line, &s))
+	boltpatch.Spread(t, binary, "TestFail", n, func(i int) []string {
+		return append([]string{
+			fmt.Sprint("-faults.first=", i), fmt.Sprint("-faults.step=", n), fmt.Sprint("-faults.kinds=", *kinds),
+			fmt.Sprint("-faults.calls=", *perCall), fmt.Sprint("-faults.commits=", *commits), fmt.Sprint("-faults.only=", *only),
+		}, args...)
+	}, func(s summary) {
 		all.Cases += s.Cases
 		all.Hit += s.Hit
 		all.Errors += s.Errors
@@ -62,7 +36,15 @@ func failers(t *testing.T, binary string, args ...string) (all summary) {
 			all.Kinds[kind] += n
 		}
 		all.Bad = append(all.Bad, s.Bad...)
-	}
+	}, func(err error, output []byte) {
+		for line := range bytes.Lines(output) {
+			if found, ok := bytes.CutPrefix(line, []byte("bad: ")); ok {
+				all.Bad = append(all.Bad, string(found))
+			}
+		}
+		last := output[max(0, bytes.LastIndex(output, []byte("\ncase "))):]
+		all.Bad = append(all.Bad, fmt.Sprintf("a failing process died: %v\n%s", err, last))
+	})
 	return all
 }
 

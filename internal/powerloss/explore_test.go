@@ -3,7 +3,6 @@ package powerloss_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -78,9 +77,7 @@ func TestExplore(t *testing.T) {
 	for seed := *childSeed; x.States < *childStates && x.Bad < *childStop; seed += *childStep {
 		x.explore(seed)
 	}
-	b, err := json.Marshal(x.summary)
-	require.NoError(t, err)
-	fmt.Printf("\nsummary %s\n", b)
+	boltpatch.Summarise(t, x.summary)
 }
 
 type explorer struct {

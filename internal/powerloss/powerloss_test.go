@@ -1,14 +1,9 @@
 package powerloss_test
 
 import (
-	"bytes"
-	"encoding/json"
 	"flag"
 	"fmt"
-	"os"
-	"os/exec"
 	"runtime"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,29 +21,11 @@ var states = flag.Int("powerloss.states", 600, "how many states of power cuts to
 func explorers(t *testing.T, binary string, states int, args ...string) (all summary) {
 	t.Helper()
 	n := min(runtime.GOMAXPROCS(0), 1+states/200)
-	outputs, errs := make([][]byte, n), make([]error, n)
-	var running sync.WaitGroup
-	for i := range n {
-		running.Go(func() {
-			cmd := exec.Command(binary, append([]string{
-				"-test.run", "^TestExplore$", "-test.timeout", "0",
-				fmt.Sprint("-powerloss.explore=", (states+n-1)/n), fmt.Sprint("-powerloss.seed=", i), fmt.Sprint("-powerloss.step=", n),
-			}, args...)...)
-			cmd.Env = append(os.Environ(), "GOMAXPROCS=2")
-			outputs[i], errs[i] = cmd.CombinedOutput()
-		})
-	}
-	running.Wait()
-	for i, out := range outputs {
-		_, line, ok := bytes.Cut(out, []byte("\nsummary "))
-		if !ok || errs[i] != nil {
-			all.Bad++
-			all.Failures = append(all.Failures, fmt.Sprintf("an exploring process died: %v\n%s", errs[i], out))
-			continue
-		}
-		line, _, _ = bytes.Cut(line, []byte("\n"))
-		var s summary
-		require.NoError(t, json.Unmarshal(line, &s))
+	boltpatch.Spread(t, binary, "TestExplore", n, func(i int) []string {
+		return append([]string{
+			fmt.Sprint("-powerloss.explore=", (states+n-1)/n), fmt.Sprint("-powerloss.seed=", i), fmt.Sprint("-powerloss.step=", n),
+		}, args...)
+	}, func(s summary) {
 		all.Runs += s.Runs
 		all.Events += s.Events
 		all.Cuts += s.Cuts
@@ -64,7 +41,10 @@ func explorers(t *testing.T, binary string, states int, args ...string) (all sum
 		all.Acked += s.Acked
 		all.Unacked += s.Unacked
 		all.Failures = append(all.Failures, s.Failures...)
-	}
+	}, func(err error, output []byte) {
+		all.Bad++
+		all.Failures = append(all.Failures, fmt.Sprintf("an exploring process died: %v\n%s", err, output))
+	})
 	return all
 }
 
