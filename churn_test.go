@@ -13,6 +13,24 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
+// readSlowly iterates over a bucket again and again, slowly, until it is told to stop.
+func readSlowly(t *testing.T, b *keepcache.Bucket, stop *atomic.Bool) {
+	for !stop.Load() {
+		n := 0
+		for _, err := range b.All() {
+			if err != nil {
+				t.Error(err)
+			}
+			if n++; n%100 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			if stop.Load() {
+				break
+			}
+		}
+	}
+}
+
 // Overwritten many times with values of all sizes, and then filled and expired again and again, with a slow
 // reader that iterates all the while, the file stays within its bounds and ends small.
 func TestChurn(t *testing.T) {
@@ -27,22 +45,7 @@ func TestChurn(t *testing.T) {
 	var most, over atomic.Int64
 	var stop atomic.Bool
 	var work sync.WaitGroup
-	work.Go(func() { // a slow reader
-		for !stop.Load() {
-			n := 0
-			for _, err := range b.All() {
-				if err != nil {
-					t.Error(err)
-				}
-				if n++; n%100 == 0 {
-					time.Sleep(time.Millisecond)
-				}
-				if stop.Load() {
-					break
-				}
-			}
-		}
-	})
+	work.Go(func() { readSlowly(t, b, &stop) })
 	work.Go(func() {
 		for !stop.Load() {
 			size := fileSize(t, path)
@@ -110,22 +113,7 @@ func TestChurn_Small(t *testing.T) {
 				}
 			})
 		}
-		work.Go(func() { // a slow reader
-			for !stop.Load() {
-				n := 0
-				for _, err := range b.All() {
-					if err != nil {
-						t.Error(err)
-					}
-					if n++; n%100 == 0 {
-						time.Sleep(time.Millisecond)
-					}
-					if stop.Load() {
-						break
-					}
-				}
-			}
-		})
+		work.Go(func() { readSlowly(t, b, &stop) })
 		most := int64(0)
 		for ; writes.Load() < total && !t.Failed(); time.Sleep(time.Millisecond) {
 			most = max(most, fileSize(t, path))
