@@ -124,19 +124,36 @@ func inherit(f *os.File, journalAt string) (*heritage, error) {
 
 // unbroken returns the mark from which on the journal has all that the damaged file had. A write that the journal could not
 // take, because it was too large or because the journal had failed, went straight into the file. It is lost, but what it
-// replaced must not come back: so nothing that the journal has from before counts.
+// replaced must not come back: so nothing that the journal has from before counts, but for the names of buckets, without which
+// nobody finds what it has from after.
 //
 // Such a write shows in the revisions that are missing between two pieces, or behind the last. They may as well be missing
 // because the journal is damaged, but not below the mark of the file.
 func (g *heritage) unbroken(journalAt string, released uint64) (mark uint64, err error) {
 	mark, seen := released, released
-	_, err = journal.Replay(journalAt, g.identity, released, func(first, last uint64, _ []byte) error {
+	names := make(map[string]uint64)
+	var bad malformed
+	_, err = journal.Replay(journalAt, g.identity, released, func(first, last uint64, piece []byte) error {
 		if first > seen+1 && (first <= g.mark+1 || !g.sure) {
 			mark = first - 1
 		}
 		seen = last
-		return nil
+		if bad.is(first, last, piece) {
+			return nil
+		}
+		return eachOutcome(first, piece, func(o outcome, _ uint64) error {
+			if o.kind == outcomeName {
+				names[o.key] = o.id
+			}
+			return nil
+		})
 	})
+	for name, id := range names {
+		if id > g.names[name] { // ids rise
+			g.names[name] = id
+			g.lastID = max(g.lastID, id)
+		}
+	}
 	if g.mark > seen {
 		mark = g.mark
 	}
