@@ -253,7 +253,9 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 		// What memory has besides is as good as new: it goes into the file once more.
 		hl.db.memory.repin(hl.db.liveIDs())
 	}
-	if err := hl.db.store.adopt(fresh); err != nil {
+	err = hl.db.store.adopt(fresh)
+	hl.db.memory.forgetAbsences()
+	if err != nil {
 		return "", errors.Join(err, fresh.close())
 	}
 	return how, nil

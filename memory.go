@@ -36,8 +36,9 @@ type shard struct {
 	table   table
 	pins    queue // pinned entries
 	cold    cold  // evictable entries
+	absent  absences
 
-	_ [88]byte // keeps two shards out of one cache line, and of the next, which processors fetch too
+	_ [56]byte // keeps two shards out of one cache line, and of the next, which processors fetch too
 }
 
 // entry is what memory knows of one key. Its fields are protected by the lock of its shard; the record
@@ -84,6 +85,8 @@ func newMemory(limit int64) *memory {
 		s := &m.shards[i]
 		s.table = newTable()
 		s.cold.ghosts = newGhosts(limit / int64(n))
+		s.absent = newAbsences(limit / int64(n))
+		m.limit -= s.absent.bytes()
 	}
 	return m
 }
@@ -103,8 +106,8 @@ func (m *memory) shardOf(hash uint64) *shard { return &m.shards[m.shardIndex(has
 
 // sight is what a look at memory found.
 type sight struct {
-	known    bool   // memory has an entry: look no further
-	record   []byte // nil if the entry says that the key is removed
+	known    bool   // look no further
+	record   []byte // nil if there is none: the key is removed, or is known to be absent
 	revision uint64
 	slid     int64  // until when reads keep the entry fresh, or 0
 	version  uint64 // of the shard, for keep and for expectations
@@ -125,6 +128,8 @@ func (m *memory) find(hash, id uint64, key string, uses uint32) sight {
 		if n := e.uses.Load(); n+uses <= maxUses && uses > 0 {
 			e.uses.Store(n + uses) // a lost race costs one count
 		}
+	} else if s.absent.has(hash) {
+		seen.known = true
 	}
 	s.mu.RUnlock()
 	return seen
@@ -175,6 +180,7 @@ type prior struct {
 func (m *memory) publish(hash, id uint64, key string, record []byte, h header) (before prior) {
 	s := m.shardOf(hash)
 	s.version++
+	s.absent.drop(hash)
 	bytes := s.cold.bytes()
 	e := s.table.find(hash, id, key)
 	switch {

@@ -80,8 +80,12 @@ func (b *Bucket) read(key string) (r reading, err error) {
 		r.damage = err // a miss to who only reads, and no answer to who depends on it
 		return r, nil
 	}
-	if err != nil || rec == nil {
+	if err != nil {
 		return r, err
+	}
+	if rec == nil {
+		b.db.memory.lacks(hash, r.seen.version)
+		return r, nil
 	}
 	if _, _, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
 		b.damaged(key, r.damage)

@@ -390,3 +390,39 @@ func TestMemory_BoundForMany(t *testing.T) {
 	}
 	writers.Wait()
 }
+
+// That a key was absent is forgotten as soon as it is written, also when memory no longer has what was written.
+func TestMemory_Absent(t *testing.T) {
+	const n = 3000
+	db := open(t, newPath(t), &keepcache.Options{MemoryBytes: 1 << 20, SweepInterval: -1})
+	b, value := db.Bucket("b"), strings.Repeat("v", 1000)
+	mustSet(t, b, "other", 1, 0)
+	committed(t, db)
+	for round := range 3 {
+		for range 2 {
+			for i := range n {
+				requireAbsent(t, b, numbered(i))
+			}
+		}
+		for i := range n {
+			mustSet(t, b, numbered(i), fmt.Sprint(round, i, value), 0)
+		}
+		committed(t, db)
+		before := db.Stats().FileHits
+		for i := range n {
+			requireValue(t, b, numbered(i), fmt.Sprint(round, i, value))
+		}
+		require.Greater(t, db.Stats().FileHits-before, uint64(n/2), "most must have left memory")
+		for i := range n {
+			found, err := b.Delete(numbered(i))
+			require.NoError(t, err)
+			require.True(t, found)
+		}
+		if round == 1 {
+			committed(t, db)
+		}
+	}
+	added, err := b.Add(numbered(0), 1, 0)
+	require.NoError(t, err)
+	require.True(t, added)
+}
