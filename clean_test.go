@@ -2,6 +2,7 @@ package keepcache_test
 
 import (
 	"context"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"testing"
@@ -69,26 +70,7 @@ func TestClose_MarkOfDamaged(t *testing.T) {
 	require.NoError(t, db.Close())
 	keepcache.ShallowBytes(0)
 	t.Cleanup(func() { keepcache.ShallowBytes(16 << 20) })
-	info, err := os.Stat(path)
-	require.NoError(t, err)
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	require.NoError(t, err)
-	size := int64(os.Getpagesize())
-	leaves := 0
-	for at := 2 * size; at < info.Size(); at += size { // the number of each leaf with many elements becomes another
-		head := make([]byte, 16)
-		_, err := f.ReadAt(head, at)
-		require.NoError(t, err)
-		if head[8] == 2 && head[10] > 10 {
-			leaves++
-			_, err = f.WriteAt([]byte{head[0] + 1}, at)
-			require.NoError(t, err)
-		}
-	}
-	require.Greater(t, leaves, 50)
-	require.NoError(t, f.Close())
-	require.NoError(t, os.Chtimes(path, time.Time{}, info.ModTime()))
-	require.True(t, markedClean(t, path))
+	damageLeaves(t, path, func(head []byte) { head[0]++ }) // its number becomes another
 
 	db = openDamaged(t, path, nil)
 	for i := range 5000 { // whether opening fell over it or reading does
@@ -103,9 +85,60 @@ func TestClose_MarkOfDamaged(t *testing.T) {
 	}, 10*time.Second, time.Millisecond)
 	mustSet(t, db.Bucket("b"), "k", "new", 0)
 	requireValue(t, db.Bucket("b"), "k", "new")
-	_, err = db.Sweep(context.Background())
+	_, err := db.Sweep(context.Background())
 	require.NoError(t, err)
 	aside, err := filepath.Glob(path + ".corrupt-*")
 	require.NoError(t, err)
 	require.Len(t, aside, 1)
+}
+
+// damageLeaves changes the header of each leaf with many elements, so that the file looks as it was when it was closed.
+func damageLeaves(t *testing.T, path string, change func(head []byte)) {
+	t.Helper()
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	require.NoError(t, err)
+	size := int64(os.Getpagesize())
+	leaves := 0
+	for at := 2 * size; at < info.Size(); at += size {
+		head := make([]byte, 16)
+		_, err := f.ReadAt(head, at)
+		require.NoError(t, err)
+		if head[8] == 2 && head[10] > 10 {
+			leaves++
+			change(head)
+			_, err = f.WriteAt(head, at)
+			require.NoError(t, err)
+		}
+	}
+	require.Greater(t, leaves, 50)
+	require.NoError(t, f.Close())
+	require.NoError(t, os.Chtimes(path, time.Time{}, info.ModTime()))
+	require.True(t, markedClean(t, path))
+}
+
+// A file that was closed in order is proved before its first change: bbolt would add 2^31 pages to its list of free ones
+// here. For reading alone it is not.
+func TestClose_MarkOfEndlessPages(t *testing.T) {
+	path := newPath(t)
+	db := openUnchecked(t, path)
+	fill(t, db.Bucket("b"), 5000, time.Hour)
+	require.NoError(t, db.Close())
+	keepcache.ShallowBytes(0)
+	t.Cleanup(func() { keepcache.ShallowBytes(16 << 20) })
+	damageLeaves(t, path, func(head []byte) { binary.NativeEndian.PutUint32(head[12:], 1<<31) })
+
+	db = openDamaged(t, path, nil)
+	requireValue(t, db.Bucket("b"), numbered(7), int64(7))
+	require.Zero(t, db.Stats().Health.Quarantined)
+	mustSet(t, db.Bucket("b"), numbered(7), "new", 0)
+	_, err := db.Sweep(context.Background())
+	require.ErrorIs(t, err, keepcache.ErrUnavailable)
+	require.Eventually(t, func() bool {
+		h := db.Stats().Health
+		return !h.Unavailable && h.Quarantined == 1
+	}, 10*time.Second, time.Millisecond)
+	requireValue(t, db.Bucket("b"), numbered(7), "new")
+	committed(t, db)
 }

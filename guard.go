@@ -29,7 +29,7 @@ type handle struct {
 	db    *bolt.DB
 	file  *os.File     // the descriptor that bbolt works on: a poisoned handle's lock is let go of by it
 	info  os.FileInfo  // of the file, from when it was opened
-	found examined     // what was found in it then
+	found examined     // what was found in it then; what is proved later is protected by writing
 	size  atomic.Int64 // that the file must have, in bytes
 	sick  func()       // told that the handle is poisoned or barred; must not wait
 	from  *handle      // what a successor is copied from: a panic may come from either, and counts for both
@@ -216,6 +216,9 @@ func (h *handle) update(fn func(*bolt.Tx) error) (err error) {
 	}
 	// Nor is there a guard in the walk by which a Commit that failed finds the free pages again.
 	if err := h.whole(); err != nil {
+		return err
+	}
+	if err := h.prove(); err != nil {
 		return err
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))

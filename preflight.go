@@ -14,10 +14,14 @@ import (
 	"github.com/keepcache/keepcache/internal/preflight"
 )
 
-// shallowBytes is up to how many bytes of leaves are proved in a file that was closed in order; more are left to the
-// guard and to the checksums, and all the rest, about a hundredth of a file, is proved in any case. 16 MiB take about 10 ms.
-// Only tests change it.
+// shallowBytes is up to how many bytes of leaves are proved when a file is opened that was closed in order; more are left to
+// the guard and to the checksums as long as the file is only read, and all the rest, about a hundredth of a file, is proved in
+// any case. 16 MiB take about 10 ms. Only tests change it.
 var shallowBytes = 16 << 20
+
+// provedMost is up to which size a file is proved in full before it is changed for the first time, which takes about as long
+// as reading it and is over before writers have to wait. With larger ones it stays at the guard and the checksums.
+const provedMost = 2 << 30
 
 // fileLayout is which buckets lie where.
 var fileLayout = preflight.Layout{
@@ -34,9 +38,10 @@ var without struct{ preflight, checksum, guard bool }
 
 // examined is what a look at a file found before bbolt maps it.
 type examined struct {
-	clean  bool // it was closed in order, and nothing has changed it since
-	listed bool // it stores a list of its free pages
-	free   int  // how many pages are in the list
+	clean    bool // it was closed in order, and nothing has changed it since
+	unproved bool // leaves of it have not been looked at
+	listed   bool // it stores a list of its free pages
+	free     int  // how many pages are in the list
 }
 
 // examine proves that f is a file of ours with which bbolt can work. It returns ErrFormat for a file that is none, or
@@ -70,6 +75,7 @@ func examine(f *os.File, info os.FileInfo, writable, trusting bool) (found exami
 		}
 		if found.clean {
 			most = shallowBytes / file.PageSize()
+			found.unproved = info.Size() > int64(shallowBytes)
 		}
 	}
 	if without.preflight {
@@ -84,6 +90,25 @@ func examine(f *os.File, info os.FileInfo, writable, trusting bool) (found exami
 	}
 	found.free, found.listed = file.Free()
 	return found, err
+}
+
+// prove looks at the leaves that examine has left out, before the file is changed for the first time: bbolt believes what it
+// finds in the pages that it replaces, and one that claims to be 2^31 pages long has it put as many into its list of
+// free pages, in hours and all memory. The caller has the token of writing.
+func (h *handle) prove() error {
+	if !h.found.unproved || h.size.Load() > provedMost || without.preflight {
+		return nil
+	}
+	file, err := preflight.Open(disk.In(h.file), h.size.Load())
+	if err == nil {
+		err = file.Check(fileLayout, math.MaxInt)
+	}
+	if isDamage(err) {
+		h.poison(failure{err: fmt.Errorf("%w: %w", ErrCorrupt, err)})
+		return h.err()
+	}
+	h.found.unproved = err != nil
+	return err
 }
 
 func isDamage(err error) bool {
