@@ -21,7 +21,8 @@ import (
 // and a symbolic link too; links among the directories above it are followed.
 //
 // Before anything else, Open proves that the structure of the file is whole. After a crash, or where the file was changed
-// or copied by others since, that costs reading it once; after a Close it costs next to nothing.
+// or copied by others since, that costs reading it once; after a Close it costs next to nothing,
+// and the rest is proved in the background before the file is changed for the first time, if it has at most 2 GiB.
 // What a crash left in the journal is then put into the file, which takes as long as committing it would have.
 func Open(path string, options *Options) (*DB, error) {
 	filled, err := options.withDefaults()
