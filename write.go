@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keepcache/keepcache/internal/journal"
@@ -28,6 +29,8 @@ type writer struct {
 	journalAt  int64         // bytes of the journal in use at which one begins
 	needFlush  chan struct{} // gets a token when something is to be flushed within the interval
 	commits    *committer
+
+	coming atomic.Int64 // bytes of entries that have their revision and are not pinned yet; rises while mu is held
 
 	mu        sync.Mutex       // orders all writes; protects what follows
 	revision  uint64           // the last one given out
@@ -159,6 +162,10 @@ func memoryOf(drafts []*draft) (n int64) {
 	return n
 }
 
+// taken returns the bytes of pinned entries, and of those that are about to be: what is published in between may count twice,
+// and never not at all.
+func (w *writer) taken() int64 { return w.coming.Load() + w.memory.pinned.Load() }
+
 // take appends and publishes. It returns the last revision, and the journal that has the write, or nil if
 // only a commit will make it last.
 //
@@ -193,6 +200,7 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 			w.memory.shardOf(d.hash).table.find(d.hash, d.id, d.key).slid.Store(until)
 		}
 	}
+	w.coming.Add(-memoryOf(drafts))
 	if w.crowded(j) {
 		w.commits.kick()
 	}
@@ -207,7 +215,8 @@ func (w *writer) enter(names []naming, drafts []*draft) (last uint64, j *journal
 		return 0, nil, ErrClosed
 	}
 	// What is larger than half of the room needs that half free: all of it would never be while others write.
-	if pinned := w.memory.pinned.Load(); pinned > 0 && pinned+min(memoryOf(drafts), w.pinnedMost/2) > w.pinnedMost {
+	more := memoryOf(drafts)
+	if taken := w.taken(); taken > 0 && taken+min(more, w.pinnedMost/2) > w.pinnedMost {
 		return 0, nil, errNoRoom
 	}
 	first := w.revision + 1
@@ -216,6 +225,7 @@ func (w *writer) enter(names []naming, drafts []*draft) (last uint64, j *journal
 		return 0, nil, err
 	}
 	w.revision = last
+	w.coming.Add(more)
 	if j == nil {
 		w.aside = last
 	}
@@ -341,7 +351,7 @@ func (w *writer) position() position {
 func (w *writer) owes() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.names) > 0 || w.memory.pinned.Load() > 0
+	return len(w.names) > 0 || w.taken() > 0
 }
 
 // named forgets the first n namings, which the file has now.
