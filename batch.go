@@ -23,7 +23,7 @@ type batched struct {
 // stored is reported by Apply.
 func (t *Batch) Set(b *Bucket, key string, value any, ttl time.Duration) {
 	d, err := b.prepare(key, value, ttl)
-	t.add(b, d, b.fail("set", key, err))
+	t.add(b, key, d, b.fail("set", key, err))
 }
 
 // Delete adds the removal of key, which need not be there. As nobody looks whether it was, it counts neither in
@@ -36,10 +36,10 @@ func (t *Batch) Delete(b *Bucket, key string) {
 	case !validKey(key):
 		err = ErrInvalidKey
 	}
-	t.add(b, &draft{key: key}, b.fail("delete", key, err))
+	t.add(b, key, &draft{key: key}, b.fail("delete", key, err))
 }
 
-func (t *Batch) add(b *Bucket, d *draft, err error) {
+func (t *Batch) add(b *Bucket, key string, d *draft, err error) {
 	if err != nil {
 		if t.err == nil {
 			t.err = err
@@ -49,7 +49,7 @@ func (t *Batch) add(b *Bucket, d *draft, err error) {
 	if t.writes == nil {
 		t.writes = make(map[spot]batched)
 	}
-	t.writes[spot{b.name, d.key}] = batched{b, d}
+	t.writes[spot{b.name, key}] = batched{b, d}
 }
 
 // Len returns how many keys the batch writes.
@@ -146,9 +146,9 @@ func (db *DB) apply(writes map[spot]batched) error {
 		db.evictor.use(d.hash)
 	}
 	db.counts.sets.Add(uint64(sets))
-	for _, w := range writes {
+	for at, w := range writes {
 		if w.draft.record != nil {
-			w.bucket.note(EventSet, w.draft.key)
+			w.bucket.note(EventSet, at.key) // not the draft's, which would keep its record alive
 		}
 	}
 	return nil

@@ -30,8 +30,8 @@ func setMany[T any](b *Bucket, values map[string]T, ttl time.Duration) error {
 		return b.fail("set", "", err)
 	}
 	b.db.counts.sets.Add(uint64(len(drafts)))
-	for _, d := range drafts {
-		b.note(EventSet, d.key)
+	for key := range values { // not those of the drafts, which would keep their records alive
+		b.note(EventSet, key)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func (sw *sweeper) tellPinned(pins []pin, changes []*change) {
 			name = sw.nameOf(p.id)
 		}
 		if p.record != nil && changes[i].record == nil {
-			sw.events.tell(Event{Kind: EventExpire, Bucket: name, Key: p.key})
+			sw.events.tell(Event{Kind: EventExpire, Bucket: name, Key: cloneKey(p.key)})
 		}
 	}
 }

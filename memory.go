@@ -170,6 +170,7 @@ func (e *entry) set(key string, record []byte, h header) {
 // prior is what a publication replaced.
 type prior struct {
 	pinned bool // memory had it alone; otherwise the file has what was there, if there was anything
+	key    string
 	record []byte
 	header header
 }
@@ -189,7 +190,7 @@ func (m *memory) publish(hash, id uint64, key string, record []byte, h header) (
 		m.pin(s, e, key, record, h)
 		s.table.insert(e)
 	case e.pinned: // and stays where it is
-		before = prior{true, e.record, header{goneAt: e.goneAt, revision: e.revision}}
+		before = prior{true, e.key, e.record, header{goneAt: e.goneAt, revision: e.revision}}
 		more := -e.bytes()
 		e.set(key, record, h)
 		more += e.bytes()
@@ -225,7 +226,7 @@ func (m *memory) retract(d *draft) bool {
 	m.pinned.Add(-e.bytes())
 	s.pins.remove(e)
 	if d.before.pinned {
-		m.pin(s, e, e.key, d.before.record, d.before.header)
+		m.pin(s, e, d.before.key, d.before.record, d.before.header)
 	} else {
 		e.pinned = false
 		s.table.remove(e)
@@ -263,14 +264,15 @@ func (m *memory) collect(pins []pin) []pin {
 	return pins
 }
 
-// pinnedKeys returns the pinned keys of a bucket that begin with prefix and are not less than first, sorted.
+// pinnedKeys returns the pinned keys of a bucket that begin with prefix and are not less than first, sorted. They are copies:
+// a range may take its time, and those who get them may keep them.
 func (m *memory) pinnedKeys(id uint64, first, prefix string) (keys []string) {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()
 		for e := s.pins.head; e != nil; e = e.next {
 			if e.id == id && strings.HasPrefix(e.key, prefix) && e.key >= first {
-				keys = append(keys, e.key)
+				keys = append(keys, cloneKey(e.key))
 			}
 		}
 		s.mu.RUnlock()

@@ -194,5 +194,6 @@ func (m *memory) forget(victims []victim) {
 	}
 }
 
-// cloneKey copies a key that memory keeps, so that it does not keep alive what the caller cut it from.
+// cloneKey copies a key, so that who keeps it does not keep alive what it was cut from: that of a caller's, or the record
+// behind one of ours.
 func cloneKey(key string) string { return strings.Clone(key) }

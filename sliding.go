@@ -143,7 +143,7 @@ func (m *memory) slidKeys() (found []slidKey) {
 		s.mu.RLock()
 		for e := range s.table.all {
 			if e.slid.Load() != 0 {
-				found = append(found, slidKey{e.id, e.key})
+				found = append(found, slidKey{e.id, cloneKey(e.key)})
 			}
 		}
 		s.mu.RUnlock()

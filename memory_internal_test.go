@@ -1,0 +1,25 @@
+package keepcache
+
+import (
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A write that is taken back takes its key along, in whose memory its record is.
+func TestMemory_Retract(t *testing.T) {
+	m := newMemory(1 << 20)
+	old, record := cloneKey("key"), []byte("old")
+	hash := m.hash(1, old)
+	m.publish(hash, 1, old, record, header{revision: 1})
+	pinned := m.pinned.Load()
+
+	d := draft{id: 1, hash: hash, key: cloneKey("key"), record: make([]byte, 100), header: header{revision: 2}}
+	d.before = m.publish(hash, 1, d.key, d.record, d.header)
+	require.True(t, m.retract(&d))
+	e := m.shardOf(hash).table.find(hash, 1, "key")
+	require.Equal(t, record, e.record)
+	require.Same(t, unsafe.StringData(old), unsafe.StringData(e.key))
+	require.Equal(t, pinned, m.pinned.Load())
+}
