@@ -119,6 +119,10 @@ func inherit(f *os.File, journalAt string) (*heritage, error) {
 		g.identity = newIdentity()
 	}
 	g.highest = max(g.highest, g.mark)
+	if !g.sure {
+		// Invalidations up to the mark may be lost. Entries are so too, but for what a load brings that began before one.
+		g.tagFloor = max(g.tagFloor, g.mark)
+	}
 	return g, nil
 }
 

@@ -142,6 +142,51 @@ func TestQuarantine_Revisions(t *testing.T) {
 	}
 }
 
+// A tag that was invalidated stays so where nobody can read that in the damaged file: a load that began before lands after
+// the mark from which on the journal counts.
+func TestQuarantine_Tags(t *testing.T) {
+	skipOnWindows(t, "an open file cannot be replaced")
+	path := newPath(t)
+	db := open(t, path, &keepcache.Options{
+		CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1, JournalBytes: 64 << 10, MemoryBytes: 4 << 20,
+	})
+	b := db.Bucket("b")
+	fill(t, b, 5, 0)
+	begun, end, landed := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		var value string
+		_, err := b.WithTags("tag").GetOrLoad(context.Background(), "loaded", &value,
+			func(context.Context, *keepcache.Load) (any, error) {
+				close(begun)
+				<-end
+				return "from before", nil
+			}, nil)
+		landed <- err
+	}()
+	<-begun
+	require.NoError(t, db.InvalidateTag("tag"))
+	mustSet(t, b, "large", make([]byte, 50_000), 0) // past the journal
+	close(end)
+	require.NoError(t, <-landed)
+	requireAbsent(t, b, "loaded")
+	mustSet(t, b, "after", 2, 0)
+	mustSet(t, b.WithTags("tag"), "tagged after", 3, 0)
+	require.NoError(t, db.Sync(context.Background()))
+	path = crashCopy(t, path, newPath(t))
+	content := breakFile(t, path)
+	for page := range slices.Chunk(content, os.Getpagesize()) {
+		if bytes.Contains(page, []byte("buckets")) {
+			clear(page) // all roots
+		}
+	}
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+
+	b = open(t, path, nil).Bucket("b")
+	requireAbsent(t, b, "loaded")
+	requireValue(t, b, "after", int64(2))
+	requireValue(t, b, "tagged after", int64(3))
+}
+
 // A write that was too large for the journal is lost with the file that had it, but what it replaced does not come back,
 // although the journal has that. What came after it is there, also where nobody can read the names of buckets in the file.
 func TestQuarantine_PastJournal(t *testing.T) {
