@@ -77,6 +77,19 @@ func (db *DB) Apply(t *Batch) error {
 }
 
 func (db *DB) apply(writes map[spot]batched) error {
+	if err := db.applyDrafts(writes); err != nil {
+		return err
+	}
+	for at, w := range writes { // outside of the buckets' turns: who is told may write
+		if w.draft.record != nil {
+			db.counts.sets.Add(1)
+			w.bucket.note(EventSet, at.key) // not the draft's, which would keep its record alive
+		}
+	}
+	return nil
+}
+
+func (db *DB) applyDrafts(writes map[spot]batched) error {
 	spaces := make(map[*namespace][]*draft)
 	for _, w := range writes {
 		if w.bucket.db != db {
@@ -95,7 +108,6 @@ func (db *DB) apply(writes map[spot]batched) error {
 	var names []naming
 	var drafts []*draft
 	created := make(map[*namespace]uint64)
-	sets := 0
 	for _, ns := range sorted {
 		id := ns.enter()
 		if id != 0 {
@@ -124,9 +136,6 @@ func (db *DB) apply(writes map[spot]batched) error {
 				return err
 			}
 			d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, db.memory.hash(id, d.key)
-			if d.record != nil {
-				sets++
-			}
 		}
 		drafts = append(drafts, own...)
 	}
@@ -144,12 +153,6 @@ func (db *DB) apply(writes map[spot]batched) error {
 	}
 	for _, d := range drafts {
 		db.evictor.use(d.hash)
-	}
-	db.counts.sets.Add(uint64(sets))
-	for at, w := range writes {
-		if w.draft.record != nil {
-			w.bucket.note(EventSet, at.key) // not the draft's, which would keep its record alive
-		}
 	}
 	return nil
 }

@@ -96,3 +96,30 @@ func TestEvents_Operations(t *testing.T) {
 		require.Equal(t, "unknown", keepcache.EventKind(1<<31).String())
 	})
 }
+
+// Who is told of a set of a batch may write to the bucket that the batch has made.
+func TestEvents_Batch(t *testing.T) {
+	var db *keepcache.DB
+	db = newDB(t, &keepcache.Options{Events: keepcache.Events{
+		Kinds: keepcache.EventSet,
+		Handle: func(e keepcache.Event) {
+			if e.Key == "k" {
+				mustSet(t, db.Bucket("fresh"), "other", 1, 0)
+			}
+		},
+	}})
+	done := make(chan error, 1)
+	go func() {
+		var batch keepcache.Batch
+		batch.Set(db.Bucket("fresh"), "k", 1, 0)
+		done <- db.Apply(&batch)
+	}()
+	select {
+	case err := <-done:
+		require.NoError(t, err)
+	case <-time.After(10 * time.Second):
+		panic("Apply waits for itself") // Close would too
+	}
+	requireValue(t, db.Bucket("fresh"), "k", int64(1))
+	requireValue(t, db.Bucket("fresh"), "other", int64(1))
+}
