@@ -104,26 +104,29 @@ func (fs *flights) voidPrefix(prefix string) {
 // what he does not find he does not write, and a write is what voids a flight otherwise: a flight that was quicker
 // he finds, and one that was not finds itself void.
 func (b *Bucket) voidFlights(keys ...string) {
-	if fs := b.flying(); fs != nil {
+	if ns := b.namespace(); ns != nil {
 		for _, key := range keys {
-			fs.void(key, nil)
+			ns.flights.void(key, nil)
 		}
+		ns.awaitFirst()
 	}
 }
 
 // voidFlightsOf is voidFlights for all keys that begin with prefix.
 func (b *Bucket) voidFlightsOf(prefix string) {
-	if fs := b.flying(); fs != nil {
-		fs.voidPrefix(prefix)
+	if ns := b.namespace(); ns != nil {
+		ns.flights.voidPrefix(prefix)
+		ns.awaitFirst()
 	}
 }
 
-// flying returns the flights of the bucket, or nil if there are none.
-func (b *Bucket) flying() *flights {
-	if ns := b.namespace(); ns != nil && ns.flights.n.Load() > 0 {
-		return &ns.flights
+// awaitFirst waits for the write that brings the bucket into being, if it is under way: what it has published nobody finds
+// before it is done.
+func (ns *namespace) awaitFirst() {
+	if ns.id.Load() == 0 {
+		ns.turn.RLock()
+		defer ns.turn.RUnlock()
 	}
-	return nil
 }
 
 func (fs *flights) remove(f *flight) {
