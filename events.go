@@ -10,7 +10,8 @@ import (
 type Events struct {
 	// Handle is called for each event of a kind in Kinds, from the goroutine in which it happens and outside
 	// of all locks, possibly from several at once. It must return soon: the operation waits for it. A panic in
-	// it is contained. It must not call Close.
+	// it is contained. It must not call Close. EventExpire and EventEvict may be told of in the middle of a commit: from
+	// them it must not call what waits for one either, such as Sync, Sweep, Compact and Backup.
 	Handle func(Event)
 
 	// Kinds are the kinds that Handle is called for, combined with |. Default: RareEvents.
