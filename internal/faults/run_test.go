@@ -97,7 +97,7 @@ func TestFaults_CanFail(t *testing.T) {
 			if !c.few && *perCall > 0 && *perCall < allControls {
 				t.Skipf("with %d calls or more", allControls)
 			}
-			s := failers(t, boltpatch.Build(t, c.breaks...), "-faults.kinds", c.kinds, "-faults.calls", "24", "-faults.stop", "1", fmt.Sprint("-faults.always=", c.always))
+			s := failers(t, boltpatch.Build(t, c.breaks...), "-faults.kinds", c.kinds, "-faults.calls", "24", "-faults.stop", "1", "-faults.commits", "4", fmt.Sprint("-faults.always=", c.always))
 			t.Logf("%d findings in %d cases", len(s.Bad), s.Cases)
 			require.NotEmpty(t, s.Bad)
 			t.Logf("%.1000s", s.Bad[0])
