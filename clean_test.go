@@ -64,25 +64,16 @@ func TestClose_Mark(t *testing.T) {
 
 // A mark does not hold a cache up that turns out to be damaged: what fails is proved as a whole, and kept aside.
 func TestClose_MarkOfDamaged(t *testing.T) {
-	path := newPath(t)
-	db := openUnchecked(t, path)
-	fill(t, db.Bucket("b"), 5000, time.Hour)
-	require.NoError(t, db.Close())
-	keepcache.ShallowBytes(0)
-	t.Cleanup(func() { keepcache.ShallowBytes(16 << 20) })
-	damageLeaves(t, path, func(head []byte) { head[0]++ }) // its number becomes another
+	path := closedWithLeaves(t, func(head []byte) { head[0]++ }) // its number becomes another
 
-	db = openDamaged(t, path, nil)
+	db := openDamaged(t, path, nil)
 	for i := range 5000 { // whether opening fell over it or reading does
 		var got int
 		found, err := db.Bucket("b").Get(numbered(i), &got)
 		require.NoError(t, err)
 		require.True(t, !found || got == i)
 	}
-	require.Eventually(t, func() bool {
-		h := db.Stats().Health
-		return !h.Unavailable && h.Quarantined == 1
-	}, 10*time.Second, time.Millisecond)
+	requireQuarantined(t, db)
 	mustSet(t, db.Bucket("b"), "k", "new", 0)
 	requireValue(t, db.Bucket("b"), "k", "new")
 	_, err := db.Sweep(context.Background())
@@ -92,9 +83,25 @@ func TestClose_MarkOfDamaged(t *testing.T) {
 	require.Len(t, aside, 1)
 }
 
-// damageLeaves changes the header of each leaf with many elements, so that the file looks as it was when it was closed.
-func damageLeaves(t *testing.T, path string, change func(head []byte)) {
+// requireQuarantined requires that the file of a cache is kept aside and the cache in order again, soon.
+func requireQuarantined(t *testing.T, db *keepcache.DB) {
 	t.Helper()
+	require.Eventually(t, func() bool {
+		h := db.Stats().Health
+		return !h.Unavailable && h.Quarantined == 1
+	}, 10*time.Second, time.Millisecond)
+}
+
+// closedWithLeaves makes a file of 5,000 entries in the bucket b that was closed in order, and changes the header of each
+// leaf with many elements then. To Open it looks as it was when it was closed.
+func closedWithLeaves(t *testing.T, change func(head []byte)) (path string) {
+	t.Helper()
+	path = newPath(t)
+	db := openUnchecked(t, path)
+	fill(t, db.Bucket("b"), 5000, time.Hour)
+	require.NoError(t, db.Close())
+	keepcache.ShallowBytes(0)
+	t.Cleanup(func() { keepcache.ShallowBytes(16 << 20) })
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -116,29 +123,21 @@ func damageLeaves(t *testing.T, path string, change func(head []byte)) {
 	require.NoError(t, f.Close())
 	require.NoError(t, os.Chtimes(path, time.Time{}, info.ModTime()))
 	require.True(t, markedClean(t, path))
+	return path
 }
 
 // A file that was closed in order is proved before its first change: bbolt would add 2^31 pages to its list of free ones
 // here. For reading alone it is not.
 func TestClose_MarkOfEndlessPages(t *testing.T) {
-	path := newPath(t)
-	db := openUnchecked(t, path)
-	fill(t, db.Bucket("b"), 5000, time.Hour)
-	require.NoError(t, db.Close())
-	keepcache.ShallowBytes(0)
-	t.Cleanup(func() { keepcache.ShallowBytes(16 << 20) })
-	damageLeaves(t, path, func(head []byte) { binary.NativeEndian.PutUint32(head[12:], 1<<31) })
+	path := closedWithLeaves(t, func(head []byte) { binary.NativeEndian.PutUint32(head[12:], 1<<31) })
 
-	db = openDamaged(t, path, nil)
+	db := openDamaged(t, path, nil)
 	requireValue(t, db.Bucket("b"), numbered(7), int64(7))
 	require.Zero(t, db.Stats().Health.Quarantined)
 	mustSet(t, db.Bucket("b"), numbered(7), "new", 0)
 	_, err := db.Sweep(context.Background())
 	require.ErrorIs(t, err, keepcache.ErrUnavailable)
-	require.Eventually(t, func() bool {
-		h := db.Stats().Health
-		return !h.Unavailable && h.Quarantined == 1
-	}, 10*time.Second, time.Millisecond)
+	requireQuarantined(t, db)
 	requireValue(t, db.Bucket("b"), numbered(7), "new")
 	committed(t, db)
 }
