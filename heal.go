@@ -108,6 +108,10 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 		return wait
 	}
 	how, err := hl.mend(ctx, h)
+	if fresh := s.current.Load(); err == nil && fresh != nil && fresh.trouble() != nil {
+		// What took its place is in trouble too, mostly because its name was not synced: the next attempt is to wait.
+		hl.told, err = fresh, fresh.trouble().err
+	}
 	if err != nil {
 		hl.pause = min(max(2*hl.pause, healPause), healPauseMost)
 		hl.next = time.Now().Add(hl.pause)
