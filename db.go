@@ -15,6 +15,7 @@ import (
 type DB struct {
 	path    string
 	options Options
+	clock   *clock
 	store   *store
 	live    *live // in the place of store and memory in a DB that is open without the lock; else nil
 	memory  *memory

@@ -98,7 +98,7 @@ func openNoLock(path string, options Options) (*DB, error) {
 	}
 	s := &store{path: l.path, readOnly: true}
 	db := &DB{
-		path: path, options: options, store: s, live: l, memory: newMemory(0),
+		path: path, options: options, clock: newClock(), store: s, live: l, memory: newMemory(0),
 		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(), events: newTeller(&options.Events),
 		buckets: make(map[string]*namespace),
 	}
@@ -117,6 +117,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	db := &DB{
 		path:    path,
 		options: options,
+		clock:   newClock(),
 		store:   s,
 		memory:  newMemory(options.MemoryBytes - evictor.bytes()),
 		evictor: evictor,

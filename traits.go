@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
-	"time"
 )
 
 // The options of a record that have a meaning. Those with the highest bit set must be understood, because
@@ -162,7 +161,7 @@ func (db *DB) stateOf(h *header, options []byte) (s state) {
 	if h.freshUntil == never {
 		s.live, s.held = true, true
 	} else {
-		now := millis(time.Now())
+		now := db.clock.millis()
 		s.live, s.held = now < h.freshUntil, now < h.goneAt
 	}
 	if len(options) == 0 || !s.held {
