@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
@@ -21,12 +22,21 @@ func TestTable(t *testing.T) {
 			hash := ^uint64(0) - uint64(len(key))*7%hashes - uint64(key[0])%hashes
 			e := tab.find(hash, 1, key)
 			require.Same(t, there[key], e, "%s of %d hashes", key, hashes)
+			require.Same(t, e, tab.fetch(hash, 1, key))
 			require.Nil(t, tab.find(hash, 2, key))
+			require.Nil(t, tab.fetch(hash, 2, key))
 			switch {
 			case e == nil && len(there) < most:
 				e = &entry{id: 1, hash: hash, key: key}
 				tab.insert(e)
 				there[key] = e
+			case e != nil && rng.IntN(2) == 0: // it is written anew: a key in front of the record, or one of its own and no record
+				joined := append([]byte(key), make([]byte, rng.IntN(2*mostAhead))...)
+				e.key, e.record = string(joined[:len(key)]), nil
+				if rng.IntN(4) > 0 {
+					e.key, e.record = unsafe.String(&joined[0], len(key)), joined[len(key):]
+				}
+				tab.moved(e)
 			case e != nil:
 				tab.remove(e)
 				delete(there, key)
