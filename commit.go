@@ -216,9 +216,7 @@ func oldest(pins []pin, last uint64) (first, rest []pin, mark uint64) {
 // transact moves entries into the file, in one transaction or several, after the last of which it contains every
 // revision up to last. Namings and the entries that died with them go with the first.
 func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *journal.Journal, whole bool) (entries int, err error) {
-	slices.SortFunc(pins, func(a, b pin) int {
-		return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key))
-	})
+	sortPins(pins)
 	mark, total := c.reached(), len(pins)
 	before := mark
 	for ; ; names = nil {

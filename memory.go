@@ -3,8 +3,6 @@ package keepcache
 import (
 	"hash/maphash"
 	"math/bits"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -183,27 +181,27 @@ func (m *memory) publish(hash, id uint64, key string, record []byte, h header) (
 	s.version++
 	s.absent.drop(hash)
 	bytes := s.cold.bytes()
-	e := s.table.find(hash, id, key)
-	switch {
-	case e == nil:
-		e = &entry{id: id, hash: hash}
+	at := s.table.seek(hash, id, key)
+	if at == nil {
+		e := &entry{id: id, hash: hash}
 		m.pin(s, e, key, record, h)
 		s.table.insert(e)
-	case e.pinned: // and stays where it is
+		m.evict(s, bytes)
+		return before
+	}
+	e := at.entry
+	if e.pinned { // and stays where it is
 		before = prior{true, e.key, e.record, header{goneAt: e.goneAt, revision: e.revision}}
 		more := -e.bytes()
 		e.set(key, record, h)
-		s.table.moved(e)
 		more += e.bytes()
 		s.pins.bytes += more
 		m.pinned.Add(more)
-		m.evict(s, bytes)
-		return before
-	default:
+	} else {
 		s.cold.drop(e)
 		m.pin(s, e, key, record, h)
-		s.table.moved(e)
 	}
+	at.aim()
 	m.evict(s, bytes)
 	return before
 }
@@ -220,16 +218,17 @@ func (m *memory) pin(s *shard, e *entry, key string, record []byte, h header) {
 // the shard's lock and keeps commits from running.
 func (m *memory) retract(d *draft) bool {
 	s := m.shardOf(d.hash)
-	e := s.table.find(d.hash, d.id, d.key)
-	if e == nil || !e.pinned || e.revision != d.header.revision {
+	at := s.table.seek(d.hash, d.id, d.key)
+	if at == nil || !at.entry.pinned || at.entry.revision != d.header.revision {
 		return false
 	}
+	e := at.entry
 	s.version++
 	m.pinned.Add(-e.bytes())
 	s.pins.remove(e)
 	if d.before.pinned {
 		m.pin(s, e, d.before.key, d.before.record, d.before.header)
-		s.table.moved(e)
+		at.aim()
 	} else {
 		e.pinned = false
 		s.table.remove(e)
@@ -243,87 +242,6 @@ func (s *shard) meets(hash, id uint64, key string, seen sight) bool {
 		return e.revision == seen.revision
 	}
 	return s.version == seen.version
-}
-
-// pin is one pinned entry as a commit takes it.
-type pin struct {
-	entry    *entry
-	id       uint64
-	key      string
-	record   []byte
-	goneAt   int64
-	lives    int64 // until when; goneAt, or later if reads have prolonged its life
-	revision uint64
-}
-
-// collect appends all pinned entries to pins.
-func (m *memory) collect(pins []pin) []pin {
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.RLock()
-		pins = s.appendPins(pins)
-		s.mu.RUnlock()
-	}
-	return pins
-}
-
-// pinnedKeys returns the pinned keys of a bucket that begin with prefix and are not less than first, sorted. They are copies:
-// a range may take its time, and those who get them may keep them.
-func (m *memory) pinnedKeys(id uint64, first, prefix string) (keys []string) {
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.RLock()
-		for e := s.pins.head; e != nil; e = e.next {
-			if e.id == id && strings.HasPrefix(e.key, prefix) && e.key >= first {
-				keys = append(keys, cloneKey(e.key))
-			}
-		}
-		s.mu.RUnlock()
-	}
-	slices.Sort(keys)
-	return keys
-}
-
-// collectWhole returns all pinned entries as of one moment, in which fn runs and no write is on its way.
-func (m *memory) collectWhole(fn func()) (pins []pin) {
-	for i := range m.shards {
-		m.shards[i].mu.RLock()
-		defer m.shards[i].mu.RUnlock()
-	}
-	fn()
-	for i := range m.shards {
-		pins = m.shards[i].appendPins(pins)
-	}
-	return pins
-}
-
-func (s *shard) appendPins(pins []pin) []pin {
-	for e := s.pins.head; e != nil; e = e.next {
-		pins = append(pins, pin{e, e.id, e.key, e.record, e.goneAt, e.livesUntil(), e.revision})
-	}
-	return pins
-}
-
-// unpin makes entries evictable that readers of the file see, unless they were written anew meanwhile.
-// Removed ones leave the table: the file does not have them either.
-func (m *memory) unpin(pins []pin) {
-	for _, p := range pins {
-		s := m.shardOf(p.entry.hash)
-		s.mu.Lock()
-		if e := p.entry; e.pinned && e.revision == p.revision {
-			e.pinned = false
-			m.pinned.Add(-e.bytes())
-			s.pins.remove(e)
-			if e.record == nil {
-				s.table.remove(e)
-			} else {
-				before := s.cold.bytes()
-				s.cold.add(e)
-				m.evict(s, before)
-			}
-		}
-		s.mu.Unlock()
-	}
 }
 
 // part is how many bytes of evictable entries a shard may have.

@@ -35,11 +35,22 @@ func newTable() table { return table{slots: make([]slot, leastSlots)} }
 
 // find returns the entry of a key, or nil.
 func (t *table) find(hash, id uint64, key string) *entry {
+	if s := t.seek(hash, id, key); s != nil {
+		return s.entry
+	}
+	return nil
+}
+
+// seek returns the slot of a key, or nil. It is good until an entry comes or goes.
+func (t *table) seek(hash, id uint64, key string) *slot {
 	mask := uint64(len(t.slots) - 1)
 	for i := hash & mask; ; i = (i + 1) & mask {
 		s := &t.slots[i]
-		if s.entry == nil || s.hash == uint32(hash) && s.entry.is(id, key) {
-			return s.entry
+		if s.entry == nil {
+			return nil
+		}
+		if s.hash == uint32(hash) && *s.first == key[0] && s.entry.is(id, key) {
+			return s
 		}
 	}
 }
@@ -75,27 +86,20 @@ func (t *table) insert(e *entry) {
 		t.resize(2 * len(t.slots))
 	}
 	t.used++
-	t.put(slotOf(e))
+	s := slot{hash: uint32(e.hash), entry: e}
+	s.aim()
+	t.put(s)
 }
 
-// moved notes that the key and the record of an entry that is there are others.
-func (t *table) moved(e *entry) {
-	mask := uint64(len(t.slots) - 1)
-	i := e.hash & mask
-	for t.slots[i].entry != e {
-		i = (i + 1) & mask
-	}
-	t.slots[i] = slotOf(e)
-}
-
-func slotOf(e *entry) slot {
-	s := slot{hash: uint32(e.hash), first: unsafe.StringData(e.key), entry: e}
+// aim notes where key and record of the entry are: they are others than before.
+func (s *slot) aim() {
+	e := s.entry
+	s.first = unsafe.StringData(e.key)
 	n := len(e.key)
 	if uintptr(unsafe.Pointer(s.first))+uintptr(n) == uintptr(unsafe.Pointer(unsafe.SliceData(e.record))) {
 		n += len(e.record)
 	}
 	s.ahead = uint32(min(n, mostAhead))
-	return s
 }
 
 func (t *table) put(s slot) {

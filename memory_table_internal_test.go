@@ -36,7 +36,7 @@ func TestTable(t *testing.T) {
 				if rng.IntN(4) > 0 {
 					e.key, e.record = unsafe.String(&joined[0], len(key)), joined[len(key):]
 				}
-				tab.moved(e)
+				tab.seek(hash, 1, key).aim()
 			case e != nil:
 				tab.remove(e)
 				delete(there, key)

@@ -1,0 +1,38 @@
+package keepcache
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The order of a commit is that of bucket and key, whatever keys begin with and however short they are.
+func TestSortPins(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	starts := []string{"", "", "a", "user:", "\x00", "\xff\xff", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}
+	for round := range 2000 {
+		alphabet := []string{"\x00\x01", "ab", "\x00a\xff"}[rng.IntN(3)]
+		start := starts[rng.IntN(len(starts))]
+		pins := make([]pin, rng.IntN(40))
+		for i := range pins {
+			key := []byte(start)
+			if rng.IntN(8) == 0 {
+				key = nil
+			}
+			for range 1 + rng.IntN(12) {
+				key = append(key, alphabet[rng.IntN(len(alphabet))])
+			}
+			pins[i] = pin{id: uint64(1 + rng.IntN(1+round%3)), key: string(key)}
+		}
+		want := slices.Clone(pins)
+		slices.SortStableFunc(want, func(a, b pin) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key)) })
+		sortPins(pins)
+		for i := range pins {
+			require.Equal(t, want[i].id, pins[i].id)
+			require.Equal(t, want[i].key, pins[i].key)
+		}
+	}
+}
