@@ -9,7 +9,7 @@ import (
 // that ends at once touches one cache line of the table, and then the entry. A map of the language touches two and
 // hashes the hash again; measured, that was a fifth of a Get. The zero value is not ready for use.
 type table struct {
-	slots []slot // a power of two of them, at most three quarters of them used, so that each search ends
+	slots []slot // a power of two of them, at most four fifths of them used, so that each search ends
 	used  int
 }
 
@@ -82,7 +82,7 @@ func (e *entry) is(id uint64, key string) bool { return e.id == id && e.key == k
 
 // insert puts in an entry that is not there.
 func (t *table) insert(e *entry) {
-	if 4*(t.used+1) > 3*len(t.slots) {
+	if 5*(t.used+1) > 4*len(t.slots) {
 		t.resize(2 * len(t.slots))
 	}
 	t.used++

@@ -42,7 +42,7 @@ func TestTable(t *testing.T) {
 				delete(there, key)
 			}
 			require.Equal(t, len(there), tab.used)
-			require.LessOrEqual(t, 4*tab.used, 3*len(tab.slots))
+			require.LessOrEqual(t, 5*tab.used, 4*len(tab.slots))
 			require.GreaterOrEqual(t, max(8*tab.used, leastSlots), len(tab.slots)/2)
 		}
 		n := 0
