@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/bits"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -417,7 +418,7 @@ func (w *writer) lockShards(drafts []*draft) (set shardSet) {
 	}
 	for i, word := range set {
 		for ; word != 0; word &= word - 1 {
-			w.memory.shards[i*64+bits.TrailingZeros64(word)].mu.Lock()
+			lockSoon(&w.memory.shards[i*64+bits.TrailingZeros64(word)].mu)
 		}
 	}
 	return set
@@ -430,3 +431,17 @@ func (w *writer) unlockShards(set shardSet) {
 		}
 	}
 }
+
+// lockSoon locks mu. Who finds it locked lets others run a few times before he queues up for it: a key that many write would
+// otherwise have a queue that hands the lock on from one sleeper to the next, each of whom has to be woken first.
+func lockSoon(mu *sync.RWMutex) {
+	for range yieldsMost {
+		if mu.TryLock() {
+			return
+		}
+		runtime.Gosched()
+	}
+	mu.Lock()
+}
+
+const yieldsMost = 16
