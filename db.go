@@ -70,6 +70,7 @@ func newNamespace(name string) *namespace { return &namespace{name: name, sum: n
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		db.closing.run()
+		db.events.late.hurry()
 		var err error
 		if db.sweeper.lives != nil {
 			err = db.saveSlidKeys(db.memory.slidKeys())
@@ -94,6 +95,7 @@ func (db *DB) Close() error {
 		if err = errors.Join(err, db.store.close()); err != nil {
 			db.closeErr = db.fail("close", "", err)
 		}
+		db.events.late.close()
 	})
 	return db.closeErr
 }
