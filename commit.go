@@ -21,6 +21,7 @@ type committer struct {
 	writer  *writer
 	sweeper *sweeper
 	evictor *evictor // nil where nothing is limited
+	named   func(bucket string, id uint64)
 
 	wake  chan struct{} // holds a token when a commit is asked for
 	asked atomic.Bool   // by somebody who waits for it
@@ -249,6 +250,9 @@ func (c *committer) settle(names []naming, dead, pins []pin, mark uint64) {
 	if len(names) > 0 {
 		c.writer.named(len(names))
 		for _, n := range names {
+			if !n.tag {
+				c.named(n.name, n.id)
+			}
 			if n.old != 0 {
 				c.sweeper.retire(n.old)
 			}

@@ -255,7 +255,7 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 	}
 	if lost {
 		// What memory has besides is as good as new: it goes into the file once more.
-		hl.db.memory.repin(hl.db.liveIDs())
+		hl.db.memory.repin(hl.db.filedIDs())
 	}
 	err = hl.db.store.adopt(fresh)
 	hl.db.memory.forgetAbsences()
@@ -329,13 +329,14 @@ func (hl *healer) putAside(suffix string, why error, from *heritage) (*handle, e
 	return h, err
 }
 
-// heritage is what a fresh file takes over from the one that is open: the running cache knows all of it.
+// heritage is what a fresh file takes over from the one that is open: the running cache knows all of it. What is not
+// committed yet is not in it.
 func (db *DB) heritage() *heritage {
 	g := &heritage{identity: db.store.identity, names: make(map[string]uint64)}
 	db.mu.RLock()
 	g.lastID = db.lastID
 	for name, ns := range db.buckets {
-		if id := ns.id.Load(); id != 0 {
+		if id := ns.filed.Load(); id != 0 {
 			g.names[name] = id
 		}
 	}
@@ -347,13 +348,13 @@ func (db *DB) heritage() *heritage {
 	return g
 }
 
-// liveIDs returns the ids of all buckets.
-func (db *DB) liveIDs() map[uint64]bool {
+// filedIDs returns the ids of all buckets that the file has.
+func (db *DB) filedIDs() map[uint64]bool {
 	ids := make(map[uint64]bool)
 	db.mu.RLock()
 	defer db.mu.RUnlock()
 	for _, ns := range db.buckets {
-		ids[ns.id.Load()] = true
+		ids[ns.filed.Load()] = true
 	}
 	delete(ids, 0)
 	return ids

@@ -142,6 +142,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	db.lastID = highest
 	for name, id := range ids {
 		db.ensureNamespace(name).id.Store(id)
+		db.named(name, id)
 	}
 	rows, floor, err := s.tagRows()
 	if err != nil {
@@ -180,7 +181,7 @@ func (db *DB) start(last uint64) error {
 		},
 	}
 	c := &committer{
-		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper, evictor: db.evictor,
+		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper, evictor: db.evictor, named: db.named,
 		wake: make(chan struct{}, 1), round: make(chan struct{}), mark: last,
 	}
 	w.commits = c
