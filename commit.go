@@ -3,6 +3,7 @@ package keepcache
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -382,6 +383,19 @@ func (c *committer) await(last uint64) error {
 func (c *committer) pause() (resume func()) {
 	c.running.Lock()
 	return c.running.Unlock
+}
+
+// tryPause is pause that gives up when the patience is over, or ctx ends.
+func (c *committer) tryPause(ctx context.Context, patience time.Duration) (resume func(), err error) {
+	for end := time.Now().Add(patience); !c.running.TryLock(); time.Sleep(time.Millisecond) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if !time.Now().Before(end) {
+			return nil, errors.New("a commit is still under way")
+		}
+	}
+	return c.running.Unlock, nil
 }
 
 // contains reports whether the file may have something of that revision, although its commit failed: bbolt

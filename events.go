@@ -10,9 +10,8 @@ import (
 type Events struct {
 	// Handle is called for each event of a kind in Kinds, from the goroutine in which it happens, possibly from
 	// several at once. It must return soon: the operation waits for it. A panic in it is contained. It must not call
-	// Close. EventProgress, EventCompact and EventQuarantine are told of in the middle of a compaction, a backup or the
-	// mending of the file: from them it must not call what waits for one of these or for a commit either, such as Compact,
-	// Backup, Sweep and Sync.
+	// Close. EventProgress and EventCompact are told of in the middle of a compaction or a backup: from them it must not call
+	// what waits for one of these or for a commit either, such as Compact, Backup, Sweep and Sync.
 	//
 	// EventExpire and EventEvict happen in commits and sweeps, and are told of soon after, one by one in their order, from
 	// a goroutine of their own; so what is written after that may be told of first. There Handle may call whatever it
