@@ -3,6 +3,7 @@ package keepcache
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -21,6 +22,7 @@ type committer struct {
 	writer  *writer
 	sweeper *sweeper
 	evictor *evictor // nil where nothing is limited
+	named   func(bucket string, id uint64)
 
 	wake  chan struct{} // holds a token when a commit is asked for
 	asked atomic.Bool   // by somebody who waits for it
@@ -249,6 +251,9 @@ func (c *committer) settle(names []naming, dead, pins []pin, mark uint64) {
 	if len(names) > 0 {
 		c.writer.named(len(names))
 		for _, n := range names {
+			if !n.tag {
+				c.named(n.name, n.id)
+			}
 			if n.old != 0 {
 				c.sweeper.retire(n.old)
 			}
@@ -378,6 +383,19 @@ func (c *committer) await(last uint64) error {
 func (c *committer) pause() (resume func()) {
 	c.running.Lock()
 	return c.running.Unlock
+}
+
+// tryPause is pause that gives up when the patience is over, or ctx ends.
+func (c *committer) tryPause(ctx context.Context, patience time.Duration) (resume func(), err error) {
+	for end := time.Now().Add(patience); !c.running.TryLock(); time.Sleep(time.Millisecond) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if !time.Now().Before(end) {
+			return nil, errors.New("a commit is still under way")
+		}
+	}
+	return c.running.Unlock, nil
 }
 
 // contains reports whether the file may have something of that revision, although its commit failed: bbolt

@@ -59,6 +59,10 @@ type namespace struct {
 	turn sync.RWMutex
 	id   atomic.Uint64 // 0 while the bucket does not exist
 
+	// filed is the id that the file has, as of the last commit. It differs from id while a change of that is on its way: in
+	// either direction, because the write that changes id may be waiting while a commit takes it into the file.
+	filed atomic.Uint64
+
 	flights flights
 }
 
@@ -70,6 +74,7 @@ func newNamespace(name string) *namespace { return &namespace{name: name, sum: n
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		db.closing.run()
+		db.events.late.hurry()
 		var err error
 		if db.sweeper.lives != nil {
 			err = db.saveSlidKeys(db.memory.slidKeys())
@@ -94,6 +99,7 @@ func (db *DB) Close() error {
 		if err = errors.Join(err, db.store.close()); err != nil {
 			db.closeErr = db.fail("close", "", err)
 		}
+		db.events.late.close()
 	})
 	return db.closeErr
 }
@@ -222,6 +228,9 @@ func (db *DB) nameOf(id uint64) string {
 	}
 	return ""
 }
+
+// named notes which id a bucket's name has in the file, or that it has none there.
+func (db *DB) named(name string, id uint64) { db.ensureNamespace(name).filed.Store(id) }
 
 // ensureNamespace returns the shared state of a bucket and makes it if it is absent.
 func (db *DB) ensureNamespace(name string) *namespace {

@@ -8,10 +8,17 @@ import (
 
 // Events tells an embedder what happens in a cache. The zero value tells nothing.
 type Events struct {
-	// Handle is called for each event of a kind in Kinds, from the goroutine in which it happens and outside
-	// of all locks, possibly from several at once. It must return soon: the operation waits for it. A panic in
-	// it is contained. It must not call Close. EventExpire and EventEvict may be told of in the middle of a commit: from
-	// them it must not call what waits for one either, such as Sync, Sweep, Compact and Backup.
+	// Handle is called for each event of a kind in Kinds, from the goroutine in which it happens, possibly from
+	// several at once. It must return soon: the operation waits for it. A panic in it is contained. It must not call
+	// Close. EventProgress and EventCompact are told of in the middle of a compaction or a backup: from them it must not call
+	// what waits for one of these or for a commit either, such as Compact, Backup, Sweep and Sync.
+	//
+	// EventExpire and EventEvict happen in commits and sweeps, and are told of soon after, one by one in their order, from
+	// a goroutine of their own; so what is written after that may be told of first. There Handle may call whatever it
+	// likes, though a Close takes a second, and take its time while no more than 8 MiB of them wait. Then commits and sweeps
+	// wait for it. If it does not return for a second then, because it waits for them or for something else, what does
+	// not fit is dropped, and the Logger is told how many. Close waits until what is left has been told of, but not
+	// for a call that takes more than a second, and ten seconds at the longest.
 	Handle func(Event)
 
 	// Kinds are the kinds that Handle is called for, combined with |. Default: RareEvents.
@@ -108,17 +115,22 @@ type teller struct {
 
 	handle  func(Event)
 	kinds   EventKind // that handle is called for
+	late    *outbox   // nil where handle is called for none of lateKinds
 	watches atomic.Pointer[[]*Watch]
 
 	mu sync.Mutex // held while watches and wanted change
 }
 
-func newTeller(e *Events) *teller {
+func newTeller(path string, o *Options) *teller {
+	e := &o.Events
 	t := &teller{handle: e.Handle}
 	if t.handle != nil {
 		if t.kinds = e.Kinds; t.kinds == 0 {
 			t.kinds = RareEvents
 		}
+	}
+	if t.kinds&lateKinds != 0 {
+		t.late = &outbox{path: path, log: o.Logger, handle: t.handle}
 	}
 	t.watches.Store(new([]*Watch))
 	t.wanted.Store(uint32(t.kinds))
@@ -145,7 +157,8 @@ func (b *Bucket) counted(key string, r *reading) {
 	}
 }
 
-// note is tell for an event of one entry. Where all who watch are behind, as on a busy cache, it builds none.
+// note is tell for an event of one entry that an operation brings about, and so of none of lateKinds. Where all who
+// watch are behind, as on a busy cache, it builds none.
 func (t *teller) note(kind EventKind, bucket, key string) {
 	for _, w := range *t.watches.Load() {
 		if w.takes(kind, bucket, key) {
@@ -172,9 +185,18 @@ func (t *teller) tell(e Event) {
 	}
 }
 
-// call calls Options.Events.
+// call calls Options.Events, now or soon.
 func (t *teller) call(e Event) {
-	defer func() { _ = recover() }()
 	e.Time = time.Now()
-	t.handle(e)
+	if e.Kind&lateKinds != 0 {
+		t.late.put(e)
+		return
+	}
+	contained(t.handle, e)
+}
+
+// contained calls a handler, whose panic is to do no harm.
+func contained(handle func(Event), e Event) {
+	defer func() { _ = recover() }()
+	handle(e)
 }

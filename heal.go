@@ -3,7 +3,6 @@ package keepcache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -11,8 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/salvage"
@@ -32,6 +29,7 @@ type healer struct {
 	gone  *handle    // that was abandoned
 	pause time.Duration
 	next  time.Time // no attempt before
+	kept  []func()  // tell of the files that were kept aside, once commits may run again
 
 	mu    sync.Mutex // protects what follows
 	stats HealthStats
@@ -108,6 +106,10 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 		return wait
 	}
 	how, err := hl.mend(ctx, h)
+	for _, tell := range hl.kept {
+		tell()
+	}
+	hl.kept = nil
 	if fresh := s.current.Load(); err == nil && fresh != nil && fresh.trouble() != nil {
 		// What took its place is in trouble too, mostly because its name was not synced: the next attempt is to wait.
 		hl.told, err = fresh, fresh.trouble().err
@@ -238,7 +240,8 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 			return "", errors.Join(h.trouble().err, err)
 		}
 		if s.intruder != "" {
-			hl.quarantined(s.intruder, errMoved, nil)
+			aside := s.intruder
+			hl.kept = append(hl.kept, func() { hl.quarantined(aside, errMoved, nil) })
 			s.intruder = ""
 		}
 		return "a copy has taken its place", nil
@@ -249,13 +252,22 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 		}
 		hl.gone = h
 	}
-	fresh, how, lost, err := hl.reopen(h)
+	found := hl.open()
+	// What a commit has brought into the file that is gone must be known as such when another takes its place.
+	if c := hl.db.commits; c != nil {
+		resume, err := c.tryPause(ctx, healPauseMost)
+		if err != nil {
+			return "", errors.Join(err, found.close())
+		}
+		defer resume()
+	}
+	fresh, how, lost, err := hl.reopen(h, found)
 	if err != nil {
 		return "", err
 	}
 	if lost {
 		// What memory has besides is as good as new: it goes into the file once more.
-		hl.db.memory.repin(hl.db.liveIDs())
+		hl.db.memory.repin(hl.db.filedIDs())
 	}
 	err = hl.db.store.adopt(fresh)
 	hl.db.memory.forgetAbsences()
@@ -265,77 +277,14 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 	return how, nil
 }
 
-// reopen opens the file anew that an abandoned handle has left, or a fresh one in its place. lost says that the file
-// has not everything that was committed.
-func (hl *healer) reopen(old *handle) (h *handle, how string, lost bool, err error) {
-	db, s := hl.db, hl.db.store
-	var identity [16]byte
-	var mark uint64
-	if h, err = openFile(s.path, s.readOnly, healLock, false); err == nil {
-		if identity, err = h.recognise(); err == nil && !s.readOnly {
-			err = h.makeDurable()
-		}
-		if err == nil {
-			err = h.view(func(tx *bolt.Tx) error {
-				mark, _ = revisionsIn(tx)
-				return nil
-			})
-		}
-		if err != nil {
-			err = errors.Join(err, h.close())
-		}
-	}
-	if s.readOnly {
-		if err == nil && (identity != s.identity || mark != s.mark) {
-			err = errors.Join(fmt.Errorf("%w: open it anew", errMoved), h.close())
-		}
-		return h, "it was opened anew", false, err
-	}
-	now, statErr := disk.Lstat(s.path)
-	same := statErr == nil && os.SameFile(now, old.info)
-	from := db.heritage()
-	switch {
-	case err == nil && identity == s.identity && same && mark >= from.mark:
-		return h, "it was opened anew", false, nil
-	case err == nil && identity == s.identity:
-		if err = h.update(from.write); err != nil {
-			return nil, "", false, errors.Join(err, h.close())
-		}
-		return h, "an older copy was opened", true, nil
-	case err == nil:
-		fresh, err := hl.putAside(replacedSuffix, errMoved, from)
-		return fresh, "a fresh file has taken the place of another cache", true, errors.Join(err, h.close())
-	case errors.Is(err, fs.ErrNotExist):
-		fresh, err := hl.putAside(corruptSuffix, nil, from)
-		return fresh, "a fresh file was made, because there was none", true, err
-	case !errors.Is(err, ErrCorrupt) && !(same && errors.Is(err, ErrFormat)), db.options.OnCorruption == Fail, !canReplace:
-		return nil, "", false, err
-	}
-	f, _, lockErr := openOwned(s.path, os.O_RDWR, healLock)
-	if lockErr != nil {
-		return nil, "", false, errors.Join(err, lockErr)
-	}
-	defer f.Close()
-	fresh, asideErr := hl.putAside(corruptSuffix, err, from)
-	return fresh, "a fresh file has taken the place of a damaged one", true, asideErr
-}
-
-// putAside is quarantine, and tells of it.
-func (hl *healer) putAside(suffix string, why error, from *heritage) (*handle, error) {
-	h, aside, err := quarantine(hl.db.store.path, suffix, from)
-	if aside != "" && err == nil {
-		hl.quarantined(aside, why, from)
-	}
-	return h, err
-}
-
-// heritage is what a fresh file takes over from the one that is open: the running cache knows all of it.
+// heritage is what a fresh file takes over from the one that is open: the running cache knows all of it. What is not
+// committed yet is not in it. The caller keeps commits from running.
 func (db *DB) heritage() *heritage {
 	g := &heritage{identity: db.store.identity, names: make(map[string]uint64)}
 	db.mu.RLock()
 	g.lastID = db.lastID
 	for name, ns := range db.buckets {
-		if id := ns.id.Load(); id != 0 {
+		if id := ns.filed.Load(); id != 0 {
 			g.names[name] = id
 		}
 	}
@@ -347,13 +296,13 @@ func (db *DB) heritage() *heritage {
 	return g
 }
 
-// liveIDs returns the ids of all buckets.
-func (db *DB) liveIDs() map[uint64]bool {
+// filedIDs returns the ids of all buckets that the file has.
+func (db *DB) filedIDs() map[uint64]bool {
 	ids := make(map[uint64]bool)
 	db.mu.RLock()
 	defer db.mu.RUnlock()
 	for _, ns := range db.buckets {
-		ids[ns.id.Load()] = true
+		ids[ns.filed.Load()] = true
 	}
 	delete(ids, 0)
 	return ids

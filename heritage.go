@@ -25,6 +25,7 @@ type heritage struct {
 	tagFloor uint64
 	root     []salvage.Element // where it comes from, if it was read from a file
 	sure     bool              // that is the root of the last transaction
+	listed   bool              // all of names could be read there
 }
 
 func newHeritage() *heritage {
@@ -129,7 +130,7 @@ func inherit(f *os.File, journalAt string) (*heritage, error) {
 // unbroken returns the mark from which on the journal has all that the damaged file had. A write that the journal could not
 // take, because it was too large or because the journal had failed, went straight into the file. It is lost, but what it
 // replaced must not come back: so nothing that the journal has from before counts, but for the names of buckets, without which
-// nobody finds what it has from after.
+// nobody finds what it has from after. Where the file has these they are as of its own mark, which is not before ours.
 //
 // Such a write shows in the revisions that are missing between two pieces, or behind the last. They may as well be missing
 // because the journal is damaged, but not below the mark of the file.
@@ -153,7 +154,7 @@ func (g *heritage) unbroken(journalAt string, released uint64) (mark uint64, err
 		})
 	})
 	for name, id := range names {
-		if id > g.names[name] { // ids rise
+		if !(g.sure && g.listed) && id > g.names[name] { // ids rise
 			g.names[name] = id
 			g.lastID = max(g.lastID, id)
 		}
@@ -250,6 +251,7 @@ func smallValue(from *salvage.File, e *salvage.Element) ([]byte, error) {
 // readTables reads the tables of buckets and tags. Where that of the tags is not whole, every tag counts as invalidated
 // up to here: rather a miss than a value that was invalidated.
 func (g *heritage) readTables(from *salvage.File, root []salvage.Element) error {
+	odd := false
 	rows := func(e *salvage.Element, most int, into map[string]uint64) (whole bool, err error) {
 		return from.Bucket(e, nil, func(found []salvage.Element) error {
 			for i := range found {
@@ -259,6 +261,8 @@ func (g *heritage) readTables(from *salvage.File, root []salvage.Element) error 
 				}
 				if len(value) == 8 && len(found[i].Key) <= most {
 					into[string(found[i].Key)] = decodeUint64(value)
+				} else {
+					odd = true
 				}
 			}
 			return nil
@@ -269,9 +273,11 @@ func (g *heritage) readTables(from *salvage.File, root []salvage.Element) error 
 		switch {
 		case !e.Bucket:
 		case string(e.Key) == string(bucketsBucket):
-			if _, err := rows(e, MaxNameBytes, g.names); err != nil {
+			whole, err := rows(e, MaxNameBytes, g.names)
+			if err != nil {
 				return err
 			}
+			g.listed = whole && !odd
 			g.lastID = from.Sequence(e)
 		case string(e.Key) == string(tagsBucket):
 			whole, err := rows(e, MaxTagBytes, g.tags)
@@ -294,6 +300,7 @@ func (g *heritage) prune() {
 	for name, id := range g.names {
 		if _, taken := owner[id]; taken || id == 0 || id > g.lastID {
 			delete(g.names, name)
+			g.listed = false
 			continue
 		}
 		owner[id] = name

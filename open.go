@@ -99,7 +99,7 @@ func openNoLock(path string, options Options) (*DB, error) {
 	s := &store{path: l.path, readOnly: true}
 	db := &DB{
 		path: path, options: options, clock: newClock(), store: s, live: l, memory: newMemory(0),
-		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(), events: newTeller(&options.Events),
+		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(), events: newTeller(path, &options),
 		buckets: make(map[string]*namespace),
 	}
 	db.healer = newHealer(db) // which has nothing to do
@@ -123,7 +123,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 		evictor: evictor,
 		sweeper: &sweeper{store: s, log: options.Logger},
 		loads:   newLoads(),
-		events:  newTeller(&options.Events),
+		events:  newTeller(path, &options),
 		buckets: make(map[string]*namespace),
 	}
 	db.sweeper.events, db.sweeper.nameOf = db.events, db.nameOf
@@ -142,6 +142,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	db.lastID = highest
 	for name, id := range ids {
 		db.ensureNamespace(name).id.Store(id)
+		db.named(name, id)
 	}
 	rows, floor, err := s.tagRows()
 	if err != nil {
@@ -180,7 +181,7 @@ func (db *DB) start(last uint64) error {
 		},
 	}
 	c := &committer{
-		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper, evictor: db.evictor,
+		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper, evictor: db.evictor, named: db.named,
 		wake: make(chan struct{}, 1), round: make(chan struct{}), mark: last,
 	}
 	w.commits = c

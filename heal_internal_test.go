@@ -1,0 +1,101 @@
+package keepcache
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A commit may have brought something into a file that is damaged before memory knows that it did. Then the fresh file gets it
+// as well. Who is told then that the other one is kept aside may wait for a commit.
+func TestHeal_Commit(t *testing.T) {
+	if !canReplace {
+		t.Skip("an open file cannot be replaced")
+	}
+	path := filepath.Join(t.TempDir(), "test.cache")
+	ctx := context.Background()
+	synctest.Test(t, func(t *testing.T) {
+		var db *DB
+		told, healed := make(chan error, 1), make(chan struct{}, 10)
+		o := &Options{CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1, Events: Events{
+			Kinds: EventQuarantine | EventHealed,
+			Handle: func(e Event) {
+				if e.Kind == EventHealed {
+					healed <- struct{}{}
+					return
+				}
+				if !db.commits.running.TryLock() {
+					told <- errors.New("commits are kept from running")
+					return
+				}
+				db.commits.running.Unlock()
+				told <- nil
+			},
+		}}
+		var err error
+		db, err = Open(path, o)
+		require.NoError(t, err)
+		defer func() { db.Close() }()
+		named := db.commits.named
+		db.commits.named = func(bucket string, id uint64) {
+			require.NoError(t, os.Truncate(path, 4096))
+			select {
+			case <-healed:
+				t.Error("the file was mended in the middle of a commit")
+			case <-time.After(2 * healLook):
+			}
+			named(bucket, id)
+		}
+		require.NoError(t, db.Bucket("b").Set("k", 1, 0))
+		if _, err = db.Sweep(ctx); err != nil {
+			require.ErrorIs(t, err, ErrUnavailable) // the file was lost before the sweep had looked at it
+		}
+		db.commits.named = named
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.False(t, db.Stats().Health.Unavailable)
+		require.Equal(t, uint64(1), db.Stats().Health.Quarantined)
+		require.NoError(t, errors.Join(db.Close(), <-told))
+
+		db, err = Open(path, o)
+		require.NoError(t, err)
+		found, err := db.Bucket("b").Exists("k")
+		require.NoError(t, err)
+		require.True(t, found)
+		require.NoError(t, db.Close())
+	})
+}
+
+// A commit that does not end keeps nobody waiting for long who would mend the file.
+func TestHeal_CommitHangs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.cache")
+	synctest.Test(t, func(t *testing.T) {
+		healed := make(chan struct{}, 10)
+		db, err := Open(path, &Options{CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1, Events: Events{
+			Kinds: EventHealed, Handle: func(Event) { healed <- struct{}{} },
+		}})
+		require.NoError(t, err)
+		defer db.Close()
+		resume := sync.OnceFunc(db.commits.pause())
+		defer resume()
+		require.ErrorIs(t, db.PanicInView(), ErrUnavailable)
+		select {
+		case <-healed:
+			t.Fatal("the file was mended in the middle of a commit")
+		case <-time.After(time.Minute):
+		}
+		require.ErrorContains(t, db.Stats().Health.Err, "a commit is still under way")
+		resume()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.False(t, db.Stats().Health.Unavailable)
+		require.NoError(t, db.Close())
+	})
+}

@@ -1,0 +1,101 @@
+package keepcache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/disk"
+)
+
+// reopened is what is found at the path of a file that is to be opened anew.
+type reopened struct {
+	h        *handle // nil if it cannot be opened
+	identity [16]byte
+	mark     uint64
+	err      error // why it cannot
+}
+
+func (r *reopened) close() error {
+	if r.h == nil {
+		return nil
+	}
+	return r.h.close()
+}
+
+// open opens what is at the path.
+func (hl *healer) open() (r reopened) {
+	s := hl.db.store
+	h, err := openFile(s.path, s.readOnly, healLock, false)
+	if err != nil {
+		r.err = err
+		return r
+	}
+	if r.identity, err = h.recognise(); err == nil && !s.readOnly {
+		err = h.makeDurable()
+	}
+	if err == nil {
+		err = h.view(func(tx *bolt.Tx) error {
+			r.mark, _ = revisionsIn(tx)
+			return nil
+		})
+	}
+	if err != nil {
+		r.err = errors.Join(err, h.close())
+		return r
+	}
+	r.h = h
+	return r
+}
+
+// reopen makes what was found the file that is used instead of an abandoned handle's, or a fresh one in its place. lost says
+// that the file has not everything that was committed. The caller keeps commits from running.
+func (hl *healer) reopen(old *handle, found reopened) (h *handle, how string, lost bool, err error) {
+	db, s := hl.db, hl.db.store
+	h, identity, mark, err := found.h, found.identity, found.mark, found.err
+	if s.readOnly {
+		if err == nil && (identity != s.identity || mark != s.mark) {
+			err = errors.Join(fmt.Errorf("%w: open it anew", errMoved), h.close())
+		}
+		return h, "it was opened anew", false, err
+	}
+	now, statErr := disk.Lstat(s.path)
+	same := statErr == nil && os.SameFile(now, old.info)
+	from := db.heritage()
+	switch {
+	case err == nil && identity == s.identity && same && mark >= from.mark:
+		return h, "it was opened anew", false, nil
+	case err == nil && identity == s.identity:
+		if err = h.update(from.write); err != nil {
+			return nil, "", false, errors.Join(err, h.close())
+		}
+		return h, "an older copy was opened", true, nil
+	case err == nil:
+		fresh, err := hl.putAside(replacedSuffix, errMoved, from)
+		return fresh, "a fresh file has taken the place of another cache", true, errors.Join(err, h.close())
+	case errors.Is(err, fs.ErrNotExist):
+		fresh, err := hl.putAside(corruptSuffix, nil, from)
+		return fresh, "a fresh file was made, because there was none", true, err
+	case !errors.Is(err, ErrCorrupt) && !(same && errors.Is(err, ErrFormat)), db.options.OnCorruption == Fail, !canReplace:
+		return nil, "", false, err
+	}
+	f, _, lockErr := openOwned(s.path, os.O_RDWR, healLock)
+	if lockErr != nil {
+		return nil, "", false, errors.Join(err, lockErr)
+	}
+	defer f.Close()
+	fresh, asideErr := hl.putAside(corruptSuffix, err, from)
+	return fresh, "a fresh file has taken the place of a damaged one", true, asideErr
+}
+
+// putAside is quarantine, and has it told.
+func (hl *healer) putAside(suffix string, why error, from *heritage) (*handle, error) {
+	h, aside, err := quarantine(hl.db.store.path, suffix, from)
+	if aside != "" && err == nil {
+		hl.kept = append(hl.kept, func() { hl.quarantined(aside, why, from) })
+	}
+	return h, err
+}
