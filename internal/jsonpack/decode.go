@@ -13,7 +13,7 @@ import (
 // prealloc is how many bytes are allocated ahead, all in all, for one byte of
 // data. Sound data never wants more, except for slices of very large elements,
 // which then grow step by step.
-const prealloc = 64
+const prealloc = 32
 
 // decoder is the state of one Unmarshal.
 type decoder struct {
