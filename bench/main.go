@@ -1,5 +1,6 @@
 // Command bench runs the same workloads over keepcache and its peers, and writes what came of it as tables
-// (results.md) and as a plot (results.svg). Its tables of hit ratios are in a file of their own (hitratio.md).
+// (results.md) and as plots (results.svg, and growth.svg for the cost of a read as the store grows). Its tables
+// of hit ratios are in a file of their own (hitratio.md).
 //
 //	go run .                      everything; it takes an hour and a half
 //	go run . -quick               everything in small, in under three minutes
@@ -62,9 +63,9 @@ func command(args []string, stdout, stderr io.Writer) error {
 		peers   = flags.String("peers", "", "peers, with commas between them; all by default")
 		work    = flags.String("work", "", "groups of workloads, with commas between them; all by default")
 		dir     = flags.String("dir", os.TempDir(), "directory on the disk that is measured")
-		out     = flags.String("out", ".", "directory for results.md and results.svg")
+		out     = flags.String("out", ".", "directory for results.md, results.svg and growth.svg")
 		raw     = flags.String("raw", "", "file for all numbers of all rounds, as JSON")
-		render  = flags.String("render", "", "measure nothing, but write the results that such a file has")
+		render  = flags.String("render", "", "measure nothing, but write the results that such a file has, or several with commas between them")
 		profile = flags.String("profile", "", "directory for CPU profiles of each row")
 		list    = flags.Bool("list", false, "list peers and workloads")
 	)
@@ -89,7 +90,7 @@ func command(args []string, stdout, stderr io.Writer) error {
 	var r *results
 	var err error
 	if *render != "" {
-		r, err = loadResults(*render)
+		r, err = loadResults(split(*render))
 	} else {
 		p := &plan{
 			scale: fullScale, quick: *quick, peers: split(*peers), groups: chosen,
@@ -179,6 +180,11 @@ func (r *results) write(dir string) error {
 	}
 	if err := os.WriteFile(filepath.Join(dir, "results.md"), []byte(r.page()), 0o644); err != nil {
 		return err
+	}
+	if curves := r.growth(); curves != "" {
+		if err := os.WriteFile(filepath.Join(dir, "growth.svg"), []byte(curves), 0o644); err != nil {
+			return err
+		}
 	}
 	return os.WriteFile(filepath.Join(dir, "results.svg"), []byte(r.plot()), 0o644)
 }

@@ -2,7 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
+	"reflect"
 	"slices"
 )
 
@@ -114,11 +117,45 @@ func (r *results) save(path string) error {
 	return os.WriteFile(path, append(out, '\n'), 0o644)
 }
 
-func loadResults(path string) (*results, error) {
-	in, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
+// loadResults reads what runs have saved. Of several, each has to be of a machine and a build like those of the others.
+func loadResults(paths []string) (*results, error) {
+	var all *results
+	for _, path := range paths {
+		in, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		r := &results{}
+		if err := json.Unmarshal(in, r); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if all == nil {
+			all = r
+			continue
+		}
+		if err := all.join(r); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
 	}
-	r := &results{}
-	return r, json.Unmarshal(in, r)
+	return all, nil
+}
+
+// join adds what another run measured.
+func (r *results) join(other *results) error {
+	ours, theirs := r.Facts, other.Facts
+	ours.Date, theirs.Date = "", ""
+	if !reflect.DeepEqual(ours, theirs) {
+		return errors.New("the results are of another machine or of other versions")
+	}
+	sizes, theirSizes := r.Scale, other.Scale
+	sizes.Growth, theirSizes.Growth = nil, nil
+	sizes.Time, theirSizes.Time = 0, 0
+	if !reflect.DeepEqual(sizes, theirSizes) || r.Quick != other.Quick {
+		return errors.New("the results are of other sizes")
+	}
+	r.Rounds, r.Heavy = max(r.Rounds, other.Rounds), max(r.Heavy, other.Heavy)
+	r.Scale.Growth = slices.Compact(slices.Sorted(slices.Values(slices.Concat(r.Scale.Growth, other.Scale.Growth))))
+	r.Samples = append(r.Samples, other.Samples...)
+	r.Failed = append(r.Failed, other.Failed...)
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestMain(m *testing.M) {
 // tinyScale is enough to run every line.
 var tinyScale = Scale{
 	Entries: 300, Value: 64, Time: 4 * time.Millisecond, Warm: time.Millisecond,
-	Many: 500, ManyTime: time.Second, Overwrite: 2, Due: 100, DueAfter: 200 * time.Millisecond,
+	Many: 500, ManyTime: time.Second, Overwrite: 2, Due: 100, DueAfter: time.Second,
 	Journal: 64 << 10, Growth: []int{50, 100}, Acks: 50,
 }
 
@@ -101,15 +102,21 @@ func TestRun_AllGroups(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, r.Failed)
 
-	p.peers, p.groups, p.raw = []string{us}, []string{"due"}, ""
+	p.peers, p.groups, p.raw = []string{us}, []string{"due"}, filepath.Join(out, "due.json")
 	due, err := p.run()
 	require.NoError(t, err)
 	require.Empty(t, due.Failed)
-	r.Samples = append(r.Samples, due.Samples...)
 
-	loaded, err := loadResults(filepath.Join(out, "raw.json"))
+	facts, samples := r.Facts, len(r.Samples)
+	r, err = loadResults([]string{filepath.Join(out, "raw.json"), filepath.Join(out, "due.json")})
 	require.NoError(t, err)
-	require.Equal(t, r.Facts, loaded.Facts)
+	require.Equal(t, facts, r.Facts)
+	require.Len(t, r.Samples, samples+len(due.Samples))
+	due.Facts.Cores++
+	require.Error(t, r.join(due))
+	due.Facts.Cores--
+	due.Scale.Entries++
+	require.Error(t, r.join(due))
 	require.NoError(t, r.write(out))
 
 	for _, target := range targets {
@@ -129,6 +136,9 @@ func TestRun_AllGroups(t *testing.T) {
 	plot, err := os.ReadFile(filepath.Join(out, "results.svg"))
 	require.NoError(t, err)
 	require.Contains(t, string(plot), ">keepcache</text>")
+	curves, err := os.ReadFile(filepath.Join(out, "growth.svg"))
+	require.NoError(t, err)
+	require.Equal(t, 2, strings.Count(string(curves), ">keepcache</text>"))
 }
 
 // needsMore tells targets that compare with a peer that the test leaves out.
