@@ -53,3 +53,28 @@ func TestTable(t *testing.T) {
 		require.Len(t, there, n)
 	}
 }
+
+// A record that is right behind its key by chance, in memory of its own, is found under the race detector too, which checks how
+// pointers are used.
+func TestTable_Neighbours(t *testing.T) {
+	const size = 96 // of all pieces, so that many follow each other without a gap
+	pieces := make(map[uintptr][]byte)
+	for range 4000 {
+		piece := make([]byte, size)
+		pieces[uintptr(unsafe.Pointer(&piece[0]))] = piece
+	}
+	met := 0
+	for at, key := range pieces {
+		record, ok := pieces[at+size]
+		if !ok {
+			continue
+		}
+		met++
+		tab := newTable()
+		e := &entry{id: 1, hash: 1, key: unsafe.String(&key[0], size), record: record}
+		tab.insert(e)
+		require.Equal(t, uint32(2*size), tab.seek(1, 1, e.key).ahead)
+		require.Same(t, e, tab.fetch(1, 1, e.key))
+	}
+	require.Positive(t, met)
+}
