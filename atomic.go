@@ -198,7 +198,7 @@ func (b *Bucket) CompareAndSwap(key string, revision uint64, value any) (swapped
 // renewed drafts a new value for what was read. It keeps the times and the tags of a live entry; otherwise it
 // is one of the given lifetime.
 func (b *Bucket) renewed(r *reading, key string, value []byte, ttl time.Duration) *draft {
-	now := time.Now()
+	now := b.db.clock.now()
 	h, t := r.header, traits{}
 	if r.live {
 		old := r.traits()

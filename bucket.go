@@ -168,7 +168,10 @@ func (b *Bucket) TTL(key string) (ttl time.Duration, found bool, err error) {
 	if err != nil || !r.live {
 		return 0, false, b.fail("ttl", key, err)
 	}
-	return remaining(time.Now(), r.header.freshUntil), true, nil
+	if ttl = remaining(time.Now(), r.header.freshUntil); ttl <= 0 {
+		return 0, false, nil // it has expired since it was read, or the clock was set
+	}
+	return ttl, true, nil
 }
 
 // Touch gives a live entry a new lifetime, from now on, and reports true. On an absent or expired key it
@@ -184,7 +187,7 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 			}
 			h, t := r.header, r.traits()
 			t.asOf = t.since(h.revision)
-			h.freshUntil = deadline(time.Now(), ttl)
+			h.freshUntil = deadline(b.db.clock.now(), ttl)
 			h.goneAt = prolong(h.freshUntil, r.header.goneAt-r.header.freshUntil)
 			t.retry, t.lifetime = 0, b.slidingMillis(ttl)
 			return &draft{key: key, record: recordOf(h, &t, r.value), header: h}, nil
@@ -253,7 +256,7 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
 	if err != nil {
 		return nil, header{}, err
 	}
-	now := time.Now()
+	now := b.db.clock.now()
 	h := header{written: millis(now), freshUntil: deadline(now, ttl)}
 	h.goneAt = h.freshUntil
 	f := frames.Get().(*frame)

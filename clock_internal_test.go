@@ -1,6 +1,8 @@
 package keepcache
 
 import (
+	"context"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,5 +34,78 @@ func TestClock_Set(t *testing.T) {
 		require.Equal(t, millis(time.Now().Add(time.Hour)), c.millis())
 		time.Sleep(wallAgain)
 		require.Equal(t, millis(time.Now()), c.millis())
+	})
+}
+
+// What the system says of the two times does not count where it took long: they may be of different moments.
+func TestClock_HeldUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClock()
+		time.Sleep(wallSlack + 1)
+		c.note(0, time.Now())
+		require.Zero(t, c.until.Load())
+		c.note(1, time.Now())
+		require.NotZero(t, c.until.Load())
+	})
+}
+
+// setClock makes it so that reads have not seen yet that somebody has set the clock, ahead by so much.
+func setClock(db *DB, by time.Duration) {
+	db.clock.millis()
+	db.clock.ahead.Add(-int64(by))
+}
+
+// clocked runs a test with a cache.
+func clocked(t *testing.T, test func(t *testing.T, db *DB)) {
+	synctest.Test(t, func(t *testing.T) {
+		db, err := Open(filepath.Join(t.TempDir(), "c.db"), nil)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, db.Close()) }()
+		test(t, db)
+	})
+}
+
+// What is written after somebody has set the clock back is there for the next read.
+func TestClock_Writes(t *testing.T) {
+	ctx := context.Background()
+	for name, write := range map[string]func(b *Bucket) error{
+		"Set":       func(b *Bucket) error { return b.Set("k", 1, time.Minute) },
+		"Increment": func(b *Bucket) error { _, err := b.Increment("k", 1, time.Minute); return err },
+		"GetOrLoad": func(b *Bucket) error {
+			_, err := b.GetOrLoad(ctx, "k", new(int), func(context.Context, *Load) (any, error) { return 1, nil }, &LoadOptions{TTL: time.Minute})
+			return err
+		},
+		"Touch": func(b *Bucket) error {
+			err := b.Set("k", 1, 3*time.Hour)
+			setClock(b.db, -time.Hour)
+			if err == nil {
+				_, err = b.Touch("k", time.Minute)
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			clocked(t, func(t *testing.T, db *DB) {
+				setClock(db, -time.Hour)
+				require.NoError(t, write(db.main))
+				ttl, found, err := db.main.TTL("k")
+				require.NoError(t, err)
+				require.True(t, found)
+				require.Equal(t, time.Minute, ttl)
+			})
+		})
+	}
+}
+
+// No lifetime is less than nothing, also where somebody has set the clock ahead.
+func TestClock_TTL(t *testing.T) {
+	clocked(t, func(t *testing.T, db *DB) {
+		require.NoError(t, db.Set("k", 1, time.Minute))
+		time.Sleep(time.Minute)
+		setClock(db, time.Minute)
+		ttl, found, err := db.main.TTL("k")
+		require.NoError(t, err)
+		require.False(t, found)
+		require.Zero(t, ttl)
 	})
 }

@@ -69,7 +69,8 @@
 // At its deadline an entry is gone for every operation alike, whether or not it has been removed from the
 // file yet. Removing is the work of a sweeper in the background, in short transactions; [DB.Sweep] has it done
 // now. Deadlines are points in time: the time during which the cache is closed counts, and opening it gives no
-// entry a new lifetime. They follow the wall clock.
+// entry a new lifetime. They follow the wall clock: that somebody has set it reads see 10 milliseconds later at most, and
+// writes at once.
 //
 // # Durability
 //

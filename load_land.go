@@ -60,7 +60,7 @@ func (f *flight) outdated(joined uint64) bool {
 
 // outcome drafts what is to be stored of a load; nil is nothing. The error is the one of the load.
 func (f *flight) outcome(l *Load, o *LoadOptions, encoded []byte, err error) (*draft, error) {
-	now := time.Now()
+	now := f.b.db.clock.now()
 	if err == nil {
 		var d *draft
 		if d, err = f.success(l, o, encoded, now); err == nil {

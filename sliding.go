@@ -50,7 +50,7 @@ func (b *Bucket) trySlide(key string, r *reading) bool {
 		return true
 	}
 	lifetime := r.traits().lifetime
-	until := deadline(time.Now(), time.Duration(min(lifetime, int64(NoExpiry/time.Millisecond)))*time.Millisecond)
+	until := deadline(b.db.clock.now(), time.Duration(min(lifetime, int64(NoExpiry/time.Millisecond)))*time.Millisecond)
 	if lifetime == 0 || until <= r.header.freshUntil {
 		return true
 	}
