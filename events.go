@@ -15,7 +15,7 @@ type Events struct {
 	//
 	// EventExpire and EventEvict happen in commits and sweeps, and are told of soon after, one by one in their order, from
 	// a goroutine of their own; so what is written after that may be told of first. There Handle may call whatever it
-	// likes, though a Close takes a second, and take its time while no more than 8 MiB of them wait. Then commits and sweeps
+	// likes, though a Close takes a second or two, and take its time while no more than 8 MiB of them wait. Then commits and sweeps
 	// wait for it. If it does not return for a second then, because it waits for them or for something else, what does
 	// not fit is dropped, and the Logger is told how many. Close waits until what is left has been told of, but not
 	// for a call that takes more than a second, and ten seconds at the longest.

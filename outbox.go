@@ -27,7 +27,8 @@ type outbox struct {
 	bytes   int64         // of these, and of the one that is being told
 	telling bool          // there is a goroutine that tells
 	stuck   bool          // the handler did not return for outboxPatience when there was no room; until half is free
-	hurried bool          // the cache is being closed: nobody waits for room any more
+	hurried bool          // the cache is being closed
+	left    time.Duration // for which Close waits for the handler, all in all
 	closed  bool          // nothing more is told
 	dropped uint64        // since it was logged
 	moved   chan struct{} // closed when an event has been told, or there is another reason to look; nil if nobody waits
@@ -53,8 +54,8 @@ func (o *outbox) put(e Event) {
 	defer o.order.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.full(&e) && !o.stuck && !o.hurried {
-		o.stuck = !o.moves(outboxPatience)
+	for o.full(&e) && !o.stuck {
+		o.stuck = !o.moves()
 	}
 	if o.closed || o.full(&e) {
 		o.dropped++
@@ -73,7 +74,13 @@ func (o *outbox) full(e *Event) bool { return o.bytes > 0 && o.bytes+e.cost() > 
 
 // moves waits until an event has been told and reports whether one was before the patience was over. It lets go of the
 // lock meanwhile.
-func (o *outbox) moves(patience time.Duration) bool {
+func (o *outbox) moves() bool {
+	patience := outboxPatience
+	if o.hurried {
+		patience = min(patience, o.left)
+		begun := time.Now()
+		defer func() { o.left -= time.Since(begun) }()
+	}
 	if o.moved == nil {
 		o.moved = make(chan struct{})
 	}
@@ -149,14 +156,14 @@ func (o *outbox) logDropped(n uint64) {
 	}
 }
 
-// hurry has nobody wait for room any more, because the cache is being closed.
+// hurry bounds how long is waited from now on, because the cache is being closed.
 func (o *outbox) hurry() {
 	if o == nil {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.hurried = true
+	o.hurried, o.left = true, outboxLast
 	o.move()
 }
 
@@ -167,7 +174,7 @@ func (o *outbox) close() {
 		return
 	}
 	o.mu.Lock()
-	for end := time.Now().Add(outboxLast); o.telling && o.moves(min(outboxPatience, time.Until(end))); {
+	for o.telling && o.moves() {
 	}
 	o.closed = true
 	dropped := o.dropped + uint64(len(o.waiting))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -205,6 +206,47 @@ func TestOutbox_Close(t *testing.T) {
 				time.Sleep(2 * time.Hour)
 				synctest.Wait()
 				require.Equal(t, 100, told+dropped) // the one that was under way ends
+			})
+		})
+	}
+}
+
+// Close has the handler told of more than there is room for too, where that comes with the last commit. It takes no longer for that.
+func TestOutbox_CloseFull(t *testing.T) {
+	for name, c := range map[string]struct{ takes, least, most time.Duration }{
+		"quick":   {time.Millisecond, 400 * time.Millisecond, time.Second},
+		"slow":    {900 * time.Millisecond, 10 * time.Second, 10 * time.Second},
+		"waiting": {time.Hour, time.Second, 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				told := 0
+				db := newDB(t, &keepcache.Options{
+					CommitInterval: time.Hour, SweepInterval: -1, MemoryBytes: 64 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+					Events: keepcache.Events{Kinds: keepcache.EventExpire, Handle: func(keepcache.Event) {
+						time.Sleep(c.takes)
+						told++
+					}},
+				})
+				for i := range 400 {
+					mustSet(t, db.Bucket("b"), numbered(i)+strings.Repeat("x", 31_000), 1, time.Millisecond)
+				}
+				time.Sleep(time.Second)
+				begun := time.Now()
+				require.NoError(t, db.Close())
+				require.GreaterOrEqual(t, time.Since(begun), c.least)
+				require.LessOrEqual(t, time.Since(begun), c.most)
+				dropped := 0
+				for _, found := range regexp.MustCompile(`events=(\d+)`).FindAllStringSubmatch(log.String(), -1) {
+					n, err := strconv.Atoi(found[1])
+					require.NoError(t, err)
+					dropped += n
+				}
+				time.Sleep(2 * time.Hour)
+				synctest.Wait()
+				require.Equal(t, 400, told+dropped)
+				require.Equal(t, name == "quick", told == 400, "%d", told)
 			})
 		})
 	}
