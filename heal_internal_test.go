@@ -99,3 +99,35 @@ func TestHeal_CommitHangs(t *testing.T) {
 		require.NoError(t, db.Close())
 	})
 }
+
+// While a commit is waited for somebody may put a cache that is in use where there was no file. It stays there.
+func TestHeal_CommitAndMoved(t *testing.T) {
+	if !canReplace {
+		t.Skip("an open file cannot be replaced")
+	}
+	path, moved := filepath.Join(t.TempDir(), "test.cache"), filepath.Join(t.TempDir(), "other.cache")
+	synctest.Test(t, func(t *testing.T) {
+		db, err := Open(path, &Options{CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1})
+		require.NoError(t, err)
+		defer db.Close()
+		resume := sync.OnceFunc(db.commits.pause())
+		defer resume()
+		require.NoError(t, os.Remove(path))
+		require.ErrorIs(t, db.PanicInView(), ErrUnavailable)
+		time.Sleep(healPauseMost / 2)
+
+		other, err := Open(moved, nil)
+		require.NoError(t, err)
+		defer other.Close()
+		require.NoError(t, os.Rename(moved, path))
+		before, err := os.Lstat(path)
+		require.NoError(t, err)
+		resume()
+		time.Sleep(healLook / 2) // and before the other cache sees that it has moved
+		synctest.Wait()
+
+		after, err := os.Lstat(path)
+		require.NoError(t, err)
+		require.True(t, os.SameFile(before, after))
+	})
+}

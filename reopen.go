@@ -16,7 +16,8 @@ type reopened struct {
 	h        *handle // nil if it cannot be opened
 	identity [16]byte
 	mark     uint64
-	err      error // why it cannot
+	err      error       // why it cannot
+	info     fs.FileInfo // of what was at the path; nil if nothing was
 }
 
 func (r *reopened) close() error {
@@ -29,6 +30,7 @@ func (r *reopened) close() error {
 // open opens what is at the path.
 func (hl *healer) open() (r reopened) {
 	s := hl.db.store
+	r.info, _ = disk.Lstat(s.path)
 	h, err := openFile(s.path, s.readOnly, healLock, false)
 	if err != nil {
 		r.err = err
@@ -51,6 +53,14 @@ func (hl *healer) open() (r reopened) {
 	return r
 }
 
+// stays reports whether there is still at the path what was found: commits may have been waited for meanwhile.
+func (r *reopened) stays(now fs.FileInfo) bool {
+	if r.info == nil || now == nil {
+		return r.info == nil && now == nil
+	}
+	return os.SameFile(now, r.info)
+}
+
 // reopen makes what was found the file that is used instead of an abandoned handle's, or a fresh one in its place. lost says
 // that the file has not everything that was committed. The caller keeps commits from running.
 func (hl *healer) reopen(old *handle, found reopened) (h *handle, how string, lost bool, err error) {
@@ -64,6 +74,9 @@ func (hl *healer) reopen(old *handle, found reopened) (h *handle, how string, lo
 	}
 	now, statErr := disk.Lstat(s.path)
 	same := statErr == nil && os.SameFile(now, old.info)
+	if (err != nil || identity != s.identity) && !found.stays(now) {
+		return nil, "", false, errors.Join(errMoved, err, found.close()) // the next attempt finds it
+	}
 	from := db.heritage()
 	switch {
 	case err == nil && identity == s.identity && same && mark >= from.mark:
