@@ -416,9 +416,11 @@ func (w *writer) lockShards(drafts []*draft) (set shardSet) {
 		n := w.memory.shardIndex(d.hash)
 		set[n/64] |= 1 << (n % 64)
 	}
+	lock := lockSoon
 	for i, word := range set {
 		for ; word != 0; word &= word - 1 {
-			lockSoon(&w.memory.shards[i*64+bits.TrailingZeros64(word)].mu)
+			lock(&w.memory.shards[i*64+bits.TrailingZeros64(word)].mu)
+			lock = (*sync.RWMutex).Lock // others wait for what is locked already
 		}
 	}
 	return set
@@ -444,4 +446,4 @@ func lockSoon(mu *sync.RWMutex) {
 	mu.Lock()
 }
 
-const yieldsMost = 16
+const yieldsMost = 4
