@@ -11,12 +11,15 @@ import (
 func init() {
 	register(product{
 		name: us, module: "github.com/keepcache/keepcache", expires: true,
-		about:   "SetBytes and GetBytes; MemoryBytes as the row says",
+		about:   "SetBytes and GetBytes; MemoryBytes as the row says; MaxBytes is raised where the entries would not fit",
 		relaxed: &promise{"SyncPeriodic, the default", all, "all but the last 100 ms"},
 		durable: &promise{"SyncAlways", all, all},
 		open:    func() Peer { return &keepcachePeer{} },
 	})
 }
+
+// budget is the default of MaxBytes. It is more only where that many entries would not fit: nothing is to be evicted.
+const budget = 1 << 30
 
 type keepcachePeer struct {
 	db     *keepcache.DB
@@ -24,7 +27,7 @@ type keepcachePeer struct {
 }
 
 func (p *keepcachePeer) Open(dir string, s Settings) (err error) {
-	o := &keepcache.Options{MemoryBytes: s.MemoryBytes}
+	o := &keepcache.Options{MemoryBytes: s.MemoryBytes, MaxBytes: max(budget, int64(s.Entries)*1024)}
 	if s.Durable {
 		o.Sync = keepcache.SyncAlways
 	}
