@@ -20,7 +20,7 @@ func TestClock(t *testing.T) {
 			time.Sleep(step)
 			require.Equal(t, millis(time.Now()), c.millis())
 		}
-		time.Sleep(time.Now().Truncate(time.Second).Add(time.Second).Sub(time.Now()))
+		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
 		require.Equal(t, millis(time.Now()), c.millis())
 	})
 }
