@@ -223,7 +223,7 @@ func TestOutbox_CloseFull(t *testing.T) {
 				var log bytes.Buffer
 				told := 0
 				db := newDB(t, &keepcache.Options{
-					CommitInterval: time.Hour, SweepInterval: -1, MemoryBytes: 64 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+					CommitInterval: time.Hour, SweepInterval: -1, MemoryBytes: 64 << 20, CommitBytes: 24 << 20, JournalBytes: 128 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 					Events: keepcache.Events{Kinds: keepcache.EventExpire, Handle: func(keepcache.Event) {
 						time.Sleep(c.takes)
 						told++
