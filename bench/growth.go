@@ -37,19 +37,14 @@ func (r *results) growth() string {
 		}
 		drawCurves(b, "Get from "+from, curves, i*(curveLeft+curveWidth+curveRight))
 	}
-	width, height := 2*(curveLeft+curveWidth+curveRight), curveTop+curveHeight+curveBottom
-	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="the time of a Get as the store grows">
-<style>
-text { font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #76808b }
-.head { font-weight: 600; font-size: 13px }
-.us { font-weight: 600; fill: #d0700b }
-.grid { stroke: #8a97a6; stroke-opacity: .3 }
+	return drawing{
+		width: 2 * (curveLeft + curveWidth + curveRight), height: curveTop + curveHeight + curveBottom,
+		label: "the time of a Get as the store grows",
+		style: `.grid { stroke: #8a97a6; stroke-opacity: .3 }
 .line { fill: none; stroke: #8a97a6; stroke-width: 1.5 }
-.ours { fill: none; stroke: #e07b12; stroke-width: 2.5 }
-</style>
-<text x="0" y="14">Time of a Get by the number of entries of %d bytes, shorter is better; one goroutine, %s.</text>
-%s</svg>
-`, width, height, width, height, r.Scale.Value, r.Facts.Go, b)
+.ours { fill: none; stroke: #e07b12; stroke-width: 2.5 }`,
+		title: fmt.Sprintf("Time of a Get by the number of entries of %d bytes, shorter is better; one goroutine, %s.", r.Scale.Value, r.Facts.Go),
+	}.svg(b.String())
 }
 
 // curves returns those of all peers, with the number of entries rising.

@@ -50,18 +50,35 @@ func (r *results) plot() string {
 		}
 	}
 	height := y + tallest
-	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="keepcache and its peers, operations a second">
+	return drawing{
+		width: plotWidth, height: height, label: "keepcache and its peers, operations a second",
+		style: `.bar { fill: #8a97a6; fill-opacity: .55 }
+.memory { fill: none; stroke: #8a97a6; stroke-dasharray: 3 2 }
+.ours { fill: #e07b12 }`,
+		title: fmt.Sprintf("Operations a second, longer is better. %s entries of %d bytes, %s, %d cores. Dashed: memory only, lost with the process.",
+			thousands(r.Scale.Entries), r.Scale.Value, r.Facts.Go, r.Facts.Cores),
+	}.svg(b.String())
+}
+
+// drawing is what stands around a plot, as SVG.
+type drawing struct {
+	width, height int    // in pixels
+	label         string // for those who do not see it
+	style         string // of what it has besides text
+	title         string
+}
+
+func (d drawing) svg(content string) string {
+	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %[1]d %[2]d" width="%[1]d" height="%[2]d" role="img" aria-label="%[3]s">
 <style>
 text { font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #76808b }
 .head { font-weight: 600; font-size: 13px }
 .us { font-weight: 600; fill: #d0700b }
-.bar { fill: #8a97a6; fill-opacity: .55 }
-.memory { fill: none; stroke: #8a97a6; stroke-dasharray: 3 2 }
-.ours { fill: #e07b12 }
+%[4]s
 </style>
-<text x="0" y="14">Operations a second, longer is better. %s entries of %d bytes, %s, %d cores. Dashed: memory only, lost with the process.</text>
-%s</svg>
-`, plotWidth, height, plotWidth, height, thousands(r.Scale.Entries), r.Scale.Value, r.Facts.Go, r.Facts.Cores, b)
+<text x="0" y="14">%[5]s</text>
+%[6]s</svg>
+`, d.width, d.height, d.label, d.style, d.title, content)
 }
 
 type bar struct {
