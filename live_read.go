@@ -2,8 +2,8 @@ package keepcache
 
 import (
 	"bytes"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/keepcache/keepcache/internal/pagetree"
@@ -196,11 +196,7 @@ func (v *liveView) bucketsLive() (map[string]uint64, error) {
 func (l *live) bucketNames() (found []string, err error) {
 	err = l.read(newTail(""), func(v *liveView) error {
 		ids, err := v.bucketsLive()
-		found = make([]string, 0, len(ids))
-		for name := range ids {
-			found = append(found, name)
-		}
-		slices.SortFunc(found, strings.Compare)
+		found = slices.Sorted(maps.Keys(ids))
 		return err
 	})
 	return found, err
