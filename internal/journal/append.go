@@ -76,13 +76,19 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 	total := pieceHeader + n
 	done, taken := 0, 0
 	off, salt, epoch := j.off, j.salt, j.epoch
-	if room := j.block - off%j.block; room < minStart {
-		off += room
-	}
 	var seg, begun *segment
 	if off < j.opt.SegmentBytes {
-		begun = j.live[len(j.live)-1]
-		seg = begun
+		seg = j.live[len(j.live)-1]
+	}
+	if in := off % j.block; j.block-in < minStart {
+		if err := j.complete(seg.at+int64(off-in), in); err != nil {
+			return fmt.Errorf("journal: append: %w", err)
+		}
+		off += j.block - in
+		j.off = off // whatever comes of the rest, the window is free for the next block
+	}
+	if off < j.opt.SegmentBytes {
+		begun = seg
 	}
 	for done < total {
 		if off == j.opt.SegmentBytes {
@@ -103,7 +109,10 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 			size += fragHeader // the zeros that end the journal
 		}
 		dst := j.scratch
-		if seg.mem != nil {
+		switch {
+		case j.window.mem != nil:
+			dst = j.window.mem[j.block-room:]
+		case seg.mem != nil:
 			dst = seg.mem[off:]
 		}
 		dst = dst[:size]
@@ -135,10 +144,15 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 		src.read(content)
 		clear(dst[end:])
 		sealFragment(frag, typ, salt) // last: a store that faults leaves no whole fragment
-		if seg.mem == nil {
-			if _, err := j.file.WriteAt(dst, seg.at+int64(off)); err != nil {
-				return j.undo(seg.at+int64(off), front+fragHeader, done == 0, err)
-			}
+		switch {
+		case j.window.mem != nil && end == room:
+			err = j.complete(seg.at+int64(off-(j.block-room)), j.block)
+		case j.window.mem == nil && seg.mem == nil:
+			_, err = j.file.WriteAt(dst, seg.at+int64(off))
+		}
+		if err != nil {
+			clear(dst[:front+fragHeader]) // it may be in the window
+			return j.undo(seg.at+int64(off), front+fragHeader, done == 0, err)
 		}
 		done += body
 		off += end
@@ -164,6 +178,9 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 // the first of its piece, the next piece can take its place. Otherwise fragments of a piece that does not exist are in the
 // file, and no other may be written among them.
 func (j *Journal) undo(off int64, n int, first bool, cause error) error {
+	if err := j.Err(); err != nil {
+		return err
+	}
 	if _, err := j.file.WriteAt(zeros[:n], off); err == nil && first {
 		return fmt.Errorf("journal: append: %w", cause)
 	}

@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,7 +23,7 @@ const childEnv = "KEEPCACHE_JOURNAL_CHILD"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(childEnv); path != "" {
-		appendForEver(path, os.Getenv("KEEPCACHE_JOURNAL_NOMAP") != "")
+		appendForEver(path, modes[os.Getenv("KEEPCACHE_JOURNAL_MODE")])
 	}
 	os.Exit(m.Run())
 }
@@ -30,8 +32,9 @@ func childPiece(seq uint64) []byte { return content(seq, int(seq*7919)%5000) }
 
 // appendForEver is the child. It tells on its standard output, 16 bytes at a time, which sequence it appended last and up to
 // which the imagined store has everything.
-func appendForEver(path string, noMap bool) {
-	j, err := journal.New(path, journal.Options{Identity: identity, NoMap: noMap, SegmentBytes: 64 << 10, MaxBytes: 2 << 20})
+func appendForEver(path string, o journal.Options) {
+	o.Identity, o.SegmentBytes, o.MaxBytes = identity, 64<<10, 2<<20
+	j, err := journal.New(path, o)
 	if err != nil {
 		panic(err)
 	}
@@ -64,17 +67,15 @@ func appendForEver(path string, noMap bool) {
 
 // Whatever was appended is there after the process was killed.
 func TestKill(t *testing.T) {
-	n := 5
+	n := 6
 	if testing.Short() {
 		n = 1
 	}
 	for round := range rounds(n) {
 		path := tempPath(t)
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), childEnv+"="+path)
-		if round%2 == 1 {
-			cmd.Env = append(cmd.Env, "KEEPCACHE_JOURNAL_NOMAP=1")
-		}
+		mode := slices.Sorted(maps.Keys(modes))[round%len(modes)]
+		cmd.Env = append(os.Environ(), childEnv+"="+path, "KEEPCACHE_JOURNAL_MODE="+mode)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)
@@ -99,6 +100,6 @@ func TestKill(t *testing.T) {
 		require.NoError(t, err)
 		require.False(t, r.Damaged() || r.Gap, "%+v", r)
 		require.GreaterOrEqual(t, next, last+1)
-		t.Logf("killed after %d pieces, %d in the store, %d replayed, torn %v", last, released, r.Applied, r.Torn)
+		t.Logf("%s: killed after %d pieces, %d in the store, %d replayed, torn %v", mode, last, released, r.Applied, r.Torn)
 	}
 }

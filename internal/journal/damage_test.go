@@ -13,9 +13,13 @@ import (
 
 // sample makes a journal in which segments were used again, and returns its bytes, its pieces and what was released. Half of
 // the pieces above that are flushed.
-func sample(t *testing.T) (image []byte, pieces []piece, released, flushed uint64) {
+func sample(t *testing.T, o journal.Options) (image []byte, pieces []piece, released, flushed uint64) {
 	path := tempPath(t)
-	j := newJournal(t, path, journal.Options{SegmentBytes: 4096, MaxBytes: 16<<10 + 4*4096})
+	o.SegmentBytes, o.MaxBytes = 4096, 16<<10+4*4096
+	if o.Window {
+		o.MaxBytes += 4096
+	}
+	j := newJournal(t, path, o)
 	seq := uint64(0)
 	add := func(n int) {
 		seq++
@@ -76,7 +80,7 @@ func checkImage(t *testing.T, what string, image []byte, pieces []piece, after, 
 
 // No flipped byte makes a wrong piece, and one below the flushed mark is reported and costs only the piece that it is in.
 func TestDamage_EveryByte(t *testing.T) {
-	image, pieces, released, flushed := sample(t)
+	image, pieces, released, flushed := sample(t, journal.Options{})
 	r, missing := checkImage(t, "whole", image, pieces, released, flushed)
 	requireClean(t, r)
 	require.Zero(t, missing)
@@ -121,6 +125,72 @@ func TestDamage_EveryByte(t *testing.T) {
 	require.Positive(t, tails)
 }
 
+// The same where there is a window. What is in there alone was not flushed.
+func TestDamage_EveryByteOfWindow(t *testing.T) {
+	image, pieces, released, flushed := sample(t, modes["window"])
+	r, missing := checkImage(t, "whole", image, pieces, released, flushed)
+	requireClean(t, r)
+	require.Zero(t, missing)
+
+	holes, tails := 0, 0
+	for i := range image {
+		image[i] ^= 0xff
+		what := fmt.Sprintf("byte %d", i)
+		r, missing := checkImage(t, what, image, pieces, released, flushed)
+		image[i] ^= 0xff
+		require.False(t, r.Unreadable, what)
+		holes += r.Holes
+		if i >= 16<<10 && i < 20<<10 {
+			require.False(t, r.Damaged(), what)
+			if missing > 0 {
+				tails++
+			}
+		}
+	}
+	require.Positive(t, holes)
+	require.Positive(t, tails)
+
+	// A window that holds an older block than its place, or another block, changes nothing.
+	before := bytes.Clone(image[16<<10 : 20<<10])
+	for seq := 1; seq < len(image)/1024-20; seq++ {
+		copy(image[16<<10:], image[(19+seq)<<10:(20+seq)<<10])
+		got, missing := checkImage(t, fmt.Sprintf("block %d in the window", seq), image, pieces, released, flushed)
+		require.False(t, got.Damaged())
+		require.Positive(t, missing) // the tail was in the window
+	}
+	copy(image[16<<10:], before)
+}
+
+// A window that is older than the present use of its block does not count.
+func TestDamage_OldWindow(t *testing.T) {
+	path := tempPath(t)
+	o := modes["window"]
+	o.SegmentBytes, o.MaxBytes = 4096, 20<<10+2*4096
+	j := newJournal(t, path, o)
+	read := func() []byte {
+		image, err := os.ReadFile(path)
+		require.NoError(t, err)
+		return image
+	}
+	old := [][]byte{}
+	var all []piece
+	for seq := uint64(1); seq <= 60; seq++ {
+		p := piece{seq, seq, content(seq, 100+int(seq%7)*50)}
+		require.NoError(t, j.Append(p.first, p.last, p.data))
+		require.NoError(t, j.Flush(seq))
+		all = append(all, p)
+		image := read()
+		for _, window := range old {
+			copy(image[16<<10:], window)
+			r, missing := checkImage(t, "old window", image, all, seq-min(seq, 5), seq)
+			requireClean(t, r)
+			require.Zero(t, missing)
+		}
+		old = append(old, bytes.Clone(read()[16<<10:20<<10]))
+		j.Release(seq - min(seq, 5))
+	}
+}
+
 // The marks of the pieces themselves tell damage from a torn tail, also in a journal of one block, of which even the
 // header is damaged.
 func TestDamage_OneBlock(t *testing.T) {
@@ -158,7 +228,7 @@ func TestDamage_OneBlock(t *testing.T) {
 
 // No length at which the file is cut makes a wrong piece.
 func TestDamage_EveryLength(t *testing.T) {
-	image, pieces, released, flushed := sample(t)
+	image, pieces, released, flushed := sample(t, journal.Options{})
 	for n := range image {
 		r, missing := checkImage(t, fmt.Sprintf("length %d", n), image[:n], pieces, released, flushed)
 		if n < 64 {
@@ -170,7 +240,7 @@ func TestDamage_EveryLength(t *testing.T) {
 
 // No lost sector, and no pair of them, makes a wrong piece.
 func TestDamage_EverySector(t *testing.T) {
-	image, pieces, released, flushed := sample(t)
+	image, pieces, released, flushed := sample(t, journal.Options{})
 	zero := func(img []byte, at int) []byte {
 		img = bytes.Clone(img)
 		clear(img[at:min(at+sector, len(img))])
@@ -188,7 +258,7 @@ func TestDamage_EverySector(t *testing.T) {
 
 // Blocks that change places make no wrong piece.
 func TestDamage_MovedBlocks(t *testing.T) {
-	image, pieces, released, flushed := sample(t)
+	image, pieces, released, flushed := sample(t, journal.Options{})
 	const block = 1024
 	for a := 16 << 10; a < len(image); a += block {
 		for b := 16 << 10; b < len(image); b += block {

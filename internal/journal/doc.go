@@ -12,23 +12,24 @@
 //   - What comes back is a prefix of what was appended, unless flushed bytes were damaged. Then the rest
 //     is found again at the next block, and the report says which sequences may be missing.
 //
-// # Format, version 1
+// # Format, versions 1 and 2
 //
 // All integers are little endian. CRC is CRC-32C (Castagnoli, RFC 3720 appendix B.4), as computed by
 // [hash/crc32.Update]. The file is a head of 16 KiB and any number of segments of equal size:
 //
-//	0                   head
-//	16384 + i*segment   segment i, a whole number of blocks
+//	0                            head
+//	16384                        the window, in version 2 only
+//	16384 + window + i*segment   segment i, a whole number of blocks
 //
 // The head holds the same 64 bytes twice, at offsets 0 and 8192, and zeros between and after. It is
 // written once, before the file gets its name, and never changed. One good copy is enough.
 //
 //	 0   8  magic "KCJRNL\r\n"
-//	 8   4  format version, 1
+//	 8   4  format version, 1 or 2
 //	12   4  block size in bytes: a power of two, 512 to 32768
 //	16  16  identity of the store
 //	32   4  segment size in bytes: a multiple of the block size, at most 1 GiB
-//	36   4  zero
+//	36   4  window: zero in version 1; in version 2 the block size in bytes, or 4096 if that is more
 //	40   8  start: every sequence in the file is greater
 //	48   8  nonce, random for each file
 //	56   4  zero
@@ -37,7 +38,12 @@
 // Magic, version and the CRC at 60 stay where they are in every later version, so that an older program
 // can tell a newer file from a damaged one.
 //
-// Blocks are numbered through the file from 0, without the head. A block begins with a header of 40 bytes:
+// The window, from its beginning, is one block more: a copy of the block that was being written, or zeros. Which one it is tells the
+// only number with which its header passes. Where the block at its own place has a lower epoch or no good header, or the same epoch and
+// whole fragments not as far, the window counts in its stead. The writer stores to the window and copies it to its place
+// when the block is full, before the next one begins, and before a flush; so what was flushed is always in its place.
+//
+// Blocks are numbered through the file from 0, without head and window. A block begins with a header of 40 bytes:
 //
 //	 0   4  CRC of bytes 4 to 40, started from S(block, 0)
 //	 4   4  magic "KJB1"

@@ -75,7 +75,7 @@ func createFile(path string, open func(string, int, fs.FileMode) (File, error), 
 	}
 	var b [headerSize]byte
 	h.encode(&b)
-	buf := make([]byte, headBytes)
+	buf := make([]byte, h.front())
 	copy(buf, b[:])
 	copy(buf[headerCopy:], b[:])
 	_, err = f.WriteAt(buf, 0)

@@ -90,8 +90,10 @@ func (j *Journal) lead() {
 
 	size := j.fileSize.Load()
 	start := time.Now()
-	j.letGo()
-	err := j.file.Datasync()
+	err := j.prepare()
+	if err == nil {
+		err = j.file.Datasync()
+	}
 	if err == nil && !named {
 		err = disk.SyncDir(filepath.Dir(j.path))
 	}
@@ -119,14 +121,19 @@ func (j *Journal) lead() {
 // letGoLeast is from how many pages on it is cheaper to let go of them at once.
 const letGoLeast = 4
 
-// letGo takes the pages that are full and not on disk yet out of the page tables. Before the system writes a page, it
-// makes it read-only wherever it is mapped, one page at a time, and each time interrupts every processor that runs this
-// process and waits for it: measured, a quarter of all processor time while sets go on, and the longest waits of a set. Pages
-// that are not mapped are spared that, and letting go of all of them together costs one such interruption.
-func (j *Journal) letGo() {
+// prepare gets the file ready to be flushed. It takes the pages that are full and not on disk yet, and those of the window,
+// out of the page tables. Before the system writes a page, it makes it read-only wherever it is mapped, one page at a time,
+// and each time interrupts every processor that runs this process and waits for it: measured, a quarter of all processor time
+// while sets go on, and the longest waits of a set. Pages that are not mapped are spared that, and letting go of all of them
+// together costs one such interruption.
+func (j *Journal) prepare() error {
 	page := os.Getpagesize()
 	var spans [][]byte
 	j.mu.Lock()
+	err := j.settle()
+	if len(j.window.mem) >= letGoLeast*page {
+		spans = append(spans, j.window.mem)
+	}
 	for _, s := range j.segments {
 		end := s.stored / page * page
 		if s.mem != nil && end-s.letGo >= letGoLeast*page {
@@ -138,4 +145,5 @@ func (j *Journal) letGo() {
 	for _, mem := range spans {
 		j.file.LetGo(mem) // a store to it meanwhile brings the page back
 	}
+	return err
 }

@@ -6,7 +6,8 @@ import (
 )
 
 const (
-	formatVersion = 1
+	plainVersion  = 1 // without a window
+	windowVersion = 2
 
 	headBytes  = 16 << 10 // a multiple of the page size on most systems, so that segments can be mapped
 	headerSize = 64
@@ -43,9 +44,13 @@ type head struct {
 	blockBytes   uint32
 	identity     [16]byte
 	segmentBytes uint32
+	window       uint32 // bytes between the head and the first segment; 0 in version 1
 	start        uint64
 	nonce        uint64
 }
+
+// front is where the segments begin.
+func (h *head) front() int64 { return headBytes + int64(h.window) }
 
 func (h *head) encode(b *[headerSize]byte) {
 	*b = [headerSize]byte{}
@@ -54,6 +59,7 @@ func (h *head) encode(b *[headerSize]byte) {
 	le.PutUint32(b[12:], h.blockBytes)
 	copy(b[16:], h.identity[:])
 	le.PutUint32(b[32:], h.segmentBytes)
+	le.PutUint32(b[36:], h.window)
 	le.PutUint64(b[40:], h.start)
 	le.PutUint64(b[48:], h.nonce)
 	le.PutUint32(b[60:], crc32.Checksum(b[:60], castagnoli))
@@ -70,16 +76,23 @@ func decodeHead(b []byte) (h head, ok bool) {
 		blockBytes:   le.Uint32(b[12:]),
 		identity:     [16]byte(b[16:]),
 		segmentBytes: le.Uint32(b[32:]),
+		window:       le.Uint32(b[36:]),
 		start:        le.Uint64(b[40:]),
 		nonce:        le.Uint64(b[48:]),
 	}, true
 }
 
-// sane reports whether the sizes are ones that this version writes.
+// sane reports whether the sizes are ones that its version has.
 func (h *head) sane() bool {
-	b, s := h.blockBytes, h.segmentBytes
-	return b >= minBlock && b <= maxBlock && b&(b-1) == 0 && s >= b && s <= maxSegment && s%b == 0
+	b, s, w := h.blockBytes, h.segmentBytes, uint32(0)
+	if h.version == windowVersion {
+		w = windowBytes(int(b))
+	}
+	return b >= minBlock && b <= maxBlock && b&(b-1) == 0 && s >= b && s <= maxSegment && s%b == 0 && h.window == w
 }
+
+// windowBytes is what a window of one block takes of the file: whole pages.
+func windowBytes(block int) uint32 { return uint32(max(block, segmentStep)) }
 
 // base is the beginning of every salt of one file.
 func (h *head) base() uint32 {

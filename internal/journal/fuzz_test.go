@@ -10,7 +10,7 @@ import (
 // FuzzReplay feeds a replay with anything: with a file as it is, with segments behind a good head, and with segments of which
 // the checksums are made right, so that what lies behind these is reached.
 func FuzzReplay(f *testing.F) {
-	h := head{version: formatVersion, blockBytes: 512, segmentBytes: 1024}
+	h := head{version: plainVersion, blockBytes: 512, segmentBytes: 1024}
 	front := make([]byte, headBytes)
 	h.encode((*[headerSize]byte)(front))
 	block := make([]byte, 512)
@@ -20,7 +20,7 @@ func FuzzReplay(f *testing.F) {
 	whole := bytes.Clone(block)
 	le.PutUint32(whole[72:], 10)
 	sealFragment(whole[40:40+minStart+10], fragFull, saltOf(h.base(), 0, 1))
-	for mode := range byte(3) {
+	for mode := range byte(4) {
 		f.Add([]byte{}, mode, uint64(0))
 		f.Add(front[:headerSize], mode, uint64(0))
 		f.Add(block, mode, uint64(0))
@@ -28,12 +28,21 @@ func FuzzReplay(f *testing.F) {
 		f.Add(slices.Concat(block, block, whole, whole), mode, uint64(3))
 	}
 	f.Fuzz(func(t *testing.T, data []byte, mode byte, after uint64) {
-		switch mode % 3 {
+		switch mode % 4 {
 		case 1:
 			data = slices.Concat(front, data)
 		case 2:
 			data = slices.Concat(front, data)
 			repair(data, &h)
+		case 3: // the same in the window
+			w := h
+			w.version, w.window = windowVersion, windowBytes(512)
+			framed := make([]byte, headBytes)
+			w.encode((*[headerSize]byte)(framed))
+			data = slices.Concat(front, data)
+			repair(data, &h)
+			block := data[headBytes:][:min(512, len(data)-headBytes)]
+			data = slices.Concat(framed, block, make([]byte, int(w.window)-len(block)), data[headBytes+len(block):], make([]byte, 512))
 		}
 		var before, behind runtime.MemStats
 		runtime.ReadMemStats(&before)

@@ -31,6 +31,16 @@ func content(first uint64, n int) []byte {
 	return b
 }
 
+// modes are the ways in which a journal is written: through a map of its segments, by pwrite, and through a window.
+var modes = map[string]journal.Options{"map": {}, "pwrite": {NoMap: true}, "window": {Window: true}}
+
+// inEachMode runs a test in all of them. The test fills in what else it wants.
+func inEachMode(t *testing.T, fn func(t *testing.T, o journal.Options)) {
+	for name, o := range modes {
+		t.Run(name, func(t *testing.T) { fn(t, o) })
+	}
+}
+
 // newJournal makes a journal that is closed with the test.
 func newJournal(t testing.TB, path string, o journal.Options) *journal.Journal {
 	t.Helper()

@@ -47,6 +47,10 @@ type Options struct {
 	SegmentBytes int
 	// NoMap makes Append write with pwrite although the file could be mapped. Default: false.
 	NoMap bool
+	// Window has pieces stored to one small map and copied to their places a block at a time, which makes Append several times
+	// as fast and a flush of one piece slower: it is for a journal that is flushed only now and then. Where nothing can be
+	// mapped it changes nothing. Default: false, pieces are stored to a map of their places.
+	Window bool
 	// After is the sequence after which the journal starts: what the store has when the journal is made. Default: 0.
 	After uint64
 	// OpenFile opens the journal's file, for fault injection in tests. It is called as os.OpenFile would be. Default: nil,
@@ -65,14 +69,25 @@ func (o Options) withDefaults() (Options, int) {
 	if o.OpenFile == nil {
 		o.OpenFile = openOSFile
 	}
-	o.MaxBytes = max(o.MaxBytes, headBytes+2*segmentStep)
-	most := min((o.MaxBytes-headBytes)/2, maxSegment) / segmentStep * segmentStep
-	o.SegmentBytes = int(min(int64(o.SegmentBytes+segmentStep-1)/segmentStep*segmentStep, most))
+	o.Window = o.Window && !o.NoMap
 	block := maxBlock
-	for block > o.SegmentBytes/4 || o.SegmentBytes%block != 0 {
-		block /= 2
+	o.MaxBytes = max(o.MaxBytes, o.front(minBlock)+2*segmentStep)
+	for ; ; block /= 2 {
+		most := min((o.MaxBytes-o.front(block))/2, maxSegment) / segmentStep * segmentStep
+		size := int(min(int64(o.SegmentBytes+segmentStep-1)/segmentStep*segmentStep, most))
+		if block <= size/4 && size%block == 0 {
+			o.SegmentBytes = size
+			return o, block
+		}
 	}
-	return o, block
+}
+
+// front returns where the segments begin in a file with blocks of so many bytes.
+func (o *Options) front(block int) int64 {
+	if o.Window {
+		return headBytes + int64(windowBytes(block))
+	}
+	return headBytes
 }
 
 // Journal is an open journal. All methods may be called concurrently, with one condition: concurrent
@@ -80,9 +95,10 @@ func (o Options) withDefaults() (Options, int) {
 type Journal struct {
 	path     string
 	opt      Options
-	block    int // bytes of a block
-	capacity int // segments at most
-	maxPiece int // bytes
+	block    int   // bytes of a block
+	front    int64 // where the segments begin
+	capacity int   // segments at most
+	maxPiece int   // bytes
 
 	mu        sync.Mutex // protects what follows, up to the blank line
 	ready     sync.Cond  // on mu: the background goroutine has made a segment, or could not
@@ -99,6 +115,7 @@ type Journal struct {
 	closed    bool
 	appends   uint64
 	bytes     uint64
+	window    window
 	scratch   []byte        // one block, where there is no map
 	makeNext  chan struct{} // asks the background goroutine for a segment
 	makerDone chan struct{}
@@ -126,8 +143,8 @@ func New(path string, o Options) (*Journal, error) {
 	if err := disk.Remove(strayPath(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	j := &Journal{path: path, opt: opt, block: block, released: opt.After}
-	j.capacity = int((opt.MaxBytes - headBytes) / int64(opt.SegmentBytes))
+	j := &Journal{path: path, opt: opt, block: block, front: opt.front(block), released: opt.After}
+	j.capacity = int((opt.MaxBytes - j.front) / int64(opt.SegmentBytes))
 	// A piece that fits beside the segment that is written fits whenever all is released.
 	room := int64(j.capacity-1) * int64(opt.SegmentBytes/block) * int64(block-blockHeader-fragHeader)
 	j.maxPiece = int(min(room-pieceHeader, maxPieceBytes))
@@ -223,6 +240,10 @@ func (j *Journal) Close(remove bool) error {
 				s.mem = nil
 			}
 		}
+		if j.window.mem != nil {
+			err = errors.Join(err, file.Unmap(j.window.mem))
+			j.window.mem = nil
+		}
 		j.mu.Unlock()
 		err = errors.Join(err, file.Close())
 	}
@@ -240,8 +261,11 @@ func (j *Journal) Close(remove bool) error {
 // create makes the file and starts the background goroutine. mu is held.
 func (j *Journal) create() error {
 	h := head{
-		version: formatVersion, blockBytes: uint32(j.block), identity: j.opt.Identity,
+		version: plainVersion, blockBytes: uint32(j.block), identity: j.opt.Identity,
 		segmentBytes: uint32(j.opt.SegmentBytes), start: j.opt.After,
+	}
+	if j.opt.Window {
+		h.version, h.window = windowVersion, windowBytes(j.block)
 	}
 	var nonce [8]byte
 	rand.Read(nonce[:]) // never fails
@@ -251,10 +275,15 @@ func (j *Journal) create() error {
 		return err
 	}
 	j.file = f
+	if j.opt.Window {
+		if mem, err := f.Map(headBytes, j.block); err == nil {
+			j.window.mem = mem
+		}
+	}
 	j.base = h.base()
 	j.off = j.opt.SegmentBytes // the first piece begins a segment
 	j.scratch = make([]byte, j.block)
-	j.fileSize.Store(headBytes)
+	j.fileSize.Store(j.front)
 	j.makeNext = make(chan struct{}, 1)
 	j.makerDone = make(chan struct{})
 	go j.makeAhead()

@@ -70,9 +70,10 @@ func TestNew_NotRegular(t *testing.T) {
 
 // Pieces far larger than a segment come back whole, up to MaxPiece, and no larger one is taken.
 func TestAppend_Large(t *testing.T) {
-	for _, noMap := range []bool{false, true} {
+	inEachMode(t, func(t *testing.T, o journal.Options) {
 		path := tempPath(t)
-		j := newJournal(t, path, journal.Options{NoMap: noMap, SegmentBytes: 64 << 10, MaxBytes: 4 << 20})
+		o.SegmentBytes, o.MaxBytes = 64<<10, 4<<20
+		j := newJournal(t, path, o)
 		var all []piece
 		for i, n := range []int{10, 300_000, 0, 1_000_000, 65_536, 1} {
 			p := piece{uint64(i*10 + 1), uint64(i*10 + 10), content(uint64(i), n)}
@@ -92,7 +93,7 @@ func TestAppend_Large(t *testing.T) {
 		requireClean(t, r)
 		requireSame(t, []piece{big}, got)
 		require.LessOrEqual(t, j.Stats().FileBytes, int64(4<<20))
-	}
+	})
 }
 
 // A full journal takes nothing, and takes again after a Release, in the same file.
@@ -133,8 +134,9 @@ func TestAppend_Order(t *testing.T) {
 
 // In the steady state an Append allocates nothing.
 func TestAppend_Allocations(t *testing.T) {
-	for _, noMap := range []bool{false, true} {
-		j := newJournal(t, tempPath(t), journal.Options{NoMap: noMap, SegmentBytes: 64 << 10, MaxBytes: 1 << 20})
+	inEachMode(t, func(t *testing.T, o journal.Options) {
+		o.SegmentBytes, o.MaxBytes = 64<<10, 1<<20
+		j := newJournal(t, tempPath(t), o)
 		a, b := content(1, 200), content(2, 3000)
 		seq := uint64(0)
 		step := func() {
@@ -148,14 +150,15 @@ func TestAppend_Allocations(t *testing.T) {
 			step()
 		}
 		require.Zero(t, testing.AllocsPerRun(2000, step))
-	}
+	})
 }
 
 // Appends, flushes, releases and readers of the statistics do not disturb one another.
 func TestConcurrent(t *testing.T) {
-	for _, noMap := range []bool{false, true} {
+	inEachMode(t, func(t *testing.T, o journal.Options) {
 		path := tempPath(t)
-		j := newJournal(t, path, journal.Options{NoMap: noMap, SegmentBytes: 16 << 10, MaxBytes: 256 << 10})
+		o.SegmentBytes, o.MaxBytes = 16<<10, 256<<10
+		j := newJournal(t, path, o)
 		var mu sync.Mutex
 		var all []piece
 		var wg sync.WaitGroup
@@ -196,7 +199,7 @@ func TestConcurrent(t *testing.T) {
 		got, r := replay(t, path, released)
 		requireClean(t, r)
 		requireSame(t, above(all, released), got)
-	}
+	})
 }
 
 func checkNil(t *testing.T, err error) bool {
@@ -208,10 +211,10 @@ func checkNil(t *testing.T, err error) bool {
 
 // A full disk fails the Append that needs a segment, changes nothing, and is forgotten when there is room.
 func TestAppend_NoSpace(t *testing.T) {
-	for _, noMap := range []bool{false, true} {
-		d := newDisk(1<<20, noMap)
+	inEachMode(t, func(t *testing.T, o journal.Options) {
+		d := newDisk(1<<20, o.NoMap)
 		var mu sync.Mutex
-		limit := int64(16<<10 + 4096 + 1000)
+		limit := int64(16<<10 + 2*4096 + 1000)
 		d.onWrite = func(b []byte, off int64) (int, error) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -220,7 +223,8 @@ func TestAppend_NoSpace(t *testing.T) {
 			}
 			return len(b), nil
 		}
-		j := newJournal(t, tempPath(t), journal.Options{SegmentBytes: 4096, MaxBytes: 1 << 20, OpenFile: d.open})
+		o.SegmentBytes, o.MaxBytes, o.OpenFile = 4096, 1<<20, d.open
+		j := newJournal(t, tempPath(t), o)
 		var all []piece
 		seq, failed := uint64(0), 0
 		for range 100 {
@@ -242,7 +246,7 @@ func TestAppend_NoSpace(t *testing.T) {
 		require.Greater(t, failed, 5)
 		require.NoError(t, j.Flush(seq))
 		requireSame(t, all, d.replay(t, 0))
-	}
+	})
 }
 
 // A segment that holds only the inside of one piece is not used again before that piece is released.
@@ -267,45 +271,54 @@ func TestRelease_InsidePiece(t *testing.T) {
 	requireSame(t, all, got)
 }
 
-// A write that fails half way in pwrite mode loses no other piece: either its place is taken by the next one, or the
-// journal refuses all that follows.
+// A write that fails half way, of a piece by pwrite or of a block out of the window, loses no other piece: either its place is
+// taken by the next one, or the journal refuses all that follows.
 func TestAppend_WriteFails(t *testing.T) {
-	recovered, dead := 0, 0
-	for fault := 1; fault < 120; fault++ {
-		d := newDisk(1<<20, true)
-		writes := 0
-		d.onWrite = func(b []byte, off int64) (int, error) {
-			if len(b) == 4096 || off == 0 { // making a segment or the file
-				return len(b), nil
+	for _, name := range []string{"pwrite", "window"} {
+		t.Run(name, func(t *testing.T) {
+			recovered, dead := 0, 0
+			for fault := 1; fault < 120; fault++ {
+				d := newDisk(1<<20, name == "pwrite")
+				writes := 0
+				d.onWrite = func(b []byte, off int64) (int, error) {
+					if len(b) == 4096 || off == 0 { // making a segment or the file
+						return len(b), nil
+					}
+					if writes++; writes == fault {
+						return len(b) / (1 + fault%2), syscall.EIO // sometimes all of it is there
+					}
+					return len(b), nil
+				}
+				o := modes[name]
+				o.SegmentBytes, o.MaxBytes, o.OpenFile = 4096, 1<<20, d.open
+				j := newJournal(t, tempPath(t), o)
+				var all []piece
+				failed := false
+				for seq := uint64(1); seq <= 200; seq++ {
+					p := piece{seq, seq, content(seq, int(seq*131)%1500)}
+					if err := j.Append(p.first, p.last, p.data); err == nil {
+						require.NoError(t, j.Err())
+						all = append(all, p)
+						if seq%16 == 0 {
+							requireSame(t, all, d.replay(t, 0))
+						}
+						continue
+					} else if failed {
+						require.ErrorIs(t, err, journal.ErrFailed)
+					} else {
+						require.ErrorIs(t, err, syscall.EIO)
+						requireSame(t, all, d.replay(t, 0))
+					}
+					failed = true
+				}
+				if requireSame(t, all, d.replay(t, 0)); j.Err() != nil {
+					dead++
+				} else if failed {
+					recovered++
+				}
 			}
-			if writes++; writes == fault {
-				return len(b) / (1 + fault%2), syscall.EIO // sometimes all of it is there
-			}
-			return len(b), nil
-		}
-		j := newJournal(t, tempPath(t), journal.Options{SegmentBytes: 4096, MaxBytes: 1 << 20, OpenFile: d.open})
-		var all []piece
-		failed := false
-		for seq := uint64(1); seq <= 60; seq++ {
-			p := piece{seq, seq, content(seq, int(seq*131)%1500)}
-			if err := j.Append(p.first, p.last, p.data); err == nil {
-				require.NoError(t, j.Err())
-				all = append(all, p)
-				continue
-			} else if failed {
-				require.ErrorIs(t, err, journal.ErrFailed)
-			} else {
-				require.ErrorIs(t, err, syscall.EIO)
-				requireSame(t, all, d.replay(t, 0))
-			}
-			failed = true
-		}
-		if requireSame(t, all, d.replay(t, 0)); j.Err() != nil {
-			dead++
-		} else if failed {
-			recovered++
-		}
+			require.Positive(t, recovered)
+			require.Positive(t, dead)
+		})
 	}
-	require.Positive(t, recovered)
-	require.Positive(t, dead)
 }

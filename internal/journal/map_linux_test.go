@@ -12,11 +12,11 @@ import (
 
 // On Linux the journal is mapped, unless that is forbidden.
 func TestMapped(t *testing.T) {
-	for _, noMap := range []bool{false, true} {
-		j := newJournal(t, tempPath(t), journal.Options{NoMap: noMap})
+	inEachMode(t, func(t *testing.T, o journal.Options) {
+		j := newJournal(t, tempPath(t), o)
 		require.NoError(t, j.Append(1, 1, nil))
-		require.Equal(t, !noMap, j.Stats().Mapped)
-	}
+		require.Equal(t, !o.NoMap, j.Stats().Mapped)
+	})
 }
 
 // settle waits until the segment that is made ahead is there: making it would extend the file again.
@@ -26,19 +26,37 @@ func settle(t *testing.T, j *journal.Journal) {
 
 // A file that is cut off under the map fails the journal and not the process.
 func TestAppend_CutOff(t *testing.T) {
+	for _, name := range []string{"map", "window"} {
+		t.Run(name, func(t *testing.T) {
+			path := tempPath(t)
+			j := newJournal(t, path, modes[name])
+			require.NoError(t, j.Append(1, 1, content(1, 100)))
+			settle(t, j)
+			require.NoError(t, os.Truncate(path, 16<<10))
+			err := j.Append(2, 2, content(2, 100))
+			require.ErrorIs(t, err, journal.ErrFailed)
+			require.ErrorContains(t, err, "cut off")
+			require.ErrorIs(t, j.Append(3, 3, nil), journal.ErrFailed)
+			require.ErrorIs(t, j.Flush(1), journal.ErrFailed)
+			require.Equal(t, uint64(1), j.Stats().Last)
+			got, _ := replay(t, path, 0)
+			require.Empty(t, got)
+		})
+	}
+}
+
+// Where the file was cut off behind the window, the copy of a block does not make it longer again.
+func TestWindow_CutOff(t *testing.T) {
 	path := tempPath(t)
-	j := newJournal(t, path, journal.Options{})
+	j := newJournal(t, path, modes["window"])
 	require.NoError(t, j.Append(1, 1, content(1, 100)))
 	settle(t, j)
-	require.NoError(t, os.Truncate(path, 16<<10))
-	err := j.Append(2, 2, content(2, 100))
-	require.ErrorIs(t, err, journal.ErrFailed)
-	require.ErrorContains(t, err, "cut off")
-	require.ErrorIs(t, j.Append(3, 3, nil), journal.ErrFailed)
-	require.ErrorIs(t, j.Flush(1), journal.ErrFailed)
-	require.Equal(t, uint64(1), j.Stats().Last)
-	got, _ := replay(t, path, 0)
-	require.Empty(t, got)
+	require.NoError(t, os.Truncate(path, 48<<10))
+	require.NoError(t, j.Append(2, 2, content(2, 100))) // into the window
+	require.ErrorIs(t, j.Append(3, 3, content(3, 40<<10)), journal.ErrFailed)
+	st, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, int64(48<<10), st.Size())
 }
 
 // A flush does not say that pieces are on disk which someone cut off or deleted.
@@ -48,12 +66,14 @@ func TestFlush_Gone(t *testing.T) {
 		"remove": os.Remove,
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := tempPath(t)
-			j := newJournal(t, path, journal.Options{})
-			require.NoError(t, j.Append(1, 1, content(1, 100)))
-			settle(t, j)
-			require.NoError(t, harm(path))
-			require.ErrorIs(t, j.Flush(1), journal.ErrFailed)
+			inEachMode(t, func(t *testing.T, o journal.Options) {
+				path := tempPath(t)
+				j := newJournal(t, path, o)
+				require.NoError(t, j.Append(1, 1, content(1, 100)))
+				settle(t, j)
+				require.NoError(t, harm(path))
+				require.ErrorIs(t, j.Flush(1), journal.ErrFailed)
+			})
 		})
 	}
 }

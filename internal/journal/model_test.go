@@ -21,8 +21,8 @@ func TestModel(t *testing.T) {
 		path := filepath.Join(dir, "j")
 		segment := 4096 * rapid.IntRange(1, 3).Draw(t, "segment")
 		o := journal.Options{
-			Identity: identity, SegmentBytes: segment, NoMap: rapid.Bool().Draw(t, "pwrite"),
-			MaxBytes: 16<<10 + int64(segment*rapid.IntRange(2, 6).Draw(t, "segments")),
+			Identity: identity, SegmentBytes: segment, NoMap: rapid.Bool().Draw(t, "pwrite"), Window: rapid.Bool().Draw(t, "window"),
+			MaxBytes: 20<<10 + int64(segment*rapid.IntRange(2, 6).Draw(t, "segments")),
 			After:    rapid.Uint64Range(0, 100).Draw(t, "after"),
 		}
 		j, err := journal.New(path, o)

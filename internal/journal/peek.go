@@ -28,9 +28,8 @@ func Peek(path string) (identity [16]byte, released uint64, ok bool, err error) 
 	if err != nil {
 		return identity, 0, false, err
 	}
-	r := replay{src: f, size: st.Size(), base: h.base(), block: int(h.blockBytes), segment: int64(h.segmentBytes)}
-	r.Report.Released = h.start
-	if err := r.index(); err != nil {
+	r := replay{src: f, size: st.Size()}
+	if err := errors.Join(r.begin(&h), r.index()); err != nil {
 		return identity, 0, false, err
 	}
 	return h.identity, r.Report.Released, true, nil

@@ -83,10 +83,9 @@ func ReplayFrom(src io.ReaderAt, size int64, identity [16]byte, after uint64, fn
 		r.Report.Foreign = true
 		return r.Report, nil
 	}
-	r.base = h.base()
-	r.block = int(h.blockBytes)
-	r.segment = int64(h.segmentBytes)
-	r.Report.Released = h.start
+	if err := r.begin(&h); err != nil {
+		return r.Report, fmt.Errorf("journal: replay: %w", err)
+	}
 	r.Report.Flushed = h.start
 	if err := r.index(); err != nil {
 		return r.Report, fmt.Errorf("journal: replay: %w", err)
@@ -109,10 +108,10 @@ func readHead(src io.ReaderAt, size int64) (head, error) {
 			return head{}, err
 		}
 		h, ok := decodeHead(b[:])
-		if ok && h.version > formatVersion {
-			return h, fmt.Errorf("%w: %d, known is %d", ErrVersion, h.version, formatVersion)
+		if ok && h.version > windowVersion {
+			return h, fmt.Errorf("%w: %d, known is %d", ErrVersion, h.version, windowVersion)
 		}
-		if ok && h.version == formatVersion && h.sane() {
+		if ok && h.version >= plainVersion && h.sane() {
 			return h, nil
 		}
 	}
@@ -138,6 +137,7 @@ type replay struct {
 	base    uint32
 	block   int
 	segment int64
+	front   int64 // where the segments begin
 	after   uint64
 	fn      func(first, last uint64, piece []byte) error
 
@@ -153,6 +153,14 @@ type replay struct {
 	open  bool // a piece is begun
 	piece pieceHead
 	data  []byte
+}
+
+// begin takes in what the head says.
+func (r *replay) begin(h *head) (err error) {
+	r.base, r.block, r.segment, r.front = h.base(), int(h.blockBytes), int64(h.segmentBytes), h.front()
+	r.Report.Released = h.start
+	r.src, err = newOverlay(r.src, r.size, h)
+	return err
 }
 
 // place is one segment of a file that is replayed.
@@ -172,10 +180,10 @@ func (r *replay) index() error {
 	each := r.segment / int64(r.block)
 	var top uint64
 	var unsure []place // segments whose first block has a bad header
-	for i := int64(0); i < maxPlaces && headBytes+i*r.segment < r.size; i++ {
+	for i := int64(0); i < maxPlaces && r.front+i*r.segment < r.size; i++ {
 		p := place{index: i}
 		for k := int64(0); k < each; k++ {
-			at := headBytes + i*r.segment + k*int64(r.block)
+			at := r.front + i*r.segment + k*int64(r.block)
 			if at+blockHeader > r.size {
 				break
 			}
@@ -229,7 +237,7 @@ func (r *replay) proven(p place, k int64, epoch uint64) uint64 {
 // a leftover: then the header has an epoch. If only the header is bad the block is used without it, and the header returned
 // is zero.
 func (r *replay) readBlock(p place, k int64, buf []byte) (blockHead, bool, error) {
-	if _, err := readFull(r.src, buf, headBytes+p.index*r.segment+k*int64(r.block)); err != nil {
+	if _, err := readFull(r.src, buf, r.front+p.index*r.segment+k*int64(r.block)); err != nil {
 		return blockHead{}, false, fmt.Errorf("journal: replay: %w", err)
 	}
 	h, ok := decodeBlockHead(buf, r.base, r.number(p, k))

@@ -90,7 +90,7 @@ func TestVersion(t *testing.T) {
 	require.NoError(t, err)
 	for _, at := range []int{0, 8192} {
 		h := image[at : at+64]
-		h[8] = 2
+		h[8] = 3
 		binary.LittleEndian.PutUint32(h[60:], crc32.Checksum(h[:60], crc32.MakeTable(crc32.Castagnoli)))
 	}
 	require.NoError(t, os.WriteFile(path, image, 0o600))

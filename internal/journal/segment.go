@@ -18,10 +18,10 @@ type segment struct {
 	letGo  int // bytes from its front that were let go of since then, whole pages
 }
 
-// zeros is what segments are filled with. A write of one page at a time: a larger one puts several pages under one
-// folio of the page cache (ext4, Linux 6.16 and later), and then a store of one byte through the map makes
+// zeros is what segments are filled with, a block at a time, and where they are mapped a page at a time: a larger write puts
+// several pages under one folio of the page cache (ext4, Linux 6.16 and later), and then a store of one byte through the map makes
 // fdatasync write all of them. Measured on a segment of 1 MiB: 300 us a flush instead of 120.
-var zeros = make([]byte, min(os.Getpagesize(), segmentStep))
+var zeros = make([]byte, maxBlock)
 
 // need returns how many segments beyond the current one a piece of n bytes takes. mu is held.
 func (j *Journal) need(n int) int {
@@ -79,16 +79,21 @@ func (j *Journal) addSegment(s *segment) {
 // is set, or mu held while it is not.
 func (j *Journal) makeSegment(index int) (*segment, error) {
 	size := j.opt.SegmentBytes
-	s := &segment{index: index, at: headBytes + int64(index)*int64(size)}
+	s := &segment{index: index, at: j.front + int64(index)*int64(size)}
 	if err := j.file.Intact(s.at); err != nil {
 		return nil, j.fail(err) // extending it would hide that it was cut off
 	}
-	for off := 0; off < size; off += len(zeros) {
-		if _, err := j.file.WriteAt(zeros[:min(len(zeros), size-off)], s.at+int64(off)); err != nil {
+	mapped := !j.opt.NoMap && j.window.mem == nil
+	step := len(zeros)
+	if mapped {
+		step = min(os.Getpagesize(), segmentStep)
+	}
+	for off := 0; off < size; off += step {
+		if _, err := j.file.WriteAt(zeros[:min(step, size-off)], s.at+int64(off)); err != nil {
 			return nil, errors.Join(fmt.Errorf("journal: extend: %w", err), j.file.Truncate(s.at))
 		}
 	}
-	if !j.opt.NoMap {
+	if mapped {
 		if mem, err := j.file.Map(s.at, size); err == nil {
 			s.mem = mem
 		}

@@ -16,7 +16,7 @@ type Stats struct {
 	Last         uint64        // sequence
 	Flushed      uint64        // sequence up to which all is on disk
 	Released     uint64        // sequence up to which the store has all
-	Mapped       bool          // the segment that is written is mapped into memory
+	Mapped       bool          // what is written is stored to a map
 }
 
 // Used returns how many bytes of the file hold what is not released, in whole segments. It takes no lock.
@@ -31,7 +31,7 @@ func (j *Journal) Stats() Stats {
 	}
 	if n := len(j.live); n > 0 {
 		s.UsedBytes = int64(n-1)*int64(j.opt.SegmentBytes) + int64(j.off)
-		s.Mapped = j.live[n-1].mem != nil
+		s.Mapped = j.window.mem != nil || j.live[n-1].mem != nil
 	}
 	j.mu.Unlock()
 	f := &j.flush
