@@ -324,14 +324,14 @@ func (r *repair) flush() error {
 	now := millis(time.Now())
 	err := r.to.update(func(tx *bolt.Tx) error {
 		expiry, book := tx.Bucket(expiryBucket), &ledger{deltas: make(map[uint64]usage)}
-		expiry.FillPercent = fillPercent
+		expiry.FillPercent = rowFill
 		for _, p := range r.batch {
 			id := r.ids[p.name]
 			b, err := tx.Bucket(entriesBucket).CreateBucketIfNotExists(encodeUint64(id))
 			if err != nil {
 				return err
 			}
-			b.FillPercent = fillPercent
+			b.FillPercent = fillDense
 			if _, old := splitRow(b.Get(p.key), p.key); old != nil {
 				r.report.Older++
 				if readHeader(old).revision >= p.header.revision {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // store is the one room that touches bbolt. Every transaction in it is short, and what leaves it is a copy.
@@ -61,15 +63,27 @@ func (s *store) view(fn func(*bolt.Tx) error) error {
 // update runs fn in a write transaction, which must be short: other writers wait for it. When it returns,
 // look-ups see what fn did.
 func (s *store) update(fn func(*bolt.Tx) error) error {
+	return s.updateBy(func(_ *handle, tx *bolt.Tx) error { return fn(tx) })
+}
+
+// updateBy is update for a fn that uses what the handle keeps for it.
+func (s *store) updateBy(fn func(*handle, *bolt.Tx) error) error {
 	h, err := s.lockRead()
 	if err != nil {
 		return err
 	}
 	return h.apart(func() error {
-		if err := h.update(fn); err != nil {
-			return err
+		// bbolt keeps what a transaction frees from the next one as long as there is a reader of the state in between. So the
+		// snapshot ends before the next one begins, and another one of the same state takes its place.
+		s.release()
+		err := h.update(func(tx *bolt.Tx) error {
+			_ = s.renew() // without one, look-ups have a transaction each
+			return fn(h, tx)
+		})
+		if renewed := s.renew(); err == nil { // before the next change, so that no older one replaces it
+			err = renewed
 		}
-		return s.renew() // before the next change, so that no older one replaces it
+		return err
 	})
 }
 
@@ -150,10 +164,25 @@ func (s *store) close() error {
 		h.unlock()
 	}
 	if err == nil && h.barred.Load() == nil && (h.dirty || tidy) {
+		h.trim()
 		// Without the mark, the next Open takes longer.
 		_ = markClean(s.path, h.info)
 	}
 	return errors.Join(err, h.close())
+}
+
+// trim gives back what bbolt has made the file larger than it needs, for transactions that will not come. If that fails the file
+// is as good as before.
+func (h *handle) trim() {
+	var used int64
+	err := h.view(func(tx *bolt.Tx) error {
+		used = tx.Size()
+		return nil
+	})
+	if err == nil && used < h.size.Load() {
+		h.size.Store(used)
+		_ = disk.Truncate(h.file, used)
+	}
 }
 
 // table returns the ids of all buckets by name, the ids that no name points at any more, and the highest

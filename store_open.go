@@ -120,7 +120,7 @@ func (h *handle) recognise() (identity [16]byte, err error) {
 const (
 	growLeast = 1 << 20
 	growMost  = 32 << 20
-	growPart  = 4 // of the file
+	growPart  = 16 // of the file
 )
 
 // openHandle opens a file as every file of ours is opened: by the descriptor that open returns, which has looked at
