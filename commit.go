@@ -49,17 +49,6 @@ type CommitStats struct {
 }
 
 const (
-	// A transaction is bounded, because what it replaces takes room in the file until it is done. Measured
-	// with 100,000 entries overwritten ten times, the file ended at 2.0 to 2.7 times the logical bytes with
-	// 8192 entries a transaction, at 1.7 to 1.9 with 2048, for a fifth more time in commits. While writers
-	// bring entries faster than that, transactions are larger by pressedTimes: each costs two syncs. While the file
-	// is compacted they are not, because they wait for the compaction to follow, and writers for them; and they are
-	// a part of it where the file is about to pass what it promises to stay below.
-	commitEntries = 2048
-	commitBytes   = 4 << 20
-	pressedTimes  = 4
-	swollenPart   = 4
-
 	// Where the journal fills up, or the file is compacted and commits are slow, the oldest entries are committed
 	// first, so many at a time: then the journal has room again after each time and not only at last. Otherwise
 	// it is better to have all of them sorted, because more neighbours share pages then.
@@ -224,7 +213,7 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 	for ; ; names = nil {
 		n := len(pins)
 		if !whole {
-			n = portion(pins, c.times(j))
+			n = portion(pins, c.times(j, total))
 		}
 		if n == len(pins) {
 			mark = last
@@ -285,36 +274,6 @@ func split(pins []pin, names []naming) (live, dead []pin) {
 		}
 	}
 	return live, dead
-}
-
-// times is how many times the usual size the next transaction may have. j is the journal, or nil.
-func (c *committer) times(j *journal.Journal) float64 {
-	file, used, err := c.store.size()
-	switch {
-	case err == nil && passes(file, used, swollenTimes, swollenRoom):
-		return 1.0 / swollenPart
-	case c.writer.pressed(j) && !c.store.copied.Load():
-		return pressedTimes
-	}
-	return 1
-}
-
-// portion returns how many entries go into the next transaction, one at least if there is one.
-func portion(pins []pin, times float64) int {
-	most, mostBytes, size := int(commitEntries*times), int(commitBytes*times), 0
-	for i, p := range pins {
-		if size += len(p.key) + len(p.record); i > 0 && (i == most || size > mostBytes) {
-			return i
-		}
-	}
-	return len(pins)
-}
-
-func bytesOf(pins []pin) (n int64) {
-	for _, p := range pins {
-		n += int64(len(p.key) + len(p.record))
-	}
-	return n
 }
 
 // changesOf says what pinned entries are to the file. One that expired is the removal of what the file may

@@ -96,9 +96,10 @@ func (c *cold) evict(limit int64) *entry {
 	}
 }
 
-// queue is a list of entries, oldest first, with their bytes.
+// queue is a list of entries, oldest first, with their number and their bytes.
 type queue struct {
 	head, tail *entry
+	entries    int
 	bytes      int64
 }
 
@@ -110,6 +111,7 @@ func (q *queue) push(e *entry) {
 		q.tail.next = e
 	}
 	q.tail = e
+	q.entries++
 	q.bytes += e.bytes()
 }
 
@@ -125,6 +127,7 @@ func (q *queue) remove(e *entry) {
 		e.next.prev = e.prev
 	}
 	e.prev, e.next = nil, nil
+	q.entries--
 	q.bytes -= e.bytes()
 }
 

@@ -21,6 +21,14 @@ type pin struct {
 
 // collect appends all pinned entries to pins.
 func (m *memory) collect(pins []pin) []pin {
+	n := 0
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.RLock()
+		n += s.pins.entries
+		s.mu.RUnlock()
+	}
+	pins = slices.Grow(pins, n+n/16) // others come meanwhile
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()
