@@ -229,6 +229,7 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 		c.evictor.settle(evicted)
 		c.evictor.enforce(round{n, bytesOf(pins[:n]), before})
 		entries += n
+		clear(pins[:n]) // what they hold may go while the rest is committed
 		if pins, dead = pins[n:], nil; entries == total {
 			return entries, nil
 		}
