@@ -107,6 +107,27 @@ func TestSliding_FewWrites(t *testing.T) {
 	})
 }
 
+// It is no different when the entry has outlived its first deadline, and the sweeper comes by each second.
+func TestSliding_FewWritesLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := slidingOptions()
+		opts.SweepInterval = time.Second
+		db := newDB(t, opts)
+		b := db.Bucket("b")
+		mustSet(t, b, "k", 1, 80*time.Second)
+		committed(t, db)
+		before := db.Stats().Journal.Appends
+		for range 4000 { // 400 seconds
+			time.Sleep(100 * time.Millisecond)
+			found, err := b.Get("k", new(any))
+			require.NoError(t, err)
+			require.True(t, found)
+		}
+		require.LessOrEqual(t, db.Stats().Journal.Appends-before, uint64(45))
+		require.GreaterOrEqual(t, db.Stats().Sweep.Moved, uint64(4))
+	})
+}
+
 // Neither sweeper nor commit removes what memory says lives; a restart keeps it, and a crash forgets an eighth of
 // the lifetime at most.
 func TestSliding_Survives(t *testing.T) {

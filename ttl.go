@@ -114,8 +114,9 @@ func (sw *sweeper) sweep(ctx context.Context, force bool) error {
 	sw.run.Lock()
 	defer sw.run.Unlock()
 	err := sw.sweepRetired(ctx)
-	// A row that was spared once is not spared again: the commit that follows has put the truth into the file,
-	// or somebody has written the entry anew.
+	// A row that was spared is met once more, and not spared again: the commit that follows has put the truth into the
+	// file, or somebody has written the entry anew. So it is moved, before reads give its entry yet another deadline that
+	// memory alone knows, for which the next sweep would have to write it anew.
 	asked := make(map[slidKey]bool)
 	lives := func(id uint64, key string, now int64) bool {
 		return sw.lives != nil && !asked[slidKey{id, key}] && sw.lives(id, key, now)
@@ -138,7 +139,7 @@ func (sw *sweeper) sweep(ctx context.Context, force bool) error {
 				break
 			}
 		}
-		if !did.more {
+		if !did.more && len(did.spared) == 0 {
 			break
 		}
 	}
