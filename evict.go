@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/keepcache/keepcache/internal/recency"
 )
@@ -206,7 +205,7 @@ func (e *evictor) join(names []naming) *joined {
 				continue // the sweeper frees room at no loss first
 			}
 			if j.swept.removed == 0 && !j.swept.more {
-				if j.swept, err = f.sweep(&e.due, millis(time.Now()), sweepStep, e.memory.lives); err != nil {
+				if j.swept, err = f.sweep(&e.due, certain(e.memory.lives)); err != nil {
 					return err
 				}
 				if used, err = f.used(); err != nil {
@@ -337,7 +336,7 @@ func (e *evictor) score(id uint64, key []byte) uint32 {
 
 // sweep does one step of the sweeper's work, which frees room at no loss.
 func (e *evictor) sweep(retired bool) (removed int, err error) {
-	did, err := e.store.sweepOn(&e.due, millis(time.Now()), sweepStep, e.memory.lives)
+	did, err := e.store.sweepOn(&e.due, certain(e.memory.lives))
 	if err != nil {
 		return 0, err
 	}

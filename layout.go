@@ -18,7 +18,7 @@ var (
 	metaBucket    = []byte("meta")
 	bucketsBucket = []byte("buckets") // name -> id (8 bytes); its bbolt sequence is the highest id given out
 	entriesBucket = []byte("entries") // id (8 bytes) -> nested bucket: key -> index row (8 bytes) + record
-	expiryBucket  = []byte("expiry")  // deadline (8 bytes) + id (8 bytes) + key -> empty
+	expiryBucket  = []byte("expiry")  // time (8 bytes) + id (8 bytes) + key -> empty
 	usageBucket   = []byte("usage")   // id (8 bytes) -> entries (8 bytes), bytes of their keys and records (8 bytes)
 
 	// tagsBucket is not in every file: the first invalidation makes it. Its bbolt sequence is the number of rows.
@@ -31,7 +31,7 @@ var (
 	metaHighest  = []byte("highest")  // 8 bytes: the highest revision of anything in the file; absent means the mark
 )
 
-// The index row before a record says where the entry's one row in the expiry index stands: a deadline of 48
+// The index row before a record says where the entry's one row in the expiry index stands: a time of 48
 // bits, all ones for an entry without a lifetime, below 16 bits of a CRC-32C over these 8 bytes, with the
 // upper 16 bits zero, and the key. It lies outside the record's checksum, because only the commit knows it.
 const (
@@ -208,16 +208,26 @@ func rowSum(stored, key []byte) uint16 {
 // rowSeed is the sum of the two bytes that are zero where a row is summed up.
 var rowSeed = crc32.Update(0, castagnoli, []byte{0, 0})
 
-// dropRow takes the expiry row of an entry off the index. Where it is unknown, it most likely stands at the
-// time the entry is gone; if not, the sweeper will find it without an owner.
+// dropRow takes the expiry row of an entry off the index. Where it is unknown, it most likely stands where it was
+// put for the time the entry is gone, with one grain or another; if not, the sweeper will find it without an owner.
 func dropRow(expiry *bolt.Bucket, row int64, id uint64, key, record []byte) error {
-	if row == unknown {
-		row = goneAtOf(record)
+	switch row {
+	case never:
+		return nil
+	case unknown:
+	default:
+		return expiry.Delete(expiryKey(row, id, key))
 	}
-	if row == never {
+	gone := goneAtOf(record)
+	if gone == never {
 		return nil
 	}
-	return expiry.Delete(expiryKey(row, id, key))
+	for grain := int64(1); grain <= rowGrain; grain *= 2 {
+		if err := expiry.Delete(expiryKey(gone-gone%grain, id, key)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // putSorted puts rows into the expiry index in their order, whatever theirs is. Most are later than all that are

@@ -243,9 +243,8 @@ func (v *liveView) sweepStats(s *SweepStats, named map[uint64]bool) error {
 		return err
 	}
 	err = expiry.Scan(nil, func(e *pagetree.Element) (bool, error) {
-		now := time.Now()
-		if row, _, _, ok := splitExpiryKey(e.Key); ok && row <= millis(now) {
-			s.Lag = now.Sub(time.UnixMilli(row))
+		if row, _, _, ok := splitExpiryKey(e.Key); ok {
+			s.Lag = overdue(row, time.Now())
 		}
 		return false, nil
 	})

@@ -75,8 +75,9 @@ type Options struct {
 	MaxValueBytes int
 
 	// SweepInterval is how often the sweeper looks for expired entries. Expired entries are absent
-	// from their deadline on, swept or not: the interval decides only when their room is freed. -1
-	// turns the sweeper off, so that only Sweep and overwriting free it. Default: 1 s.
+	// from their deadline on, swept or not: the interval decides only when their room is freed, which is
+	// up to about a second later than that. -1 turns the sweeper off, so that only Sweep and overwriting
+	// free it. Default: 1 s.
 	SweepInterval time.Duration
 
 	// LockTimeout is how long Open waits for a file that another process holds, before it gives

@@ -343,7 +343,7 @@ func (r *repair) flush() error {
 				r.report.Expired++
 			}
 			r.report.Entries++
-			a := applier{entries: b, cursor: b.Cursor(), expiry: expiry, book: book}
+			a := applier{entries: b, cursor: b.Cursor(), expiry: expiry, now: now, book: book}
 			if err := a.apply(&change{id: id, key: p.key, record: p.record, goneAt: p.header.goneAt}); err != nil {
 				return fmt.Errorf("write %s: %w", quoteShort(string(p.key)), err)
 			}

@@ -21,7 +21,8 @@ const (
 // Soonest returns the live entries whose lifetime ends first, the soonest first, as many as n and 1,000 at most: of
 // all buckets, or of those that are named. It reads the expiry index and no other entries, and looks at a bounded
 // number of rows: where most rows are out of date, because lifetimes were prolonged, or are of other buckets, it
-// returns fewer than there are. An entry that may be served stale ends when it may not be any more.
+// returns fewer than there are, and where more than a thousand entries end within one second, it may miss the soonest
+// of these. An entry that may be served stale ends when it may not be any more.
 func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
 	if db.closed.Load() {
 		return nil, db.fail("soonest", "", ErrClosed)

@@ -2,6 +2,7 @@ package keepcache
 
 import (
 	"bytes"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -56,7 +57,7 @@ func (s *store) apply(names []naming, changes []*change, mark uint64, after func
 		}
 		entries, expiry := tx.Bucket(entriesBucket), tx.Bucket(expiryBucket)
 		expiry.FillPercent = rowFill
-		a := applier{expiry: expiry, book: s.book(), room: h.roomFor(storedBytes(changes))}
+		a := applier{expiry: expiry, now: millis(time.Now()), book: s.book(), room: h.roomFor(storedBytes(changes))}
 		for i, c := range changes {
 			if i == 0 || c.id != changes[i-1].id {
 				b, err := entries.CreateBucketIfNotExists(encodeUint64(c.id))
@@ -119,6 +120,7 @@ type applier struct {
 	cursor  *bolt.Cursor // in it
 	crowd   crowd        // of the keys that are new in it
 	expiry  *bolt.Bucket
+	now     int64
 	book    *ledger
 	rows    [][]byte // of the expiry index, which are still to be put
 	room    []byte   // for the stored values
@@ -174,7 +176,7 @@ func (a *applier) apply(c *change) error {
 		if err := dropRow(a.expiry, row, c.id, c.key, old); err != nil {
 			return err
 		}
-		if row = c.goneAt; row != never {
+		if row = rowTime(c.goneAt, a.now); row != never {
 			a.rows = append(a.rows, expiryKey(row, c.id, c.key))
 		}
 	}

@@ -82,29 +82,29 @@ type freeing struct {
 // used returns the usage of each id as the transaction has it so far.
 func (f freeing) used() (map[uint64]usage, error) { return usedIn(f.tx) }
 
-// sweep removes up to limit entries that are gone at now. It goes on where the last one ended, at *from, because
+// sweep is one step of the sweeper. It goes on where the last one ended, at *from, because
 // rows of entries that live, as memory knows, stay where they are, and any number of them can stand before others.
-func (f freeing) sweep(from *[]byte, now int64, limit int, lives func(id uint64, key string, now int64) bool) (did swept, err error) {
+func (f freeing) sweep(from *[]byte, r reach) (did swept, err error) {
 	found := false
-	if *from, found = nextDue(f.tx, *from, now, lives); found {
-		did, err = f.store.sweepIn(f.tx, *from, now, limit, lives)
+	if *from, found = nextDue(f.tx, *from, r); found {
+		did, err = f.store.sweepIn(f.tx, *from, r)
 		*from = did.next
 	}
 	return did, err
 }
 
 // sweepOn is that sweep in a transaction of its own, if there is anything for it to do.
-func (s *store) sweepOn(from *[]byte, now int64, limit int, lives func(id uint64, key string, now int64) bool) (did swept, err error) {
+func (s *store) sweepOn(from *[]byte, r reach) (did swept, err error) {
 	found := false
 	err = s.view(func(tx *bolt.Tx) error {
-		*from, found = nextDue(tx, *from, now, lives)
+		*from, found = nextDue(tx, *from, r)
 		return nil
 	})
 	if err != nil || !found {
 		return did, err
 	}
 	err = s.update(func(tx *bolt.Tx) (err error) {
-		did, err = freeing{s, tx}.sweep(from, now, limit, lives)
+		did, err = freeing{s, tx}.sweep(from, r)
 		return err
 	})
 	return did, err
@@ -113,22 +113,22 @@ func (s *store) sweepOn(from *[]byte, now int64, limit int, lives func(id uint64
 // dueLook bounds how many rows that are due an eviction looks at for one that can go.
 const dueLook = 16 * sweepStep
 
-// nextDue returns the first row from the given one on, and round, that is due at now and whose entry does not live
+// nextDue returns the first row from the given one on, and round, that is within reach and whose entry does not live
 // as memory knows. If none is found it is where to look next time.
-func nextDue(tx *bolt.Tx, from []byte, now int64, lives func(id uint64, key string, now int64) bool) (row []byte, found bool) {
+func nextDue(tx *bolt.Tx, from []byte, r reach) (row []byte, found bool) {
 	c := tx.Bucket(expiryBucket).Cursor()
 	k, _ := c.Seek(from)
 	for wrapped, looked := from == nil, 0; looked < dueLook; looked++ {
 		at, id, key, ok := splitExpiryKey(k)
 		switch {
-		case k == nil || ok && at > now:
+		case k == nil || ok && at > r.rows:
 			if wrapped {
 				return nil, false
 			}
 			wrapped = true
 			k, _ = c.First()
 			continue
-		case !ok || !lives(id, string(key), now):
+		case !ok || !r.lives(id, string(key), r.now):
 			return bytes.Clone(k), true
 		}
 		k, _ = c.Next()

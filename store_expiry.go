@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -15,10 +16,25 @@ type dueRow struct {
 	key []byte
 }
 
+// reach says what a step of the sweeper takes.
+type reach struct {
+	now   int64                                       // what is gone then is removed
+	rows  int64                                       // the latest time of a row that is looked at
+	lives func(id uint64, key string, now int64) bool // says whether memory knows of a longer life
+}
+
+// certain returns the reach to the rows whose entries are gone by now, unless their lives were prolonged. Who sweeps
+// without being asked keeps to it: of the rows of the last second many belong to entries that live, and each would
+// have to be looked up.
+func certain(lives func(id uint64, key string, now int64) bool) reach {
+	now := millis(time.Now())
+	return reach{now, now - rowGrain, lives}
+}
+
 // swept says what one step of the sweeper did.
 type swept struct {
 	removed int // entries
-	moved   int // rows moved to the true, later time of their entry
+	moved   int // rows moved to the later time of their entry
 	orphans int // rows that belonged to no entry, which is damage
 	more    bool
 	next    []byte    // the row at which a next step goes on, where there is more
@@ -26,8 +42,8 @@ type swept struct {
 	gone    []dueRow  // whose entries were removed
 }
 
-// firstDue returns the time of the earliest row of the expiry index, or never.
-func (s *store) firstDue() (row int64, err error) {
+// firstRow returns the time of the earliest row of the expiry index, or never.
+func (s *store) firstRow() (row int64, err error) {
 	row = never
 	err = s.view(func(tx *bolt.Tx) error {
 		if k, _ := tx.Bucket(expiryBucket).Cursor().First(); k != nil {
@@ -52,81 +68,100 @@ func (s *store) rows(limit int) (rows []dueRow, err error) {
 	return rows, err
 }
 
-// sweep removes up to limit entries that are gone at now, and moves the rows of those that live longer
-// than their row says, in one transaction.
-//
-// lives, if not nil, is asked about each of them whether memory knows of a longer life.
-func (s *store) sweep(now int64, limit int, lives func(id uint64, key string, now int64) bool) (swept, error) {
-	var did swept
-	if first, err := s.firstDue(); err != nil || first > now {
+// sweep is one step of the sweeper, from the given row on; nil is the first. It removes entries that are gone, and
+// moves the rows of those that live much longer than their row says, in one transaction, if there are any.
+func (s *store) sweep(from []byte, r reach) (did swept, err error) {
+	found := false
+	err = s.view(func(tx *bolt.Tx) error {
+		keys, _, err := dueRows(tx, from, r, &did)
+		found = len(keys) > 0 || err != nil // which the change will meet too, and which then says that the file is damaged
+		return nil
+	})
+	if err != nil || !found {
 		return did, err
 	}
-	err := s.update(func(tx *bolt.Tx) (err error) {
-		did, err = s.sweepIn(tx, nil, now, limit, lives)
+	err = s.update(func(tx *bolt.Tx) (err error) {
+		did, err = s.sweepIn(tx, from, r)
 		return err
 	})
 	return did, err
 }
 
-// sweepIn is sweep within a transaction, over the rows from the given one on; nil is the first.
-func (s *store) sweepIn(tx *bolt.Tx, from []byte, now int64, limit int, lives func(uint64, string, int64) bool) (did swept, err error) {
-	expiry := tx.Bucket(expiryBucket)
-	due, err := dueRows(expiry, from, now, limit, lives, &did)
+// sweepIn is sweep within a transaction.
+func (s *store) sweepIn(tx *bolt.Tx, from []byte, r reach) (did swept, err error) {
+	keys, due, err := dueRows(tx, from, r, &did)
 	if err != nil {
 		return did, err
 	}
-	book := s.book()
+	expiry, book := tx.Bucket(expiryBucket), s.book()
+	for _, k := range keys {
+		if err := expiry.Delete(k); err != nil {
+			return did, err
+		}
+	}
+	if len(did.spared) == 0 {
+		if err := requireGone(expiry, keys); err != nil {
+			return did, err
+		}
+	}
+	// In the order of the entries, the deletions that follow walk their pages in one direction.
+	slices.SortFunc(due, func(a, b dueRow) int {
+		return cmp.Or(cmp.Compare(a.id, b.id), bytes.Compare(a.key, b.key))
+	})
 	var b *bolt.Bucket
 	for i, d := range due {
 		if i == 0 || d.id != due[i-1].id {
 			b = entriesOf(tx, d.id)
 		}
-		if err := settle(b, expiry, d, now, book, &did); err != nil {
+		if err := settle(b, expiry, d, r.now, book, &did); err != nil {
 			return did, err
 		}
 	}
 	return did, book.enter(tx)
 }
 
-// dueRows takes the rows that are due at now off the index and returns them in the order of the entries,
-// so that the deletions that follow walk the pages of the entries in one direction.
-func dueRows(expiry *bolt.Bucket, from []byte, now int64, limit int, lives func(uint64, string, int64) bool, did *swept) (due []dueRow, err error) {
-	var keys [][]byte
-	c := expiry.Cursor()
+// dueRows returns the keys of rows that are to go off the index, and what they say, malformed ones aside. It looks at
+// sweepStep rows, so that the transaction is short also where most of them stay.
+func dueRows(tx *bolt.Tx, from []byte, r reach, did *swept) (keys [][]byte, due []dueRow, err error) {
+	c, looked := tx.Bucket(expiryBucket).Cursor(), 0
 	for k, _ := c.Seek(from); k != nil; k, _ = c.Next() {
 		row, id, key, ok := splitExpiryKey(k)
-		if ok && row > now {
+		if ok && row > r.rows {
 			break
 		}
-		if len(keys)+len(did.spared) == limit {
+		if looked++; looked > sweepStep {
+			if bytes.Compare(k, from) <= 0 {
+				return nil, nil, errDisorder // steps that go on at the same row would never come to an end
+			}
 			did.more, did.next = true, bytes.Clone(k)
 			break
 		}
-		if ok && lives != nil && lives(id, string(key), now) {
-			did.spared = append(did.spared, slidKey{id, string(key)})
-			continue
-		}
-		keys = append(keys, bytes.Clone(k))
-		if !ok {
+		switch {
+		case !ok:
 			did.orphans++
-			continue
-		}
-		due = append(due, dueRow{row, id, bytes.Clone(key)})
-	}
-	for _, k := range keys {
-		if err := expiry.Delete(k); err != nil {
-			return nil, err
-		}
-	}
-	if len(did.spared) == 0 {
-		if err := requireGone(expiry, keys); err != nil {
-			return nil, err
+			keys = append(keys, bytes.Clone(k))
+		case row > r.now-rowGrain && early(tx, row, id, key, r.now):
+		case r.lives(id, string(key), r.now):
+			did.spared = append(did.spared, slidKey{id, string(key)})
+		default:
+			k = bytes.Clone(k)
+			keys = append(keys, k)
+			due = append(due, dueRow{row, id, k[len(k)-len(key):]})
 		}
 	}
-	slices.SortFunc(due, func(a, b dueRow) int {
-		return cmp.Or(cmp.Compare(a.id, b.id), bytes.Compare(a.key, b.key))
-	})
-	return due, nil
+	return keys, due, nil
+}
+
+// early reports whether a row, although its time has come, is where it may have been put for its entry: the entry
+// lives at now, and is gone before the row is due for certain.
+func early(tx *bolt.Tx, row int64, id uint64, key []byte, now int64) bool {
+	b := entriesOf(tx, id)
+	if b == nil {
+		return false
+	}
+	at, rec := splitRow(b.Get(key), key)
+	gone := goneAtOf(rec)
+	return at == row && gone > now && gone-row < rowGrain
 }
 
 // requireGone returns an error if a bucket still begins with one of its first keys, which were deleted: its keys are
@@ -161,10 +196,11 @@ func settle(b, expiry *bolt.Bucket, d dueRow, now int64, book *ledger, did *swep
 	did.moved++
 	book.note(d.id, d.key)
 	// Put may let go of what Get returned, so the record is copied by joinRow first.
-	if err := b.Put(d.key, joinRow(gone, d.key, rec)); err != nil || gone == never {
+	moved := rowTime(gone, now)
+	if err := b.Put(d.key, joinRow(moved, d.key, rec)); err != nil || moved == never {
 		return err
 	}
-	return expiry.Put(expiryKey(gone, d.id, d.key), nil)
+	return expiry.Put(expiryKey(moved, d.id, d.key), nil)
 }
 
 // removeRetired removes up to limit entries of a bucket that no name points at any more, with their expiry

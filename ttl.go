@@ -45,6 +45,41 @@ func timeOf(ms int64) time.Time {
 	return time.UnixMilli(ms)
 }
 
+// rowGrain and rowPart bound how much earlier, in milliseconds, the row of an entry is put into the expiry index than
+// the entry is gone: by less than rowGrain, and by less than that part of what is left of its life. Rows then share a
+// few times, and lie in the order of their keys at each, as the entries do in the transactions of a commit: each
+// transaction puts its rows side by side. With times to the millisecond they would lie all over the pages of the
+// seconds in which their entries were written, and every transaction would write all of these pages anew.
+//
+// Measured with 200,000 entries of 250 bytes that came in random order in 20 seconds and four commits: 211 MB written,
+// and pages of the index that are full to 0.87. At a grain of one it was 401 MB and 0.38, of 128 225 MB and 0.81, of
+// 4096 212 MB and 0.79. The price is that an expired entry stays in the file for so much longer.
+const (
+	rowGrain = 1024 // a power of two, as all grains are, so that entries with longer and shorter lives share times
+	rowPart  = 64
+)
+
+// rowTime returns the time of a row that is put at now, for an entry that is gone at goneAt. While the entry lives the
+// row is not due.
+func rowTime(goneAt, now int64) int64 {
+	if goneAt == never {
+		return never
+	}
+	grain := int64(rowGrain)
+	for grain > 1 && grain > (goneAt-now)/rowPart {
+		grain /= 2
+	}
+	return goneAt - goneAt%grain
+}
+
+// overdue returns for how long the entry of a row has been gone for certain, unless its life was prolonged.
+func overdue(row int64, now time.Time) time.Duration {
+	if row > millis(now)-rowGrain {
+		return 0
+	}
+	return now.Sub(time.UnixMilli(row + rowGrain))
+}
+
 // lifetime resolves the ttl argument of a call: 0 is the default of the bucket.
 func lifetime(ttl, byDefault time.Duration) (time.Duration, error) {
 	switch {
@@ -94,7 +129,7 @@ type SweepStats struct {
 	Cleared uint64        // entries removed because their bucket was cleared or dropped
 	Moved   uint64        // expiry rows moved to a later time, after an overwrite or Touch had prolonged a lifetime
 	Orphans uint64        // expiry rows without an entry, removed; not 0 only after damage
-	Lag     time.Duration // for how long the most overdue expiry row has been due; 0 if none is
+	Lag     time.Duration // for how long the most overdue expiry row has been due, which it is about a second after its time; 0 if none is
 	Pending int           // cleared and dropped buckets whose entries are not all removed yet
 	Last    time.Time     // end of the last sweep; zero if there was none
 	Err     error         // of the last sweep; nil if it went well
@@ -107,10 +142,11 @@ func (sw *sweeper) retire(ids ...uint64) {
 	sw.retired = append(sw.retired, ids...)
 }
 
-// sweep removes all that is due, step by step, until nothing is left or ctx ends.
+// sweep removes what is due, step by step, until nothing is left or ctx ends.
 //
-// force has it also look for entries whose tag was invalidated, which is not cheap.
-func (sw *sweeper) sweep(ctx context.Context, force bool) error {
+// all has it leave nothing that is gone by now: it also looks at entries of which their rows alone do not say it, and
+// for those whose tag was invalidated, neither of which is cheap.
+func (sw *sweeper) sweep(ctx context.Context, all bool) error {
 	sw.run.Lock()
 	defer sw.run.Unlock()
 	err := sw.sweepRetired(ctx)
@@ -118,33 +154,36 @@ func (sw *sweeper) sweep(ctx context.Context, force bool) error {
 	// file, or somebody has written the entry anew. So it is moved, before reads give its entry yet another deadline that
 	// memory alone knows, for which the next sweep would have to write it anew.
 	asked := make(map[slidKey]bool)
-	lives := func(id uint64, key string, now int64) bool {
-		return sw.lives != nil && !asked[slidKey{id, key}] && sw.lives(id, key, now)
-	}
 	// What falls due while the sweep runs is for the next one: this one has an end.
-	for now := millis(time.Now()); err == nil; {
+	r := certain(func(id uint64, key string, now int64) bool {
+		return sw.lives != nil && !asked[slidKey{id, key}] && sw.lives(id, key, now)
+	})
+	if all {
+		r.rows = r.now
+	}
+	for from := []byte(nil); err == nil; {
 		if err = ctx.Err(); err != nil {
 			break
 		}
 		var did swept
-		if did, err = sw.store.sweep(now, sweepStep, lives); err != nil {
+		if did, err = sw.store.sweep(from, r); err != nil {
 			break
 		}
 		sw.swept(did)
-		if len(did.spared) > 0 {
+		if len(did.spared) > 0 { // the step is repeated
 			for _, spared := range did.spared {
 				asked[spared] = true
 			}
-			if err = sw.rearm(did.spared); err != nil {
-				break
-			}
+			err = sw.rearm(did.spared)
+			continue
 		}
-		if !did.more && len(did.spared) == 0 {
+		if !did.more {
 			break
 		}
+		from = did.next
 	}
 	if err == nil && sw.tags != nil {
-		err = sw.tags(ctx, force)
+		err = sw.tags(ctx, all)
 	}
 	sw.count(func(s *SweepStats) {
 		s.Sweeps++
@@ -264,9 +303,8 @@ func (sw *sweeper) snapshot() SweepStats {
 	stats := sw.stats
 	stats.Pending = len(sw.retired)
 	sw.mu.Unlock()
-	now := time.Now()
-	if first, err := sw.store.firstDue(); err == nil && first <= millis(now) {
-		stats.Lag = now.Sub(time.UnixMilli(first))
+	if first, err := sw.store.firstRow(); err == nil {
+		stats.Lag = overdue(first, time.Now())
 	}
 	return stats
 }
