@@ -27,8 +27,9 @@ type committer struct {
 	wake  chan struct{} // holds a token when a commit is asked for
 	asked atomic.Bool   // by somebody who waits for it
 
-	running sync.Mutex // held for the length of a commit: one at a time; protects pins
+	running sync.Mutex // held for the length of a commit: one at a time; protects what follows, up to the blank line
 	pins    []pin      // empty, with room for as many as the last commit had
+	slow    bool       // the last transaction took long for its size
 
 	mu    sync.Mutex    // protects what follows
 	round chan struct{} // closed, and replaced, after each transaction and each failure
@@ -211,18 +212,21 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 	mark, total := c.reached(), len(pins)
 	before := mark
 	for ; ; names = nil {
-		n := len(pins)
+		n, times := len(pins), 1.0
 		if !whole {
-			n = portion(pins, c.times(j, total))
+			times = c.times(j)
+			n = portion(pins, times)
 		}
 		if n == len(pins) {
 			mark = last
 		}
 		changes, expired := changesOf(pins[:n])
 		evicted := c.evictor.join(names)
+		start := time.Now()
 		if err := c.store.apply(names, changes, mark, evicted.in); err != nil {
 			return entries, err
 		}
+		c.slow = float64(time.Since(start)) > times*float64(slowCommit)
 		c.settle(names, dead, pins[:n], mark)
 		c.sweeper.spared(expired, len(dead))
 		c.sweeper.tellPinned(pins[:n], changes)

@@ -331,7 +331,7 @@ func (r *repair) flush() error {
 			if err != nil {
 				return err
 			}
-			b.FillPercent = fillDense
+			b.FillPercent = fillScattered // pages are read in any order
 			if _, old := splitRow(b.Get(p.key), p.key); old != nil {
 				r.report.Older++
 				if readHeader(old).revision >= p.header.revision {

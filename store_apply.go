@@ -128,7 +128,7 @@ type applier struct {
 
 // roomFor returns an empty slice with room for so many bytes, good until the transaction ends.
 func (h *handle) roomFor(bytes int) []byte {
-	const most = 2 * pressedTimes * commitBytes
+	const most = 2 * pressedTimes * commitBytes // whatever a commit needs but for values that are as large themselves
 	switch {
 	case bytes > most:
 		return make([]byte, 0, bytes)
@@ -188,9 +188,9 @@ func (a *applier) apply(c *change) error {
 
 // crowd tells how close to each other the keys are that a transaction adds, in their order, and so how full a page is best left
 // when it is split. Where they crowd between two that are there, or behind the last one, full pages stay full. Where they
-// come one by one all over the place, a page that was left nearly full is split again by the next one that comes, and what is split off
-// stays nearly empty. Computed for random keys that come in by parts of 1 to 80 percent of those that are there, pages are
-// 0.68 full in the long run if they are left 0.6 full, 0.55 if 0.9, and 0.4 if they are left full; and after one addition
+// come one by one all over the place, a page that was left full is split again by the next one that comes, and what is split off
+// stays nearly empty. Computed for random keys that come in by parts of 1 to 30 percent of those that are there, pages are
+// 0.68 full in the long run if they are left 0.6 full, 0.55 if 0.9, and 0.4 if they are left full; but after one addition
 // of a half to full pages 0.64, 0.73 and 0.74.
 type crowd struct {
 	added  int
@@ -200,12 +200,10 @@ type crowd struct {
 
 const (
 	fillScattered = 0.6
-	fillDense     = 0.9
-	fillFull      = 1.0
+	fillCrowded   = 1.0
 
-	// denseShare and fullShare are from which part of shared neighbours on: one new key to four that are there, four to one.
-	denseShare = 0.2
-	fullShare  = 0.8
+	// crowdedShare is from which part of shared neighbours on new keys crowd: one for two that are there, if they are anywhere.
+	crowdedShare = 1.0 / 3
 )
 
 // add notes a new key by the next key that was there before, nil for none.
@@ -219,11 +217,8 @@ func (c *crowd) add(next []byte) {
 
 // fill returns how full a page is to be left.
 func (c *crowd) fill() float64 {
-	switch share := float64(c.shared) / float64(max(c.added, 1)); {
-	case share >= fullShare:
-		return fillFull
-	case share >= denseShare:
-		return fillDense
+	if c.added > 0 && float64(c.shared) >= crowdedShare*float64(c.added) {
+		return fillCrowded
 	}
 	return fillScattered
 }
