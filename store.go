@@ -171,17 +171,17 @@ func (s *store) close() error {
 	return errors.Join(err, h.close())
 }
 
-// trim gives back what bbolt has made the file larger than it needs, for transactions that will not come. If that fails the file
-// is as good as before.
+// trim gives back what bbolt has made the file larger than it needs, for transactions that will not come, where that is more than the
+// next one would ask for at once. If that fails the file is as good as before.
 func (h *handle) trim() {
 	var used int64
 	err := h.view(func(tx *bolt.Tx) error {
 		used = tx.Size()
 		return nil
 	})
-	if err == nil && used < h.size.Load() {
-		h.size.Store(used)
-		_ = disk.Truncate(h.file, used)
+	if most := used + trimRoom; err == nil && h.size.Load() > most {
+		h.size.Store(most)
+		_ = disk.Truncate(h.file, most)
 	}
 }
 

@@ -69,7 +69,9 @@ func (s *store) apply(names []naming, changes []*change, mark uint64, after func
 			if err := a.apply(c); err != nil {
 				return err
 			}
-			a.entries.FillPercent = a.crowd.fill()
+			if i == len(changes)-1 || changes[i+1].id != c.id {
+				a.entries.FillPercent = a.crowd.fill()
+			}
 		}
 		if err := putSorted(expiry, a.rows); err != nil {
 			return err
@@ -128,7 +130,7 @@ type applier struct {
 
 // roomFor returns an empty slice with room for so many bytes, good until the transaction ends.
 func (h *handle) roomFor(bytes int) []byte {
-	const most = 2 * pressedTimes * commitBytes // whatever a commit needs but for values that are as large themselves
+	const most = 2 * commitBytes // what a transaction of the usual size needs
 	switch {
 	case bytes > most:
 		return make([]byte, 0, bytes)

@@ -121,6 +121,9 @@ const (
 	growLeast = 1 << 20
 	growMost  = 32 << 20
 	growPart  = 16 // of the file
+
+	// trimRoom is what of it Close leaves: who opens a cache for one write need not make the file grow for it.
+	trimRoom = 128 << 10
 )
 
 // openHandle opens a file as every file of ours is opened: by the descriptor that open returns, which has looked at

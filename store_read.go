@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	bolt "go.etcd.io/bbolt"
@@ -15,9 +16,16 @@ import (
 type snapshot struct {
 	handle *handle
 	tx     *bolt.Tx
+	recent atomic.Pointer[cursors] // those that were asked for last, so that mostly no lock is needed
 
 	mu      sync.RWMutex          // protects what follows
 	cursors map[uint64]*sync.Pool // by bucket id: of *bolt.Cursor; nil where there is no such bucket
+}
+
+// cursors are those of one bucket.
+type cursors struct {
+	id   uint64
+	pool *sync.Pool
 }
 
 // remapMargin is how far the file must stay below the end of bbolt's map for a snapshot to be held: a
@@ -152,6 +160,15 @@ func (sn *snapshot) get(id uint64, key []byte) []byte {
 // pool returns the cursors of a bucket. A transaction's buckets may not be looked up by two goroutines at
 // once, its cursors may be used by one each.
 func (sn *snapshot) pool(id uint64) *sync.Pool {
+	if c := sn.recent.Load(); c != nil && c.id == id {
+		return c.pool
+	}
+	pool := sn.poolOf(id)
+	sn.recent.Store(&cursors{id, pool})
+	return pool
+}
+
+func (sn *snapshot) poolOf(id uint64) *sync.Pool {
 	sn.mu.RLock()
 	pool, known := sn.cursors[id]
 	sn.mu.RUnlock()

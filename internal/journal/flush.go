@@ -1,8 +1,10 @@
 package journal
 
 import (
+	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -14,9 +16,11 @@ import (
 type flusher struct {
 	mu      sync.Mutex   // protects what follows
 	done    [2]sync.Cond // done[k%2] ends the wait for flush k
+	waiting [2]int       // how many wait for it
 	running bool
 	turn    uint64 // number of the running or the last flush
 	target  uint64 // sequence that the running flush covers
+	freed   int    // how many waited for the last flush
 	closed  bool
 	named   bool // the directory is synced
 	count   uint64
@@ -72,10 +76,41 @@ func (j *Journal) Flush(seq uint64) error {
 		case !f.running:
 			j.lead()
 		case seq <= f.target:
-			f.done[f.turn%2].Wait()
+			f.wait(f.turn)
 		default:
-			f.done[(f.turn+1)%2].Wait()
+			f.wait(f.turn + 1)
 		}
+	}
+}
+
+// wait waits for the end of a flush. mu is held.
+func (f *flusher) wait(turn uint64) {
+	f.waiting[turn%2]++
+	f.done[turn%2].Wait()
+}
+
+const (
+	gatherPart = 4   // the part of the last flush's time for which the next one waits for writers at the most
+	gatherMost = 256 // how often it lets others run meanwhile
+)
+
+// gather lets those append whose flush has just ended, so that they have a share in the next one. Without that there are two
+// halves of the writers that flush in turns. It waits until as many have come as there were, the leader aside, and for a part of
+// the time of a flush at most; a lone writer is not waited for. mu is held, but not meanwhile.
+func (f *flusher) gather() {
+	if f.freed == 0 {
+		return
+	}
+	most := f.freed + f.waiting[f.turn%2] - 1 // one of these leads, and waits no more
+	f.target = math.MaxUint64                 // whoever comes takes part
+	start := time.Now()
+	for range gatherMost {
+		if f.closed || f.waiting[f.turn%2] >= most || time.Since(start) >= f.latest/gatherPart {
+			break
+		}
+		f.mu.Unlock()
+		runtime.Gosched()
+		f.mu.Lock()
 	}
 }
 
@@ -84,6 +119,7 @@ func (j *Journal) lead() {
 	f := &j.flush
 	f.running = true
 	f.turn++
+	f.gather()
 	f.target = j.last.Load()
 	named := f.named
 	f.mu.Unlock()
@@ -104,6 +140,7 @@ func (j *Journal) lead() {
 
 	f.mu.Lock()
 	f.running = false
+	f.freed, f.waiting[f.turn%2] = f.waiting[f.turn%2], 0
 	f.count++
 	f.spent += took
 	f.latest = took

@@ -41,8 +41,14 @@ func FuzzReplay(f *testing.F) {
 			w.encode((*[headerSize]byte)(framed))
 			data = slices.Concat(front, data)
 			repair(data, &h)
-			block := data[headBytes:][:min(512, len(data)-headBytes)]
-			data = slices.Concat(framed, block, make([]byte, int(w.window)-len(block)), data[headBytes+len(block):], make([]byte, 512))
+			blocks := data[headBytes:]
+			window := make([]byte, w.window)
+			if n := len(blocks) / 512; n > 0 {
+				at := int(after%uint64(n)) * 512
+				copy(window, blocks[at:at+512])
+				clear(blocks[at+int(after%512) : at+512]) // so that the window has more of the block than its place
+			}
+			data = slices.Concat(framed, window, blocks)
 		}
 		var before, behind runtime.MemStats
 		runtime.ReadMemStats(&before)

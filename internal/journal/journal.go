@@ -49,7 +49,7 @@ type Options struct {
 	NoMap bool
 	// Window has pieces stored to one small map and copied to their places a block at a time, which makes Append several times
 	// as fast and a flush of one piece slower: it is for a journal that is flushed only now and then. Where nothing can be
-	// mapped it changes nothing. Default: false, pieces are stored to a map of their places.
+	// mapped the file has room for it, and that is all. Default: false, pieces are stored to a map of their places.
 	Window bool
 	// After is the sequence after which the journal starts: what the store has when the journal is made. Default: 0.
 	After uint64

@@ -271,6 +271,40 @@ func TestRelease_InsidePiece(t *testing.T) {
 	requireSame(t, all, got)
 }
 
+// A block that cannot be copied out of the window takes its piece with it, and neither what was before nor what comes after.
+func TestWindow_CopyFails(t *testing.T) {
+	const full = 1024 - 40 - 36 // bytes of a piece that fills a block
+	for name, c := range map[string]struct{ first, second int }{
+		"behind a block that is nearly full": {full - 20, 3000},
+		"a piece that fills its block":       {full, full},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk(1<<20, false)
+			o := modes["window"]
+			o.SegmentBytes, o.MaxBytes, o.OpenFile = 4096, 1<<20, d.open
+			j := newJournal(t, tempPath(t), o)
+			first := piece{1, 1, content(1, c.first)}
+			require.NoError(t, j.Append(1, 1, first.data))
+			d.onWrite = func(b []byte, off int64) (int, error) {
+				if len(b) == 1024 && off == 20<<10+1024 { // the second block
+					return 0, syscall.EIO
+				}
+				return len(b), nil
+			}
+			err := j.Append(2, 2, content(2, c.second))
+			require.ErrorIs(t, err, syscall.EIO)
+			require.NotErrorIs(t, err, journal.ErrFailed)
+			requireSame(t, []piece{first}, d.replay(t, 0))
+			d.onWrite = nil
+			third := piece{3, 3, content(3, 100)}
+			require.NoError(t, j.Append(3, 3, third.data))
+			requireSame(t, []piece{first, third}, d.replay(t, 0))
+			require.NoError(t, j.Flush(3))
+			requireSame(t, []piece{first, third}, d.replay(t, 0))
+		})
+	}
+}
+
 // A write that fails half way, of a piece by pwrite or of a block out of the window, loses no other piece: either its place is
 // taken by the next one, or the journal refuses all that follows.
 func TestAppend_WriteFails(t *testing.T) {

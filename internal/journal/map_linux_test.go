@@ -45,6 +45,21 @@ func TestAppend_CutOff(t *testing.T) {
 	}
 }
 
+// Nor does the copy of what a flush finds in the window, at the very end of the file.
+func TestWindow_CutOffFlush(t *testing.T) {
+	path := tempPath(t)
+	o := modes["window"]
+	o.SegmentBytes, o.MaxBytes = 4096, 20<<10+2*4096
+	j := newJournal(t, path, o)
+	seq := uint64(0)
+	for j.Append(seq+1, seq+1, content(seq, 1024-40-36-8)) == nil { // the last block ends in less than a header
+		seq++
+	}
+	require.Equal(t, uint64(8), seq)
+	require.NoError(t, os.Truncate(path, 21<<10))
+	require.ErrorIs(t, j.Flush(seq), journal.ErrFailed)
+}
+
 // Where the file was cut off behind the window, the copy of a block does not make it longer again.
 func TestWindow_CutOff(t *testing.T) {
 	path := tempPath(t)

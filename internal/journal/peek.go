@@ -29,7 +29,10 @@ func Peek(path string) (identity [16]byte, released uint64, ok bool, err error) 
 		return identity, 0, false, err
 	}
 	r := replay{src: f, size: st.Size()}
-	if err := errors.Join(r.begin(&h), r.index()); err != nil {
+	if err := r.begin(&h); err != nil {
+		return identity, 0, false, err
+	}
+	if err := r.index(); err != nil {
 		return identity, 0, false, err
 	}
 	return h.identity, r.Report.Released, true, nil

@@ -156,10 +156,13 @@ type replay struct {
 }
 
 // begin takes in what the head says.
-func (r *replay) begin(h *head) (err error) {
+func (r *replay) begin(h *head) error {
 	r.base, r.block, r.segment, r.front = h.base(), int(h.blockBytes), int64(h.segmentBytes), h.front()
 	r.Report.Released = h.start
-	r.src, err = newOverlay(r.src, r.size, h)
+	src, err := newOverlay(r.src, r.size, h)
+	if err == nil {
+		r.src = src
+	}
 	return err
 }
 

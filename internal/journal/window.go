@@ -20,20 +20,25 @@ type window struct {
 // complete copies the rest of the block that is in the window to its place, which is at the offset at of the file: the block
 // ends with end, and the next one begins. mu is held.
 func (j *Journal) complete(at int64, end int) error {
-	w := &j.window
-	if w.mem == nil {
+	if j.window.mem == nil {
 		return nil
 	}
-	// What is written at its place would make the file longer again, and hide that it was cut off.
+	if err := j.copyOut(at, end); err != nil {
+		return err
+	}
+	j.window.copied = 0
+	return nil
+}
+
+// copyOut copies what is new in the window, up to end, to its place at the offset at of the file.
+func (j *Journal) copyOut(at int64, end int) error {
+	w := &j.window
+	// What is written there would make the file longer again, and hide that it was cut off.
 	if err := j.file.Intact(j.fileSize.Load()); err != nil {
 		return j.fail(err)
 	}
-	clear(w.mem[end:])
-	if _, err := j.file.WriteAt(w.mem[w.copied:], at+int64(w.copied)); err != nil {
-		return err
-	}
-	w.copied = 0
-	return nil
+	_, err := j.file.WriteAt(w.mem[w.copied:end], at+int64(w.copied))
+	return err
 }
 
 // settle copies what is new in the window to its place, so that a flush has it. mu is held.
@@ -44,7 +49,7 @@ func (j *Journal) settle() error {
 	}
 	at := j.live[len(j.live)-1].at + int64(j.off-end)
 	tail := min(end+fragHeader, j.block) // the zeros that end the journal
-	if _, err := j.file.WriteAt(w.mem[w.copied:tail], at+int64(w.copied)); err != nil {
+	if err := j.copyOut(at, tail); err != nil {
 		return err
 	}
 	w.copied = end
