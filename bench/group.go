@@ -59,8 +59,11 @@ var groups = []group{
 		name: "open", about: "Open after Close, and after a kill", relaxed: true, heavy: true,
 		takes: onDisk, phases: []phase{{run: runBuild}, {run: runOpenClean}, {run: runDirty, kill: true}, {run: runOpenKilled}},
 	}, {
-		name: "size", about: "the files after overwrites, by 16 goroutines", relaxed: true, heavy: true, once: true,
-		takes: onDisk, phases: []phase{{run: runSize}},
+		name: "size", about: "the files after overwrites, by 16 goroutines, before any compaction", relaxed: true, heavy: true, once: true,
+		takes: onDisk, phases: []phase{{run: func(c *child) error { return c.runSize("size", true) }}},
+	}, {
+		name: "compacted", about: "the same with what compactions each does by itself", relaxed: true, heavy: true, once: true,
+		takes: onDisk, phases: []phase{{run: func(c *child) error { return c.runSize("compacted", false) }}},
 	}, {
 		name: "growth", about: "Get as the store grows", relaxed: true, heavy: true, once: true,
 		takes:  func(p product) bool { return slices.Contains([]string{us, bolt, "badger", "pebble"}, p.name) },

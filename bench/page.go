@@ -57,7 +57,8 @@ func (r *results) page() string {
 	r.table(b, latencyLines)
 
 	heading("Many entries", fmt.Sprintf("%s entries for inserts and Open; a peer that is not done after %.0f s is stopped. "+
-		"Before the kill %s were written after Open. The files after each entry was overwritten %d times. %s entries are due at once.",
+		"Before the kill %s were written after Open. The files after each entry was overwritten %d times, once with compactions off where a peer can do that, and once as each is by default: "+
+		"then it depends on whether a compaction came just before the end, and on badger's flush at Close. %s entries are due at once.",
 		thousands(s.Many), s.ManyTime.Seconds(), size(float64(s.Journal)), s.Overwrite, thousands(s.Due)))
 	r.table(b, manyLines)
 

@@ -36,6 +36,7 @@ type Settings struct {
 	MemoryBytes int64 // for the peer's own cache, where it has a size
 	Entries     int   // about how many there will be
 	Hoard       bool  // keep what is written out of the main file as long as possible, where there is a choice
+	Uncompacted bool  // compact nothing, where there is a choice
 }
 
 // Batch is a batch in the two forms that the peers take.

@@ -26,6 +26,9 @@ func (p *badgerPeer) Open(dir string, s Settings) (err error) {
 	if s.MemoryBytes != 0 && s.MemoryBytes < o.BlockCacheSize {
 		o = o.WithBlockCacheSize(s.MemoryBytes)
 	}
+	if s.Uncompacted {
+		o = o.WithNumCompactors(0)
+	}
 	p.db, err = badger.Open(o)
 	return err
 }

@@ -31,6 +31,7 @@ func (p *buntPeer) Open(dir string, s Settings) (err error) {
 	if s.Durable {
 		c.SyncPolicy = buntdb.Always
 	}
+	c.AutoShrinkDisabled = s.Uncompacted
 	return p.db.SetConfig(c)
 }
 

@@ -31,6 +31,9 @@ func (p *keepcachePeer) Open(dir string, s Settings) (err error) {
 	if s.Durable {
 		o.Sync = keepcache.SyncAlways
 	}
+	if s.Uncompacted {
+		o.CompactBytes = -1
+	}
 	if s.Hoard {
 		o.CommitInterval, o.CommitBytes, o.JournalBytes = time.Hour, 1<<40, 1<<30
 	}

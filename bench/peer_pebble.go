@@ -37,6 +37,10 @@ func (p *pebblePeer) Open(dir string, s Settings) (err error) {
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
+	if s.Uncompacted {
+		o.DisableAutomaticCompactions = true
+		o.L0StopWritesThreshold = 1 << 20 // or it would wait for compactions for ever
+	}
 	p.sync = pebble.NoSync
 	if s.Durable {
 		p.sync = pebble.Sync

@@ -110,11 +110,11 @@ var targets = func() (all []target) {
 		most("100,000 entries due at once", "p99 of reads, times that at rest", "due", "p99 / rest", 3, 1.5, plain),
 		most("Open of 1 M entries, closed cleanly", "time", "open-clean", "open ns", 1e9, 50e6, duration),
 		most("Open of 1 M entries, killed with 64 MiB of journal", "time", "open-killed", "open ns", 3e9, 1e9, duration),
-		most("Files after 10 overwrites of each entry", "times the logical bytes", "size", "x logical, closed", 3, 1.5, plain),
+		most("Files after 10 overwrites of each entry, before any compaction", "times the logical bytes", "size", "x logical, closed", 3, 1.5, plain),
 	)
 	for _, peer := range []string{"badger", "buntdb", "pebble"} {
 		all = append(all, target{
-			work: "Files after 10 overwrites of each entry", what: "of those of " + peer, floor: 1, goal: none, atMost: true, display: plain,
+			work: "Files after 10 overwrites of each entry, before any compaction", what: "of those of " + peer, floor: 1, goal: none, atMost: true, display: plain,
 			number: func(r *results) (float64, bool) {
 				return r.ratio("size", us, "file bytes", "size", peer, "file bytes")
 			},

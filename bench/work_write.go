@@ -162,11 +162,11 @@ func runInsert(c *child) error {
 }
 
 // runSize sets all entries again and again, each time in another order, and looks at the files.
-func runSize(c *child) error {
+func (c *child) runSize(name string, uncompacted bool) error {
 	const goroutines = 16
 	c.entries(c.Entries)
-	row := c.row("size")
-	err := c.withPeer(Settings{MemoryBytes: memory}, func(p Peer) error {
+	row := c.row(name)
+	err := c.withPeer(Settings{MemoryBytes: memory, Uncompacted: uncompacted}, func(p Peer) error {
 		bufs := c.buffers(goroutines)
 		start := time.Now()
 		for pass := range c.Overwrite + 1 {
@@ -181,7 +181,7 @@ func runSize(c *child) error {
 			}
 		}
 		row["seconds"] = time.Since(start).Seconds()
-		if err := c.settle("size", p); err != nil {
+		if err := c.settle(name, p); err != nil {
 			return err
 		}
 		bytes, err := diskBytes(c.Dir)
