@@ -274,8 +274,10 @@ func (f *flight) newLoad(o *LoadOptions) *Load {
 	return l
 }
 
-// superseded lands a flight at once if another one was quicker: the key was looked at before this one began.
+// superseded lands a flight at once if another one, or a write, was quicker: the key was looked at before this one began. A write that
+// brings the bucket into being may have come before the flight and not be found yet.
 func (f *flight) superseded() bool {
+	f.ns.awaitFirst()
 	r, err := f.b.read(f.key)
 	if err != nil || r.header.revision == f.stale.header.revision {
 		return false

@@ -410,14 +410,14 @@ func TestLoad_Linearizable(t *testing.T) {
 		b := db.Bucket(fmt.Sprint("round", round))
 		var mu sync.Mutex
 		var history []porcupine.Operation
-		start := time.Now()
+		var moment atomic.Int64 // a clock that all agree on
 		var callers sync.WaitGroup
 		for client := range 6 {
 			callers.Go(func() {
 				r := rand.New(rand.NewPCG(uint64(round), uint64(client)))
 				for i := range 25 {
 					in := keyInput{op: ops[r.IntN(len(ops))], value: 1 + client*1000 + i, hours: 1}
-					call := time.Since(start)
+					call := moment.Add(1)
 					var out keyOutput
 					var err error
 					if in.op == "load" {
@@ -428,14 +428,14 @@ func TestLoad_Linearizable(t *testing.T) {
 					} else {
 						out, err = keyCall(b, in)
 					}
-					returned := time.Since(start)
+					returned := moment.Add(1)
 					if err != nil {
 						t.Errorf("%s: %v", in.op, err)
 						return
 					}
 					mu.Lock()
 					history = append(history, porcupine.Operation{
-						ClientId: client, Input: in, Call: int64(call), Output: out, Return: int64(returned),
+						ClientId: client, Input: in, Call: call, Output: out, Return: returned,
 					})
 					mu.Unlock()
 				}
