@@ -16,7 +16,7 @@ import (
 type snapshot struct {
 	handle *handle
 	tx     *bolt.Tx
-	recent atomic.Pointer[cursors] // those that were asked for last, so that mostly no lock is needed
+	first  atomic.Pointer[cursors] // those that were asked for first, so that mostly no lock is needed
 
 	mu      sync.RWMutex          // protects what follows
 	cursors map[uint64]*sync.Pool // by bucket id: of *bolt.Cursor; nil where there is no such bucket
@@ -160,11 +160,14 @@ func (sn *snapshot) get(id uint64, key []byte) []byte {
 // pool returns the cursors of a bucket. A transaction's buckets may not be looked up by two goroutines at
 // once, its cursors may be used by one each.
 func (sn *snapshot) pool(id uint64) *sync.Pool {
-	if c := sn.recent.Load(); c != nil && c.id == id {
+	c := sn.first.Load()
+	if c != nil && c.id == id {
 		return c.pool
 	}
 	pool := sn.poolOf(id)
-	sn.recent.Store(&cursors{id, pool})
+	if c == nil {
+		sn.first.Store(&cursors{id, pool})
+	}
 	return pool
 }
 

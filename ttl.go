@@ -60,7 +60,7 @@ const (
 )
 
 // rowTime returns the time of a row that is put at now, for an entry that is gone at goneAt. While the entry lives the
-// row is not due.
+// row is not due for certain.
 func rowTime(goneAt, now int64) int64 {
 	if goneAt == never {
 		return never
