@@ -19,6 +19,10 @@ const (
 	slowCommit   = 50 * time.Millisecond
 	pressedTimes = 4
 
+	// A replay has larger ones too: nobody writes meanwhile who would have to wait. With 240,000 entries 2.6 s instead of 3.2,
+	// and the file 2 % larger.
+	replayTimes = 4
+
 	// Transactions are a part of the usual size where the file is about to pass what it promises to stay below.
 	swollenPart = 4
 )

@@ -37,6 +37,12 @@ type liveName struct {
 	revision uint64
 }
 
+// rowID names a key within the file.
+type rowID struct {
+	id  uint64
+	key string
+}
+
 type liveEntry struct {
 	record   []byte // nil: removed
 	revision uint64

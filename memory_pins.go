@@ -97,7 +97,7 @@ func (m *memory) unpin(pins []pin) {
 	}
 }
 
-// sortPins sorts by bucket and key. It compares the first eight bytes of keys as numbers, without what all keys begin with:
+// sortPins sorts by bucket and key, and by revision where a key comes more than once. It compares the first eight bytes of keys as numbers, without what all keys begin with:
 // the keys themselves are all over the memory, and most of the time goes into waiting for them.
 func sortPins(pins []pin) {
 	if len(pins) == 0 {
@@ -120,7 +120,7 @@ func sortPins(pins []pin) {
 		case a.prefix != b.prefix:
 			return cmp.Compare(a.prefix, b.prefix)
 		}
-		return cmp.Compare(a.key, b.key)
+		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.revision, b.revision))
 	})
 }
 

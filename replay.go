@@ -2,13 +2,10 @@ package keepcache
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -19,14 +16,10 @@ import (
 // journalPath returns where the journal of the file at path is.
 func journalPath(path string) string { return path + "-journal" }
 
-// replayBytes bounds what a replay holds in memory before it goes into the file.
-const replayBytes = 32 << 20
-
-// rowID names a key within the file.
-type rowID struct {
-	id  uint64
-	key string
-}
+// replayBytes bounds the keys and records that a replay holds in memory before they go into the file. The more there are, the
+// fewer times a page is written: 240,000 entries all over a file of a million, in transactions of 32 MiB as they came, took
+// 1.7 times as long as sorted all together, and left the file 1.7 times as large.
+const replayBytes = 64 << 20
 
 // replay brings what a journal has beyond the file's mark into the file, in the order of the revisions, and
 // returns the last revision. A crash in the middle does no harm: what is in the file already has no effect
@@ -39,71 +32,138 @@ func replay(s *store, path string, hl *healer) (last uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	highest := last
-	var bad malformed
-	var names []naming
-	latest := make(map[rowID]*change) // the last outcome of each key: those before it cost nothing
-	size, reached := 0, mark
-	commit := func() error {
-		changes := slices.SortedFunc(maps.Values(latest), func(a, b *change) int {
-			return cmp.Or(cmp.Compare(a.id, b.id), bytes.Compare(a.key, b.key))
-		})
-		var err error
-		if highest > mark { // a commit was cut in two: the file has some of what the journal has
-			names, changes, err = s.newer(names, changes)
-		}
-		if err == nil {
-			err = s.apply(names, changes, reached, nil)
-		}
-		clear(latest)
-		names, size = nil, 0
-		return err
-	}
-	now := millis(time.Now())
-	report, err := journal.Replay(path, s.identity, mark, func(first, lastOf uint64, piece []byte) error {
-		if bad.is(first, lastOf, piece) {
-			reached = lastOf
-			return nil
-		}
-		err := eachOutcome(first, piece, func(o outcome, revision uint64) error {
-			switch o.kind {
-			case outcomeName:
-				names = append(names, naming{name: o.key, id: o.id})
-			case outcomeTag:
-				names = append(names, naming{name: o.key, tag: true, revision: revision})
-			case outcomePut, outcomeRemove:
-				c := &change{id: o.id, key: []byte(o.key), revision: revision}
-				if h := o.header(); o.kind == outcomePut && h.goneAt > now {
-					c.record, c.goneAt = bytes.Clone(o.record), h.goneAt
-				}
-				at := rowID{o.id, o.key}
-				if old := latest[at]; old != nil {
-					size -= len(old.key) + len(old.record)
-				}
-				latest[at] = c
-				size += len(c.key) + len(c.record)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		if reached = lastOf; size < replayBytes {
-			return nil
-		}
-		return commit()
-	})
-	if err == nil && max(reached, last) > mark {
-		reached = max(reached, last)
-		err = commit()
+	r := newReplayer(s, mark, last)
+	report, err := journal.Replay(path, s.identity, mark, r.piece)
+	if r.reached = max(r.reached, last); err == nil && r.reached > r.mark {
+		err = r.commit()
 	}
 	if err == nil {
-		err = dispose(path, &report, &bad, hl)
+		err = dispose(path, &report, &r.bad, hl)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("replay the journal: %w", err)
 	}
-	return max(last, reached), nil
+	return r.reached, nil
+}
+
+// replayer moves the outcomes of a journal into the file.
+type replayer struct {
+	store   *store
+	mark    uint64 // every revision up to it is in the file
+	highest uint64 // that the file had of any entry at first: above the mark if a commit was cut in two
+	reached uint64 // every revision up to it was taken
+	most    int    // bytes that are held in memory
+
+	bad   malformed
+	names []naming
+	pins  []pin
+	room  []byte // for keys and records
+	bytes int    // of them
+}
+
+func newReplayer(s *store, mark, highest uint64) *replayer {
+	return &replayer{store: s, mark: mark, highest: highest, reached: mark, most: replayBytes}
+}
+
+// piece takes one piece, and makes room for the next.
+func (r *replayer) piece(first, last uint64, piece []byte) error {
+	if !r.bad.is(first, last, piece) {
+		if err := eachOutcome(first, piece, r.take); err != nil {
+			return err
+		}
+	}
+	if r.reached = last; r.bytes < r.most {
+		return nil
+	}
+	return r.commit()
+}
+
+// take takes one outcome, which it copies.
+func (r *replayer) take(o outcome, revision uint64) error {
+	switch o.kind {
+	case outcomeName:
+		r.names = append(r.names, naming{name: o.key, id: o.id})
+	case outcomeTag:
+		r.names = append(r.names, naming{name: o.key, tag: true, revision: revision})
+	case outcomePut, outcomeRemove:
+		p := pin{id: o.id, key: o.key, revision: revision}
+		if o.kind == outcomePut {
+			p.record = r.copyOf(o.record)
+			p.goneAt = readHeader(p.record).goneAt
+			p.lives = p.goneAt
+		}
+		if len(r.pins) == cap(r.pins) {
+			r.pins = slices.Grow(r.pins, max(len(r.pins), 1024)) // by half of that each time it would be copied too often
+		}
+		r.pins = append(r.pins, p)
+		r.bytes += len(p.key) + len(p.record)
+	}
+	return nil
+}
+
+// copyOf copies a record into memory that it shares with others: they all go together.
+func (r *replayer) copyOf(record []byte) []byte {
+	const together = 1 << 20
+	if len(record) > cap(r.room)-len(r.room) {
+		r.room = make([]byte, 0, max(together, len(record)))
+	}
+	at := len(r.room)
+	r.room = append(r.room, record...)
+	return r.room[at:len(r.room):len(r.room)]
+}
+
+// commit brings what was taken into the file, the last outcome of each key, in sorted transactions.
+func (r *replayer) commit() error {
+	r.sort()
+	for {
+		if done, err := r.transact(); done || err != nil {
+			return err
+		}
+	}
+}
+
+// sort leaves the last outcome of each key, sorted.
+func (r *replayer) sort() {
+	sortPins(r.pins)
+	r.pins = latest(r.pins)
+}
+
+// transact makes the next transaction, and reports whether it was the last one. The mark rises with that: what a crash leaves of
+// those before it comes again.
+func (r *replayer) transact() (done bool, err error) {
+	n, mark := portion(r.pins, replayTimes), r.mark
+	if done = n == len(r.pins); done {
+		mark = r.reached
+	}
+	names := r.names
+	changes, _ := changesOf(r.pins[:n])
+	if r.highest > r.mark {
+		if names, changes, err = r.store.newer(names, changes); err != nil {
+			return false, err
+		}
+	}
+	if err := r.store.apply(names, changes, mark, nil); err != nil {
+		return false, err
+	}
+	clear(r.pins[:n]) // what they hold may go while the rest is committed
+	r.mark, r.names, r.pins = mark, nil, r.pins[n:]
+	if done {
+		r.pins, r.room, r.bytes = nil, nil, 0
+	}
+	return done, nil
+}
+
+// latest leaves of sorted pins the last one of each key.
+func latest(pins []pin) []pin {
+	n := 0
+	for i, p := range pins {
+		if i+1 < len(pins) && p.id == pins[i+1].id && p.key == pins[i+1].key {
+			continue
+		}
+		pins[n] = p
+		n++
+	}
+	return pins[:n]
 }
 
 // newer leaves out what the file has in a later version.

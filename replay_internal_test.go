@@ -1,6 +1,9 @@
 package keepcache
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -60,4 +63,105 @@ func TestReplay_Newer(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, report.Problems)
 	require.NoError(t, db.Close())
+}
+
+// A replay that takes several transactions and is cut between any two of them brings everything in when it begins anew: the
+// last outcome of each key, removals among them, and a bucket that was cleared. So does one that takes the journal by parts.
+func TestReplay_Cut(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "test.cache")
+	db, err := Open(path, &Options{CommitInterval: time.Hour, CommitBytes: 1 << 30, SweepInterval: -1, CompactBytes: -1})
+	require.NoError(t, err)
+	r := rand.New(rand.NewPCG(1, 2))
+	want := make(map[string]int)
+	key := func() string { return fmt.Sprintf("key%05d", r.IntN(20_000)) }
+	fill := func(n int, b *Bucket) {
+		for i := range n {
+			batch := make(map[string]any)
+			for range 100 {
+				k := key()
+				batch[k], want[k] = i, i
+			}
+			require.NoError(t, b.SetMany(batch, time.Duration(r.IntN(2))*time.Hour))
+		}
+	}
+	b, cleared := db.Bucket("b"), db.Bucket("cleared")
+	fill(200, b)
+	require.NoError(t, cleared.Set("before", 1, 0))
+	_, err = db.Sweep(t.Context()) // which commits
+	require.NoError(t, err)
+	fill(250, b)
+	require.NoError(t, cleared.Clear(t.Context()))
+	require.NoError(t, cleared.Set("after", 1, 0))
+	for range 2000 {
+		k := key()
+		_, err := b.Delete(k)
+		require.NoError(t, err)
+		delete(want, k)
+	}
+	fill(50, b)
+	copyFile := func(from, to string) {
+		content, err := os.ReadFile(from)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(to, content, 0o600))
+	}
+	killed := filepath.Join(dir, "killed.cache")
+	copyFile(path, killed)
+	copyFile(journalPath(path), journalPath(killed))
+	require.NoError(t, db.Close())
+
+	// try replays with most bytes at a time, as far as fn does, and then opens the cache.
+	try := func(name string, most int, fn func(r *replayer) (done bool)) (done bool) {
+		at := filepath.Join(dir, name)
+		copyFile(killed, at)
+		copyFile(journalPath(killed), journalPath(at))
+		s, err := openStore(at, false, time.Second, true)
+		require.NoError(t, err)
+		mark, last, err := s.revisions()
+		require.NoError(t, err)
+		r := newReplayer(s, mark, last)
+		r.most = most
+		_, err = journal.Replay(journalPath(at), s.identity, mark, r.piece)
+		require.NoError(t, err)
+		done = fn(r)
+		require.NoError(t, s.close())
+		require.Equal(t, done, r.mark == r.reached, "the mark rises with the last transaction")
+
+		db, err := Open(at, nil)
+		require.NoError(t, err)
+		got := make(map[string]int)
+		for e, err := range db.Bucket("b").All() {
+			require.NoError(t, err)
+			var v int
+			require.NoError(t, e.Decode(&v))
+			got[e.Key] = v
+		}
+		require.Equal(t, want, got)
+		for key, want := range map[string]bool{"before": false, "after": true} {
+			found, err := db.Bucket("cleared").Exists(key)
+			require.NoError(t, err)
+			require.Equal(t, want, found)
+		}
+		report, err := db.Verify(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, report.Problems)
+		require.NoError(t, db.Close())
+		return done
+	}
+	for cut, done := 0, false; !done; cut++ {
+		require.Less(t, cut, 10)
+		done = try(fmt.Sprint("cut", cut), replayBytes, func(r *replayer) (done bool) {
+			r.sort()
+			for range cut {
+				done, err = r.transact()
+				require.NoError(t, err)
+			}
+			return done
+		})
+	}
+	try("parts", 100<<10, func(r *replayer) bool {
+		require.Greater(t, r.mark, uint64(20_000), "some parts are in the file")
+		require.NoError(t, r.commit())
+		return true
+	})
 }
