@@ -31,6 +31,9 @@ type writer struct {
 	needFlush  chan struct{} // gets a token when something is to be flushed within the interval
 	commits    *committer
 
+	waiting atomic.Int64 // writers who wait for room, or for their turn to
+	room    sync.Mutex   // held by the one of them whose turn it is
+
 	coming atomic.Int64 // bytes of entries that have their revision and are not pinned yet; rises while mu is held
 
 	mu        sync.Mutex       // orders all writes; protects what follows
@@ -68,32 +71,54 @@ var errMissed = errors.New("the key has changed meanwhile")
 // write takes namings and drafts in as one piece, all of it or nothing, and returns when they are as durable
 // as the mode asks. The drafts are of different keys.
 func (w *writer) write(names []naming, drafts ...*draft) error {
-	var giveUp time.Time
-	for {
-		last, j, err := w.take(names, drafts)
-		switch {
-		case err == errNoRoom || errors.Is(err, journal.ErrFull):
-			if giveUp.IsZero() {
-				giveUp = time.Now().Add(stallMost)
-			}
-			if err := w.commits.awaitRoom(time.Until(giveUp)); err != nil {
-				return err
-			}
-		case err != nil:
-			return err
-		case j == nil:
-			return w.settleAside(last, names, drafts)
-		case w.always && (len(drafts) == 0 || !drafts[0].later):
-			if err := j.Flush(last); err != nil {
-				// The pages of a failed flush may be lost whatever a second one says: only the file can still help.
-				w.lost(j)
-				return unknownOutcome(w.commits.await(last))
-			}
-			return nil
-		default:
-			return nil
+	last, j, err := w.takeInTurn(names, drafts)
+	switch {
+	case err != nil:
+		return err
+	case j == nil:
+		return w.settleAside(last, names, drafts)
+	case w.always && (len(drafts) == 0 || !drafts[0].later):
+		if err := j.Flush(last); err != nil {
+			// The pages of a failed flush may be lost whatever a second one says: only the file can still help.
+			w.lost(j)
+			return unknownOutcome(w.commits.await(last))
 		}
 	}
+	return nil
+}
+
+// takeInTurn is take that waits for room. Where there is little, those who come later wait behind those who wait: otherwise
+// whoever runs when there is some takes all of it, and others wait for many commits.
+func (w *writer) takeInTurn(names []naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
+	if w.waiting.Load() == 0 || !w.scarce() {
+		if last, j, err = w.take(names, drafts); !isFull(err) {
+			return last, j, err
+		}
+	}
+	giveUp := time.Now().Add(stallMost)
+	w.waiting.Add(1)
+	defer w.waiting.Add(-1)
+	w.room.Lock() // for as long as those before us wait, which is no longer than we would
+	defer w.room.Unlock()
+	for {
+		if last, j, err = w.take(names, drafts); !isFull(err) {
+			return last, j, err
+		}
+		if err = w.commits.awaitRoom(time.Until(giveUp)); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+// isFull reports whether a write failed because there is no room, neither in memory nor in the journal.
+func isFull(err error) bool { return err == errNoRoom || errors.Is(err, journal.ErrFull) }
+
+// scarce reports whether there is little room in memory, or in the journal.
+func (w *writer) scarce() bool {
+	w.mu.Lock()
+	j := w.journal
+	w.mu.Unlock()
+	return w.taken() > w.pinnedMost/16*15 || j != nil && j.Used() > w.journalAt*2/16*15
 }
 
 // errUnknown is in the errors after which a write may or may not be there. Readers see it as long as the
