@@ -376,18 +376,16 @@ func (c *committer) hasEnded() bool {
 }
 
 // awaitRoom returns after the next round, when there may be room in memory or in the journal. It gives up
-// when the patience is over, and at once while commits are failing.
-func (c *committer) awaitRoom(patience time.Duration) error {
+// when giveUp says so, and at once while commits are failing.
+func (c *committer) awaitRoom(giveUp <-chan time.Time) error {
 	round, _, err := c.next()
 	if err != nil {
 		return fmt.Errorf("no room for writes, because commits fail: %w", err)
 	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
 	select {
 	case <-round:
 		return nil
-	case <-timer.C:
+	case <-giveUp:
 		return errStalled
 	}
 }

@@ -97,8 +97,9 @@ func (m *memory) unpin(pins []pin) {
 	}
 }
 
-// sortPins sorts by bucket and key, and by revision where a key comes more than once. It compares the first eight bytes of keys as numbers, without what all keys begin with:
-// the keys themselves are all over the memory, and most of the time goes into waiting for them.
+// sortPins sorts by bucket and key, and by revision where a key comes more than once. It compares the first eight bytes of keys
+// as numbers, without what all keys begin with: the keys themselves are all over the memory, and most of the time goes into
+// waiting for them.
 func sortPins(pins []pin) {
 	if len(pins) == 0 {
 		return

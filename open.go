@@ -173,6 +173,7 @@ func (db *DB) start(last uint64) error {
 		commitAt:   min(o.CommitBytes, o.MemoryBytes/8*3),
 		journalAt:  o.JournalBytes / 2,
 		needFlush:  make(chan struct{}, 1),
+		turn:       make(chan struct{}, 1),
 		revision:   last,
 		open: func(after uint64) (*journal.Journal, error) {
 			return journal.New(journalPath(db.store.path), journal.Options{

@@ -5,11 +5,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -119,7 +121,7 @@ func TestReplay_Cut(t *testing.T) {
 		require.NoError(t, err)
 		mark, last, err := s.revisions()
 		require.NoError(t, err)
-		r := newReplayer(s, mark, last)
+		r := newReplayer(s, journalPath(at), mark, last)
 		r.most = most
 		_, err = journal.Replay(journalPath(at), s.identity, mark, r.piece)
 		require.NoError(t, err)
@@ -159,9 +161,55 @@ func TestReplay_Cut(t *testing.T) {
 			return done
 		})
 	}
-	try("parts", 100<<10, func(r *replayer) bool {
+	// The journal is on the disk before the first of several transactions.
+	var failing bool
+	var calls []disk.Kind
+	disk.Between = func(op *disk.Op, do func() error) error {
+		if op.Kind == disk.KindSync && op.File.Name() == journalPath(filepath.Join(dir, "durable")) || op.Kind == disk.KindSyncDir {
+			calls = append(calls, op.Kind)
+			if failing {
+				return syscall.EIO
+			}
+		}
+		return do()
+	}
+	defer func() { disk.Between = nil }()
+	require.True(t, try("durable", replayBytes, func(r *replayer) (done bool) {
+		r.sort()
+		calls = nil
+		for range 2 {
+			done, err = r.transact()
+			require.NoError(t, err)
+			require.Equal(t, []disk.Kind{disk.KindSync, disk.KindSyncDir}, calls, "once")
+		}
+		return done
+	}))
+	// Where it cannot be, there is only one.
+	require.True(t, try("not durable", replayBytes, func(r *replayer) bool {
+		r.sort()
+		failing = true
+		done, err := r.transact()
+		failing = false
+		require.NoError(t, err)
+		return done
+	}))
+	disk.Between = nil
+	try("parts", 400<<10, func(r *replayer) bool {
 		require.Greater(t, r.mark, uint64(20_000), "some parts are in the file")
 		require.NoError(t, r.commit())
 		return true
 	})
+}
+
+// What a transaction has of tags counts for the highest revision, also without a change of an entry: revisions go on above it.
+func TestApply_HighestOfTags(t *testing.T) {
+	s, err := openStore(filepath.Join(t.TempDir(), "test.cache"), false, time.Second, true)
+	require.NoError(t, err)
+	mark, _, err := s.revisions()
+	require.NoError(t, err)
+	require.NoError(t, s.apply([]naming{{name: "t", tag: true, revision: mark + 5}}, nil, mark, nil))
+	_, highest, err := s.revisions()
+	require.NoError(t, err)
+	require.Equal(t, mark+5, highest)
+	require.NoError(t, s.close())
 }

@@ -84,17 +84,20 @@ func (s *store) apply(names []naming, changes []*change, mark uint64, after func
 				return err
 			}
 		}
-		return putRevisions(tx.Bucket(metaBucket), mark, changes)
+		return putRevisions(tx.Bucket(metaBucket), mark, names, changes)
 	})
 }
 
 // putRevisions stores the mark, and the highest revision where a transaction went beyond the mark: one that
 // is followed by others of the same commit, or that caught writes that came while it was gathered.
-func putRevisions(meta *bolt.Bucket, mark uint64, changes []*change) error {
+func putRevisions(meta *bolt.Bucket, mark uint64, names []naming, changes []*change) error {
 	highest := decodeUint64(meta.Get(metaHighest))
 	before := highest
 	for _, c := range changes {
 		highest = max(highest, c.revision)
+	}
+	for _, n := range names {
+		highest = max(highest, n.revision)
 	}
 	if highest > before {
 		if err := meta.Put(metaHighest, encodeUint64(highest)); err != nil {

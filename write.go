@@ -31,8 +31,9 @@ type writer struct {
 	needFlush  chan struct{} // gets a token when something is to be flushed within the interval
 	commits    *committer
 
-	waiting atomic.Int64 // writers who wait for room, or for their turn to
-	room    sync.Mutex   // held by the one of them whose turn it is
+	waiting atomic.Int64  // writers who wait for room, or for their turn to
+	turn    chan struct{} // holds a token while it is somebody's
+	wanted  atomic.Int64  // bytes of pinned entries for which he waits
 
 	coming atomic.Int64 // bytes of entries that have their revision and are not pinned yet; rises while mu is held
 
@@ -87,40 +88,6 @@ func (w *writer) write(names []naming, drafts ...*draft) error {
 	return nil
 }
 
-// takeInTurn is take that waits for room. Where there is little, those who come later wait behind those who wait: otherwise
-// whoever runs when there is some takes all of it, and others wait for many commits.
-func (w *writer) takeInTurn(names []naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
-	if w.waiting.Load() == 0 || !w.scarce() {
-		if last, j, err = w.take(names, drafts); !isFull(err) {
-			return last, j, err
-		}
-	}
-	giveUp := time.Now().Add(stallMost)
-	w.waiting.Add(1)
-	defer w.waiting.Add(-1)
-	w.room.Lock() // for as long as those before us wait, which is no longer than we would
-	defer w.room.Unlock()
-	for {
-		if last, j, err = w.take(names, drafts); !isFull(err) {
-			return last, j, err
-		}
-		if err = w.commits.awaitRoom(time.Until(giveUp)); err != nil {
-			return 0, nil, err
-		}
-	}
-}
-
-// isFull reports whether a write failed because there is no room, neither in memory nor in the journal.
-func isFull(err error) bool { return err == errNoRoom || errors.Is(err, journal.ErrFull) }
-
-// scarce reports whether there is little room in memory, or in the journal.
-func (w *writer) scarce() bool {
-	w.mu.Lock()
-	j := w.journal
-	w.mu.Unlock()
-	return w.taken() > w.pinnedMost/16*15 || j != nil && j.Used() > w.journalAt*2/16*15
-}
-
 // errUnknown is in the errors after which a write may or may not be there. Readers see it as long as the
 // cache is open.
 var errUnknown = errors.New("the outcome is unknown")
@@ -162,35 +129,6 @@ func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error
 	}
 	return err
 }
-
-// crowded reports whether it is time for a commit, for the sake of memory or of journal j, if there is one.
-// Writers go on in what is left of both.
-func (w *writer) crowded(j *journal.Journal) bool {
-	return w.memory.pinned.Load() >= w.commitAt || j != nil && j.Used() >= w.journalAt
-}
-
-// pressed reports whether writes come faster than commits take them.
-func (w *writer) pressed(j *journal.Journal) bool {
-	return w.memory.pinned.Load() > (w.commitAt+w.pinnedMost)/2 || w.cramped(j)
-}
-
-// cramped reports whether journal j, if there is one, is about to be full.
-func (w *writer) cramped(j *journal.Journal) bool { return j != nil && j.Used() > w.journalAt*3/2 }
-
-// errNoRoom says that pinned entries have all the memory that they may have.
-var errNoRoom = errors.New("no room in memory")
-
-// memoryOf returns what drafts come to in memory.
-func memoryOf(drafts []*draft) (n int64) {
-	for _, d := range drafts {
-		n += int64(len(d.key)+len(d.record)) + entryOverhead
-	}
-	return n
-}
-
-// taken returns the bytes of pinned entries, and of those that are about to be: what is published in between may count twice,
-// and never not at all.
-func (w *writer) taken() int64 { return w.coming.Load() + w.memory.pinned.Load() }
 
 // take appends and publishes. It returns the last revision, and the journal that has the write, or nil if
 // only a commit will make it last.

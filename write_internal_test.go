@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -23,7 +24,7 @@ func TestWrite_InTurn(t *testing.T) {
 	resume := db.commits.pause()
 
 	w.waiting.Add(1) // as one who waits
-	w.room.Lock()
+	w.turn <- struct{}{}
 	require.False(t, w.scarce())
 	require.NoError(t, b.Set("enough", 1, 0))
 
@@ -39,8 +40,65 @@ func TestWrite_InTurn(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, found)
 
-	w.room.Unlock()
+	<-w.turn
 	w.waiting.Add(-1)
 	require.NoError(t, <-done, "there was room all the time")
 	resume()
+}
+
+// Who waits for much room gets it: those who come later, and need little, stand behind him.
+func TestWrite_Large(t *testing.T) {
+	db, err := Open(filepath.Join(t.TempDir(), "test.cache"), &Options{
+		MemoryBytes: 1 << 20, CommitBytes: 1 << 20, CommitInterval: time.Hour, SweepInterval: -1,
+	})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	b, w := db.Bucket("b"), db.writer
+	require.NoError(t, b.Set("first", 1, 0))
+	resume := db.commits.pause()
+	for i := 0; w.taken() < w.pinnedMost*3/4; i++ {
+		require.NoError(t, b.Set(fmt.Sprint(i), make([]byte, 1000), 0))
+	}
+	require.False(t, w.scarce())
+	large, small := make(chan error), make(chan error)
+	go func() { large <- b.Set("large", make([]byte, 500<<10), 0) }()
+	for !w.scarce() {
+		runtime.Gosched()
+	}
+	go func() { small <- b.Set("small", 1, 0) }()
+	for w.waiting.Load() < 2 {
+		runtime.Gosched()
+	}
+	resume()
+	require.NoError(t, <-large)
+	require.NoError(t, <-small)
+}
+
+// Each of those who wait gives up at his own time.
+func TestWrite_GiveUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, err := Open(filepath.Join(t.TempDir(), "test.cache"), &Options{
+			MemoryBytes: 1 << 20, CommitBytes: 1 << 20, CommitInterval: time.Hour, SweepInterval: -1,
+		})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, db.Close()) }()
+		b, w := db.Bucket("b"), db.writer
+		require.NoError(t, b.Set("first", 1, 0))
+		w.waiting.Add(1) // as one who never stops
+		w.turn <- struct{}{}
+		w.wanted.Store(w.pinnedMost)
+		start := time.Now()
+		for range 3 {
+			go func() {
+				require.ErrorIs(t, b.Set("k", 1, 0), errStalled)
+				require.Equal(t, stallMost, time.Since(start))
+			}()
+		}
+		time.Sleep(stallMost)
+		synctest.Wait()
+		require.Equal(t, int64(1), w.waiting.Load())
+		<-w.turn
+		w.waiting.Add(-1)
+		w.wanted.Store(0)
+	})
 }

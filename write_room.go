@@ -1,0 +1,80 @@
+package keepcache
+
+import (
+	"errors"
+	"time"
+
+	"github.com/keepcache/keepcache/internal/journal"
+)
+
+// takeInTurn is take that waits for room. Where there is little, those who come later wait behind those who wait: otherwise
+// whoever runs when there is some takes all of it, and others wait for many commits.
+func (w *writer) takeInTurn(names []naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
+	if w.waiting.Load() == 0 || !w.scarce() {
+		if last, j, err = w.take(names, drafts); !isFull(err) {
+			return last, j, err
+		}
+	}
+	w.waiting.Add(1)
+	defer w.waiting.Add(-1)
+	giveUp := time.NewTimer(stallMost)
+	defer giveUp.Stop()
+	select {
+	case w.turn <- struct{}{}: // those who block here go on in the order in which they came
+	case <-giveUp.C:
+		return 0, nil, errStalled
+	}
+	w.wanted.Store(min(memoryOf(drafts), w.pinnedMost/2))
+	defer func() {
+		w.wanted.Store(0)
+		<-w.turn
+	}()
+	for {
+		if last, j, err = w.take(names, drafts); !isFull(err) {
+			return last, j, err
+		}
+		if err = w.commits.awaitRoom(giveUp.C); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+// isFull reports whether a write failed because there is no room, neither in memory nor in the journal.
+func isFull(err error) bool { return err == errNoRoom || errors.Is(err, journal.ErrFull) }
+
+// scarce reports whether there is little room in memory or in the journal, or none beside what somebody waits for.
+func (w *writer) scarce() bool {
+	w.mu.Lock()
+	j := w.journal
+	w.mu.Unlock()
+	return w.taken()+max(w.wanted.Load(), w.pinnedMost/16) > w.pinnedMost || j != nil && j.Free() < w.journalAt/8
+}
+
+// crowded reports whether it is time for a commit, for the sake of memory or of journal j, if there is one.
+// Writers go on in what is left of both.
+func (w *writer) crowded(j *journal.Journal) bool {
+	return w.memory.pinned.Load() >= w.commitAt || j != nil && j.Used() >= w.journalAt
+}
+
+// pressed reports whether writes come faster than commits take them.
+func (w *writer) pressed(j *journal.Journal) bool {
+	return w.memory.pinned.Load() > (w.commitAt+w.pinnedMost)/2 || w.cramped(j)
+}
+
+// cramped reports whether journal j, if there is one, is about to be full.
+func (w *writer) cramped(j *journal.Journal) bool { return j != nil && j.Used() > w.journalAt*3/2 }
+
+// errNoRoom says that pinned entries have all the memory that they may have.
+var errNoRoom = errors.New("no room in memory")
+
+// memoryOf returns what drafts come to in memory.
+func memoryOf(drafts []*draft) (n int64) {
+	for _, d := range drafts {
+		n += int64(len(d.key)+len(d.record)) + entryOverhead
+	}
+	return n
+}
+
+// taken returns the bytes of pinned entries, and of those that are about to be: what is published in between may count twice,
+// and never not at all.
+func (w *writer) taken() int64 { return w.coming.Load() + w.memory.pinned.Load() }
