@@ -171,7 +171,6 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 		begun.last = last
 	}
 	j.off, j.salt = off, salt
-	j.copyAhead()
 	return nil
 }
 

@@ -41,7 +41,7 @@
 // The window, from its beginning, is one block more: a copy of the block that was being written, or zeros. Which one it is tells the
 // only number with which its header passes. Where the block at its own place has a lower epoch or no good header, or the same epoch and
 // whole fragments not as far, the window counts in its stead. The writer stores to the window and copies it to its place
-// as it fills: all of it before the next block begins, and before a flush; so what was flushed is always in its place.
+// when the block is full, before the next one begins, and before a flush; so what was flushed is always in its place.
 //
 // Blocks are numbered through the file from 0, without head and window. A block begins with a header of 40 bytes:
 //

@@ -6,7 +6,7 @@ import (
 )
 
 // The window is the one part of the file that is mapped: the block that is being written is in it, and is copied to its place
-// as it fills, and before each flush. To store to a map is cheap only as long as its pages are at hand. A page that is
+// when it is full, and before each flush. To store to a map is cheap only as long as its pages are at hand. A page that is
 // stored to for the first time since the last flush is a fault, and where the kernel runs above a hypervisor that keeps page
 // tables of its own that is 12 us for each 4 KiB, half of all that a set took. The pages of the window stay at hand, and
 // the copy costs 1 us for 4 KiB.
@@ -39,22 +39,6 @@ func (j *Journal) copyOut(at int64, end int) error {
 	}
 	_, err := j.file.WriteAt(w.mem[w.copied:end], at+int64(w.copied))
 	return err
-}
-
-// copyAhead copies what is in the window to its place before the block is full. All of a block at once is 10 us, and one piece of
-// 290 bytes in 113 would wait for it: too many for the 99th percentile. In the usual blocks it goes by pages, or the file would have
-// to be read for the rest of one that is not in memory, and never as far as the last piece goes, which zeros end when it
-// is flushed. If it fails, the piece is in the window all the same, and who copies next will say so. mu is held.
-func (j *Journal) copyAhead() {
-	w, step := &j.window, min(segmentStep, j.block/4)
-	end := (j.off%j.block - 1) / step * step
-	if w.mem == nil || end-w.copied < 2*step {
-		return
-	}
-	at := j.live[len(j.live)-1].at + int64(j.off-j.off%j.block)
-	if j.copyOut(at, end) == nil {
-		w.copied = end
-	}
 }
 
 // settle copies what is new in the window to its place, so that a flush has it. mu is held.
