@@ -177,7 +177,8 @@ func (db *DB) start(last uint64) error {
 		revision:   last,
 		open: func(after uint64) (*journal.Journal, error) {
 			return journal.New(journalPath(db.store.path), journal.Options{
-				Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after, Window: o.Sync != SyncAlways,
+				Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after,
+				Window: o.Sync != SyncAlways, Buffer: o.Sync == SyncAlways,
 			})
 		},
 	}
