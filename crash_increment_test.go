@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,16 +47,21 @@ func TestCrash_Increment(t *testing.T) {
 		least, most := int64(0), int64(0)
 		for range max(*crashRuns/4, 3) {
 			cmd, out := startChild(t, "crash incrementer", path, mode)
-			counts := make(chan [2]int64)
+			counts, began := make(chan [2]int64), make(chan struct{})
 			go func() {
 				var tried, done int64
+				begin := sync.OnceFunc(func() { close(began) })
 				for lines := bufio.NewScanner(out); lines.Scan(); {
 					tried += int64(strings.Count(lines.Text(), "try"))
-					done += int64(strings.Count(lines.Text(), "did"))
+					if done += int64(strings.Count(lines.Text(), "did")); done > 0 {
+						begin()
+					}
 				}
+				begin()
 				counts <- [2]int64{tried, done}
 			}()
-			time.Sleep(150 * time.Millisecond)
+			<-began // however busy the machine is
+			time.Sleep(100 * time.Millisecond)
 			require.NoError(t, cmd.Process.Kill())
 			count := <-counts
 			_ = cmd.Wait()

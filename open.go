@@ -178,7 +178,7 @@ func (db *DB) start(last uint64) error {
 		open: func(after uint64) (*journal.Journal, error) {
 			return journal.New(journalPath(db.store.path), journal.Options{
 				Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after,
-				Window: o.Sync != SyncAlways, Buffer: o.Sync == SyncAlways,
+				Window: o.Sync != SyncAlways, NoMap: o.Sync == SyncAlways,
 			})
 		},
 	}

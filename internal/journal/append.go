@@ -7,8 +7,8 @@ import (
 )
 
 // Append adds one piece, the parts one after the other, with the sequences first to last. When it returns nil the
-// piece survives the death of the process, unless there is a Buffer, and Flush(last) makes it survive the loss of power as well.
-// first must be greater than every sequence appended before. The parts may be used again at once.
+// piece survives the death of the process, and Flush(last) makes it survive the loss of power. first must be
+// greater than every sequence appended before. The parts may be used again at once.
 //
 // After an error nothing of the piece is in the journal. ErrFull asks for a Release, ErrTooLarge is final, ErrFailed
 // means that the journal can take nothing more. Any other error, of a full disk above all, may have passed at the next call.

@@ -168,7 +168,7 @@ func (j *Journal) prepare() error {
 	var spans [][]byte
 	j.mu.Lock()
 	err := j.settle()
-	if j.opt.Window && len(j.window.mem) >= letGoLeast*page {
+	if len(j.window.mem) >= letGoLeast*page {
 		spans = append(spans, j.window.mem)
 	}
 	for _, s := range j.segments {

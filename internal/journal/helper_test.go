@@ -32,7 +32,7 @@ func content(first uint64, n int) []byte {
 }
 
 // modes are the ways in which a journal is written: through a map of its segments, by pwrite, and through a window.
-var modes = map[string]journal.Options{"map": {}, "pwrite": {NoMap: true}, "window": {Window: true}, "buffer": {Buffer: true}}
+var modes = map[string]journal.Options{"map": {}, "pwrite": {NoMap: true}, "window": {Window: true}}
 
 // inEachMode runs a test in all of them. The test fills in what else it wants.
 func inEachMode(t *testing.T, fn func(t *testing.T, o journal.Options)) {

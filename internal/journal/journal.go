@@ -51,10 +51,6 @@ type Options struct {
 	// as fast and a flush of one piece slower: it is for a journal that is flushed only now and then. Where nothing can be
 	// mapped the file has room for it, and that is all. Default: false, pieces are stored to a map of their places.
 	Window bool
-	// Buffer has pieces kept in memory until their block is full or a flush comes, so that a piece survives the death of the process
-	// only once it is flushed. Nothing is mapped then, and a flush need not care for maps: it is for a journal of which
-	// every piece is flushed. Window has no effect with it. Default: false.
-	Buffer bool
 	// After is the sequence after which the journal starts: what the store has when the journal is made. Default: 0.
 	After uint64
 	// OpenFile opens the journal's file, for fault injection in tests. It is called as os.OpenFile would be. Default: nil,
@@ -73,7 +69,6 @@ func (o Options) withDefaults() (Options, int) {
 	if o.OpenFile == nil {
 		o.OpenFile = openOSFile
 	}
-	o.NoMap = o.NoMap || o.Buffer
 	o.Window = o.Window && !o.NoMap
 	block := maxBlock
 	o.MaxBytes = max(o.MaxBytes, o.front(minBlock)+2*segmentStep)
@@ -245,7 +240,7 @@ func (j *Journal) Close(remove bool) error {
 				s.mem = nil
 			}
 		}
-		if j.window.mem != nil && !j.opt.Buffer {
+		if j.window.mem != nil {
 			err = errors.Join(err, file.Unmap(j.window.mem))
 			j.window.mem = nil
 		}
@@ -284,9 +279,6 @@ func (j *Journal) create() error {
 		if mem, err := f.Map(headBytes, j.block); err == nil {
 			j.window.mem = mem
 		}
-	}
-	if j.opt.Buffer {
-		j.window.mem = make([]byte, j.block)
 	}
 	j.base = h.base()
 	j.off = j.opt.SegmentBytes // the first piece begins a segment

@@ -33,7 +33,7 @@ func powerLoss(t *testing.T, path string, seed uint64) {
 	o := journal.Options{
 		Identity: identity, SegmentBytes: 4096 * (1 + r.IntN(2)), MaxBytes: 16<<10 + 4096*int64(4+r.IntN(6)),
 	}
-	o.Window, o.Buffer = r.IntN(2) == 0, r.IntN(3) == 0
+	o.Window = r.IntN(2) == 0
 	d := newDisk(o.MaxBytes, r.IntN(3) == 0)
 	o.OpenFile = d.open
 	j, err := journal.New(path, o)
