@@ -18,7 +18,7 @@ import (
 // journalPath returns where the journal of the file at path is.
 func journalPath(path string) string { return path + "-journal" }
 
-// replayBytes bounds what a replay holds in memory before it goes into the file. The more there is, the
+// replayBytes is about what a replay holds in memory at the most before it goes into the file. The more there is, the
 // fewer times a page is written: 240,000 entries all over a file of a million, in transactions of 32 MiB as they came, took
 // 1.9 times as long as sorted all together, and left the file 1.6 times as large.
 const replayBytes = 96 << 20
@@ -56,6 +56,7 @@ type replayer struct {
 	highest uint64 // that the file had of any entry at first: above the mark if a commit or a replay was cut in two
 	reached uint64 // every revision up to it was taken
 	most    int    // bytes that are held in memory
+	tried   bool   // to put the journal on disk, once: a sync that failed may seem to succeed the next time
 	durable bool   // the disk has the journal
 
 	bad   malformed
@@ -164,9 +165,10 @@ func (r *replayer) transact() (done bool, err error) {
 // makeDurable puts the journal on disk, and reports whether it is there. Of several transactions the first ones rely on it:
 // if power is lost after them, it has to complete them, and to have what they have.
 func (r *replayer) makeDurable() bool {
-	if r.durable {
-		return true
+	if r.tried {
+		return r.durable
 	}
+	r.tried = true
 	f, err := disk.OpenFile(r.path, os.O_RDWR, 0)
 	if err != nil {
 		return false

@@ -47,7 +47,8 @@ func (w *writer) scarce() bool {
 	w.mu.Lock()
 	j := w.journal
 	w.mu.Unlock()
-	return w.taken()+max(w.wanted.Load(), w.pinnedMost/16) > w.pinnedMost || j != nil && j.Free() < w.journalAt/8
+	wanted := w.wanted.Load()
+	return w.taken()+max(wanted, w.pinnedMost/16) > w.pinnedMost || j != nil && j.Free() < max(wanted, w.journalAt/8)
 }
 
 // crowded reports whether it is time for a commit, for the sake of memory or of journal j, if there is one.
