@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 func init() {
@@ -38,6 +41,13 @@ func unknownOutcome(t tester, args []string, what string) {
 	var limit syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit))
 	path := filepath.Join(args[0], "test.cache")
+	var full atomic.Bool // the disk is to be full from the next flush of the journal on
+	disk.Between = func(op *disk.Op, do func() error) error {
+		if op.Kind == disk.KindSync && strings.HasSuffix(op.File.Name(), "-journal") && full.CompareAndSwap(true, false) {
+			require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 4096, Max: limit.Max}))
+		}
+		return do()
+	}
 	db, err := tryOpen(path, &keepcache.Options{Sync: keepcache.SyncAlways, CommitInterval: time.Hour, SweepInterval: -1})
 	require.NoError(t, err)
 	b := db.Bucket("b")
@@ -45,9 +55,9 @@ func unknownOutcome(t tester, args []string, what string) {
 	_, err = db.Sweep(context.Background())
 	require.NoError(t, err)
 	mustSet(t, b, "pinned", 1, 0)
-	// The journal is removed under us, and the disk is full for a moment.
+	// The journal is removed under us, and the disk is full for a moment when that is noticed.
 	require.NoError(t, os.Remove(path+"-journal"))
-	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 4096, Max: limit.Max}))
+	full.Store(true)
 	if what == "clear" {
 		err = b.Clear(context.Background())
 	} else {
