@@ -83,7 +83,7 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 			}
 		}
 		if len(drafts) == 0 {
-			return 0, nil
+			return 0, b.db.writer.seen()
 		}
 		if err = b.write(drafts...); err == nil {
 			b.db.counts.deletes.Add(uint64(len(live)))
@@ -121,7 +121,10 @@ func (b *Bucket) DeletePrefix(ctx context.Context, prefix string) (deleted int, 
 		deleted += n
 		return err == nil
 	})
-	if err = errors.Join(scanErr, err); err != nil {
+	if err = errors.Join(scanErr, err); err == nil {
+		err = b.db.writer.seen()
+	}
+	if err != nil {
 		return deleted, b.fail("delete prefix", prefix, err)
 	}
 	return deleted, nil

@@ -115,7 +115,9 @@ const (
 	// SyncInterval a power cut as well.
 	SyncPeriodic SyncMode = iota
 
-	// SyncAlways lets a write return when the disk has it. Writers that wait at the same time share a flush.
+	// SyncAlways lets a write return when the disk has it. Writers that wait at the same time share a flush. A call that
+	// finds nothing to write, such as an Add of a key that is there, waits for what it saw as well. Reads wait for
+	// nothing: they may see what another goroutine is still waiting for.
 	SyncAlways
 )
 

@@ -24,8 +24,8 @@ const (
 var errContended = errors.New("too many writers change this key at the same time")
 
 // settle looks at a key, lets decide draft a write on what it found, and writes that if the key is still
-// as it was; otherwise it starts over. A nil draft is the decision to write nothing. decide runs anew only
-// if what it decided on has changed, and outside of all locks and transactions.
+// as it was; otherwise it starts over. A nil draft is the decision to write nothing, which is as durable when settle
+// returns as a write. decide runs anew only if what it decided on has changed, and outside of all locks and transactions.
 func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error {
 	var before reading
 	var d *draft
@@ -41,8 +41,11 @@ func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error 
 			return err
 		}
 		if d == nil || !r.same(&before) {
-			if d, err = decide(r); d == nil || err != nil {
+			if d, err = decide(r); err != nil {
 				return err
+			}
+			if d == nil {
+				return b.db.writer.seen()
 			}
 		}
 		before = r

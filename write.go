@@ -332,6 +332,15 @@ func (w *writer) close() {
 	w.closed = true
 }
 
+// seen is for who wrote nothing because of what he saw. It returns when that is as durable as the mode asks: another caller
+// may have written it and still wait for the flush, without which a power cut would take it back.
+func (w *writer) seen() error {
+	if !w.always {
+		return nil
+	}
+	return w.flush()
+}
+
 // flush flushes what was written so far and returns when it is on disk, in the journal or in the file.
 func (w *writer) flush() error {
 	w.mu.Lock()
