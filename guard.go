@@ -251,8 +251,7 @@ func (h *handle) update(fn func(*bolt.Tx) error) (err error) {
 	if err = tx.Commit(); err != nil {
 		h.doubt(uint64(id), err)
 	}
-	h.grown()
-	return err
+	return errors.Join(err, h.grown())
 }
 
 // disorder reports whether an error of a change tells that the file is damaged: a bucket where none can be, or none
@@ -286,11 +285,19 @@ func (h *handle) whole() error {
 	return nil
 }
 
-// grown takes note of the size that the file has after a transaction.
-func (h *handle) grown() {
-	if size, _, err := sizeOfFile(h.file); err == nil {
-		h.size.Store(size)
+// grown takes note of the size that the file has after a transaction, which makes no file smaller: one that was cut short
+// meanwhile may lack what was written.
+func (h *handle) grown() error {
+	size, _, err := sizeOfFile(h.file)
+	switch {
+	case err != nil:
+		return nil // nothing is known of it
+	case size < h.size.Load():
+		h.poison(failure{err: errCutShort})
+		return h.err()
 	}
+	h.size.Store(size)
+	return nil
 }
 
 // doubt is called when a commit has failed. One that failed before anything was synced, as on a full disk, has

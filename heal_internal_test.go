@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
 )
 
 // A commit may have brought something into a file that is damaged before memory knows that it did. Then the fresh file gets it
@@ -69,6 +70,40 @@ func TestHeal_Commit(t *testing.T) {
 		found, err := db.Bucket("b").Exists("k")
 		require.NoError(t, err)
 		require.True(t, found)
+		require.NoError(t, db.Close())
+	})
+}
+
+// A file that is cut short at the end of a transaction is noticed: what that wrote does not count as written.
+func TestHeal_CutWhileCommitted(t *testing.T) {
+	if !canReplace {
+		t.Skip("an open file cannot be replaced")
+	}
+	path := filepath.Join(t.TempDir(), "test.cache")
+	synctest.Test(t, func(t *testing.T) {
+		db, err := Open(path, &Options{CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1})
+		require.NoError(t, err)
+		defer db.Close()
+		require.NoError(t, db.Bucket("b").Set("k", 1, 0))
+		err = db.store.update(func(tx *bolt.Tx) error {
+			tx.OnCommit(func() { require.NoError(t, os.Truncate(path, 4096)) })
+			return nil
+		})
+		require.ErrorIs(t, err, ErrUnavailable)
+		require.ErrorIs(t, err, errCutShort)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, uint64(1), db.Stats().Health.Healed)
+		require.NoError(t, db.Close())
+
+		db, err = Open(path, nil)
+		require.NoError(t, err)
+		found, err := db.Bucket("b").Exists("k")
+		require.NoError(t, err)
+		require.True(t, found)
+		report, err := db.Verify(context.Background())
+		require.NoError(t, err)
+		require.True(t, report.OK(), "%v", report.Problems)
 		require.NoError(t, db.Close())
 	})
 }
