@@ -273,17 +273,24 @@ type frame struct{ buf []byte }
 
 var frames = sync.Pool{New: func() any { return &frame{make([]byte, 0, 512)} }}
 
-// finish returns the draft of the record and lets go of the frame. Key and record become one piece of memory: who looks for
-// the one and reads the other finds both in a cache line, and the collector has one object less.
+// finish returns the draft of the record and lets go of the frame.
 func (f *frame) finish(key string, h header) draft {
 	const mostKept = 64 << 10
+	d := draft{ownKey: true, header: h}
 	f.buf = appendTrailer(f.buf)
-	both := append(make([]byte, 0, len(key)+len(f.buf)), key...)
-	both = append(both, f.buf...)
+	d.key, d.record = together(key, f.buf)
 	if cap(f.buf) <= mostKept {
 		frames.Put(f)
 	}
-	return draft{key: unsafe.String(&both[0], len(key)), ownKey: true, header: h, record: both[len(key):]}
+	return d
+}
+
+// together copies key and record into one piece of memory: who looks for the one and reads the other finds both in a cache
+// line, and the collector has one object less.
+func together(key string, record []byte) (string, []byte) {
+	both := append(make([]byte, 0, len(key)+len(record)), key...)
+	both = append(both, record...)
+	return unsafe.String(&both[0], len(key)), both[len(key):]
 }
 
 // write writes drafts, all of them or nothing, under the bucket's current id. It returns errMissed if one of

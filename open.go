@@ -23,7 +23,8 @@ import (
 // Before anything else, Open proves that the structure of the file is whole. After a crash, or where the file was changed
 // or copied by others since, that costs reading it once; after a Close it costs next to nothing,
 // and the rest is proved in the background before the file is changed for the first time, if it has at most 2 GiB.
-// What a crash left in the journal is then put into the file, which takes as long as committing it would have.
+// What a crash left in the journal is then read into memory, and commits bring it into the file while the cache is in use
+// already; where the journal is damaged or holds more than 96 MiB it goes into the file before Open returns.
 func Open(path string, options *Options) (*DB, error) {
 	filled, err := options.withDefaults()
 	if err != nil {
@@ -128,16 +129,41 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	}
 	db.sweeper.events, db.sweeper.nameOf = db.events, db.nameOf
 	db.healer = newHealer(db)
-	var last uint64
-	if !options.ReadOnly {
-		var err error
-		if last, err = replay(s, journalPath(db.store.path), db.healer); err != nil {
+	if options.ReadOnly {
+		if err := db.readTables(); err != nil {
 			return nil, err
 		}
+		if err := db.overlay(journalPath(s.path)); err != nil {
+			return nil, err
+		}
+		db.ctx, db.stop = context.WithCancel(context.Background())
+		db.work.Go(func() { db.healer.loop(db.ctx) })
+		return db, nil
 	}
-	ids, retired, highest, err := s.names()
+	var successor func(after uint64) (*journal.Journal, error)
+	if canReplace {
+		successor = func(after uint64) (*journal.Journal, error) { return db.newJournal(after, true) }
+	}
+	left, err := replay(s, journalPath(s.path), db.healer, successor)
 	if err != nil {
 		return nil, err
+	}
+	if err = db.readTables(); err == nil {
+		db.takeBack(left)
+		err = db.start(left)
+	}
+	if err != nil && left.journal != nil {
+		left.journal.Close(false)
+	}
+	return db, err
+}
+
+// readTables reads what the file has of buckets and tags.
+func (db *DB) readTables() error {
+	s := db.store
+	ids, retired, highest, err := s.names()
+	if err != nil {
+		return err
 	}
 	db.lastID = highest
 	for name, id := range ids {
@@ -146,24 +172,25 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	}
 	rows, floor, err := s.tagRows()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	db.tags.load(rows, floor)
 	db.sweeper.retire(retired...)
 	db.main = db.Bucket(DefaultBucket)
-	if options.ReadOnly {
-		if err := db.overlay(journalPath(db.store.path)); err != nil {
-			return nil, err
-		}
-		db.ctx, db.stop = context.WithCancel(context.Background())
-		db.work.Go(func() { db.healer.loop(db.ctx) })
-		return db, nil
-	}
-	return db, db.start(last)
+	return nil
 }
 
-// start makes the parts that write, from the last revision on, and sets them to work.
-func (db *DB) start(last uint64) error {
+// newJournal makes a journal for revisions above after. See journal.Options for staged.
+func (db *DB) newJournal(after uint64, staged bool) (*journal.Journal, error) {
+	o := &db.options
+	return journal.New(journalPath(db.store.path), journal.Options{
+		Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after, Staged: staged,
+		Window: o.Sync != SyncAlways, NoMap: o.Sync == SyncAlways,
+	})
+}
+
+// start makes the parts that write, which go on with what is left of the last time, and sets them to work.
+func (db *DB) start(left *backlog) error {
 	o := &db.options
 	w := &writer{
 		memory:     db.memory,
@@ -174,17 +201,14 @@ func (db *DB) start(last uint64) error {
 		journalAt:  o.JournalBytes / 2,
 		needFlush:  make(chan struct{}, 1),
 		turn:       make(chan struct{}, 1),
-		revision:   last,
-		open: func(after uint64) (*journal.Journal, error) {
-			return journal.New(journalPath(db.store.path), journal.Options{
-				Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after,
-				Window: o.Sync != SyncAlways, NoMap: o.Sync == SyncAlways,
-			})
-		},
+		revision:   left.last,
+		names:      left.names,
+		journal:    left.journal,
+		open:       func(after uint64) (*journal.Journal, error) { return db.newJournal(after, false) },
 	}
 	c := &committer{
 		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper, evictor: db.evictor, named: db.named,
-		wake: make(chan struct{}, 1), round: make(chan struct{}), mark: last,
+		wake: make(chan struct{}, 1), round: make(chan struct{}), mark: left.mark,
 	}
 	w.commits = c
 	if e := db.evictor; e != nil {
@@ -196,9 +220,11 @@ func (db *DB) start(last uint64) error {
 			return 0
 		}
 	}
-	var err error
-	if w.journal, err = w.open(last); err != nil {
-		return err
+	if w.journal == nil {
+		var err error
+		if w.journal, err = w.open(left.last); err != nil {
+			return err
+		}
 	}
 	db.writer, db.commits = w, c
 	db.sweeper.tags = db.sweepTags
@@ -220,6 +246,7 @@ func (db *DB) start(last uint64) error {
 	if o.SweepInterval > 0 {
 		db.work.Go(func() { db.sweeper.loop(ctx, o.SweepInterval) })
 	}
+	c.kick()
 	return nil
 }
 

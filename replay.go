@@ -1,7 +1,6 @@
 package keepcache
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,19 +22,26 @@ func journalPath(path string) string { return path + "-journal" }
 // 1.9 times as long as sorted all together, and left the file 1.6 times as large.
 const replayBytes = 96 << 20
 
-// replay brings what a journal has beyond the file's mark into the file, and
-// returns the last revision. A crash in the middle does no harm: all of it comes again, and what is in the file already has no
-// effect then.
+// replay takes what a journal has beyond the file's mark. A journal that is whole gets a successor with just that, with which the
+// cache goes on: what is taken comes into the file by commits, as if nothing had happened. From any other, and where there is no
+// successor, because open has none or it is too much for one, it goes into the file at once. A crash in the middle does no
+// harm: all of it comes again, and what is in the file already has no effect then.
 //
 // Where the journal is damaged, what it cannot say any more is as if it had not been written, and the journal is kept
 // aside. The file may have later entries than those that are left: the later one counts.
-func replay(s *store, path string, hl *healer) (last uint64, err error) {
+func replay(s *store, path string, hl *healer, open func(after uint64) (*journal.Journal, error)) (*backlog, error) {
 	mark, last, err := s.revisions()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	r := newReplayer(s, path, mark, last)
+	r.open = open
 	report, err := journal.Replay(path, s.identity, mark, r.piece)
+	whole, _ := judge(&report, &r.bad)
+	if err == nil && whole == nil && r.succeeded() {
+		return &backlog{mark: r.mark, last: r.reached, names: r.names, pins: r.pins, journal: r.next}, nil
+	}
+	r.giveUp()
 	if r.reached = max(r.reached, last); err == nil && r.reached > r.mark {
 		err = r.commit()
 	}
@@ -43,12 +49,12 @@ func replay(s *store, path string, hl *healer) (last uint64, err error) {
 		err = dispose(path, &report, &r.bad, hl)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("replay the journal: %w", err)
+		return nil, fmt.Errorf("replay the journal: %w", err)
 	}
-	return r.reached, nil
+	return &backlog{mark: r.reached, last: r.reached}, nil
 }
 
-// replayer moves the outcomes of a journal into the file.
+// replayer takes the outcomes of a journal, for its successor or for the file.
 type replayer struct {
 	store   *store
 	path    string // of the journal
@@ -59,11 +65,13 @@ type replayer struct {
 	tried   bool   // to put the journal on disk, once: a sync that failed may seem to succeed the next time
 	durable bool   // the disk has the journal
 
+	open func(after uint64) (*journal.Journal, error) // makes the successor; nil if there is to be none
+	next *journal.Journal                             // the successor; nil before the first piece
+
 	bad   malformed
 	names []naming
 	pins  []pin
-	room  []byte // for records
-	bytes int    // of all of them
+	bytes int // of all of them
 }
 
 func newReplayer(s *store, path string, mark, highest uint64) *replayer {
@@ -76,10 +84,12 @@ func (r *replayer) piece(first, last uint64, piece []byte) error {
 		if err := eachOutcome(first, piece, r.take); err != nil {
 			return err
 		}
+		r.carry(first, last, piece)
 	}
 	if r.reached = last; r.bytes < r.most {
 		return nil
 	}
+	r.giveUp()
 	return r.commit()
 }
 
@@ -93,7 +103,7 @@ func (r *replayer) take(o outcome, revision uint64) error {
 	case outcomePut, outcomeRemove:
 		p := pin{id: o.id, key: o.key, revision: revision}
 		if o.kind == outcomePut {
-			p.record = r.copyOf(o.record)
+			p.key, p.record = together(o.key, o.record)
 			p.goneAt = readHeader(p.record).goneAt
 			p.lives = p.goneAt
 		}
@@ -105,18 +115,35 @@ func (r *replayer) take(o outcome, revision uint64) error {
 	return nil
 }
 
-// copyOf copies a record, a small one into memory that it shares with others.
-func (r *replayer) copyOf(record []byte) []byte {
-	const together = 1 << 20
-	if len(record) > together/4 {
-		return bytes.Clone(record)
+// carry appends a piece to the successor. If that fails there will be none.
+func (r *replayer) carry(first, last uint64, piece []byte) {
+	if r.open == nil {
+		return
 	}
-	if len(record) > cap(r.room)-len(r.room) {
-		r.room = make([]byte, 0, together)
+	var err error
+	if r.next == nil {
+		r.next, err = r.open(min(r.mark, first-1)) // a piece may reach across the mark
 	}
-	at := len(r.room)
-	r.room = append(r.room, record...)
-	return r.room[at:len(r.room):len(r.room)]
+	if err == nil {
+		err = r.next.Append(first, last, piece)
+	}
+	if err != nil {
+		r.giveUp()
+	}
+}
+
+// giveUp lets there be no successor.
+func (r *replayer) giveUp() {
+	if r.open = nil; r.next != nil {
+		r.next.Close(true)
+		r.next = nil
+	}
+}
+
+// succeeded puts the successor in the journal's place, and reports whether it is there. The journal must have all that is not in
+// the file for certain: also what a commit that was cut in two has brought there already.
+func (r *replayer) succeeded() bool {
+	return r.next != nil && r.highest <= r.reached && r.next.Replace() == nil
 }
 
 // commit brings what was taken into the file, the last outcome of each key, in sorted transactions.
@@ -157,7 +184,7 @@ func (r *replayer) transact() (done bool, err error) {
 	}
 	r.mark, r.names, r.pins = mark, nil, r.pins[n:]
 	if done {
-		r.pins, r.room, r.bytes = nil, nil, 0
+		r.pins, r.bytes = nil, 0
 	}
 	return done, nil
 }
@@ -306,50 +333,6 @@ func (hl *healer) badJournal(why error, lost bool, report *journal.Report, bad *
 	hl.mu.Unlock()
 	hl.log.Error("keepcache: the journal is damaged", "path", hl.db.path, "err", why)
 	hl.events.tell(Event{Kind: EventCorrupt, Detail: "journal", Err: why})
-}
-
-// overlay brings what a journal has beyond the file's mark into memory, for a DB that must not change the file.
-func (db *DB) overlay(path string) error {
-	mark, _, err := db.store.revisions()
-	if err != nil {
-		return err
-	}
-	var bad malformed
-	report, err := journal.Replay(path, db.store.identity, mark, func(first, last uint64, piece []byte) error {
-		if bad.is(first, last, piece) {
-			return nil
-		}
-		return eachOutcome(first, piece, func(o outcome, revision uint64) error {
-			hash := db.memory.hash(o.id, o.key)
-			switch o.kind {
-			case outcomeName:
-				ns := db.ensureNamespace(o.key)
-				ns.id.Store(o.id)
-			case outcomeTag:
-				db.tags.put(o.key, revision)
-			case outcomePut:
-				db.memory.publish(hash, o.id, cloneKey(o.key), bytes.Clone(o.record), o.header())
-			case outcomeRemove:
-				db.memory.publish(hash, o.id, cloneKey(o.key), nil, header{revision: revision})
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		return err
-	}
-	if why, lost := judge(&report, &bad); why != nil {
-		db.healer.badJournal(why, lost, &report, &bad)
-	}
-	return nil
-}
-
-// header reads the header of a put outcome's record, and none of any other.
-func (o *outcome) header() header {
-	if o.kind != outcomePut {
-		return header{}
-	}
-	return readHeader(o.record)
 }
 
 // eachOutcome calls fn for each outcome of a piece, with its revision.

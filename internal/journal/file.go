@@ -56,9 +56,9 @@ func openOSFile(name string, flag int, perm fs.FileMode) (File, error) {
 	return osFile{f}, nil
 }
 
-// createFile makes a journal without segments and gives it the name path, where it replaces what was there. The
-// head is on disk before the file has its name, so a file of that name always has one.
-func createFile(path string, open func(string, int, fs.FileMode) (File, error), h *head) (_ File, err error) {
+// createFile makes a journal without segments and gives it the name path, where it replaces what was there; with staged it
+// keeps the name that it was made under. The head is on disk before the file has its name, so a file of that name always has one.
+func createFile(path string, open func(string, int, fs.FileMode) (File, error), h *head, staged bool) (_ File, err error) {
 	tmp := strayPath(path)
 	if err := disk.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("journal: create: %w", err)
@@ -81,6 +81,9 @@ func createFile(path string, open func(string, int, fs.FileMode) (File, error), 
 	_, err = f.WriteAt(buf, 0)
 	if err == nil {
 		err = f.Datasync()
+	}
+	if staged && err == nil {
+		return f, nil
 	}
 	// Closed for the rename: Windows does not rename an open file.
 	if err = errors.Join(err, f.Close()); err != nil {

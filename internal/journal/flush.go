@@ -43,6 +43,13 @@ func (f *flusher) close() {
 	f.wake()
 }
 
+// renamed says that the file has another name now, which is not on disk yet.
+func (f *flusher) renamed() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.named = false
+}
+
 func (f *flusher) wake() {
 	f.done[0].Broadcast()
 	f.done[1].Broadcast()

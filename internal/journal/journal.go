@@ -51,6 +51,9 @@ type Options struct {
 	// as fast and a flush of one piece slower: it is for a journal that is flushed only now and then. Where nothing can be
 	// mapped the file has room for it, and that is all. Default: false, pieces are stored to a map of their places.
 	Window bool
+	// Staged has the journal made beside the file at its path, which stays as it is until Replace puts the journal in its
+	// place: for one that takes over what is there. Default: false.
+	Staged bool
 	// After is the sequence after which the journal starts: what the store has when the journal is made. Default: 0.
 	After uint64
 	// OpenFile opens the journal's file, for fault injection in tests. It is called as os.OpenFile would be. Default: nil,
@@ -111,6 +114,7 @@ type Journal struct {
 	salt      uint32     // of the block at off
 	epoch     uint64     // of the last live segment
 	released  uint64
+	staged    bool // the file has its own name still
 	making    bool // the background goroutine is at work
 	closed    bool
 	appends   uint64
@@ -143,7 +147,7 @@ func New(path string, o Options) (*Journal, error) {
 	if err := disk.Remove(strayPath(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	j := &Journal{path: path, opt: opt, block: block, front: opt.front(block), released: opt.After}
+	j := &Journal{path: path, opt: opt, block: block, front: opt.front(block), released: opt.After, staged: opt.Staged}
 	j.capacity = int((opt.MaxBytes - j.front) / int64(opt.SegmentBytes))
 	// A piece that fits beside the segment that is written fits whenever all is released.
 	room := int64(j.capacity-1) * int64(opt.SegmentBytes/block) * int64(block-blockHeader-fragHeader)
@@ -213,8 +217,34 @@ func (j *Journal) Release(mark uint64) {
 	j.used.Store(int64(len(j.live)) * int64(j.opt.SegmentBytes))
 }
 
+// Replace flushes a journal that is Staged, and has it take the place of the file at its path. After an error that one is
+// still there, or already the journal. A power cut after Replace may bring back the one that was replaced until the first
+// flush of something new.
+func (j *Journal) Replace() error {
+	if err := j.Flush(j.last.Load()); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return ErrClosed
+	}
+	if !j.staged {
+		return nil
+	}
+	if j.file != nil {
+		if err := disk.Rename(strayPath(j.path), j.path); err != nil {
+			return fmt.Errorf("journal: replace: %w", err)
+		}
+	}
+	j.staged = false
+	j.flush.renamed()
+	return nil
+}
+
 // Close ends the background work and closes the file. It does not flush. With remove the file is deleted too, also one that
-// New found: for a caller whose store has everything, and before another journal of this path takes its first Append. Waiting calls of Flush return ErrClosed. A second Close does nothing.
+// New found unless the journal is Staged and has not replaced it: for a caller whose store has everything, and before another
+// journal of this path takes its first Append. Waiting calls of Flush return ErrClosed. A second Close does nothing.
 func (j *Journal) Close(remove bool) error {
 	j.mu.Lock()
 	if j.closed {
@@ -248,7 +278,11 @@ func (j *Journal) Close(remove bool) error {
 		err = errors.Join(err, file.Close())
 	}
 	if remove {
-		if e := disk.Remove(j.path); !errors.Is(e, fs.ErrNotExist) {
+		path := j.path
+		if j.staged { // nothing changes it any more
+			path = strayPath(path)
+		}
+		if e := disk.Remove(path); !errors.Is(e, fs.ErrNotExist) {
 			err = errors.Join(err, e)
 		}
 	}
@@ -270,7 +304,7 @@ func (j *Journal) create() error {
 	var nonce [8]byte
 	rand.Read(nonce[:]) // never fails
 	h.nonce = le.Uint64(nonce[:])
-	f, err := createFile(j.path, j.opt.OpenFile, &h)
+	f, err := createFile(j.path, j.opt.OpenFile, &h, j.staged)
 	if err != nil {
 		return err
 	}

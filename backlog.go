@@ -1,0 +1,81 @@
+package keepcache
+
+import (
+	"math"
+
+	"github.com/keepcache/keepcache/internal/journal"
+)
+
+// backlog is what a journal has that the file does not, as Open finds it.
+type backlog struct {
+	mark    uint64 // every revision up to it is in the file
+	last    uint64 // the last one there is
+	names   []naming
+	pins    []pin            // in the order of their revisions
+	journal *journal.Journal // that has all of it; nil if there is nothing
+}
+
+// overlay brings what a journal has beyond the file's mark into memory, for a DB that must not change the file.
+func (db *DB) overlay(path string) error {
+	mark, _, err := db.store.revisions()
+	if err != nil {
+		return err
+	}
+	r := newReplayer(db.store, path, mark, mark)
+	r.most = math.MaxInt // into the file it cannot go
+	report, err := journal.Replay(path, db.store.identity, mark, r.piece)
+	if err != nil {
+		return err
+	}
+	db.takeBack(&backlog{names: r.names, pins: r.pins})
+	if why, lost := judge(&report, &r.bad); why != nil {
+		db.healer.badJournal(why, lost, &report, &r.bad)
+	}
+	return nil
+}
+
+// takeBack brings a backlog into memory. The names and tags that the file has are known already.
+func (db *DB) takeBack(l *backlog) {
+	db.rename(l.names)
+	ids := make(map[uint64]bool) // that somebody can still read
+	for _, ns := range db.buckets {
+		ids[ns.id.Load()] = true
+	}
+	for i := range l.pins {
+		p := &l.pins[i]
+		if !ids[p.id] {
+			continue // the bucket was cleared or dropped since
+		}
+		h := header{revision: p.revision}
+		if p.record != nil {
+			h = readHeader(p.record)
+		}
+		db.memory.publish(db.memory.hash(p.id, p.key), p.id, p.key, p.record, h)
+	}
+	l.pins = nil
+}
+
+// rename lets buckets have the ids that the namings of a journal give them, and fills in which id each replaces. A commit that
+// was cut in two may have brought some of them into the file: then the id there is one of these, and what that has replaced is
+// among the ids that no name points at.
+func (db *DB) rename(names []naming) {
+	given := make(map[uint64]bool) // an id is given once
+	for _, n := range names {
+		given[n.id] = true
+	}
+	seen := make(map[string]bool)
+	for i := range names {
+		n := &names[i]
+		if n.tag {
+			db.tags.put(n.name, n.revision)
+			continue
+		}
+		ns := db.ensureNamespace(n.name)
+		if old := ns.id.Load(); seen[n.name] || !given[old] {
+			n.old = old
+		}
+		seen[n.name] = true
+		ns.id.Store(n.id)
+		db.lastID = max(db.lastID, n.id)
+	}
+}

@@ -1,0 +1,228 @@
+package keepcache
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache/internal/disk"
+)
+
+// killedCache makes a cache as a process leaves it that was killed: some of it is in the file, and the journal has what
+// happened since, of entries, tags and buckets. With cut a commit was on its way, of which the first transaction is in the file.
+func killedCache(t *testing.T, cut bool) (path string) {
+	dir := t.TempDir()
+	at := filepath.Join(dir, "living.cache")
+	db, err := Open(at, &Options{CommitInterval: time.Hour, CommitBytes: 1 << 30, SweepInterval: -1, CompactBytes: -1})
+	require.NoError(t, err)
+	ctx := t.Context()
+	set := func(name, key string, value any, ttl time.Duration) {
+		require.NoError(t, db.Bucket(name).WithTags(name).Set(key, value, ttl))
+	}
+	for i := range 100 {
+		set("b", fmt.Sprint("key", i), "old", time.Hour)
+	}
+	for _, name := range []string{"cleared", "cleared twice", "dropped", "made anew", "invalid", "invalid before"} {
+		set(name, "before", 1, 0)
+	}
+	_, err = db.Sweep(ctx) // which commits
+	require.NoError(t, err)
+
+	for i := range 50 {
+		set("b", fmt.Sprint("key", i), "new", 0)
+	}
+	_, err = db.Bucket("b").DeleteMany([]string{"key1", "key98", "key99"})
+	require.NoError(t, err)
+	_, err = db.Bucket("b").Touch("key97", time.Minute)
+	require.NoError(t, err)
+	_, err = db.Bucket("b").Increment("sum", 5, 0)
+	require.NoError(t, err)
+	_, err = db.Bucket("b").Increment("sum", 6, 0)
+	require.NoError(t, err)
+	clear := func(name string) {
+		set(name, "late", 1, 0)
+		require.NoError(t, db.Bucket(name).Clear(ctx))
+		set(name, "after", 1, 0)
+	}
+	clear("cleared")
+	clear("cleared twice")
+	clear("cleared twice")
+	for _, name := range []string{"dropped", "made anew"} {
+		_, err := db.DropBucket(name)
+		require.NoError(t, err)
+	}
+	set("made anew", "between", 1, 0)
+	_, err = db.DropBucket("made anew")
+	require.NoError(t, err)
+	require.NoError(t, db.InvalidateTag("invalid"))
+	for _, name := range []string{"made anew", "new", "invalid"} {
+		set(name, "after", 1, 0)
+	}
+	set("large", "after", make([]byte, 100<<10), 0)
+	require.NoError(t, db.InvalidateTag("invalid before"))
+
+	path = filepath.Join(dir, "killed.cache")
+	copyCache := func() {
+		for _, suffix := range []string{"", "-journal"} {
+			content, err := os.ReadFile(at + suffix)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(path+suffix, content, 0o600))
+		}
+	}
+	if !cut {
+		copyCache()
+		require.NoError(t, db.Close())
+		return path
+	}
+	st := db.writer.position()
+	require.NoError(t, st.journal.Flush(st.mark))
+	pins, _ := split(db.memory.collect(nil), st.names)
+	sortPins(pins)
+	changes, _ := changesOf(pins[:len(pins)-1])
+	require.NoError(t, db.store.apply(st.names, changes, db.commits.reached(), nil))
+	clear("cleared")
+	copyCache()
+	require.NoError(t, db.Close())
+	return path
+}
+
+// requireKilled fails unless db has what killedCache left.
+func requireKilled(t *testing.T, db *DB) {
+	b := db.Bucket("b")
+	for i := range 100 {
+		want := "old"
+		if i < 50 {
+			want = "new"
+		}
+		var got string
+		found, err := b.Get(fmt.Sprint("key", i), &got)
+		require.NoError(t, err)
+		require.Equal(t, i != 1 && i < 98, found, i)
+		require.True(t, !found || got == want, "%d is %s", i, got)
+	}
+	ttl, found, err := b.TTL("key97")
+	require.NoError(t, err)
+	require.True(t, found)
+	require.LessOrEqual(t, ttl, time.Minute)
+	var sum int
+	_, err = b.Get("sum", &sum)
+	require.NoError(t, err)
+	require.Equal(t, 11, sum)
+	n, err := b.Len()
+	require.NoError(t, err)
+	require.Equal(t, 98, n)
+	for name, key := range map[string]string{
+		"cleared": "after", "cleared twice": "after", "made anew": "after", "new": "after", "invalid": "after", "large": "after", "dropped": "", "invalid before": "",
+	} {
+		var got []string
+		for e, err := range db.Bucket(name).All() {
+			require.NoError(t, err)
+			got = append(got, e.Key)
+		}
+		require.Equal(t, key, strings.Join(got, " "), name)
+	}
+	report, err := db.Verify(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, report.Problems)
+}
+
+// What a process that was killed has left in the journal is there as soon as the cache is open, before it is in the file, and
+// still is when the next process is killed in turn, and the one after that.
+func TestBacklog(t *testing.T) {
+	if !canReplace {
+		t.Skip("an open file cannot be replaced")
+	}
+	for _, cut := range []bool{false, true} {
+		path := killedCache(t, cut)
+		o := &Options{CommitInterval: time.Hour, SweepInterval: -1}
+		last := uint64(0)
+		for range 3 {
+			db, err := Open(path, o)
+			require.NoError(t, err)
+			require.Less(t, db.commits.reached(), db.revision(), "nothing was committed")
+			require.LessOrEqual(t, last, db.revision())
+			require.NoError(t, db.Bucket("other").Set("k", 1, 0))
+			last = db.revision()
+			for _, suffix := range []string{"", "-journal"} {
+				content, err := os.ReadFile(path + suffix)
+				require.NoError(t, err)
+				require.NoError(t, os.WriteFile(path+"next"+suffix, content, 0o600))
+			}
+			requireKilled(t, db) // which commits
+			require.NoError(t, db.Close())
+			path += "next"
+		}
+		// Who only reads sees the same, and what is committed is the same.
+		readOnly, err := Open(path, &Options{ReadOnly: true})
+		require.NoError(t, err)
+		requireKilled(t, readOnly)
+		require.NoError(t, readOnly.Close())
+		db, err := Open(path, o)
+		require.NoError(t, err)
+		last = db.revision()
+		_, err = db.Sweep(t.Context())
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, db.commits.reached(), last)
+		requireKilled(t, db)
+		report, err := db.Verify(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, report.Pending, "the sweeper knows of all that was cleared")
+		require.NoError(t, db.Close())
+		require.NoFileExists(t, path+"-journal")
+		db, err = Open(path, o)
+		require.NoError(t, err)
+		requireKilled(t, db)
+		require.NoError(t, db.Close())
+	}
+}
+
+// Where there can be no successor of the journal, because the disk is full or what it holds is too much for one, all of it goes
+// into the file at once.
+func TestBacklog_NoSuccessor(t *testing.T) {
+	for name, test := range map[string]struct {
+		fails   func(op *disk.Op) bool
+		options Options
+	}{
+		"not made": {fails: func(op *disk.Op) bool {
+			return op.Kind == disk.KindCreate && strings.HasSuffix(op.Path, "-journal.new")
+		}},
+		"not written": {fails: func(op *disk.Op) bool {
+			return op.Kind == disk.KindWrite && strings.HasSuffix(op.File.Name(), "-journal.new") && op.Off > 0
+		}},
+		"not flushed": {fails: func(op *disk.Op) bool {
+			return op.Kind == disk.KindSync && strings.HasSuffix(op.File.Name(), "-journal.new")
+		}},
+		"not renamed": {fails: func(op *disk.Op) bool { return op.Kind == disk.KindRename && strings.HasSuffix(op.To, "-journal") }},
+		"too large":   {options: Options{JournalBytes: 64 << 10}, fails: func(*disk.Op) bool { return false }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := killedCache(t, true)
+			failing, failed := true, 0
+			disk.Between = func(op *disk.Op, do func() error) error {
+				if failing && test.fails(op) {
+					failed++
+					return &os.PathError{Op: string(op.Kind), Path: path, Err: syscall.ENOSPC}
+				}
+				return do()
+			}
+			defer func() { disk.Between = nil }()
+			o := test.options
+			o.CommitInterval, o.SweepInterval = time.Hour, -1
+			db, err := Open(path, &o)
+			require.NoError(t, err)
+			failing = false
+			require.True(t, failed > 0 || !canReplace || name == "too large")
+			require.Equal(t, db.revision(), db.commits.reached())
+			require.NoFileExists(t, path+"-journal.new")
+			requireKilled(t, db)
+			require.NoError(t, db.Bucket("other").Set("k", 1, 0))
+			require.NoError(t, db.Close())
+		})
+	}
+}
