@@ -82,7 +82,7 @@
 // In the background commits move entries into the file, in bulk and sorted, at the latest
 // Options.CommitInterval after they were written. Overwrites of a key in between cost the file one write, and
 // what came and went costs it nothing. While the cache is open, and after a crash, the journal belongs to the
-// file: its name is that of the file with "-journal" behind it. The next Open brings in what it has, and
+// file: its name is that of the file with "-journal" behind it. The next Open goes on with what it has, and
 // [DB.Close] leaves the file alone.
 //
 // [Bucket.SetMany] and [Bucket.DeleteMany] are all or nothing through a crash.
