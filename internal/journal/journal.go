@@ -238,6 +238,7 @@ func (j *Journal) Replace() error {
 		}
 	}
 	j.staged = false
+	j.appends, j.bytes = 0, 0 // nobody has asked for those yet
 	j.flush.renamed()
 	return nil
 }

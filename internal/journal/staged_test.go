@@ -33,6 +33,7 @@ func TestReplace(t *testing.T) {
 		require.NoError(t, j.Replace())
 		require.NoFileExists(t, path+".new")
 		require.NoError(t, j.Replace(), "again")
+		require.Zero(t, j.Stats().Appends)
 		want := []piece{{6, 6, []byte("both")}}
 		got, r := replay(t, path, 5)
 		requireClean(t, r)
