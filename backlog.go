@@ -2,6 +2,7 @@ package keepcache
 
 import (
 	"math"
+	"slices"
 
 	"github.com/keepcache/keepcache/internal/journal"
 )
@@ -37,10 +38,7 @@ func (db *DB) overlay(path string) error {
 // takeBack brings a backlog into memory. The names and tags that the file has are known already.
 func (db *DB) takeBack(l *backlog) {
 	db.rename(l.names)
-	ids := make(map[uint64]bool) // that somebody can still read
-	for _, ns := range db.buckets {
-		ids[ns.id.Load()] = true
-	}
+	ids := db.ids()
 	for i := range l.pins {
 		p := &l.pins[i]
 		if !ids[p.id] {
@@ -78,4 +76,24 @@ func (db *DB) rename(names []naming) {
 		ns.id.Store(n.id)
 		db.lastID = max(db.lastID, n.id)
 	}
+}
+
+// retired returns which of the ids that no name in the file points at are of buckets that are no more. The others have their
+// names in the backlog: a commit may have taken entries of a bucket that it had not been told of yet. What the backlog replaces
+// is retired when it is committed.
+func (db *DB) retired(unnamed []uint64, names []naming) []uint64 {
+	spared := db.ids()
+	for _, n := range names {
+		spared[n.old] = true
+	}
+	return slices.DeleteFunc(unnamed, func(id uint64) bool { return spared[id] })
+}
+
+// ids returns the ids of all buckets there are.
+func (db *DB) ids() map[uint64]bool {
+	ids := make(map[uint64]bool)
+	for _, ns := range db.buckets {
+		ids[ns.id.Load()] = true
+	}
+	return ids
 }

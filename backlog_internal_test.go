@@ -1,12 +1,15 @@
 package keepcache
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -64,19 +67,12 @@ func killedCache(t *testing.T, cut bool) (path string) {
 	for _, name := range []string{"made anew", "new", "invalid"} {
 		set(name, "after", 1, 0)
 	}
-	set("large", "after", make([]byte, 100<<10), 0)
+	set("large", "after", make([]byte, 200<<10), 0)
 	require.NoError(t, db.InvalidateTag("invalid before"))
 
 	path = filepath.Join(dir, "killed.cache")
-	copyCache := func() {
-		for _, suffix := range []string{"", "-journal"} {
-			content, err := os.ReadFile(at + suffix)
-			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(path+suffix, content, 0o600))
-		}
-	}
 	if !cut {
-		copyCache()
+		copyCache(t, at, path)
 		require.NoError(t, db.Close())
 		return path
 	}
@@ -87,9 +83,18 @@ func killedCache(t *testing.T, cut bool) (path string) {
 	changes, _ := changesOf(pins[:len(pins)-1])
 	require.NoError(t, db.store.apply(st.names, changes, db.commits.reached(), nil))
 	clear("cleared")
-	copyCache()
+	copyCache(t, at, path)
 	require.NoError(t, db.Close())
 	return path
+}
+
+// copyCache copies a cache as it is while somebody has it open.
+func copyCache(t *testing.T, from, to string) {
+	for _, suffix := range []string{"", "-journal"} {
+		content, err := os.ReadFile(from + suffix)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(to+suffix, content, 0o600))
+	}
 }
 
 // requireKilled fails unless db has what killedCache left.
@@ -149,11 +154,7 @@ func TestBacklog(t *testing.T) {
 			require.LessOrEqual(t, last, db.revision())
 			require.NoError(t, db.Bucket("other").Set("k", 1, 0))
 			last = db.revision()
-			for _, suffix := range []string{"", "-journal"} {
-				content, err := os.ReadFile(path + suffix)
-				require.NoError(t, err)
-				require.NoError(t, os.WriteFile(path+"next"+suffix, content, 0o600))
-			}
+			copyCache(t, path, path+"next")
 			requireKilled(t, db) // which commits
 			require.NoError(t, db.Close())
 			path += "next"
@@ -225,4 +226,85 @@ func TestBacklog_NoSuccessor(t *testing.T) {
 			require.NoError(t, db.Close())
 		})
 	}
+}
+
+// A commit may bring entries into the file whose bucket came into being after it had asked for names. When the process is killed
+// then, the bucket is not taken for one that was cleared.
+func TestBacklog_UnnamedBucket(t *testing.T) {
+	dir := t.TempDir()
+	at, path := filepath.Join(dir, "living.cache"), filepath.Join(dir, "killed.cache")
+	o := &Options{CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1}
+	db, err := Open(at, o)
+	require.NoError(t, err)
+	require.NoError(t, db.Bucket("b").Set("k", 1, 0))
+	st := db.writer.position()
+	require.NoError(t, db.Bucket("new").Set("k", 1, 0))
+	pins := db.memory.collect(nil)
+	require.NoError(t, st.journal.Flush(db.writer.last()))
+	_, err = db.commits.transact(st.names, nil, pins, st.mark, st.journal, false)
+	require.NoError(t, err)
+	copyCache(t, at, path)
+	require.NoError(t, db.Close())
+
+	for range 2 {
+		db, err = Open(path, o)
+		require.NoError(t, err)
+		_, err = db.Sweep(t.Context())
+		require.NoError(t, err)
+		report, err := db.Verify(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, report.Problems)
+		require.Equal(t, 2, report.Entries)
+		require.NoError(t, db.Close())
+	}
+}
+
+// The name of the successor is on disk before anything rests upon it: a Sync, a commit, and after SyncInterval every write.
+func TestBacklog_Name(t *testing.T) {
+	if !canReplace {
+		t.Skip("an open file cannot be replaced")
+	}
+	for name, call := range map[string]func(db *DB) error{
+		"Sync":     func(db *DB) error { return db.Sync(context.Background()) },
+		"commit":   func(db *DB) error { return db.commits.commit() },
+		"interval": func(*DB) error { time.Sleep(defaultSyncInterval + time.Millisecond); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := killedCache(t, false)
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				var after []disk.Kind // the renaming
+				disk.Between = func(op *disk.Op, do func() error) error {
+					mu.Lock()
+					defer mu.Unlock()
+					switch {
+					case op.Kind == disk.KindRename && strings.HasSuffix(op.To, "-journal"):
+						after = []disk.Kind{}
+					case after != nil && (op.Kind == disk.KindSync || op.Kind == disk.KindSyncDir):
+						after = append(after, op.Kind)
+					}
+					return do()
+				}
+				defer func() { disk.Between = nil }()
+				db, err := Open(path, &Options{CommitInterval: time.Hour, SweepInterval: -1})
+				require.NoError(t, err)
+				require.NoError(t, call(db))
+				synctest.Wait()
+				mu.Lock()
+				require.Equal(t, []disk.Kind{disk.KindSync, disk.KindSyncDir}, after)
+				mu.Unlock()
+				require.NoError(t, db.Close())
+			})
+		})
+	}
+}
+
+// With little memory, what the journal has goes into the file at once: writers would wait for it for long.
+func TestBacklog_LittleMemory(t *testing.T) {
+	path := killedCache(t, false)
+	db, err := Open(path, &Options{MemoryBytes: 64 << 10, CommitInterval: time.Hour, SweepInterval: -1})
+	require.NoError(t, err)
+	require.Equal(t, db.revision(), db.commits.reached())
+	requireKilled(t, db)
+	require.NoError(t, db.Close())
 }

@@ -254,7 +254,8 @@ func (m *memory) evict(s *shard, before int64) {
 	m.shrink(s, m.part())
 	m.cached.Add(s.cold.bytes() - before)
 	for range m.shards {
-		over := m.pinned.Load() + m.cached.Load() - m.limit
+		cached := m.cached.Load()
+		over := min(m.pinned.Load()+cached-m.limit, cached) // what is pinned alone may be more than the limit at first
 		if over <= 0 {
 			return
 		}

@@ -24,7 +24,8 @@ import (
 // or copied by others since, that costs reading it once; after a Close it costs next to nothing,
 // and the rest is proved in the background before the file is changed for the first time, if it has at most 2 GiB.
 // What a crash left in the journal is then read into memory, and commits bring it into the file while the cache is in use
-// already; where the journal is damaged or holds more than 96 MiB it goes into the file before Open returns.
+// already. Where the journal is damaged, or holds more than 96 MiB or twice Options.MemoryBytes, it goes into the file before
+// Open returns.
 func Open(path string, options *Options) (*DB, error) {
 	filled, err := options.withDefaults()
 	if err != nil {
@@ -130,7 +131,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	db.sweeper.events, db.sweeper.nameOf = db.events, db.nameOf
 	db.healer = newHealer(db)
 	if options.ReadOnly {
-		if err := db.readTables(); err != nil {
+		if _, err := db.readTables(); err != nil {
 			return nil, err
 		}
 		if err := db.overlay(journalPath(s.path)); err != nil {
@@ -144,12 +145,16 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	if canReplace {
 		successor = func(after uint64) (*journal.Journal, error) { return db.newJournal(after, true) }
 	}
-	left, err := replay(s, journalPath(s.path), db.healer, successor)
+	// Twice what memory may hold is about twice as long as a writer waits for it, at first; and older versions count too.
+	keep := 2 * min(options.MemoryBytes, replayBytes/2)
+	left, err := replay(s, journalPath(s.path), db.healer, keep, successor)
 	if err != nil {
 		return nil, err
 	}
-	if err = db.readTables(); err == nil {
+	unnamed, err := db.readTables()
+	if err == nil {
 		db.takeBack(left)
+		db.sweeper.retire(db.retired(unnamed, left.names)...)
 		err = db.start(left)
 	}
 	if err != nil && left.journal != nil {
@@ -158,12 +163,12 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	return db, err
 }
 
-// readTables reads what the file has of buckets and tags.
-func (db *DB) readTables() error {
+// readTables reads what the file has of buckets and tags. It returns the ids that no name in the file points at.
+func (db *DB) readTables() (unnamed []uint64, err error) {
 	s := db.store
-	ids, retired, highest, err := s.names()
+	ids, unnamed, highest, err := s.names()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	db.lastID = highest
 	for name, id := range ids {
@@ -172,12 +177,11 @@ func (db *DB) readTables() error {
 	}
 	rows, floor, err := s.tagRows()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	db.tags.load(rows, floor)
-	db.sweeper.retire(retired...)
 	db.main = db.Bucket(DefaultBucket)
-	return nil
+	return unnamed, nil
 }
 
 // newJournal makes a journal for revisions above after. See journal.Options for staged.
@@ -219,6 +223,10 @@ func (db *DB) start(left *backlog) error {
 			}
 			return 0
 		}
+	}
+	if w.journal != nil && !w.always {
+		w.unflushed = true // its name at least
+		w.needFlush <- struct{}{}
 	}
 	if w.journal == nil {
 		var err error

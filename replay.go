@@ -24,18 +24,18 @@ const replayBytes = 96 << 20
 
 // replay takes what a journal has beyond the file's mark. A journal that is whole gets a successor with just that, with which the
 // cache goes on: what is taken comes into the file by commits, as if nothing had happened. From any other, and where there is no
-// successor, because open has none or it is too much for one, it goes into the file at once. A crash in the middle does no
+// successor, because open has none or it is more than keep bytes, it goes into the file at once. A crash in the middle does no
 // harm: all of it comes again, and what is in the file already has no effect then.
 //
 // Where the journal is damaged, what it cannot say any more is as if it had not been written, and the journal is kept
 // aside. The file may have later entries than those that are left: the later one counts.
-func replay(s *store, path string, hl *healer, open func(after uint64) (*journal.Journal, error)) (*backlog, error) {
+func replay(s *store, path string, hl *healer, keep int64, open func(after uint64) (*journal.Journal, error)) (*backlog, error) {
 	mark, last, err := s.revisions()
 	if err != nil {
 		return nil, err
 	}
 	r := newReplayer(s, path, mark, last)
-	r.open = open
+	r.keep, r.open = keep, open
 	report, err := journal.Replay(path, s.identity, mark, r.piece)
 	whole, _ := judge(&report, &r.bad)
 	if err == nil && whole == nil && r.succeeded() {
@@ -62,6 +62,7 @@ type replayer struct {
 	highest uint64 // that the file had of any entry at first: above the mark if a commit or a replay was cut in two
 	reached uint64 // every revision up to it was taken
 	most    int    // bytes that are held in memory
+	keep    int64  // bytes that may stay there, with a successor
 	tried   bool   // to put the journal on disk, once: a sync that failed may seem to succeed the next time
 	durable bool   // the disk has the journal
 
@@ -118,6 +119,10 @@ func (r *replayer) take(o outcome, revision uint64) error {
 // carry appends a piece to the successor. If that fails there will be none.
 func (r *replayer) carry(first, last uint64, piece []byte) {
 	if r.open == nil {
+		return
+	}
+	if int64(r.bytes) > r.keep {
+		r.giveUp()
 		return
 	}
 	var err error

@@ -338,7 +338,13 @@ func (w *writer) seen() error {
 	if !w.always {
 		return nil
 	}
-	return w.flush()
+	w.mu.Lock()
+	aside := w.aside
+	w.mu.Unlock()
+	if err := w.flush(); err != nil || w.commits.reached() >= aside {
+		return err
+	}
+	return unknownOutcome(w.commits.await(aside)) // it may be in no journal
 }
 
 // flush flushes what was written so far and returns when it is on disk, in the journal or in the file.

@@ -102,3 +102,34 @@ func TestWrite_GiveUp(t *testing.T) {
 		w.wanted.Store(0)
 	})
 }
+
+// With SyncAlways, who has nothing to write because of a write that only a commit will make last waits for that as well.
+func TestWrite_SeenAside(t *testing.T) {
+	db, err := Open(filepath.Join(t.TempDir(), "test.cache"), &Options{
+		Sync: SyncAlways, JournalBytes: 64 << 10, CommitInterval: time.Hour, SweepInterval: -1,
+	})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	b := db.Bucket("b")
+	require.NoError(t, b.Set("first", 1, 0))
+	resume := db.commits.pause()
+	wrote, saw := make(chan error, 1), make(chan error, 1)
+	go func() { wrote <- b.Set("large", make([]byte, 100<<10), 0) }()
+	for found := false; !found; runtime.Gosched() {
+		found, err = b.Exists("large")
+		require.NoError(t, err)
+	}
+	go func() {
+		added, err := b.Add("large", 1, 0)
+		if added || db.commits.reached() < db.revision() {
+			err = fmt.Errorf("added is %v before the commit, %w", added, err)
+		}
+		saw <- err
+	}()
+	for range 1000 {
+		runtime.Gosched()
+	}
+	resume()
+	require.NoError(t, <-wrote)
+	require.NoError(t, <-saw)
+}

@@ -43,11 +43,12 @@ func (f *flusher) close() {
 	f.wake()
 }
 
-// renamed says that the file has another name now, which is not on disk yet.
-func (f *flusher) renamed() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.named = false
+// renamed says that the file has another name now. Until that is on disk, nothing in the file is there for certain.
+func (j *Journal) renamed() {
+	j.flush.mu.Lock()
+	defer j.flush.mu.Unlock()
+	j.flush.named = false
+	j.flushed.Store(j.opt.After)
 }
 
 func (f *flusher) wake() {

@@ -218,8 +218,8 @@ func (j *Journal) Release(mark uint64) {
 }
 
 // Replace flushes a journal that is Staged, and has it take the place of the file at its path. After an error that one is
-// still there, or already the journal. A power cut after Replace may bring back the one that was replaced until the first
-// flush of something new.
+// still there, or already the journal. Until the next Flush a power cut may bring back the one that was replaced, with what was
+// on disk of it.
 func (j *Journal) Replace() error {
 	if err := j.Flush(j.last.Load()); err != nil {
 		return err
@@ -229,9 +229,6 @@ func (j *Journal) Replace() error {
 	if j.closed {
 		return ErrClosed
 	}
-	if !j.staged {
-		return nil
-	}
 	if j.file != nil {
 		if err := disk.Rename(strayPath(j.path), j.path); err != nil {
 			return fmt.Errorf("journal: replace: %w", err)
@@ -239,7 +236,7 @@ func (j *Journal) Replace() error {
 	}
 	j.staged = false
 	j.appends, j.bytes = 0, 0 // nobody has asked for those yet
-	j.flush.renamed()
+	j.renamed()
 	return nil
 }
 
