@@ -145,7 +145,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	if canReplace {
 		successor = func(after uint64) (*journal.Journal, error) { return db.newJournal(after, true) }
 	}
-	// Twice what memory may hold is about twice as long as a writer waits for it, at first; and older versions count too.
+	// With more than twice what memory may hold, the first writers would wait for many commits. What was overwritten counts too.
 	keep := 2 * min(options.MemoryBytes, replayBytes/2)
 	left, err := replay(s, journalPath(s.path), db.healer, keep, successor)
 	if err != nil {
@@ -224,15 +224,14 @@ func (db *DB) start(left *backlog) error {
 			return 0
 		}
 	}
-	if w.journal != nil && !w.always {
-		w.unflushed = true // its name at least
-		w.needFlush <- struct{}{}
-	}
 	if w.journal == nil {
 		var err error
 		if w.journal, err = w.open(left.last); err != nil {
 			return err
 		}
+	} else if !w.always {
+		w.unflushed = true // its name at least
+		w.needFlush <- struct{}{}
 	}
 	db.writer, db.commits = w, c
 	db.sweeper.tags = db.sweepTags

@@ -3,7 +3,6 @@ package keepcache
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -102,21 +101,14 @@ func TestReplay_Cut(t *testing.T) {
 		delete(want, k)
 	}
 	fill(50, b)
-	copyFile := func(from, to string) {
-		content, err := os.ReadFile(from)
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(to, content, 0o600))
-	}
 	killed := filepath.Join(dir, "killed.cache")
-	copyFile(path, killed)
-	copyFile(journalPath(path), journalPath(killed))
+	copyCache(t, path, killed)
 	require.NoError(t, db.Close())
 
 	// try replays with most bytes at a time, as far as fn does, and then opens the cache.
 	try := func(name string, most int, fn func(r *replayer) (done bool)) (done bool) {
 		at := filepath.Join(dir, name)
-		copyFile(killed, at)
-		copyFile(journalPath(killed), journalPath(at))
+		copyCache(t, killed, at)
 		s, err := openStore(at, false, time.Second, true)
 		require.NoError(t, err)
 		mark, last, err := s.revisions()
