@@ -51,14 +51,18 @@ var Between func(op *Op, do func() error) error
 
 // OpenFile is os.OpenFile.
 func OpenFile(name string, flag int, perm fs.FileMode) (*os.File, error) {
+	return openBy(name, flag, func() (*os.File, error) { return os.OpenFile(name, flag, perm) })
+}
+
+func openBy(name string, flag int, open func() (*os.File, error)) (*os.File, error) {
 	if Between == nil {
-		return os.OpenFile(name, flag, perm)
+		return open()
 	}
 	op := &Op{Kind: KindOpen, Path: name, Flag: flag}
 	if flag&os.O_CREATE != 0 {
 		op.Kind = KindCreate
 	}
-	return opened(op, func() (*os.File, error) { return os.OpenFile(name, flag, perm) })
+	return opened(op, open)
 }
 
 // CreateTemp is os.CreateTemp.
@@ -72,7 +76,7 @@ func CreateTemp(dir, pattern string) (*os.File, error) {
 
 func opened(op *Op, open func() (*os.File, error)) (*os.File, error) {
 	err := Between(op, func() (err error) {
-		if op.File, err = open(); err == nil {
+		if op.File, err = open(); err == nil && op.To != "" {
 			op.Path = op.File.Name()
 		}
 		return err
@@ -174,11 +178,23 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	err = d.Sync()
+	return syncAndClose(d)
+}
+
+func syncAndClose(dir *os.File) error {
+	err := dir.Sync()
 	if cannotSync(err) {
 		err = nil
 	}
-	return errors.Join(err, d.Close())
+	return errors.Join(err, dir.Close())
+}
+
+// do makes one call.
+func do(op *Op, call func() error) error {
+	if Between == nil {
+		return call()
+	}
+	return Between(op, call)
 }
 
 // Rename is os.Rename.
