@@ -24,7 +24,7 @@ func (db *DB) overlay(path string) error {
 	}
 	r := newReplayer(db.store, path, mark, mark)
 	r.most = math.MaxInt // into the file it cannot go
-	report, err := journal.Replay(path, db.store.identity, mark, r.piece)
+	report, err := journal.ReplayIn(db.store.dir(), path, db.store.identity, mark, r.piece)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -34,43 +33,46 @@ func (db *DB) Backup(ctx context.Context, w io.Writer) error {
 }
 
 func (c *compactor) backup(ctx context.Context, w io.Writer) error {
-	f, err := c.copy(ctx)
+	in, err := c.store.dir().Again() // for as long as the copy is needed, which may be longer than the cache is open
 	if err != nil {
 		return err
 	}
-	defer disk.Remove(f.Name())
+	defer in.Close()
+	f, name, err := c.copy(ctx, in)
+	if err != nil {
+		return err
+	}
+	defer in.Remove(name)
 	defer f.Close()
 	_, err = io.Copy(w, &endingReader{ctx, f})
 	return err
 }
 
 // copy makes a copy of the file beside it and returns it, open for reading.
-func (c *compactor) copy(ctx context.Context) (f *os.File, err error) {
+func (c *compactor) copy(ctx context.Context, in *disk.Dir) (f *os.File, name string, err error) {
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, "", ctx.Err()
 	}
 	if err := c.store.room(); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	dir, base := filepath.Split(c.store.path)
-	if f, err = disk.CreateTemp(dir, base+backupSuffix+"*"); err != nil {
-		return nil, err
+	if f, name, err = in.CreateTemp(c.store.path + backupSuffix); err != nil {
+		return nil, "", err
 	}
-	name := f.Name()
 	if err = f.Close(); err == nil {
-		err = c.store.copyTo(ctx, name, c.copied("backup"))
+		err = c.store.copyTo(ctx, in, name, c.copied("backup"))
 	}
 	if err == nil {
-		f, err = disk.OpenFile(name, os.O_RDONLY, 0)
+		f, err = in.OpenFile(name, os.O_RDONLY, 0)
 	}
 	if err != nil {
-		disk.Remove(name)
-		return nil, err
+		in.Remove(name)
+		return nil, "", err
 	}
-	return f, nil
+	return f, name, nil
 }
 
 // backupSuffix, and something random, follows the file's name in the name of a backup that is being made.
@@ -90,14 +92,14 @@ func (r *endingReader) Read(p []byte) (int, error) {
 }
 
 // copyTo copies what the file holds, as of one moment, into the empty file at path, with an identity of its own.
-func (s *store) copyTo(ctx context.Context, path string, progress func(int64)) error {
-	h, err := openHandle(path, false, time.Second, disk.OpenFile)
+func (s *store) copyTo(ctx context.Context, in *disk.Dir, path string, progress func(int64)) error {
+	h, err := openHandle(path, false, time.Second, in.OpenFile)
 	if err != nil {
 		return err
 	}
 	h.from = s.current.Load()
 	h.db.NoSync, h.db.NoGrowSync = true, true
-	n := &successor{store: s, path: path, handle: h}
+	n := &successor{store: s, dir: in, path: path, handle: h}
 	err = n.prepare()
 	if err == nil {
 		err = s.view(func(from *bolt.Tx) error {

@@ -133,7 +133,7 @@ func (c *compactor) compact(ctx context.Context) (before, after int64, err error
 		err = c.store.room()
 	}
 	if err == nil {
-		err = c.store.compact(ctx, false, c.copied("compact"))
+		err = c.store.compact(ctx, c.store.dir(), false, c.copied("compact"))
 	}
 	if err == nil {
 		after, _, err = c.store.size()

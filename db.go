@@ -96,7 +96,8 @@ func (db *DB) Close() error {
 			db.stop()
 			db.work.Wait()
 		}
-		if err = errors.Join(err, db.store.close()); err != nil {
+		err = errors.Join(err, db.store.close())
+		if err = errors.Join(err, db.store.dir().Close()); err != nil {
 			db.closeErr = db.fail("close", "", err)
 		}
 		db.events.late.close()
@@ -104,7 +105,8 @@ func (db *DB) Close() error {
 	return db.closeErr
 }
 
-// Path returns the path that the cache was opened by.
+// Path returns the path of the cache's file as Open found it: absolute, and with no links among its directories. It stays as it
+// is, also where the file's directory is renamed while the cache is open; HealthStats.Moved tells of that.
 func (db *DB) Path() string { return db.path }
 
 // Set stores value under key in the default bucket. See Bucket.Set.

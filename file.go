@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -30,24 +29,17 @@ var (
 // createFile makes an empty cache at path unless something is there. bbolt's own creation is one write
 // without a sync, which a crash can tear, so the file is made under another name, synced, and linked to
 // its own name in one step that never replaces what another process has put there meanwhile.
-func createFile(path string, init func(*bolt.Tx) error) error {
-	dir, base := filepath.Split(path)
-	if dir == "" {
-		dir = "."
-	}
-	pattern := base + ".new-"
-	removeStrays(dir, pattern)
-
-	tmp, err := disk.CreateTemp(dir, pattern+"*") // mode 0600
+func createFile(in *disk.Dir, path string, init func(*bolt.Tx) error) error {
+	removeStrays(in, path+".new-")
+	tmp, name, err := in.CreateTemp(path + ".new-") // mode 0600
 	if err != nil {
 		return err
 	}
-	name := tmp.Name()
-	defer disk.Remove(name)
+	defer in.Remove(name)
 	if err := tmp.Close(); err != nil {
 		return err
 	}
-	h, err := openHandle(name, false, time.Second, disk.OpenFile)
+	h, err := openHandle(name, false, time.Second, in.OpenFile)
 	if err != nil {
 		return err
 	}
@@ -56,46 +48,31 @@ func createFile(path string, init func(*bolt.Tx) error) error {
 	if err = errors.Join(err, h.close()); err != nil {
 		return err
 	}
-	if err := syncPath(name); err != nil {
+	if err := syncPath(in, name); err != nil {
 		return err
 	}
-	if err := disk.Link(name, path); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := in.Link(name, path); err != nil && !errors.Is(err, fs.ErrExist) {
 		// A file system without links: the rename could replace a file that came since we looked, so look again.
-		if _, statErr := disk.Lstat(path); statErr == nil {
+		if _, statErr := in.Lstat(path); statErr == nil {
 			return nil
 		}
-		if err := disk.Rename(name, path); err != nil {
+		if err := in.Rename(name, path); err != nil {
 			return err
 		}
 	}
-	return disk.SyncDir(dir)
+	return in.Sync(path)
 }
 
-func removeStrays(dir, prefix string) {
-	strays, _ := filepath.Glob(filepath.Join(escapeGlob(dir), escapeGlob(prefix)+"*"))
-	for _, stray := range strays {
-		if info, err := disk.Lstat(stray); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > strayAge {
-			disk.Remove(stray)
+func removeStrays(in *disk.Dir, prefix string) {
+	for _, stray := range in.Beside(prefix) {
+		if info, err := in.Lstat(stray); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > strayAge {
+			in.Remove(stray)
 		}
 	}
 }
 
-// escapeGlob quotes what filepath.Match would take for a pattern.
-func escapeGlob(s string) string {
-	var b []byte
-	for i := range len(s) {
-		switch s[i] {
-		case '*', '?', '[':
-			b = append(b, '[', s[i], ']')
-		default:
-			b = append(b, s[i])
-		}
-	}
-	return string(b)
-}
-
-func syncPath(name string) error {
-	f, err := disk.OpenFile(name, os.O_RDWR, 0)
+func syncPath(in *disk.Dir, name string) error {
+	f, err := in.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -105,8 +82,8 @@ func syncPath(name string) error {
 // lookAt reports whether there is a file at path, and refuses what can be none of ours before anything
 // opens it: opening a pipe would wait, opening a device might do anything. A link is refused because the one who
 // made it may be another than the one who opens it.
-func lookAt(path string) (exists bool, err error) {
-	info, err := disk.Lstat(path)
+func lookAt(in *disk.Dir, path string) (exists bool, err error) {
+	info, err := in.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
@@ -125,8 +102,8 @@ func lookAt(path string) (exists bool, err error) {
 // openLocked opens the file at path for bbolt: locked, still the one that path names, and proved to be a file of
 // ours that bbolt can work with. bbolt maps the very descriptor that was looked at.
 // See examine for trusting.
-func openLocked(path string, flag int, wait time.Duration, trusting bool) (f *os.File, found examined, err error) {
-	f, info, err := openOwned(path, flag&^os.O_CREATE, wait)
+func openLocked(in *disk.Dir, path string, flag int, wait time.Duration, trusting bool) (f *os.File, found examined, err error) {
+	f, info, err := openOwned(in, path, flag&^os.O_CREATE, wait)
 	if err != nil {
 		return nil, found, err
 	}
@@ -139,9 +116,9 @@ func openLocked(path string, flag int, wait time.Duration, trusting bool) (f *os
 
 // openOwned opens and locks the regular file at path, in whatever state it is, and sees to it that path still names it
 // then. It returns ErrLocked where another process has it.
-func openOwned(path string, flag int, wait time.Duration) (f *os.File, info fs.FileInfo, err error) {
+func openOwned(in *disk.Dir, path string, flag int, wait time.Duration) (f *os.File, info fs.FileInfo, err error) {
 	for range openTries {
-		if f, err = disk.OpenFile(path, flag|openFlags, 0); err != nil {
+		if f, err = in.OpenFile(path, flag|openFlags, 0); err != nil {
 			return nil, nil, err
 		}
 		if err = lockFile(f, flag&os.O_RDWR != 0, wait); err != nil {
@@ -151,7 +128,7 @@ func openOwned(path string, flag int, wait time.Duration) (f *os.File, info fs.F
 			break
 		}
 		var now fs.FileInfo
-		if now, err = disk.Lstat(path); err != nil {
+		if now, err = in.Lstat(path); err != nil {
 			break
 		}
 		if os.SameFile(info, now) {

@@ -21,7 +21,7 @@ func TestReplay_HighestBeyondMark(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := openStore(path, false, time.Second, true)
+	s, err := openStore(nil, path, false, time.Second, true)
 	if err != nil {
 		t.Fatal(err)
 	}

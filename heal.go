@@ -7,12 +7,10 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/keepcache/keepcache/internal/disk"
-	"github.com/keepcache/keepcache/internal/salvage"
 )
 
 // healer watches the file and opens it anew when it is of no more use: after a panic or a fault in bbolt, after a
@@ -46,6 +44,7 @@ type HealthStats struct {
 	Aside       string    // the last one of them
 	BadJournals uint64    // damaged journals that Open met
 	LostWrites  uint64    // revisions that these may have lost
+	Moved       bool      // the file's directory was renamed, or removed: DB.Path does not lead to it
 }
 
 const (
@@ -98,6 +97,7 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 	s := hl.db.store
 	s.inspect()
 	h := s.current.Load()
+	hl.wander(h)
 	if h == nil || h.trouble() == nil {
 		return 0
 	}
@@ -193,7 +193,9 @@ func (hl *healer) quarantined(aside string, why error, from *heritage) {
 func (hl *healer) snapshot() HealthStats {
 	hl.mu.Lock()
 	defer hl.mu.Unlock()
-	return hl.stats
+	stats := hl.stats
+	stats.Moved = hl.db.store.dir().Moved()
+	return stats
 }
 
 // inspect looks whether the file is still the one at its path, and as long as it was.
@@ -209,7 +211,7 @@ func (s *store) inspect() {
 	if h.closed || h.whole() != nil || s.readOnly {
 		return // who only reads loses nothing with the name of his file
 	}
-	switch now, err := disk.Lstat(s.path); {
+	switch now, err := s.dir().Lstat(s.path); {
 	case errors.Is(err, fs.ErrNotExist):
 		h.bar(errRemoved)
 	case err == nil && !os.SameFile(now, h.info):
@@ -235,8 +237,13 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 	if s.current.Load() != h {
 		return "a copy has taken its place", nil // a compaction was quicker
 	}
+	dir, err := hl.refuge(h.trouble().err)
+	if err != nil {
+		return "", errors.Join(h.trouble().err, err)
+	}
+	defer func(was *disk.Dir) { hl.settle(was, dir) }(s.dir())
 	if h.err() == nil {
-		if err := s.compact(ctx, true, func(int64) {}); err != nil && s.current.Load() == h {
+		if err := s.compact(ctx, dir, true, func(int64) {}); err != nil && s.current.Load() == h {
 			return "", errors.Join(h.trouble().err, err)
 		}
 		if s.intruder != "" {
@@ -252,7 +259,10 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 		}
 		hl.gone = h
 	}
-	found := hl.open()
+	found := hl.open(dir)
+	if other, err := hl.refuge(found.err); err == nil && other != s.dir() && dir == s.dir() {
+		dir, found = other, hl.open(other)
+	}
 	// What a commit has brought into the file that is gone must be known as such when another takes its place.
 	if c := hl.db.commits; c != nil {
 		resume, err := c.tryPause(ctx, healPauseMost)
@@ -261,7 +271,7 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 		}
 		defer resume()
 	}
-	fresh, how, lost, err := hl.reopen(h, found)
+	fresh, how, lost, err := hl.reopen(h, found, dir)
 	if err != nil {
 		return "", err
 	}
@@ -274,6 +284,7 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 	if err != nil {
 		return "", errors.Join(err, fresh.close())
 	}
+	hl.db.store.home.Store(dir)
 	return how, nil
 }
 
@@ -359,22 +370,22 @@ func (s *store) adopt(h *handle) error {
 }
 
 // keepIntruder keeps a cache aside that has taken the path. One that is in use stays, and so does what is no cache.
-func (s *store) keepIntruder() error {
-	f, info, err := openOwned(s.path, os.O_RDWR, healLock)
+func (s *store) keepIntruder(in *disk.Dir) error {
+	f, info, err := openOwned(in, s.path, os.O_RDWR, healLock)
 	if err != nil {
 		return errors.Join(errMoved, err)
 	}
 	defer f.Close()
-	file, err := salvage.Open(f, info.Size())
+	identity, err := identityOf(f, info)
 	if err != nil {
-		return err
+		return errors.Join(errMoved, err)
 	}
-	if known, err := newHeritage().readRoots(file); err != nil || !known {
-		return errors.Join(errMoved, ErrFormat, err)
+	if in != s.dir() && identity != s.identity {
+		return errTaken // only in its own directory does anything make way
 	}
-	if s.intruder, err = keepAside(s.path, replacedSuffix, info); err == nil {
-		pruneAside(s.path, replacedSuffix)
-		err = disk.SyncDir(filepath.Dir(s.path))
+	if s.intruder, err = keepAside(in, s.path, replacedSuffix, info); err == nil {
+		pruneAside(in, s.path, replacedSuffix)
+		err = in.Sync(s.path)
 	}
 	return err
 }

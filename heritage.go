@@ -9,6 +9,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/salvage"
 )
@@ -91,7 +92,7 @@ func (g *heritage) write(tx *bolt.Tx) error {
 // The mark is the one of the journal where there is one: what the damaged file had from there on is lost with it, and
 // in the journal once more, except for what went past it, see unbroken. A file of which nothing can be read leaves a new
 // identity, and revisions start anew.
-func inherit(f *os.File, journalAt string) (*heritage, error) {
+func inherit(in *disk.Dir, f *os.File, journalAt string) (*heritage, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -105,7 +106,7 @@ func inherit(f *os.File, journalAt string) (*heritage, error) {
 	if err != nil {
 		return nil, err
 	}
-	identity, released, ok, err := journal.Peek(journalAt)
+	identity, released, ok, err := journal.Peek(in, journalAt)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +114,7 @@ func inherit(f *os.File, journalAt string) (*heritage, error) {
 	case ok && (!known || identity == g.identity):
 		g.identity = identity
 		g.highest = max(g.highest, g.mark, released)
-		if g.mark, err = g.unbroken(journalAt, released); err != nil {
+		if g.mark, err = g.unbroken(in, journalAt, released); err != nil {
 			return nil, err
 		}
 	case !known:
@@ -134,11 +135,11 @@ func inherit(f *os.File, journalAt string) (*heritage, error) {
 //
 // Such a write shows in the revisions that are missing between two pieces, or behind the last. They may as well be missing
 // because the journal is damaged, but not below the mark of the file.
-func (g *heritage) unbroken(journalAt string, released uint64) (mark uint64, err error) {
+func (g *heritage) unbroken(in *disk.Dir, journalAt string, released uint64) (mark uint64, err error) {
 	mark, seen := released, released
 	names := make(map[string]uint64)
 	var bad malformed
-	_, err = journal.Replay(journalAt, g.identity, released, func(first, last uint64, piece []byte) error {
+	_, err = journal.ReplayIn(in, journalAt, g.identity, released, func(first, last uint64, piece []byte) error {
 		if first > seen+1 && (first <= g.mark+1 || !g.sure) {
 			mark = first - 1
 		}

@@ -7,10 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/pagetree"
 )
@@ -26,7 +27,8 @@ import (
 // Otherwise it reads again. Each operation opens the file for itself, so that nothing is shared and any number of
 // goroutines can read. It maps nothing and changes nothing.
 type live struct {
-	path string // without symbolic links
+	path string // as that of a store
+	dir  atomic.Pointer[disk.Dir]
 }
 
 const (
@@ -50,18 +52,16 @@ var (
 )
 
 // openLive looks whether there is a cache at path.
-func openLive(path string) (*live, error) {
-	exists, err := lookAt(path)
+func openLive(in *disk.Dir, path string) (*live, error) {
+	exists, err := lookAt(in, path)
 	if err == nil && !exists {
 		err = &os.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
 	if err != nil {
 		return nil, err
 	}
-	if path, err = filepath.EvalSymlinks(path); err != nil {
-		return nil, err
-	}
-	l := &live{path}
+	l := &live{path: path}
+	l.dir.Store(in)
 	return l, l.read(newTail(""), func(*liveView) error { return nil })
 }
 
@@ -96,7 +96,7 @@ func (l *live) read(t *tail, fn func(*liveView) error) (err error) {
 			runtime.Gosched()
 		}
 		if f == nil {
-			if f, err = os.Open(l.path); err != nil {
+			if f, err = l.open(l.path); err != nil {
 				return err
 			}
 		}
@@ -125,15 +125,39 @@ func (l *live) read(t *tail, fn func(*liveView) error) (err error) {
 	}
 }
 
+// open opens one of the files. Where their directory has been removed and there is one again at its path, it goes on in that one, as it
+// does with a file that another has taken the place of.
+func (l *live) open(path string) (*os.File, error) {
+	in := l.dir.Load()
+	f, err := in.OpenFile(path, os.O_RDONLY|openFlags, 0)
+	switch {
+	case errors.Is(err, fs.ErrClosed):
+		return nil, ErrClosed
+	case !errors.Is(err, fs.ErrNotExist) || !in.Removed():
+		return f, err
+	}
+	again, real, openErr := disk.OpenDir(l.path)
+	if openErr != nil {
+		return nil, err
+	}
+	if real != l.path || !l.dir.CompareAndSwap(in, again) { // nobody closes the old one, which others may still look into
+		return nil, errors.Join(err, again.Close())
+	}
+	return again.OpenFile(path, os.O_RDONLY|openFlags, 0)
+}
+
 // names reports whether the path still leads to f. It hands err on, unless it has one of its own.
 func (l *live) names(f *os.File, err error) (bool, error) {
 	opened, statErr := f.Stat()
 	if statErr != nil {
 		return true, statErr
 	}
-	now, statErr := os.Stat(l.path)
+	now, statErr := l.dir.Load().Lstat(l.path)
 	if statErr != nil {
 		return true, statErr
+	}
+	if now.Mode()&fs.ModeSymlink != 0 {
+		return true, errSymlink
 	}
 	return os.SameFile(opened, now), err
 }
@@ -199,7 +223,7 @@ func (l *live) catchUp(v *liveView) error {
 	if t.anew || t.identity != v.identity || !t.follows(base) {
 		t.reset(v.identity, base, v.mark)
 	}
-	f, err := os.Open(journalPath(l.path))
+	f, err := l.open(journalPath(l.path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -49,7 +49,7 @@ func TestLive_ReadsAgain(t *testing.T) {
 			require.NoError(t, err)
 			defer db.Close()
 			require.NoError(t, db.Set("k", "old", 0))
-			l, err := openLive(path)
+			l, err := openLive(nil, path)
 			require.NoError(t, err)
 			tail := newTail(DefaultBucket)
 			calls, want := 0, ""

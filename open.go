@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 
+	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -34,26 +34,38 @@ func Open(path string, options *Options) (*DB, error) {
 	if path == "" {
 		return nil, &Error{Op: "open", Err: errors.New("empty path")}
 	}
-	if filled.NoLock {
-		return openNoLock(path, filled)
-	}
-	db, err := open(path, filled, true)
-	if errors.Is(err, ErrUnavailable) {
-		// It has failed already, and so it was not what a file that was closed in order should be.
-		db, err = open(path, filled, false)
-	}
-	if errors.Is(err, ErrCorrupt) && filled.OnCorruption == Quarantine && !filled.ReadOnly && canReplace {
-		db, err = openFresh(path, filled, err)
-	}
+	// Where the file is, is settled here, once. From now on the working directory and links may change.
+	in, real, err := disk.OpenDir(path)
 	if err != nil {
+		return nil, openError(path, err)
+	}
+	db, err := openIn(in, real, filled)
+	if err != nil {
+		in.Close()
 		return nil, openError(path, err)
 	}
 	return db, nil
 }
 
+// openIn opens the cache in the file at path, which is absolute, in the way that the options ask for.
+func openIn(in *disk.Dir, path string, options Options) (*DB, error) {
+	if options.NoLock {
+		return openNoLock(in, path, options)
+	}
+	db, err := open(in, path, options, true)
+	if errors.Is(err, ErrUnavailable) {
+		// It has failed already, and so it was not what a file that was closed in order should be.
+		db, err = open(in, path, options, false)
+	}
+	if errors.Is(err, ErrCorrupt) && options.OnCorruption == Quarantine && !options.ReadOnly && canReplace {
+		db, err = openFresh(in, path, options, err)
+	}
+	return db, err
+}
+
 // open opens the file at path and a cache upon it. See examine for trusting.
-func open(path string, options Options, trusting bool) (*DB, error) {
-	s, err := openStore(path, options.ReadOnly, options.LockTimeout, trusting)
+func open(in *disk.Dir, path string, options Options, trusting bool) (*DB, error) {
+	s, err := openStore(in, path, options.ReadOnly, options.LockTimeout, trusting)
 	if err != nil {
 		return nil, err
 	}
@@ -71,16 +83,12 @@ func openOn(path string, options Options, s *store) (*DB, error) {
 }
 
 // openFresh keeps the file at path aside, because of the given damage, and opens a fresh one in its place.
-func openFresh(path string, options Options, damage error) (*DB, error) {
-	real, err := filepath.EvalSymlinks(path)
+func openFresh(in *disk.Dir, path string, options Options, damage error) (*DB, error) {
+	h, aside, from, err := quarantineDamaged(in, path, options.LockTimeout)
 	if err != nil {
 		return nil, errors.Join(damage, err)
 	}
-	h, aside, from, err := quarantineDamaged(real, options.LockTimeout)
-	if err != nil {
-		return nil, errors.Join(damage, err)
-	}
-	s, err := newStore(real, false, h)
+	s, err := newStore(in, path, false, h)
 	if err != nil {
 		return nil, errors.Join(damage, err)
 	}
@@ -93,12 +101,13 @@ func openFresh(path string, options Options, damage error) (*DB, error) {
 
 // openNoLock opens the cache at path for a reader beside its owner. The store is one that is closed, so that what
 // does not know of such readers fails.
-func openNoLock(path string, options Options) (*DB, error) {
-	l, err := openLive(path)
+func openNoLock(in *disk.Dir, path string, options Options) (*DB, error) {
+	l, err := openLive(in, path)
 	if err != nil {
-		return nil, openError(path, err)
+		return nil, err
 	}
-	s := &store{path: l.path, readOnly: true}
+	s := &store{path: path, readOnly: true}
+	s.home.Store(in)
 	db := &DB{
 		path: path, options: options, clock: newClock(), store: s, live: l, memory: newMemory(0),
 		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(), events: newTeller(path, &options),
@@ -188,7 +197,7 @@ func (db *DB) readTables() (unnamed []uint64, err error) {
 func (db *DB) newJournal(after uint64, staged bool) (*journal.Journal, error) {
 	o := &db.options
 	return journal.New(journalPath(db.store.path), journal.Options{
-		Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after, Staged: staged,
+		Dir: db.store.dir(), Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after, Staged: staged,
 		Window: o.Sync != SyncAlways, NoMap: o.Sync == SyncAlways,
 	})
 }

@@ -191,8 +191,8 @@ func formatOf(meta *preflight.Element) []byte {
 
 // markClean marks the file at path, which must be the one that info describes and whose lock the caller holds, as
 // closed in order.
-func markClean(path string, info os.FileInfo) error {
-	f, err := disk.OpenFile(path, os.O_RDWR|openFlags, 0)
+func markClean(in *disk.Dir, path string, info os.FileInfo) error {
+	f, err := in.OpenFile(path, os.O_RDWR|openFlags, 0)
 	if err != nil {
 		return err
 	}
@@ -214,5 +214,5 @@ func markClean(path string, info os.FileInfo) error {
 	if err := file.Mark(disk.In(f), changed); err != nil {
 		return err
 	}
-	return os.Chtimes(path, time.Time{}, changed)
+	return in.Chtimes(path, time.Time{}, changed)
 }

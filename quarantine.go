@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -42,9 +41,9 @@ const (
 // quarantine keeps the file at path aside and gives its name to a fresh one, which it returns, locked. The caller has
 // the lock of the file, if there is one. A crash leaves one or the other at path: the damaged one gets a second
 // name first, and the fresh one, locked and whole, then takes the first in one step.
-func quarantine(path, suffix string, from *heritage) (h *handle, aside string, err error) {
+func quarantine(in *disk.Dir, path, suffix string, from *heritage) (h *handle, aside string, err error) {
 	mode := fileMode
-	info, err := disk.Lstat(path)
+	info, err := in.Lstat(path)
 	switch {
 	case err == nil:
 		mode = info.Mode().Perm()
@@ -52,10 +51,10 @@ func quarantine(path, suffix string, from *heritage) (h *handle, aside string, e
 		return nil, "", err
 	}
 	next := successorPath(path)
-	if err := disk.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := in.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, "", err
 	}
-	if h, err = createLocked(next, mode); err != nil {
+	if h, err = createLocked(in, next, mode); err != nil {
 		return nil, "", err
 	}
 	err = h.update(from.write)
@@ -63,19 +62,19 @@ func quarantine(path, suffix string, from *heritage) (h *handle, aside string, e
 		err = h.sync()
 	}
 	if err == nil && info != nil {
-		aside, err = keepAside(path, suffix, info)
+		aside, err = keepAside(in, path, suffix, info)
 	}
 	if err == nil && info == nil {
-		err = disk.Link(next, path) // never in the place of what another process has put there meanwhile
-		disk.Remove(next)
+		err = in.Link(next, path) // never in the place of what another process has put there meanwhile
+		in.Remove(next)
 	} else if err == nil {
-		err = disk.Rename(next, path)
+		err = in.Rename(next, path)
 	}
 	if err != nil {
-		return nil, aside, errors.Join(err, h.close(), disk.Remove(next))
+		return nil, aside, errors.Join(err, h.close(), in.Remove(next))
 	}
-	pruneAside(path, suffix)
-	if err = disk.SyncDir(filepath.Dir(path)); err != nil {
+	pruneAside(in, path, suffix)
+	if err = in.Sync(path); err != nil {
 		return nil, aside, errors.Join(err, h.close())
 	}
 	return h, aside, nil
@@ -83,9 +82,9 @@ func quarantine(path, suffix string, from *heritage) (h *handle, aside string, e
 
 // keepAside gives the file at path, which info describes, another name, and takes the first away only where the file
 // system knows no links. It returns the name.
-func keepAside(path, suffix string, info fs.FileInfo) (aside string, err error) {
-	for _, name := range asides(path, suffix) {
-		if other, err := disk.Lstat(name); err == nil && os.SameFile(info, other) {
+func keepAside(in *disk.Dir, path, suffix string, info fs.FileInfo) (aside string, err error) {
+	for _, name := range asides(in, path, suffix) {
+		if other, err := in.Lstat(name); err == nil && os.SameFile(info, other) {
 			return name, nil // a crash came between this and what was to follow
 		}
 	}
@@ -94,53 +93,53 @@ func keepAside(path, suffix string, info fs.FileInfo) (aside string, err error) 
 		if aside = stamp; n > 0 {
 			aside = fmt.Sprintf("%s-%02d", stamp, n)
 		}
-		if err = disk.Link(path, aside); err == nil {
+		if err = in.Link(path, aside); err == nil {
 			return aside, nil
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			break
 		}
 	}
-	if _, there := disk.Lstat(aside); errors.Is(there, fs.ErrNotExist) {
-		err = disk.Rename(path, aside)
+	if _, there := in.Lstat(aside); errors.Is(there, fs.ErrNotExist) {
+		err = in.Rename(path, aside)
 	}
 	return aside, err
 }
 
 // asides returns the files that were kept aside, the oldest first.
-func asides(path, suffix string) []string {
-	dir, base := filepath.Split(path)
-	found, _ := filepath.Glob(filepath.Join(escapeGlob(dir), escapeGlob(base+suffix)+"[0-9]*"))
-	slices.Sort(found)
-	return found
+func asides(in *disk.Dir, path, suffix string) []string {
+	return slices.DeleteFunc(in.Beside(path+suffix), func(name string) bool {
+		time := name[len(path)+len(suffix):]
+		return time == "" || time[0] < '0' || time[0] > '9'
+	})
 }
 
 // pruneAside removes the oldest of the files that were kept aside until their number and their bytes are within bounds.
-func pruneAside(path, suffix string) {
-	found := asides(path, suffix)
+func pruneAside(in *disk.Dir, path, suffix string) {
+	found := asides(in, path, suffix)
 	var bytes int64
 	for i, name := range slices.Backward(found) {
-		info, err := disk.Lstat(name)
+		info, err := in.Lstat(name)
 		if err != nil || !info.Mode().IsRegular() {
 			continue
 		}
 		bytes += info.Size()
 		if kept := len(found) - 1 - i; kept > 0 && (kept >= asideMost || bytes > asideBytes) {
-			disk.Remove(name)
+			in.Remove(name)
 		}
 	}
 }
 
 // quarantineDamaged is what Open does with a file of ours that is damaged.
-func quarantineDamaged(path string, wait time.Duration) (h *handle, aside string, from *heritage, err error) {
-	f, _, err := openOwned(path, os.O_RDWR, wait)
+func quarantineDamaged(in *disk.Dir, path string, wait time.Duration) (h *handle, aside string, from *heritage, err error) {
+	f, _, err := openOwned(in, path, os.O_RDWR, wait)
 	if err != nil {
 		return nil, "", nil, err
 	}
 	defer f.Close()
-	if from, err = inherit(f, journalPath(path)); err != nil {
+	if from, err = inherit(in, f, journalPath(path)); err != nil {
 		return nil, "", nil, err
 	}
-	h, aside, err = quarantine(path, corruptSuffix, from)
+	h, aside, err = quarantine(in, path, corruptSuffix, from)
 	return h, aside, from, err
 }

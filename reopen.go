@@ -28,16 +28,16 @@ func (r *reopened) close() error {
 }
 
 // open opens what is at the path.
-func (hl *healer) open() (r reopened) {
+func (hl *healer) open(in *disk.Dir) (r reopened) {
 	s := hl.db.store
-	r.info, _ = disk.Lstat(s.path)
-	h, err := openFile(s.path, s.readOnly, healLock, false)
+	r.info, _ = in.Lstat(s.path)
+	h, err := openFile(in, s.path, s.readOnly, healLock, false)
 	if err != nil {
 		r.err = err
 		return r
 	}
 	if r.identity, err = h.recognise(); err == nil && !s.readOnly {
-		err = h.makeDurable()
+		err = h.makeDurable(in, s.path)
 	}
 	if err == nil {
 		err = h.view(func(tx *bolt.Tx) error {
@@ -63,7 +63,7 @@ func (r *reopened) stays(now fs.FileInfo) bool {
 
 // reopen makes what was found the file that is used instead of an abandoned handle's, or a fresh one in its place. lost says
 // that the file has not everything that was committed. The caller keeps commits from running.
-func (hl *healer) reopen(old *handle, found reopened) (h *handle, how string, lost bool, err error) {
+func (hl *healer) reopen(old *handle, found reopened, in *disk.Dir) (h *handle, how string, lost bool, err error) {
 	db, s := hl.db, hl.db.store
 	h, identity, mark, err := found.h, found.identity, found.mark, found.err
 	if s.readOnly {
@@ -72,10 +72,13 @@ func (hl *healer) reopen(old *handle, found reopened) (h *handle, how string, lo
 		}
 		return h, "it was opened anew", false, err
 	}
-	now, statErr := disk.Lstat(s.path)
+	now, statErr := in.Lstat(s.path)
 	same := statErr == nil && os.SameFile(now, old.info)
 	if (err != nil || identity != s.identity) && !found.stays(now) {
 		return nil, "", false, errors.Join(errMoved, err, found.close()) // the next attempt finds it
+	}
+	if in != s.dir() && (err == nil && identity != s.identity || err != nil && !errors.Is(err, fs.ErrNotExist)) {
+		return nil, "", false, errors.Join(errTaken, err, found.close()) // only in its own directory does anything make way
 	}
 	from := db.heritage()
 	switch {
@@ -87,26 +90,26 @@ func (hl *healer) reopen(old *handle, found reopened) (h *handle, how string, lo
 		}
 		return h, "an older copy was opened", true, nil
 	case err == nil:
-		fresh, err := hl.putAside(replacedSuffix, errMoved, from)
+		fresh, err := hl.putAside(in, replacedSuffix, errMoved, from)
 		return fresh, "a fresh file has taken the place of another cache", true, errors.Join(err, h.close())
 	case errors.Is(err, fs.ErrNotExist):
-		fresh, err := hl.putAside(corruptSuffix, nil, from)
+		fresh, err := hl.putAside(in, corruptSuffix, nil, from)
 		return fresh, "a fresh file was made, because there was none", true, err
 	case !errors.Is(err, ErrCorrupt) && !(same && errors.Is(err, ErrFormat)), db.options.OnCorruption == Fail, !canReplace:
 		return nil, "", false, err
 	}
-	f, _, lockErr := openOwned(s.path, os.O_RDWR, healLock)
+	f, _, lockErr := openOwned(in, s.path, os.O_RDWR, healLock)
 	if lockErr != nil {
 		return nil, "", false, errors.Join(err, lockErr)
 	}
 	defer f.Close()
-	fresh, asideErr := hl.putAside(corruptSuffix, err, from)
+	fresh, asideErr := hl.putAside(in, corruptSuffix, err, from)
 	return fresh, "a fresh file has taken the place of a damaged one", true, asideErr
 }
 
 // putAside is quarantine, and has it told.
-func (hl *healer) putAside(suffix string, why error, from *heritage) (*handle, error) {
-	h, aside, err := quarantine(hl.db.store.path, suffix, from)
+func (hl *healer) putAside(in *disk.Dir, suffix string, why error, from *heritage) (*handle, error) {
+	h, aside, err := quarantine(in, hl.db.store.path, suffix, from)
 	if aside != "" && err == nil {
 		hl.kept = append(hl.kept, func() { hl.quarantined(aside, why, from) })
 	}

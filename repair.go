@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -88,6 +87,11 @@ func (r *repair) run(from, to string, names []string) error {
 		return err
 	}
 	defer f.Close()
+	in, to, err := disk.OpenDir(to) // what its name leads to may change while the file is read
+	if err != nil {
+		return err
+	}
+	defer in.Close()
 	if err := lockFile(f, false, 0); err != nil {
 		return err
 	}
@@ -101,15 +105,15 @@ func (r *repair) run(from, to string, names []string) error {
 	if r.from, err = salvage.Open(f, info.Size()); err != nil {
 		return err
 	}
-	if _, err := disk.Lstat(to); err == nil {
+	if _, err := in.Lstat(to); err == nil {
 		return &fs.PathError{Op: "create", Path: to, Err: fs.ErrExist}
 	}
 	// Under another name until it is whole.
 	tmp := to + ".new-repair"
-	if r.to, err = createLocked(tmp, fileMode); err != nil {
+	if r.to, err = createLocked(in, tmp, fileMode); err != nil {
 		return err
 	}
-	defer disk.Remove(tmp)
+	defer in.Remove(tmp)
 	r.to.db.NoSync, r.to.db.NoGrowSync = true, true
 	err = r.salvage(names)
 	if err == nil {
@@ -119,13 +123,13 @@ func (r *repair) run(from, to string, names []string) error {
 	if err = errors.Join(err, r.to.close()); err != nil {
 		return err
 	}
-	if err := syncPath(tmp); err != nil {
+	if err := syncPath(in, tmp); err != nil {
 		return err
 	}
-	if err := disk.Link(tmp, to); err != nil {
+	if err := in.Link(tmp, to); err != nil {
 		return err
 	}
-	return disk.SyncDir(filepath.Dir(to))
+	return in.Sync(to)
 }
 
 // salvage fills the new file.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
@@ -36,7 +35,7 @@ func replay(s *store, path string, hl *healer, keep int64, open func(after uint6
 	}
 	r := newReplayer(s, path, mark, last)
 	r.keep, r.open = keep, open
-	report, err := journal.Replay(path, s.identity, mark, r.piece)
+	report, err := journal.ReplayIn(s.dir(), path, s.identity, mark, r.piece)
 	whole, _ := judge(&report, &r.bad)
 	if err == nil && whole == nil && r.succeeded() {
 		return &backlog{mark: r.mark, last: r.reached, names: r.names, pins: r.pins, journal: r.next}, nil
@@ -46,7 +45,7 @@ func replay(s *store, path string, hl *healer, keep int64, open func(after uint6
 		err = r.commit()
 	}
 	if err == nil {
-		err = dispose(path, &report, &r.bad, hl)
+		err = dispose(s.dir(), path, &report, &r.bad, hl)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("replay the journal: %w", err)
@@ -201,12 +200,12 @@ func (r *replayer) makeDurable() bool {
 		return r.durable
 	}
 	r.tried = true
-	f, err := disk.OpenFile(r.path, os.O_RDWR, 0)
+	f, err := r.store.dir().OpenFile(r.path, os.O_RDWR, 0)
 	if err != nil {
 		return false
 	}
 	err = disk.Datasync(f)
-	r.durable = errors.Join(err, disk.Close(f), disk.SyncDir(filepath.Dir(r.path))) == nil
+	r.durable = errors.Join(err, disk.Close(f), r.store.dir().Sync(r.path)) == nil
 	return r.durable
 }
 
@@ -297,26 +296,26 @@ func judge(report *journal.Report, bad *malformed) (err error, lost bool) {
 }
 
 // dispose removes a journal that was replayed, or puts it aside if not all of it was.
-func dispose(path string, report *journal.Report, bad *malformed, hl *healer) error {
+func dispose(in *disk.Dir, path string, report *journal.Report, bad *malformed, hl *healer) error {
 	why, lost := judge(report, bad)
 	if why == nil {
-		if err := disk.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := in.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	info, err := disk.Lstat(path)
+	info, err := in.Lstat(path)
 	if err != nil {
 		return err
 	}
-	aside, err := keepAside(path, journalSuffix, info)
+	aside, err := keepAside(in, path, journalSuffix, info)
 	if err != nil {
 		return err
 	}
-	if err := disk.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it has another name now
+	if err := in.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it has another name now
 		return err
 	}
-	pruneAside(path, journalSuffix)
+	pruneAside(in, path, journalSuffix)
 	hl.badJournal(why, lost, report, bad)
 	hl.quarantined(aside, why, nil)
 	return nil

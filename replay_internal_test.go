@@ -23,7 +23,7 @@ func TestReplay_Newer(t *testing.T) {
 	require.NoError(t, db.Bucket("b").Set("a", 1, 0))
 	require.NoError(t, db.Close())
 
-	s, err := openStore(path, false, time.Second, true)
+	s, err := openStore(nil, path, false, time.Second, true)
 	require.NoError(t, err)
 	mark, _, err := s.revisions()
 	require.NoError(t, err)
@@ -109,7 +109,7 @@ func TestReplay_Cut(t *testing.T) {
 	try := func(name string, most int, fn func(r *replayer) (done bool)) (done bool) {
 		at := filepath.Join(dir, name)
 		copyCache(t, killed, at)
-		s, err := openStore(at, false, time.Second, true)
+		s, err := openStore(nil, at, false, time.Second, true)
 		require.NoError(t, err)
 		mark, last, err := s.revisions()
 		require.NoError(t, err)
@@ -195,7 +195,7 @@ func TestReplay_Cut(t *testing.T) {
 
 // What a transaction has of tags counts for the highest revision, also without a change of an entry: revisions go on above it.
 func TestApply_HighestOfTags(t *testing.T) {
-	s, err := openStore(filepath.Join(t.TempDir(), "test.cache"), false, time.Second, true)
+	s, err := openStore(nil, filepath.Join(t.TempDir(), "test.cache"), false, time.Second, true)
 	require.NoError(t, err)
 	mark, _, err := s.revisions()
 	require.NoError(t, err)

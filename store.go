@@ -17,7 +17,7 @@ import (
 // store is the one room that touches bbolt. Every transaction in it is short, and what leaves it is a copy.
 // Its methods may be called from any goroutine.
 type store struct {
-	path     string
+	path     string // absolute and without links, as it was when the cache was opened
 	readOnly bool
 	identity [16]byte
 	taken    bool // Open is over, and the cache in use
@@ -27,14 +27,18 @@ type store struct {
 	shared   *snapshot    // nil where none may be held
 	withheld int          // transactions under way beside which no snapshot may be held
 
-	current atomic.Pointer[handle] // nil once closed
-	noted   *notes                 // keys that changed; nil unless a compaction wants to know; protected by the token of writing
-	copied  atomic.Bool            // a compaction is on its way, so that changes should be small
-	sick    chan struct{}          // gets a token when a handle is poisoned or barred
+	home    atomic.Pointer[disk.Dir] // where the file is; see healer.refuge for when it changes
+	current atomic.Pointer[handle]   // nil once closed
+	noted   *notes                   // keys that changed; nil unless a compaction wants to know; protected by the token of writing
+	copied  atomic.Bool              // a compaction is on its way, so that changes should be small
+	sick    chan struct{}            // gets a token when a handle is poisoned or barred
 
 	mark     uint64 // the commit mark, where the file is open for reading only
 	intruder string // the file that was last kept aside because it had taken the path; used by one healer
 }
+
+// dir returns the directory of the file, wherever that is now.
+func (s *store) dir() *disk.Dir { return s.home.Load() }
 
 // use makes h the one that everybody uses.
 func (s *store) use(h *handle) {
@@ -166,7 +170,7 @@ func (s *store) close() error {
 	if err == nil && h.barred.Load() == nil && (h.dirty || tidy) {
 		h.trim()
 		// Without the mark, the next Open takes longer.
-		_ = markClean(s.path, h.info)
+		_ = markClean(s.dir(), s.path, h.info)
 	}
 	return errors.Join(err, h.close())
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -22,6 +21,7 @@ import (
 // mark of the file. A crash before the renaming leaves the old file whole, and one after it the new one.
 type successor struct {
 	store  *store
+	dir    *disk.Dir // where it is made: mostly that of the file
 	path   string
 	handle *handle
 
@@ -51,9 +51,10 @@ const (
 func successorPath(path string) string { return path + ".compact" }
 
 // compact replaces the file by a copy without free pages. progress is told how many bytes of keys and records
-// have been copied. With back the copy takes the file's name even if the file has lost it.
-func (s *store) compact(ctx context.Context, back bool, progress func(int64)) (err error) {
-	next, err := s.newSuccessor()
+// have been copied. With back the copy takes the file's name even if the file has lost it. in is the file's directory, or another
+// one that becomes its directory with that, see healer.refuge.
+func (s *store) compact(ctx context.Context, in *disk.Dir, back bool, progress func(int64)) (err error) {
+	next, err := s.newSuccessor(in)
 	if err != nil {
 		return err
 	}
@@ -61,12 +62,12 @@ func (s *store) compact(ctx context.Context, back bool, progress func(int64)) (e
 	s.copied.Store(true)
 	defer s.copied.Store(false)
 	if err := s.setNotes(newNotes(notesMost)); err != nil {
-		return errors.Join(err, next.handle.close(), disk.Remove(next.path))
+		return errors.Join(err, next.handle.close(), in.Remove(next.path))
 	}
 	old, err := next.replace(ctx, progress)
 	if old == nil {
 		_ = s.setNotes(nil) // who takes the place of a handle that is of no more use has forgotten them
-		return errors.Join(err, next.handle.close(), disk.Remove(next.path))
+		return errors.Join(err, next.handle.close(), in.Remove(next.path))
 	}
 	// Nobody uses the old file any more; freeing its blocks takes a while.
 	return errors.Join(err, old.close())
@@ -85,34 +86,34 @@ func (s *store) setNotes(n *notes) error {
 }
 
 // newSuccessor makes an empty file that is locked, as every later holder of the file's name has to be.
-func (s *store) newSuccessor() (*successor, error) {
+func (s *store) newSuccessor(in *disk.Dir) (*successor, error) {
 	path := successorPath(s.path)
-	if err := disk.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := in.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	h := s.current.Load()
 	if h == nil {
 		return nil, ErrClosed
 	}
-	fresh, err := createLocked(path, h.info.Mode().Perm())
+	fresh, err := createLocked(in, path, h.info.Mode().Perm())
 	if err != nil {
 		return nil, err
 	}
 	fresh.from = h
 	fresh.db.NoSync, fresh.db.NoGrowSync = true, true
-	n := &successor{store: s, path: path, handle: fresh}
+	n := &successor{store: s, dir: in, path: path, handle: fresh}
 	if err = n.prepare(); err != nil {
-		return nil, errors.Join(err, fresh.close(), disk.Remove(path))
+		return nil, errors.Join(err, fresh.close(), in.Remove(path))
 	}
 	return n, nil
 }
 
 // createLocked makes an empty file at path, where there is none, that is locked from its beginning on. When it fails
 // there is none again.
-func createLocked(path string, mode os.FileMode) (*handle, error) {
+func createLocked(in *disk.Dir, path string, mode os.FileMode) (*handle, error) {
 	var created *os.File
 	h, err := openHandle(path, false, time.Second, func(path string, _ int, _ os.FileMode) (f *os.File, err error) {
-		if f, err = disk.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode); err != nil {
+		if f, err = in.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode); err != nil {
 			return nil, err
 		}
 		created = f
@@ -120,7 +121,7 @@ func createLocked(path string, mode os.FileMode) (*handle, error) {
 	})
 	if err != nil && created != nil {
 		created.Close()
-		disk.Remove(path)
+		in.Remove(path)
 	}
 	return h, err
 }
@@ -192,7 +193,7 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *han
 		return nil, err
 	}
 	// Only now may the journal let go of what the next commits bring: a power cut could bring back the old name.
-	if err = disk.SyncDir(filepath.Dir(s.path)); err != nil {
+	if err = n.dir.Sync(s.path); err != nil {
 		n.handle.bar(err)
 	}
 	return h, err
@@ -226,10 +227,11 @@ func (n *successor) install(h *handle) error {
 	}
 	s.renewing.Lock()
 	defer s.renewing.Unlock()
+	vacant := false
 	if s.current.Load() != h {
 		err = ErrClosed
-	} else if err = s.vacate(h, n.back); err == nil {
-		err = n.rename()
+	} else if vacant, err = s.vacate(n.dir, h, n.back); err == nil {
+		err = n.rename(vacant)
 	}
 	if err != nil {
 		fresh.end()
@@ -243,37 +245,48 @@ func (n *successor) install(h *handle) error {
 	last.end()
 	s.noted.look()
 	n.handle.from, s.noted = nil, nil
+	s.home.Store(n.dir)
 	s.use(n.handle)
 	return nil
 }
 
 // vacate sees to it that the file's name is free for a successor: that it is still the file's own, or, with back, that
-// whatever else has it is kept aside.
-func (s *store) vacate(h *handle, back bool) error {
-	now, err := disk.Lstat(s.path)
+// whatever else has it is kept aside. vacant says that nothing has it.
+func (s *store) vacate(in *disk.Dir, h *handle, back bool) (vacant bool, err error) {
+	now, err := in.Lstat(s.path)
 	switch {
 	case err == nil && os.SameFile(now, h.info):
-		return nil
+		return false, nil
 	case errors.Is(err, os.ErrNotExist) && back:
-		return nil
+		return true, nil
 	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("%w: %w", ErrUnavailable, errRemoved)
+		return false, fmt.Errorf("%w: %w", ErrUnavailable, errRemoved)
 	case err != nil:
-		return err
+		return false, err
 	case !back:
-		return fmt.Errorf("%w: %w", ErrUnavailable, errMoved)
+		return false, fmt.Errorf("%w: %w", ErrUnavailable, errMoved)
 	}
-	return s.keepIntruder()
+	return false, s.keepIntruder(in)
 }
 
 // rename gives the successor the file's name. It looks for itself whether one that failed was done: then it is the file that
 // the next process will open, and whatever went into the old one would be lost.
-func (n *successor) rename() error {
-	err := disk.Rename(n.path, n.store.path)
+func (n *successor) rename(vacant bool) error {
+	if vacant { // never in the place of what another process has put there meanwhile
+		err := n.dir.Link(n.path, n.store.path)
+		if err == nil {
+			n.dir.Remove(n.path)
+			return nil
+		}
+		if errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("%w: %w", ErrUnavailable, errMoved)
+		}
+	}
+	err := n.dir.Rename(n.path, n.store.path)
 	if err == nil {
 		return nil
 	}
-	now, e := disk.Stat(n.store.path)
+	now, e := n.dir.Lstat(n.store.path)
 	if e != nil || !os.SameFile(n.handle.info, now) {
 		return err
 	}
@@ -303,6 +316,20 @@ func (s *store) free() (pages int, bytes int64) {
 	return pages, int64(pages) * int64(h.db.Info().PageSize)
 }
 
+// diskRoom returns how many bytes are free for us on the file system of the file, or -1 if that is not known.
+func (s *store) diskRoom() int64 {
+	h := s.current.Load()
+	if h == nil {
+		return -1
+	}
+	h.users.RLock() // it is not closed meanwhile
+	defer h.users.RUnlock()
+	if h.closed {
+		return -1
+	}
+	return diskRoom(h.file)
+}
+
 // room returns an error if the disk has no room for a successor.
 func (s *store) room() error {
 	file, _, err := s.size()
@@ -311,7 +338,7 @@ func (s *store) room() error {
 	}
 	_, free := s.free()
 	need := file - free + growLeast
-	if has := diskRoom(filepath.Dir(s.path)); has >= 0 && has < need {
+	if has := s.diskRoom(); has >= 0 && has < need {
 		return fmt.Errorf("the disk has no room for a copy: %d bytes are needed, %d are free", need, has)
 	}
 	return nil

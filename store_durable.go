@@ -1,10 +1,6 @@
 package keepcache
 
-import (
-	"path/filepath"
-
-	"github.com/keepcache/keepcache/internal/disk"
-)
+import "github.com/keepcache/keepcache/internal/disk"
 
 // makeDurable puts on disk what those who read the file see, its name included. Without it that may be more than the disk
 // has:
@@ -17,7 +13,7 @@ import (
 //
 // The meta pages are written anew, as they are read, because only that makes them dirty again where a sync has failed.
 // What they point to is durable: bbolt syncs it before. A file that was closed in order is durable as it is.
-func (h *handle) makeDurable() error {
+func (h *handle) makeDurable(in *disk.Dir, path string) error {
 	if h.found.clean {
 		return nil
 	}
@@ -31,5 +27,5 @@ func (h *handle) makeDurable() error {
 	if err := disk.Datasync(h.file); err != nil {
 		return err
 	}
-	return disk.SyncDir(filepath.Dir(h.file.Name()))
+	return in.Sync(path)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"time"
@@ -17,36 +16,31 @@ import (
 
 // openStore opens the file at path, creating it if it is absent and readOnly is false.
 // See examine for trusting.
-func openStore(path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*store, error) {
-	exists, err := lookAt(path)
+func openStore(in *disk.Dir, path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*store, error) {
+	exists, err := lookAt(in, path)
 	if err != nil {
 		return nil, err
 	}
-	if exists {
-		// All names of its directory must lead to the same journal.
-		if path, err = filepath.EvalSymlinks(path); err != nil {
-			return nil, err
-		}
-	} else {
+	if !exists {
 		if readOnly {
 			return nil, &os.PathError{Op: "open", Path: path, Err: os.ErrNotExist}
 		}
-		if err := createFile(path, initFile); err != nil {
+		if err := createFile(in, path, initFile); err != nil {
 			return nil, err
 		}
 	}
-	h, err := openFile(path, readOnly, lockTimeout, trusting)
+	h, err := openFile(in, path, readOnly, lockTimeout, trusting)
 	if err != nil {
 		return nil, err
 	}
-	return newStore(path, readOnly, h)
+	return newStore(in, path, readOnly, h)
 }
 
 // openFile opens and locks the file at path and proves that it is one of ours. See examine for trusting.
-func openFile(path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*handle, error) {
+func openFile(in *disk.Dir, path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*handle, error) {
 	var found examined
 	h, err := openHandle(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
-		f, found, err = openLocked(path, flag, lockTimeout, trusting)
+		f, found, err = openLocked(in, path, flag, lockTimeout, trusting)
 		return f, err
 	})
 	if err == nil {
@@ -56,8 +50,9 @@ func openFile(path string, readOnly bool, lockTimeout time.Duration, trusting bo
 }
 
 // newStore builds a store upon an open file, which it closes if that is none of ours.
-func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
+func newStore(in *disk.Dir, path string, readOnly bool, h *handle) (s *store, err error) {
 	s = &store{path: path, readOnly: readOnly, sick: make(chan struct{}, 1)}
+	s.home.Store(in)
 	s.use(h)
 	if s.identity, err = h.recognise(); err == nil {
 		s.mark, _, err = s.revisions()
@@ -69,15 +64,15 @@ func newStore(path string, readOnly bool, h *handle) (s *store, err error) {
 			err = checkNumber(highest)
 		}
 		if err == nil {
-			err = h.makeDurable()
+			err = h.makeDurable(in, path)
 		}
 	}
 	if err == nil {
 		err = s.renew()
 	}
 	if err == nil && !readOnly {
-		disk.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
-		removeStrays(filepath.Dir(path), filepath.Base(path)+backupSuffix)
+		in.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
+		removeStrays(in, path+backupSuffix)
 	}
 	if err == nil && !readOnly {
 		err = s.mendCounts()

@@ -143,6 +143,9 @@ func facts(s keepcache.Stats) []fact {
 	if s.Health.Failures > 0 {
 		f = append(f, fact{"Times without the file", count(s.Health.Failures)})
 	}
+	if s.Health.Moved {
+		f = append(f, fact{"Directory", "renamed or removed since the cache was opened"})
+	}
 	if s.Health.Quarantined > 0 {
 		f = append(f, fact{"Kept aside, damaged", display.Name(s.Health.Aside)})
 	}

@@ -48,24 +48,27 @@ func (f osFile) Datasync() error { return disk.Datasync(f.File) }
 
 func (f osFile) Close() error { return disk.Close(f.File) }
 
-func openOSFile(name string, flag int, perm fs.FileMode) (File, error) {
-	f, err := disk.OpenFile(name, flag, perm)
-	if err != nil {
-		return nil, err
+// openIn returns a function that opens files in a directory.
+func openIn(dir *disk.Dir) func(name string, flag int, perm fs.FileMode) (File, error) {
+	return func(name string, flag int, perm fs.FileMode) (File, error) {
+		f, err := dir.OpenFile(name, flag, perm)
+		if err != nil {
+			return nil, err
+		}
+		return osFile{f}, nil
 	}
-	return osFile{f}, nil
 }
 
 // createFile makes a journal without segments and gives it the name path, where it replaces what was there; with staged it
 // keeps the name that it was made under. The head is on disk before the file has its name, so a file of that name always has one.
-func createFile(path string, open func(string, int, fs.FileMode) (File, error), h *head, staged bool) (_ File, err error) {
+func createFile(dir *disk.Dir, path string, open func(string, int, fs.FileMode) (File, error), h *head, staged bool) (_ File, err error) {
 	tmp := strayPath(path)
-	if err := disk.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := dir.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("journal: create: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			disk.Remove(tmp)
+			dir.Remove(tmp)
 			err = fmt.Errorf("journal: create: %w", err)
 		}
 	}()
@@ -89,7 +92,7 @@ func createFile(path string, open func(string, int, fs.FileMode) (File, error), 
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	if err := disk.Rename(tmp, path); err != nil {
+	if err := dir.Rename(tmp, path); err != nil {
 		return nil, err
 	}
 	return open(path, os.O_RDWR, fileMode)

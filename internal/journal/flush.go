@@ -3,12 +3,9 @@ package journal
 import (
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
-
-	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // flusher is the state of the group flush. Flushes are counted: a caller whose piece the running one no longer
@@ -139,7 +136,7 @@ func (j *Journal) lead() {
 		err = j.file.Datasync()
 	}
 	if err == nil && !named {
-		err = disk.SyncDir(filepath.Dir(j.path))
+		err = j.opt.Dir.Sync(j.path)
 	}
 	took := time.Since(start)
 	if err == nil {

@@ -54,6 +54,8 @@ type Options struct {
 	// Staged has the journal made beside the file at its path, which stays as it is until Replace puts the journal in its
 	// place: for one that takes over what is there. Default: false.
 	Staged bool
+	// Dir is the directory in which the journal lives. Default: nil, whatever its path leads to.
+	Dir *disk.Dir
 	// After is the sequence after which the journal starts: what the store has when the journal is made. Default: 0.
 	After uint64
 	// OpenFile opens the journal's file, for fault injection in tests. It is called as os.OpenFile would be. Default: nil,
@@ -70,7 +72,7 @@ func (o Options) withDefaults() (Options, int) {
 		o.SegmentBytes = defaultSegmentBytes
 	}
 	if o.OpenFile == nil {
-		o.OpenFile = openOSFile
+		o.OpenFile = openIn(o.Dir)
 	}
 	o.Window = o.Window && !o.NoMap
 	block := maxBlock
@@ -141,10 +143,10 @@ type failure struct{ err error }
 // format, or what the system says if it cannot be looked at.
 func New(path string, o Options) (*Journal, error) {
 	opt, block := o.withDefaults()
-	if err := checkReplaceable(path); err != nil {
+	if err := checkReplaceable(o.Dir, path); err != nil {
 		return nil, err
 	}
-	if err := disk.Remove(strayPath(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := o.Dir.Remove(strayPath(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	j := &Journal{path: path, opt: opt, block: block, front: opt.front(block), released: opt.After, staged: opt.Staged}
@@ -160,8 +162,8 @@ func New(path string, o Options) (*Journal, error) {
 }
 
 // checkReplaceable returns an error if what is at path must not be replaced by a journal.
-func checkReplaceable(path string) error {
-	st, err := os.Lstat(path)
+func checkReplaceable(dir *disk.Dir, path string) error {
+	st, err := dir.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -171,7 +173,7 @@ func checkReplaceable(path string) error {
 	if !st.Mode().IsRegular() {
 		return fmt.Errorf("journal: open %q: not a regular file", path)
 	}
-	f, err := disk.OpenFile(path, os.O_RDONLY, 0)
+	f, err := dir.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
@@ -230,7 +232,7 @@ func (j *Journal) Replace() error {
 		return ErrClosed
 	}
 	if j.file != nil {
-		if err := disk.Rename(strayPath(j.path), j.path); err != nil {
+		if err := j.opt.Dir.Rename(strayPath(j.path), j.path); err != nil {
 			return fmt.Errorf("journal: replace: %w", err)
 		}
 	}
@@ -280,7 +282,7 @@ func (j *Journal) Close(remove bool) error {
 		if j.staged { // nothing changes it any more
 			path = strayPath(path)
 		}
-		if e := disk.Remove(path); !errors.Is(e, fs.ErrNotExist) {
+		if e := j.opt.Dir.Remove(path); !errors.Is(e, fs.ErrNotExist) {
 			err = errors.Join(err, e)
 		}
 	}
@@ -302,7 +304,7 @@ func (j *Journal) create() error {
 	var nonce [8]byte
 	rand.Read(nonce[:]) // never fails
 	h.nonce = le.Uint64(nonce[:])
-	f, err := createFile(j.path, j.opt.OpenFile, &h, j.staged)
+	f, err := createFile(j.opt.Dir, j.path, j.opt.OpenFile, &h, j.staged)
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,12 @@ func (r *Report) Damaged() bool { return r.Holes > 0 || r.Unreadable }
 // error but in the Report; an error is ErrVersion, what reading the file returned, or what fn returned, which ends the
 // replay. Beside a live writer, damage and a gap may only mean that the writer was at work: try again.
 func Replay(path string, identity [16]byte, after uint64, fn func(first, last uint64, piece []byte) error) (Report, error) {
-	f, err := disk.OpenFile(path, os.O_RDONLY, 0)
+	return ReplayIn(nil, path, identity, after, fn)
+}
+
+// ReplayIn is Replay for a journal in a directory that is held open.
+func ReplayIn(dir *disk.Dir, path string, identity [16]byte, after uint64, fn func(first, last uint64, piece []byte) error) (Report, error) {
+	f, err := dir.OpenFile(path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Report{}, nil
 	}

@@ -66,12 +66,13 @@ type Health struct {
 	Aside       Name   `json:"aside,omitempty"`
 	BadJournals uint64 `json:"bad_journals"`
 	LostWrites  uint64 `json:"lost_writes"`
+	Moved       bool   `json:"moved,omitempty"`
 }
 
 func healthOf(s keepcache.HealthStats) Health {
 	return Health{
 		s.Unavailable, words(s.Err), unixMilli(s.Since), s.Failures, s.Healed, s.Quarantined, Name(s.Aside), s.BadJournals,
-		s.LostWrites,
+		s.LostWrites, s.Moved,
 	}
 }
 
@@ -79,6 +80,7 @@ func (w Health) stats() keepcache.HealthStats {
 	return keepcache.HealthStats{
 		Unavailable: w.Unavailable, Err: cause(w.Err), Since: timeOf(w.Since), Failures: w.Failures, Healed: w.Healed,
 		Quarantined: w.Quarantined, Aside: string(w.Aside), BadJournals: w.BadJournals, LostWrites: w.LostWrites,
+		Moved: w.Moved,
 	}
 }
 

@@ -1,0 +1,118 @@
+package keepcache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/salvage"
+)
+
+var (
+	errHomeless = errors.New("its directory was removed while it was open")
+	errTaken    = errors.New("at its path there is another directory, with another cache in it")
+)
+
+// refuge returns the directory in which the file is to be mended. That is its own, under whatever name: a directory that has
+// taken the old path is somebody else's. Only if its own was removed, or is on a disk that takes no changes any more, it is the
+// one that has the path, and only if that has nothing of another cache. The caller closes it if the store does not move there.
+func (hl *healer) refuge(cause error) (*disk.Dir, error) {
+	s := hl.db.store
+	home := s.dir()
+	removed := home.Removed()
+	if !removed && !(takesNothing(cause) && home.Moved()) {
+		return home, nil
+	}
+	other, real, err := disk.OpenDir(s.path)
+	if err == nil {
+		if err = s.mayMove(other); real != s.path {
+			err = errTaken // links lead somewhere else
+		}
+		if err == nil {
+			return other, nil
+		}
+		other.Close()
+	}
+	if removed {
+		return nil, errors.Join(errHomeless, err)
+	}
+	return home, nil
+}
+
+// takesNothing reports whether a disk has failed so that another one is likely to be mounted in its place.
+func takesNothing(err error) bool {
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EIO)
+}
+
+// mayMove returns an error if a directory has a file or a journal of another cache under our names.
+func (s *store) mayMove(in *disk.Dir) error {
+	identity, err := s.identityIn(in)
+	if err == nil && identity != s.identity || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(errTaken, err)
+	}
+	path := journalPath(s.path)
+	if _, err := in.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if identity, _, ok, err := journal.Peek(in, path); err != nil || !ok || identity != s.identity {
+		return errors.Join(errTaken, err)
+	}
+	return nil
+}
+
+// identityIn returns the identity of the file that a directory has under our name, which nobody may have open.
+func (s *store) identityIn(in *disk.Dir) (identity [16]byte, err error) {
+	f, info, err := openOwned(in, s.path, os.O_RDWR, healLock)
+	if err != nil {
+		return identity, err
+	}
+	defer f.Close()
+	return identityOf(f, info)
+}
+
+// identityOf returns the identity of a cache file.
+func identityOf(f *os.File, info fs.FileInfo) (identity [16]byte, err error) {
+	file, err := salvage.Open(f, info.Size())
+	if err != nil {
+		return identity, err
+	}
+	found := newHeritage()
+	if known, err := found.readRoots(file); err != nil || !known {
+		return identity, errors.Join(ErrFormat, err)
+	}
+	return found.identity, nil
+}
+
+// wander bars a file whose disk takes nothing any more, where another one has been mounted at its path.
+func (hl *healer) wander(h *handle) {
+	c := hl.db.commits
+	if h == nil || h.trouble() != nil || c == nil {
+		return
+	}
+	err := c.snapshot().Err
+	if !takesNothing(err) {
+		return
+	}
+	if other, refugeErr := hl.refuge(err); refugeErr == nil && other != hl.db.store.dir() {
+		other.Close()
+		h.bar(fmt.Errorf("%w: %w", errMoved, err))
+	}
+}
+
+// settle is what follows an attempt to mend the file in the directory to, when its own was another.
+func (hl *healer) settle(was, to *disk.Dir) {
+	switch {
+	case to == was:
+	case hl.db.store.dir() != to:
+		to.Close()
+	case hl.db.writer != nil:
+		// The directory that it was in is left to the collector: the journal has it still.
+		if j := hl.db.writer.position().journal; j != nil {
+			hl.db.writer.lost(j)
+		}
+	}
+}
