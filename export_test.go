@@ -1,6 +1,11 @@
 package keepcache
 
-import bolt "go.etcd.io/bbolt"
+import (
+	"context"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
 
 // PanicInView has a read transaction panic.
 func (db *DB) PanicInView() error {
@@ -22,3 +27,11 @@ func Without(what string) {
 
 // ShallowBytes sets how much of a file that was closed in order is proved.
 func ShallowBytes(n int) { shallowBytes = n }
+
+// Heal has the file looked at now, and mended if need be, as otherwise every two seconds.
+func (db *DB) Heal() {
+	db.healer.run.Lock()
+	db.healer.next = time.Time{}
+	db.healer.run.Unlock()
+	db.healer.look(context.Background())
+}

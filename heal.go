@@ -237,13 +237,19 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 	if s.current.Load() != h {
 		return "a copy has taken its place", nil // a compaction was quicker
 	}
-	dir, err := hl.refuge(h.trouble().err)
+	dir, err := hl.refuge(nil)
 	if err != nil {
 		return "", errors.Join(h.trouble().err, err)
 	}
 	defer func(was *disk.Dir) { hl.settle(was, dir) }(s.dir())
 	if h.err() == nil {
-		if err := s.compact(ctx, dir, true, func(int64) {}); err != nil && s.current.Load() == h {
+		err := s.compact(ctx, dir, true, func(int64) {})
+		if err != nil && dir == s.dir() {
+			if other, refugeErr := hl.refuge(err); refugeErr == nil && other != dir {
+				dir, err = other, s.compact(ctx, other, true, func(int64) {})
+			}
+		}
+		if err != nil && s.current.Load() == h {
 			return "", errors.Join(h.trouble().err, err)
 		}
 		if s.intruder != "" {
@@ -260,8 +266,10 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 		hl.gone = h
 	}
 	found := hl.open(dir)
-	if other, err := hl.refuge(found.err); err == nil && other != s.dir() && dir == s.dir() {
-		dir, found = other, hl.open(other)
+	if found.err != nil && dir == s.dir() {
+		if other, refugeErr := hl.refuge(found.err); refugeErr == nil && other != dir {
+			dir, found = other, hl.open(other)
+		}
 	}
 	// What a commit has brought into the file that is gone must be known as such when another takes its place.
 	if c := hl.db.commits; c != nil {

@@ -18,8 +18,9 @@ var (
 )
 
 // refuge returns the directory in which the file is to be mended. That is its own, under whatever name: a directory that has
-// taken the old path is somebody else's. Only if its own was removed, or is on a disk that takes no changes any more, it is the
-// one that has the path, and only if that has nothing of another cache. The caller closes it if the store does not move there.
+// taken the old path is somebody else's. Only if its own was removed it is the one that has the path, if that has nothing of
+// another cache; and if the given error says that the disk takes no changes any more, if that has the same cache, as where a disk is
+// mounted anew. The caller closes it if the store does not move there.
 func (hl *healer) refuge(cause error) (*disk.Dir, error) {
 	s := hl.db.store
 	home := s.dir()
@@ -29,7 +30,7 @@ func (hl *healer) refuge(cause error) (*disk.Dir, error) {
 	}
 	other, real, err := disk.OpenDir(s.path)
 	if err == nil {
-		if err = s.mayMove(other); real != s.path {
+		if err = s.mayMove(other, removed); real != s.path {
 			err = errTaken // links lead somewhere else
 		}
 		if err == nil {
@@ -48,10 +49,11 @@ func takesNothing(err error) bool {
 	return errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EIO)
 }
 
-// mayMove returns an error if a directory has a file or a journal of another cache under our names.
-func (s *store) mayMove(in *disk.Dir) error {
+// mayMove returns an error if a directory has a file or a journal of another cache under our names, or no file where it may not be
+// empty.
+func (s *store) mayMove(in *disk.Dir, empty bool) error {
 	identity, err := s.identityIn(in)
-	if err == nil && identity != s.identity || err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err == nil && identity != s.identity || err != nil && !(empty && errors.Is(err, fs.ErrNotExist)) {
 		return errors.Join(errTaken, err)
 	}
 	path := journalPath(s.path)

@@ -25,13 +25,20 @@ import (
 // A socket that a killed process left behind is replaced, one that somebody serves is not: that is an error, as any
 // other failure to listen. Options.Hosts means nothing on a socket.
 //
-// It ends when db is closed, or with the function that it returns, and takes the socket away.
+// The socket is beside the file that was opened, whatever the working directory and links lead to since; it is an error if the directory
+// has been renamed. It ends when db is closed, or with the function that it returns, and takes the socket away.
 func Listen(db *keepcache.DB, options *Options) (stop func() error, err error) {
 	if options == nil {
 		options = &Options{ShowValues: true}
 	}
-	path := wire.SocketPath(db.Path())
-	l, err := listen(path)
+	path := db.Path() + ".sock" // what its directory was named when the cache was opened
+	var l *socket
+	if db.Stats().Health.Moved {
+		// It would stand beside somebody else's file.
+		err = errors.New("the directory of the cache was renamed or removed since it was opened")
+	} else {
+		l, err = listen(path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("keepcache: listen %s: %w", strconv.Quote(path), err)
 	}

@@ -46,7 +46,7 @@ func Handler(db *keepcache.DB, options *Options) http.Handler { return newServer
 
 func newServer(db *keepcache.DB, options *Options) *server {
 	s := &server{
-		db: db, o: options.withDefaults(), path: absolute(db.Path()), since: time.Now(),
+		db: db, o: options.withDefaults(), path: db.Path(), since: time.Now(),
 		origins: http.NewCrossOriginProtection(),
 		long:    make(chan struct{}, 1),
 	}
@@ -59,13 +59,6 @@ func newServer(db *keepcache.DB, options *Options) *server {
 	db.OnClose(stop)
 	go s.history.run(ctx, db.Stats)
 	return s
-}
-
-func absolute(path string) string {
-	if abs, err := filepath.Abs(path); err == nil {
-		return abs
-	}
-	return path
 }
 
 // endpoint answers one path of the protocol. What it returns is sent as JSON, unless it has answered by itself and

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 func newBackupCommand(f *flags) *cobra.Command {
@@ -159,10 +160,11 @@ func place(path string, force bool, write func(io.Writer) error, finish func(tmp
 	if _, err := os.Lstat(path); err == nil && !force {
 		return fmt.Errorf("%s is there already (--force replaces it)", strconv.Quote(path))
 	}
-	dir, base := filepath.Split(path)
-	if dir == "" {
-		dir = "."
+	// The directory is settled here: a link on the way may be turned while the copy is written.
+	if path, err = disk.Resolve(path); err != nil {
+		return err
 	}
+	dir, base := filepath.Split(path)
 	f, err := os.CreateTemp(dir, base+".part-*")
 	if err != nil {
 		return err

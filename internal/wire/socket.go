@@ -6,15 +6,19 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // SocketPath returns where the socket of the cache at path is: beside it, with .sock behind its name. Symbolic links
-// are followed, so that every name of the cache leads to the one socket.
+// are followed, so that every name of the cache leads to the one socket. It is absolute.
 func SocketPath(path string) string {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
-	if abs, err := filepath.Abs(path); err == nil {
+	if real, err := disk.Resolve(path); err == nil {
+		path = real
+	} else if abs, err := filepath.Abs(path); err == nil {
 		path = abs
 	}
 	return path + ".sock"
