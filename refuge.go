@@ -105,16 +105,20 @@ func (hl *healer) wander(h *handle) {
 	}
 }
 
-// settle is what follows an attempt to mend the file in the directory to, when its own was another.
+// settle is what follows an attempt to mend the file in the directory to. The one that it was in, if that was another, is left to
+// the collector: a journal may have it still.
 func (hl *healer) settle(was, to *disk.Dir) {
-	switch {
-	case to == was:
-	case hl.db.store.dir() != to:
+	if hl.db.store.dir() != to {
 		to.Close()
-	case hl.db.writer != nil:
-		// The directory that it was in is left to the collector: the journal has it still.
-		if j := hl.db.writer.position().journal; j != nil {
-			hl.db.writer.lost(j)
-		}
+		return
+	}
+	w := hl.db.writer
+	if w == nil {
+		return
+	}
+	// Who takes the file away mostly takes the journal too. It would be noticed by the next flush only, and not by writes until then.
+	j := w.position().journal
+	if _, err := to.Lstat(journalPath(hl.db.store.path)); j != nil && (to != was || errors.Is(err, fs.ErrNotExist)) {
+		w.lost(j)
 	}
 }
