@@ -220,7 +220,7 @@ func (l *live) catchUp(v *liveView) error {
 	if err != nil {
 		return err
 	}
-	if t.anew || t.identity != v.identity || !t.follows(base) {
+	if t.all || t.identity != v.identity || !t.follows(base) {
 		t.reset(v.identity, base, v.mark)
 	}
 	f, err := l.open(journalPath(l.path))

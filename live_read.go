@@ -205,7 +205,7 @@ func (l *live) bucketNames() (found []string, err error) {
 // stats fills in what the file and the journal tell: how the cache stands, and nothing of what it did.
 func (l *live) stats(s *Stats) error {
 	t := newTail("")
-	t.anew = true
+	t.all = true
 	return l.read(t, func(v *liveView) error {
 		ids, err := v.bucketsLive()
 		if err != nil {
@@ -218,12 +218,17 @@ func (l *live) stats(s *Stats) error {
 		s.Buckets = make(map[string]BucketStats, len(ids))
 		s.Entries, s.Bytes = 0, 0
 		named := make(map[uint64]bool, len(ids))
+		late := t.pending(v.mark)
 		for name, id := range ids {
 			row, _, err := usageRows.Get(encodeUint64(id))
 			if err != nil {
 				return err
 			}
-			u := decodeUsage(row)
+			change, err := v.change(late, id)
+			if err != nil {
+				return err
+			}
+			u := decodeUsage(row).plus(change)
 			s.Buckets[name] = BucketStats{Entries: u.entries, Bytes: u.bytes}
 			s.Entries += u.entries
 			s.Bytes += u.bytes

@@ -16,7 +16,7 @@ type tail struct {
 	bucket string // empty: no entries are kept
 	only   string // the one key that is kept; empty: every key with the prefix
 	prefix string
-	anew   bool // each try begins anew, so that pieces is exact
+	all    bool // the entries of every bucket are kept, without their values; each try begins anew
 
 	identity [16]byte
 	base     uint64 // id of the bucket in the file
@@ -26,7 +26,7 @@ type tail struct {
 	tags    map[string]uint64 // revision of the last invalidation
 	entries map[rowID]liveEntry
 	bytes   int64 // of entries
-	pieces  int64 // bytes of the pieces taken
+	pieces  int64 // bytes of the pieces taken, exact where all is set
 
 	sorted []string // keys of entries of the bucket with id sortedID; nil if they have to be sorted anew
 	forID  uint64
@@ -44,7 +44,8 @@ type rowID struct {
 }
 
 type liveEntry struct {
-	record   []byte // nil: removed
+	record   []byte // nil: removed, or not kept
+	size     int    // of the record; 0: removed
 	revision uint64
 }
 
@@ -105,7 +106,7 @@ func (t *tail) take(first, _ uint64, piece []byte) error {
 }
 
 func (t *tail) keep(o *outcome, revision uint64) error {
-	if t.bucket == "" || o.id != t.id() || t.only != "" && o.key != t.only || !strings.HasPrefix(o.key, t.prefix) {
+	if !t.all && !t.wants(o) {
 		return nil
 	}
 	at := rowID{o.id, o.key}
@@ -116,12 +117,21 @@ func (t *tail) keep(o *outcome, revision uint64) error {
 	if !known {
 		t.sorted = nil
 	}
-	t.bytes += int64(len(o.record)-len(old.record)) + entryOverhead
+	e := liveEntry{size: len(o.record), revision: revision}
+	if !t.all {
+		e.record = bytes.Clone(o.record)
+	}
+	t.bytes += int64(len(e.record)-len(old.record)) + entryOverhead
 	if t.bytes > tailMost {
 		return errTailTooLarge
 	}
-	t.entries[at] = liveEntry{bytes.Clone(o.record), revision}
+	t.entries[at] = e
 	return nil
+}
+
+// wants reports whether an outcome is about one of the keys that are kept.
+func (t *tail) wants(o *outcome) bool {
+	return t.bucket != "" && o.id == t.id() && (t.only == "" || o.key == t.only) && strings.HasPrefix(o.key, t.prefix)
 }
 
 // find returns what the journal has of a key, if it has anything that the file may not have.

@@ -10,15 +10,18 @@ type Stats struct {
 	Hits     uint64 // reads of a value that found the key, in memory or in the file
 	Misses   uint64 // reads of a value that found it absent or expired
 	FileHits uint64 // those of the hits that memory did not have
-	Sets     uint64 // values written: Set, SetBytes, and Add where it succeeded
-	Deletes  uint64 // entries removed by Delete, DeleteMany and DeletePrefix
+	Sets     uint64 // values written, one a key: Set and its kin, Add, Swap, Update, Increment, CompareAndSwap, Apply
+	Deletes  uint64 // live entries removed by Delete, DeleteMany, DeletePrefix and Take
 	Damaged  uint64 // damaged entries met by reads, each time they were met
 
 	FileBytes int64 // size of the file in bytes
 	FreePages int64 // pages of it that hold nothing; 0 for a file that crashed and is open for reading only
 	FreeBytes int64 // bytes of these
-	Entries   int64 // entries in all buckets, expired ones that the sweeper has not reached yet included
-	Bytes     int64 // what their keys and records amount to
+
+	// Entries are the entries in all buckets, committed or not, expired ones that the sweeper has not reached yet
+	// included. While more than 8,192 writes wait for their commit, what these change is an estimate. Len is exact.
+	Entries int64
+	Bytes   int64 // what their keys and records amount to
 
 	Buckets map[string]BucketStats // by name, of every bucket that exists
 
@@ -64,7 +67,7 @@ func (o *Options) budgets() BudgetStats {
 
 // BucketStats are the part of Stats that speaks of one bucket.
 type BucketStats struct {
-	Entries int64 // entries, expired ones that the sweeper has not reached yet included
+	Entries int64 // as Stats.Entries
 	Bytes   int64 // what their keys and records amount to
 }
 
@@ -101,7 +104,8 @@ func (c *counters) get(r *reading) {
 }
 
 // Stats returns a snapshot of what the cache did since Open and how it stands. It is cheap enough to be
-// called every second. After Close it returns the counters alone.
+// called every second: it takes some milliseconds, more with very many buckets. After Close it returns the
+// counters alone.
 func (db *DB) Stats() Stats {
 	s := Stats{
 		Hits:     db.counts.hits.Load() + db.memory.hits(),
@@ -133,7 +137,8 @@ func (db *DB) Stats() Stats {
 		s.Commit = db.commits.snapshot()
 		s.Journal = db.writer.snapshot()
 	}
-	file, used, err := db.store.size()
+	// Memory is looked at before the file, so that what a commit moves meanwhile is counted once.
+	file, used, err := db.store.sizeWith(db.memory.pending())
 	if err != nil {
 		return s
 	}
