@@ -4,45 +4,74 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // lockHolder returns the id of a process that holds a lock on the file at path, or 0. The kernel lists
 // locks in /proc/locks by device and inode (proc_locks(5)).
 func lockHolder(path string) int {
-	info, err := os.Stat(path)
-	if err != nil {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
 		return 0
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0
+	devices := []device{{st.Dev_major, st.Dev_minor}}
+	if st.Mask&unix.STATX_MNT_ID != 0 {
+		// The list has the device of the file system, and some, such as btrfs, give each file another one.
+		if d, ok := mountDevice(st.Mnt_id); ok {
+			devices = append(devices, d)
+		}
 	}
 	f, err := os.Open("/proc/locks")
 	if err != nil {
 		return 0
 	}
 	defer f.Close()
-
-	inode := fmt.Sprintf(":%d", st.Ino)
 	for sc := bufio.NewScanner(f); sc.Scan(); {
 		// 1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF
 		field := strings.Fields(sc.Text())
-		if len(field) < 6 || field[1] != "FLOCK" || !strings.HasSuffix(field[5], inode) {
+		if len(field) < 6 || field[1] != "FLOCK" {
 			continue
 		}
-		var major, minor, pid int
-		if n, _ := fmt.Sscanf(field[5], "%x:%x:", &major, &minor); n != 2 {
+		var d device
+		var inode uint64
+		if n, _ := fmt.Sscanf(field[5], "%x:%x:%d", &d.major, &d.minor, &inode); n != 3 || inode != st.Ino {
 			continue
 		}
-		dev := uint64(st.Dev)
-		if uint64(major) != (dev>>8)&0xfff|(dev>>32)&^0xfff || uint64(minor) != dev&0xff|(dev>>12)&^0xff {
+		pid, err := strconv.Atoi(field[4])
+		if err != nil || pid <= 0 { // of another namespace of processes
 			continue
 		}
-		if n, _ := fmt.Sscan(field[4], &pid); n == 1 && pid > 0 {
-			return pid
+		for _, known := range devices {
+			if d == known {
+				return pid
+			}
 		}
 	}
 	return 0
+}
+
+// device is the number of a device.
+type device struct{ major, minor uint32 }
+
+// mountDevice returns the device of the file system that is mounted with the given id, see proc_pid_mountinfo(5).
+func mountDevice(id uint64) (d device, ok bool) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return d, false
+	}
+	defer f.Close()
+	want := strconv.FormatUint(id, 10)
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		// 42 26 0:38 / /mnt rw,relatime - btrfs /dev/loop0 rw
+		field := strings.Fields(sc.Text())
+		if len(field) < 3 || field[0] != want {
+			continue
+		}
+		n, _ := fmt.Sscanf(field[2], "%d:%d", &d.major, &d.minor)
+		return d, n == 2
+	}
+	return d, false
 }

@@ -54,7 +54,7 @@ func readOnlyDisk(t tester, args []string) {
 	require.NoError(t, os.Truncate(image, 32<<20))
 	out, err := exec.Command("mkfs.ext4", "-q", "-F", image).CombinedOutput()
 	require.NoError(t, err, string(out))
-	if err := mountImage(image, dir); err != nil {
+	if err := mountImage("ext4", "loop,errors=remount-ro", image, dir); err != nil {
 		fmt.Println("skip:", err)
 		return
 	}
@@ -119,7 +119,7 @@ func readOnlyDisk(t tester, args []string) {
 	content, err := os.ReadFile(image)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(again+".image", content, 0o600))
-	require.NoError(t, mountImage(again+".image", again))
+	require.NoError(t, mountImage("ext4", "loop,errors=remount-ro", again+".image", again))
 	later := open(t, filepath.Join(again, "test.cache"), nil)
 	intact(later.Bucket("b"))
 	sound(t, later)
@@ -145,9 +145,9 @@ func readOnlyDisk(t tester, args []string) {
 	fmt.Printf("%d writes were acknowledged after the disk had become read-only\n", len(acked))
 }
 
-// mountImage mounts an image of a file system, which becomes read-only where there is an error.
-func mountImage(image, dir string) error {
-	out, err := exec.Command("mount", "-t", "ext4", "-o", "loop,errors=remount-ro", image, dir).CombinedOutput()
+// mountImage mounts an image of a file system.
+func mountImage(kind, options, image, dir string) error {
+	out, err := exec.Command("mount", "-t", kind, "-o", options, image, dir).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
 	}

@@ -1,0 +1,66 @@
+package keepcache_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache"
+)
+
+func init() { children["locked on btrfs"] = lockedOnBtrfs }
+
+// ErrLocked names the process that has the file also where a file's device is not that of its file system.
+func TestOpen_LockedOnBtrfs(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can mount a disk")
+	}
+	for _, name := range []string{"mkfs.btrfs", "mount"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skip("there is no ", name)
+		}
+	}
+	cmd := childCommand("locked on btrfs", t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := cmd.Output()
+	if why, ok := strings.CutPrefix(string(out), "skip: "); ok || errors.Is(err, syscall.EPERM) {
+		t.Skip("a disk cannot be mounted here: ", why, err)
+	}
+	require.NoError(t, err, string(out))
+}
+
+func lockedOnBtrfs(t tester, args []string) {
+	dir, image := filepath.Join(args[0], "disk"), filepath.Join(args[0], "image")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.NoError(t, os.WriteFile(image, nil, 0o600))
+	require.NoError(t, os.Truncate(image, 128<<20))
+	out, err := exec.Command("mkfs.btrfs", "-q", image).CombinedOutput()
+	require.NoError(t, err, string(out))
+	if err := mountImage("btrfs", "loop", image, dir); err != nil {
+		fmt.Println("skip:", err)
+		return
+	}
+	path := filepath.Join(dir, "test.cache")
+	cmd := childCommand("lock holder", path)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	_, err = bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	_, err = tryOpen(path, &keepcache.Options{LockTimeout: 10 * time.Millisecond})
+	require.ErrorIs(t, err, keepcache.ErrLocked)
+	require.ErrorContains(t, err, fmt.Sprint("process ", cmd.Process.Pid))
+	require.NoError(t, in.Close())
+	require.NoError(t, cmd.Wait())
+}
