@@ -143,7 +143,7 @@ func (db *DB) applyDrafts(writes map[spot]batched) error {
 		return nil
 	}
 	err := db.writer.write(names, drafts...)
-	if err == nil || errors.Is(err, errUnknown) {
+	if err == nil || errors.Is(err, ErrUnknownOutcome) {
 		for ns, id := range created {
 			ns.id.Store(id)
 		}

@@ -321,7 +321,7 @@ func (b *Bucket) write(drafts ...*draft) error {
 		d.expects = false
 	}
 	err := b.writeAs(ns, id, []naming{{name: b.name, id: id}}, drafts)
-	if err == nil || errors.Is(err, errUnknown) {
+	if err == nil || errors.Is(err, ErrUnknownOutcome) {
 		ns.id.Store(id)
 	}
 	return err

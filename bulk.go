@@ -96,7 +96,7 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 			return 0, err
 		}
 	}
-	return 0, errContended
+	return 0, ErrContended
 }
 
 // DeletePrefix removes the entries whose key begins with prefix and returns how many were live. The prefix

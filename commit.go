@@ -380,7 +380,7 @@ func (c *committer) hasEnded() bool {
 func (c *committer) awaitRoom(giveUp <-chan time.Time) error {
 	round, _, err := c.next()
 	if err != nil {
-		return fmt.Errorf("no room for writes, because commits fail: %w", err)
+		return fmt.Errorf("%w, because commits fail: %w", ErrNoRoom, err)
 	}
 	select {
 	case <-round:
@@ -390,7 +390,7 @@ func (c *committer) awaitRoom(giveUp <-chan time.Time) error {
 	}
 }
 
-var errStalled = fmt.Errorf("no room for writes: the disk has not kept up for %v", stallMost)
+var errStalled = fmt.Errorf("%w: the disk has not kept up for %v", ErrNoRoom, stallMost)
 
 // finish commits what is left, and is the last to do so. Those who wait for a commit hear of it.
 func (c *committer) finish() error {

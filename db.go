@@ -190,7 +190,7 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 	}
 	id := newID()
 	err = db.writer.write([]naming{{name: name, id: id, old: old}})
-	if err == nil || errors.Is(err, errUnknown) {
+	if err == nil || errors.Is(err, ErrUnknownOutcome) {
 		ns.id.Store(id)
 	}
 	return err == nil, err

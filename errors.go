@@ -2,6 +2,7 @@ package keepcache
 
 import (
 	"errors"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -52,6 +53,22 @@ var (
 	ErrNotFound = errors.New("not found")
 )
 
+// Errors of writes that came at a bad moment.
+var (
+	// ErrNoRoom says that memory and journal are full of writes that the file does not have yet, and that the disk
+	// takes none: it is too slow, and the call has waited 5 seconds, or commits fail, and the cause is in the error
+	// too. Nothing was changed.
+	ErrNoRoom = errors.New("no room for writes")
+
+	// ErrContended says that others changed the key again and again between the call's look at it and its write, which
+	// it gave up. Nothing was changed.
+	ErrContended = errors.New("too many writers change this key at the same time")
+
+	// ErrUnknownOutcome says that the disk failed while a write was on its way: it is seen as long as the cache is open,
+	// and may or may not be there after that. The cause is in the error too.
+	ErrUnknownOutcome = errors.New("the outcome is unknown")
+)
+
 // Errors of a file that is in trouble.
 var (
 	// ErrUnavailable says that the file cannot be used for the moment: its disk fails, or it was damaged, cut short or
@@ -100,7 +117,7 @@ func (e *Error) Error() string {
 		if e.Key != "" || e.Bucket != "" {
 			b.WriteString(" of")
 		}
-		b.WriteString(" " + strconv.Quote(e.Path))
+		b.WriteString(" " + quotePath(e.Path, os.PathSeparator))
 	}
 	b.WriteString(": ")
 	b.WriteString(e.Err.Error())
@@ -112,6 +129,15 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// quotePath quotes a path. A separator that is a backslash is not doubled: whoever reads the path may want to use it.
+func quotePath(path string, separator rune) string {
+	quoted := strconv.Quote(path)
+	if separator == '\\' {
+		quoted = strings.ReplaceAll(quoted, `\\`, `\`)
+	}
+	return quoted
+}
 
 // quoteShort quotes s, with its middle left out where it is long: a key may have 32,000 bytes.
 func quoteShort(s string) string {

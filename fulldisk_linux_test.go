@@ -124,9 +124,10 @@ func runFull(t tester, path string, cause error, makeRoom func()) {
 		require.Equal(t, op, e.Op)
 		require.Equal(t, path, e.Path)
 		require.ErrorContains(t, err, cause.Error())
-		require.NotContains(t, err.Error(), "unknown")
+		require.NotErrorIs(t, err, keepcache.ErrUnknownOutcome)
 	}
 	failed(fill, "set")
+	require.ErrorIs(t, fill, keepcache.ErrNoRoom)
 	require.ErrorContains(t, fill, numbered(n))
 
 	intact := func(b *keepcache.Bucket) {

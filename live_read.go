@@ -13,36 +13,9 @@ import (
 func (b *Bucket) readLive(key string) (r reading, err error) {
 	t := newTail(b.name)
 	t.only = key
-	sum := nameSum(b.name)
-	err = b.db.live.read(t, func(v *liveView) error {
-		r = reading{file: true}
-		if r.id = v.id(); r.id == 0 {
-			return nil
-		}
-		rec, known := t.find(r.id, key, v.mark)
-		if !known {
-			entries, err := v.entries(r.id)
-			if err != nil {
-				return err
-			}
-			stored, _, err := entries.Get([]byte(key))
-			if err != nil || stored == nil {
-				return err
-			}
-			_, rec = splitRow(stored, []byte(key))
-		}
-		if rec == nil {
-			return nil
-		}
-		if _, _, r.damage = openStored(rec, sum, key); r.damage != nil {
-			return nil
-		}
-		if err := b.db.learnTags(v, recordOptions(rec)); err != nil {
-			return err
-		}
-		r.take(b.db, rec)
-		r.seen.revision = r.header.revision
-		return nil
+	err = b.db.live.read(t, func(v *liveView) (err error) {
+		r, err = b.readIn(v, v.id(), key)
+		return err
 	})
 	if err != nil {
 		return reading{}, err
@@ -50,6 +23,38 @@ func (b *Bucket) readLive(key string) (r reading, err error) {
 	if r.damage != nil {
 		b.damaged(key, r.damage)
 	}
+	return r, nil
+}
+
+// readIn looks at a key of the bucket, which has the given id, in one state of the cache.
+func (b *Bucket) readIn(v *liveView, id uint64, key string) (r reading, err error) {
+	r = reading{file: true, id: id}
+	if id == 0 {
+		return r, nil
+	}
+	rec, known := v.tail.find(id, key, v.mark)
+	if !known {
+		entries, err := v.entries(id)
+		if err != nil {
+			return r, err
+		}
+		stored, _, err := entries.Get([]byte(key))
+		if err != nil || stored == nil {
+			return r, err
+		}
+		_, rec = splitRow(stored, []byte(key))
+	}
+	if rec == nil {
+		return r, nil
+	}
+	if _, _, r.damage = openStored(rec, nameSum(b.name), key); r.damage != nil {
+		return r, nil
+	}
+	if err := b.db.learnTags(v, recordOptions(rec)); err != nil {
+		return r, err
+	}
+	r.take(b.db, rec)
+	r.seen.revision = r.header.revision
 	return r, nil
 }
 
@@ -205,7 +210,7 @@ func (l *live) bucketNames() (found []string, err error) {
 // stats fills in what the file and the journal tell: how the cache stands, and nothing of what it did.
 func (l *live) stats(s *Stats) error {
 	t := newTail("")
-	t.all = true
+	t.all, t.sizes = true, true
 	return l.read(t, func(v *liveView) error {
 		ids, err := v.bucketsLive()
 		if err != nil {

@@ -16,7 +16,8 @@ type tail struct {
 	bucket string // empty: no entries are kept
 	only   string // the one key that is kept; empty: every key with the prefix
 	prefix string
-	all    bool // the entries of every bucket are kept, without their values; each try begins anew
+	all    bool // the entries of every bucket are kept; each try begins anew
+	sizes  bool // only the sizes of records are kept
 
 	identity [16]byte
 	base     uint64 // id of the bucket in the file
@@ -118,7 +119,7 @@ func (t *tail) keep(o *outcome, revision uint64) error {
 		t.sorted = nil
 	}
 	e := liveEntry{size: len(o.record), revision: revision}
-	if !t.all {
+	if !t.sizes {
 		e.record = bytes.Clone(o.record)
 	}
 	t.bytes += int64(len(e.record)-len(old.record)) + entryOverhead
@@ -141,6 +142,18 @@ func (t *tail) find(id uint64, key string, mark uint64) (record []byte, known bo
 		return nil, false
 	}
 	return e.record, true
+}
+
+// soonest returns the entries of the given buckets that end first, n at most, in no order.
+func (t *tail) soonest(n int, ids map[uint64]*Bucket, mark uint64) (first []dueRow) {
+	for at, e := range t.entries {
+		if gone := goneAtOf(e.record); e.record != nil && e.revision > mark && gone != never && ids[at.id] != nil {
+			if first = append(first, dueRow{gone, at.id, []byte(at.key)}); len(first) >= 4*n {
+				first = soonestRows(first, n)
+			}
+		}
+	}
+	return soonestRows(first, n)
 }
 
 // keys returns the keys that are kept of a bucket, from one on, in their order.

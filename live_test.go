@@ -138,7 +138,30 @@ func TestNoLock_Refuses(t *testing.T) {
 	require.Zero(t, r.Stats().Entries)
 }
 
-// The statistics of a reader without the lock are those of the file.
+// A reader without the lock looks at an entry as Stat reads it.
+func TestNoLock_Look(t *testing.T) {
+	path := newPath(t)
+	db := open(t, path, nil)
+	r := beside(t, path)
+	for _, commit := range []bool{false, true} {
+		mustSet(t, db.Bucket("b"), "k", commit, time.Hour)
+		if commit {
+			committed(t, db)
+		}
+		want, found, err := db.Bucket("b").Look("k")
+		require.NoError(t, err)
+		require.True(t, found)
+		got, found, err := r.Bucket("b").Look("k")
+		require.NoError(t, err)
+		require.True(t, found)
+		require.Equal(t, want, got)
+		_, found, err = r.Bucket("b").Look("none")
+		require.NoError(t, err)
+		require.False(t, found)
+	}
+}
+
+// The statistics of a reader without the lock are those of the file and of the journal.
 func TestNoLock_Stats(t *testing.T) {
 	path := newPath(t)
 	db := open(t, path, &keepcache.Options{SweepInterval: -1, CommitInterval: time.Hour})

@@ -37,12 +37,12 @@ func Open(path string, options *Options) (*DB, error) {
 	// Where the file is, is settled here, once. From now on the working directory and links may change.
 	in, real, err := disk.OpenDir(path)
 	if err != nil {
-		return nil, openError(path, err)
+		return nil, openError(path, filled.ReadOnly, err)
 	}
 	db, err := openIn(in, real, filled)
 	if err != nil {
 		in.Close()
-		return nil, openError(path, err)
+		return nil, openError(path, filled.ReadOnly, err)
 	}
 	return db, nil
 }
@@ -272,7 +272,7 @@ func newIdentity() (id [16]byte) {
 }
 
 // openError dresses the error of an Open that failed, with what an operator can do about it.
-func openError(path string, err error) error {
+func openError(path string, readOnly bool, err error) error {
 	e := &Error{Op: "open", Path: path, Err: err}
 	switch {
 	case errors.Is(err, ErrLocked):
@@ -280,13 +280,15 @@ func openError(path string, err error) error {
 		if pid := lockHolder(path); pid != 0 {
 			e.Hint = fmt.Sprintf("process %d has it open", pid)
 		}
-		e.Hint += "; one process at a time can"
+		e.Hint += "; others can read beside it, without the lock"
 	case errors.Is(err, ErrCorrupt):
 		e.Hint = "keepcache repair saves what can be proved of it"
 	case errors.Is(err, errSymlink):
-		e.Hint = "to follow it, open what filepath.EvalSymlinks returns for it"
+		e.Hint = "open the file that it leads to"
+	case errors.Is(err, fs.ErrPermission) && readOnly:
+		e.Hint = "the file must be readable"
 	case errors.Is(err, fs.ErrPermission):
-		e.Hint = "the file and its directory must be writable, or open it with Options.ReadOnly"
+		e.Hint = "the file and its directory must be writable; to read it, open it for reading only"
 	case errors.Is(err, fs.ErrNotExist):
 		e.Hint = "the file or its directory does not exist"
 	}

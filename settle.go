@@ -1,7 +1,6 @@
 package keepcache
 
 import (
-	"errors"
 	"sync"
 	"time"
 )
@@ -20,8 +19,6 @@ const (
 	// for itself.
 	queueMost = 100 * time.Millisecond
 )
-
-var errContended = errors.New("too many writers change this key at the same time")
 
 // settle looks at a key, lets decide draft a write on what it found, and writes that if the key is still
 // as it was; otherwise it starts over. A nil draft is the decision to write nothing, which is as durable when settle
@@ -54,7 +51,7 @@ func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error 
 			return err
 		}
 	}
-	return errContended
+	return ErrContended
 }
 
 // same reports whether two looks at a key found the same. That it was something else in between is no

@@ -1,8 +1,11 @@
 package keepcache
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
+
+	"github.com/keepcache/keepcache/internal/pagetree"
 )
 
 // BucketEntry is an entry and the bucket that it is in.
@@ -27,12 +30,16 @@ func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
 	if db.closed.Load() {
 		return nil, db.fail("soonest", "", ErrClosed)
 	}
-	if db.live != nil {
-		return nil, db.fail("soonest", "", errNeedsLock)
-	}
 	n = min(n, mostSoonest)
 	if n <= 0 {
 		return nil, nil
+	}
+	if db.live != nil {
+		found, err := db.soonestLive(n, buckets)
+		if err != nil {
+			return nil, db.fail("soonest", "", err)
+		}
+		return found, nil
 	}
 	names := make(map[uint64]*Bucket)
 	all, err := db.Buckets()
@@ -54,11 +61,69 @@ func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
 		return nil, db.fail("soonest", "", err)
 	}
 	// Memory knows first of what was written last.
-	for _, p := range db.memory.soonest(n, names) {
-		rows = append(rows, dueRow{p.goneAt, p.id, []byte(p.key)})
-	}
-	slices.SortFunc(rows, func(a, b dueRow) int { return cmp.Compare(a.row, b.row) })
+	rows = append(rows, db.memory.soonest(n, names)...)
+	return soonestOf(n, names, rows, func(b *Bucket, _ uint64, key string) (reading, error) {
+		r, err := b.peek(key)
+		if err != nil {
+			return r, b.fail("soonest", key, err)
+		}
+		return r, nil
+	})
+}
 
+// soonestLive is Soonest for a DB that is open with Options.NoLock. It is of one moment.
+func (db *DB) soonestLive(n int, buckets []string) (found []BucketEntry, err error) {
+	t := newTail("")
+	t.all = true
+	err = db.live.read(t, func(v *liveView) error {
+		ids, err := v.bucketsLive()
+		if err != nil {
+			return err
+		}
+		names := make(map[uint64]*Bucket)
+		for name, id := range ids {
+			if len(buckets) == 0 || slices.Contains(buckets, name) {
+				names[id] = db.Bucket(name)
+			}
+		}
+		rows, err := v.rows(soonestLookFree + soonestLookEach*n)
+		if err != nil {
+			return err
+		}
+		rows = append(rows, t.soonest(n, names, v.mark)...)
+		found, err = soonestOf(n, names, rows, func(b *Bucket, id uint64, key string) (reading, error) {
+			return b.readIn(v, id, key)
+		})
+		return err
+	})
+	return found, err
+}
+
+// rows returns the first rows of the expiry index, as many as limit.
+func (v *liveView) rows(limit int) (rows []dueRow, err error) {
+	expiry, _, err := v.tree.Root().Bucket(expiryBucket)
+	if err != nil {
+		return nil, err
+	}
+	err = expiry.Scan(nil, func(e *pagetree.Element) (bool, error) {
+		if row, id, key, ok := splitExpiryKey(e.Key); ok {
+			rows = append(rows, dueRow{row, id, bytes.Clone(key)})
+		}
+		return len(rows) < limit, nil
+	})
+	return rows, err
+}
+
+// soonestRows returns the first n rows, in their order.
+func soonestRows(rows []dueRow, n int) []dueRow {
+	slices.SortFunc(rows, func(a, b dueRow) int { return cmp.Compare(a.row, b.row) })
+	return rows[:min(len(rows), n)]
+}
+
+// soonestOf returns the first n live entries of those that rows speak of, which are not later than their entries' ends.
+// names are the buckets by their ids; rows of others are left out.
+func soonestOf(n int, names map[uint64]*Bucket, rows []dueRow, look func(b *Bucket, id uint64, key string) (reading, error)) ([]BucketEntry, error) {
+	rows = soonestRows(rows, len(rows))
 	var found []BucketEntry
 	seen := make(map[slidKey]bool)
 	byEnd := func(a, b BucketEntry) int { return a.GoneAt.Compare(b.GoneAt) }
@@ -72,9 +137,9 @@ func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
 			continue
 		}
 		seen[slidKey{d.id, key}] = true
-		r, err := b.peek(key)
+		r, err := look(b, d.id, key)
 		if err != nil {
-			return nil, b.fail("soonest", key, err)
+			return nil, err
 		}
 		if !r.live || r.header.goneAt == never {
 			continue
@@ -89,6 +154,9 @@ func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
 
 // peek is read for those who only look: it is no use of the entry, and brings nothing into memory.
 func (b *Bucket) peek(key string) (r reading, err error) {
+	if b.db.live != nil {
+		return b.readLive(key)
+	}
 	ns := b.namespace()
 	if ns == nil {
 		return r, nil
@@ -137,24 +205,18 @@ func (b *Bucket) Look(key string) (entry Entry, found bool, err error) {
 }
 
 // soonest returns the pinned entries of the given buckets that end first, n at most, in no order.
-func (m *memory) soonest(n int, ids map[uint64]*Bucket) (first []pin) {
-	byEnd := func(a, b pin) int { return cmp.Compare(a.goneAt, b.goneAt) }
-	shrink := func() {
-		slices.SortFunc(first, byEnd)
-		first = first[:min(len(first), n)]
-	}
+func (m *memory) soonest(n int, ids map[uint64]*Bucket) (first []dueRow) {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()
 		for e := s.pins.head; e != nil; e = e.next {
 			if e.record != nil && e.goneAt != never && ids[e.id] != nil {
-				if first = append(first, pin{id: e.id, key: e.key, goneAt: e.goneAt}); len(first) >= 4*n {
-					shrink()
+				if first = append(first, dueRow{e.goneAt, e.id, []byte(e.key)}); len(first) >= 4*n {
+					first = soonestRows(first, n)
 				}
 			}
 		}
 		s.mu.RUnlock()
 	}
-	shrink()
-	return first
+	return soonestRows(first, n)
 }

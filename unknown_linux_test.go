@@ -63,7 +63,7 @@ func unknownOutcome(t tester, args []string, what string) {
 	} else {
 		err = db.Bucket("new").Set("k", "first", 0)
 	}
-	require.ErrorContains(t, err, "unknown")
+	require.ErrorIs(t, err, keepcache.ErrUnknownOutcome)
 	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit))
 	time.Sleep(300 * time.Millisecond) // this is a process of its own, in real time: a failed commit is tried again
 	if what == "clear" {

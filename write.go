@@ -88,16 +88,12 @@ func (w *writer) write(names []naming, drafts ...*draft) error {
 	return nil
 }
 
-// errUnknown is in the errors after which a write may or may not be there. Readers see it as long as the
-// cache is open.
-var errUnknown = errors.New("the outcome is unknown")
-
-// unknownOutcome marks an error so.
+// unknownOutcome marks an error as one after which the write may or may not be there.
 func unknownOutcome(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: %w", errUnknown, err)
+	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 }
 
 // settleAside waits for the commit of a write that is in no journal. If that fails the write is taken back:
@@ -181,7 +177,7 @@ func (w *writer) enter(names []naming, drafts []*draft) (last uint64, j *journal
 	// What is larger than half of the room needs that half free: all of it would never be while others write.
 	more := memoryOf(drafts)
 	if taken := w.taken(); taken > 0 && taken+min(more, w.pinnedMost/2) > w.pinnedMost {
-		return 0, nil, errNoRoom
+		return 0, nil, errPinsFull
 	}
 	first := w.revision + 1
 	last = w.revision + uint64(len(names)+len(drafts))

@@ -40,7 +40,7 @@ func (w *writer) takeInTurn(names []naming, drafts []*draft) (last uint64, j *jo
 }
 
 // isFull reports whether a write failed because there is no room, neither in memory nor in the journal.
-func isFull(err error) bool { return err == errNoRoom || errors.Is(err, journal.ErrFull) }
+func isFull(err error) bool { return err == errPinsFull || errors.Is(err, journal.ErrFull) }
 
 // scarce reports whether there is little room in memory or in the journal, or none beside what somebody waits for.
 func (w *writer) scarce() bool {
@@ -65,8 +65,8 @@ func (w *writer) pressed(j *journal.Journal) bool {
 // cramped reports whether journal j, if there is one, is about to be full.
 func (w *writer) cramped(j *journal.Journal) bool { return j != nil && j.Used() > w.journalAt*3/2 }
 
-// errNoRoom says that pinned entries have all the memory that they may have.
-var errNoRoom = errors.New("no room in memory")
+// errPinsFull says that pinned entries have all the memory that they may have.
+var errPinsFull = errors.New("no room in memory")
 
 // memoryOf returns what drafts come to in memory.
 func memoryOf(drafts []*draft) (n int64) {

@@ -486,7 +486,7 @@ func (w *work) call(what string, leaves map[string]string, fn func() error) {
 	}
 	w.moment(leaves)
 	err := w.bounded(what, fn)
-	unknown := err != nil && strings.Contains(err.Error(), "outcome is unknown")
+	unknown := err != nil && errors.Is(err, keepcache.ErrUnknownOutcome)
 	if err != nil {
 		w.clear(what, err)
 		if w.lifted {
