@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -17,8 +18,18 @@ import (
 // cache first, so that a slow w holds nothing back; it needs that much room on the disk. A backup has an identity
 // of its own: the journal of the cache is never taken for its.
 //
+// A cache that is open for reading only is copied in the directory for temporary files, as it may be that nothing can
+// be written beside it. With Options.NoLock the error is errors.ErrUnsupported: what another process changes
+// meanwhile is not of one moment.
+//
 // When it fails or ctx ends it, what w got is no whole file. A compaction waits until the copy is made.
 func (db *DB) Backup(ctx context.Context, w io.Writer) error {
+	if db.options.ReadOnly && !db.closed.Load() {
+		if err := db.within(ctx, func(ctx context.Context) error { return db.backupReadOnly(ctx, w) }); err != nil {
+			return db.fail("backup", "", err)
+		}
+		return nil
+	}
 	err := db.writable()
 	if err == nil {
 		err = db.commits.commit()
@@ -30,6 +41,55 @@ func (db *DB) Backup(ctx context.Context, w io.Writer) error {
 		return db.fail("backup", "", err)
 	}
 	return nil
+}
+
+// backupReadOnly has a DB of its own bring file and journal together, in copies: the lock is held, and so they do not
+// change.
+func (db *DB) backupReadOnly(ctx context.Context, w io.Writer) (err error) {
+	if db.live != nil {
+		return errNeedsLock
+	}
+	dir, err := os.MkdirTemp("", "keepcache-backup-") // only its owner can look into it
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "copy")
+	if err := copyFile(ctx, path, db.store.path, db.store.current.Load()); err != nil {
+		return err
+	}
+	err = copyFile(ctx, journalPath(path), journalPath(db.store.path), nil)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	whole, err := Open(path, &Options{MaxBytes: -1, CompactBytes: -1, SweepInterval: -1, OnCorruption: Fail})
+	if err != nil {
+		return err
+	}
+	return errors.Join(whole.Backup(ctx, w), whole.Close())
+}
+
+// copyFile copies the regular file at from, which must be the one of h unless that is nil, into a new one.
+func copyFile(ctx context.Context, to, from string, h *handle) error {
+	r, err := disk.OpenFile(from, os.O_RDONLY|openFlags, 0)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	switch info, err := r.Stat(); {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return errNotRegular
+	case h != nil && !os.SameFile(info, h.info):
+		return errMoved
+	}
+	w, err := disk.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, &endingReader{ctx, r})
+	return errors.Join(err, w.Close())
 }
 
 func (c *compactor) backup(ctx context.Context, w io.Writer) error {

@@ -65,6 +65,42 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
+// A cache that is open for reading only can be backed up, with what a crash has left in its journal, and is not changed.
+func TestBackup_ReadOnly(t *testing.T) {
+	path := crashed(t, func(db *keepcache.DB) {
+		mustSet(t, db.Bucket("b"), "journal", 2, time.Hour)
+		_, err := db.Bucket("b").Delete("first")
+		require.NoError(t, err)
+		require.NoError(t, db.Bucket("new").WithTags("t").Set("k", 3, 0))
+		require.NoError(t, db.InvalidateTag("t"))
+	})
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	db := open(t, path, &keepcache.Options{ReadOnly: true})
+	var out bytes.Buffer
+	require.NoError(t, db.Backup(t.Context(), &out))
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(before, after))
+	require.FileExists(t, path+"-journal")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, db.Backup(ctx, io.Discard), context.Canceled)
+	requireError(t, beside(t, path).Backup(t.Context(), io.Discard), errors.ErrUnsupported, "backup", path)
+
+	copied := filepath.Join(t.TempDir(), "copy.cache")
+	require.NoError(t, os.WriteFile(copied, out.Bytes(), 0o600))
+	restored := open(t, copied, nil)
+	sound(t, restored)
+	requireValue(t, restored.Bucket("b"), "journal", int64(2))
+	requireAbsent(t, restored.Bucket("b"), "first")
+	requireAbsent(t, restored.Bucket("new"), "k")
+	names, err := restored.Buckets()
+	require.NoError(t, err)
+	require.Equal(t, []string{"b", "new"}, names)
+}
+
 // A backup ends with its context, with its writer's error and with the cache, and leaves nothing.
 func TestBackup_Ended(t *testing.T) {
 	path := newPath(t)

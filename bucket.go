@@ -238,20 +238,37 @@ func (b *Bucket) prepareIn(d *draft, key string, value any, ttl time.Duration) e
 	return nil
 }
 
+// canWrite checks what does not depend on the key: whether the bucket can be written to, and the lifetime, which it
+// resolves.
+func (b *Bucket) canWrite(ttl time.Duration) (time.Duration, error) {
+	if err := b.db.writable(); err != nil {
+		return 0, err
+	}
+	if !validName(b.name) {
+		return 0, ErrInvalidName
+	}
+	if b.tagsErr != nil {
+		return 0, b.tagsErr
+	}
+	return lifetime(ttl, b.defaultTTL)
+}
+
+// canRead checks whether the bucket can be read.
+func (b *Bucket) canRead() error {
+	switch {
+	case b.db.closed.Load():
+		return ErrClosed
+	case !validName(b.name):
+		return ErrInvalidName
+	}
+	return nil
+}
+
 // begin checks the arguments of a write and starts its record, to which the caller appends the value.
 func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
-	if err := b.db.writable(); err != nil {
-		return nil, header{}, err
-	}
-	switch {
-	case !validName(b.name):
-		return nil, header{}, ErrInvalidName
-	case !validKey(key):
-		return nil, header{}, ErrInvalidKey
-	}
-	ttl, err := lifetime(ttl, b.defaultTTL)
-	if err == nil {
-		err = b.tagsErr
+	ttl, err := b.canWrite(ttl)
+	if err == nil && !validKey(key) {
+		err = ErrInvalidKey
 	}
 	if err != nil {
 		return nil, header{}, err

@@ -9,7 +9,7 @@ import (
 
 // SetMany stores all values under their keys for the given lifetime, or none of them: also through a crash
 // no part of them is there without the rest. Other goroutines may see part of them for an instant. An
-// empty map is nothing to do.
+// empty map writes nothing; the bucket's name and the lifetime are checked all the same.
 func (b *Bucket) SetMany(values map[string]any, ttl time.Duration) error {
 	return setMany(b, values, ttl)
 }
@@ -24,7 +24,8 @@ func setMany[T any](b *Bucket, values map[string]T, ttl time.Duration) error {
 		drafts = append(drafts, d)
 	}
 	if len(drafts) == 0 {
-		return b.fail("set", "", b.db.writable())
+		_, err := b.canWrite(ttl)
+		return b.fail("set", "", err)
 	}
 	if err := b.write(drafts...); err != nil {
 		return b.fail("set", "", err)
@@ -36,8 +37,12 @@ func setMany[T any](b *Bucket, values map[string]T, ttl time.Duration) error {
 	return nil
 }
 
-// GetMany returns the live entries among keys. Absent keys are absent from the result, which is never nil.
+// GetMany returns the live entries among keys. Absent keys are absent from the result, which is never nil
+// unless there is an error.
 func (b *Bucket) GetMany(keys []string) (map[string]Entry, error) {
+	if err := b.canRead(); err != nil {
+		return nil, b.fail("get", "", err)
+	}
 	entries := make(map[string]Entry, len(keys))
 	for _, key := range keys {
 		r, err := b.read(key)
@@ -62,6 +67,9 @@ func (b *Bucket) DeleteMany(keys []string) (deleted int, err error) {
 func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 	if err := b.db.writable(); err != nil {
 		return 0, err
+	}
+	if !validName(b.name) {
+		return 0, ErrInvalidName
 	}
 	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
 	b.voidFlights(keys...)

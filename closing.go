@@ -11,17 +11,20 @@ type closing struct {
 }
 
 // OnClose has Close call fn, in a goroutine of its own and before anything is closed, and wait until it returns: for
-// what serves the cache to others and has to end with it. On a cache that is closed already fn is called at once, in
-// that way too. The returned function forgets fn again; it reports false if it comes too late. A panic in fn is not
-// contained, and fn must not call Close.
+// what serves the cache to others and has to end with it. On a cache that is closed already OnClose calls fn at once, in
+// a goroutine too, and waits. The returned function forgets fn again; it reports false if it comes too late. A panic in
+// fn is not contained, and fn must not call Close.
 func (db *DB) OnClose(fn func()) (forget func() bool) {
 	c := &db.closing
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.begun {
-		go fn()
+		c.mu.Unlock()
+		var wait sync.WaitGroup
+		wait.Go(fn)
+		wait.Wait()
 		return func() bool { return false }
 	}
+	defer c.mu.Unlock()
 	if c.fns == nil {
 		c.fns = make(map[int]func())
 	}

@@ -131,11 +131,8 @@ func (b *Bucket) scan(prefix string, fn func([]stored) bool) error {
 // It merges the keys that are pinned when it begins into the pages of the file: a key that lives all the
 // while is in one of the two, because what is unpinned is in the file.
 func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
-	if b.db.closed.Load() {
-		return ErrClosed
-	}
-	if !validName(b.name) {
-		return ErrInvalidName
+	if err := b.canRead(); err != nil {
+		return err
 	}
 	if b.db.live != nil {
 		return b.scanLive(first, prefix, fn)

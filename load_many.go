@@ -28,6 +28,9 @@ func (b *Bucket) GetOrLoadMany(ctx context.Context, keys []string, load ManyLoad
 
 func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, start func(context.Context, []*flight)) (entries map[string]Entry, err error) {
 	entries = make(map[string]Entry, len(keys))
+	if err := b.canRead(); err != nil {
+		return entries, b.fail("load", "", err)
+	}
 	var missing []waiting
 	var stale []*flight
 	for _, key := range slices.Compact(slices.Sorted(slices.Values(keys))) {
