@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -55,10 +56,10 @@ func (db *DB) backupReadOnly(ctx context.Context, w io.Writer) (err error) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "copy")
-	if err := copyFile(ctx, path, db.store.path, db.store.current.Load()); err != nil {
+	if err := db.copyFile(ctx, path, db.store.path, db.store.current.Load()); err != nil {
 		return err
 	}
-	err = copyFile(ctx, journalPath(path), journalPath(db.store.path), nil)
+	err = db.copyFile(ctx, journalPath(path), journalPath(db.store.path), nil)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -69,9 +70,10 @@ func (db *DB) backupReadOnly(ctx context.Context, w io.Writer) (err error) {
 	return errors.Join(whole.Backup(ctx, w), whole.Close())
 }
 
-// copyFile copies the regular file at from, which must be the one of h unless that is nil, into a new one.
-func copyFile(ctx context.Context, to, from string, h *handle) error {
-	r, err := disk.OpenFile(from, os.O_RDONLY|openFlags, 0)
+// copyFile copies the regular file at from, in the cache's directory, into a new one. It must be the file of h, unless h is
+// nil.
+func (db *DB) copyFile(ctx context.Context, to, from string, h *handle) error {
+	r, err := db.store.dir().OpenFile(from, os.O_RDONLY|openFlags, 0)
 	if err != nil {
 		return err
 	}
