@@ -209,5 +209,5 @@ func (b *Bucket) renewed(r *reading, key string, value []byte, ttl time.Duration
 		t.tags, t.lifetime = b.tags, b.slidingMillis(ttl)
 	}
 	h.written = millis(now)
-	return &draft{key: key, header: h, record: recordOf(h, &t, value)}
+	return &draft{key: key, header: h, stored: recordOf(h, &t, value)}
 }

@@ -45,10 +45,10 @@ func (db *DB) takeBack(l *backlog) {
 			continue // the bucket was cleared or dropped since
 		}
 		h := header{revision: p.revision}
-		if p.record != nil {
-			h = readHeader(p.record)
+		if p.stored != nil {
+			h = readHeader(recordIn(p.stored))
 		}
-		db.memory.publish(db.memory.hash(p.id, p.key), p.id, p.key, p.record, h)
+		db.memory.publish(db.memory.hash(p.id, p.key), p.id, p.key, p.stored, h)
 	}
 	l.pins = nil
 }

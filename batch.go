@@ -81,7 +81,7 @@ func (db *DB) apply(writes map[spot]batched) error {
 		return err
 	}
 	for at, w := range writes { // outside of the buckets' turns: who is told may write
-		if w.draft.record != nil {
+		if w.draft.stored != nil {
 			db.counts.sets.Add(1)
 			w.bucket.note(EventSet, at.key) // not the draft's, which would keep its record alive
 		}
@@ -119,10 +119,10 @@ func (db *DB) applyDrafts(writes map[spot]batched) error {
 		if id == 0 {
 			// There is nothing to remove, and a bucket comes into being with its first entry.
 			own = slices.DeleteFunc(own, func(d *draft) bool {
-				if d.record == nil {
+				if d.stored == nil {
 					ns.flights.void(d.key, nil)
 				}
-				return d.record == nil
+				return d.stored == nil
 			})
 			if len(own) == 0 {
 				continue

@@ -3,6 +3,7 @@ package keepcache
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -190,7 +191,7 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 			h.freshUntil = deadline(b.db.clock.now(), ttl)
 			h.goneAt = prolong(h.freshUntil, r.header.goneAt-r.header.freshUntil)
 			t.retry, t.lifetime = 0, b.slidingMillis(ttl)
-			return &draft{key: key, record: recordOf(h, &t, r.value), header: h}, nil
+			return &draft{key: key, stored: recordOf(h, &t, r.value), header: h}, nil
 		})
 	}
 	if err != nil {
@@ -295,7 +296,7 @@ func (f *frame) finish(key string, h header) draft {
 	const mostKept = 64 << 10
 	d := draft{ownKey: true, header: h}
 	f.buf = appendTrailer(f.buf)
-	d.key, d.record = together(key, f.buf)
+	d.key, d.stored = together(key, f.buf)
 	if cap(f.buf) <= mostKept {
 		frames.Put(f)
 	}
@@ -303,9 +304,11 @@ func (f *frame) finish(key string, h header) draft {
 }
 
 // together copies key and record into one piece of memory: who looks for the one and reads the other finds both in a cache
-// line, and the collector has one object less.
-func together(key string, record []byte) (string, []byte) {
-	both := append(make([]byte, 0, len(key)+len(record)), key...)
+// line, and the collector has one object less. Between them is room for the row of a stored value, so that a commit need not
+// copy the record. The capacity is what the allocator gives.
+func together(key string, record []byte) (own string, stored []byte) {
+	both := append(slices.Grow([]byte(nil), len(key)+rowSize+len(record)), key...)
+	both = append(both, make([]byte, rowSize)...)
 	both = append(both, record...)
 	return unsafe.String(&both[0], len(key)), both[len(key):]
 }

@@ -65,10 +65,14 @@ const (
 	retryPause = 100 * time.Millisecond
 )
 
-// loop commits when asked to and every interval, until ctx ends.
+// loop commits when asked to and every interval, if there is one, until ctx ends.
 func (c *committer) loop(ctx context.Context, interval time.Duration) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
+	var due <-chan time.Time
+	if interval > 0 {
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		due = ticker.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -77,7 +81,7 @@ func (c *committer) loop(ctx context.Context, interval time.Duration) {
 			if !c.needed() {
 				continue // the commit that ran when it was asked for has done it
 			}
-		case <-ticker.C:
+		case <-due:
 		}
 		if c.commit() == nil {
 			continue
@@ -292,8 +296,8 @@ func changesOf(pins []pin) (changes []*change, expired int) {
 		all[i] = change{id: p.id, key: key, goneAt: p.goneAt, revision: p.revision}
 		switch {
 		case p.lives > now:
-			all[i].record = p.record
-		case p.record != nil:
+			all[i].stored, all[i].record = p.stored, recordIn(p.stored)
+		case p.stored != nil:
 			expired++
 		}
 		changes[i] = &all[i]

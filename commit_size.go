@@ -43,7 +43,7 @@ func (c *committer) times(j *journal.Journal) float64 {
 func portion(pins []pin, times float64) int {
 	most, mostBytes, size := int(commitEntries*times), int(commitBytes*times), 0
 	for i, p := range pins {
-		if size += len(p.key) + len(p.record); i > 0 && (i == most || size > mostBytes) {
+		if size += len(p.key) + len(p.stored); i > 0 && (i == most || size > mostBytes) {
 			return i
 		}
 	}
@@ -52,7 +52,7 @@ func portion(pins []pin, times float64) int {
 
 func bytesOf(pins []pin) (n int64) {
 	for _, p := range pins {
-		n += int64(len(p.key) + len(p.record))
+		n += int64(len(p.key) + len(p.stored))
 	}
 	return n
 }

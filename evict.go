@@ -16,7 +16,7 @@ import (
 //
 // Who goes is decided by a hand that walks the entries in the order of their keys, looks at a run of
 // neighbours and evicts those of the run that were used least. How lately and how often a key was used
-// stands in a table of fixed size in memory; a read writes nothing to the file. After a restart the table is
+// stands in a table of bounded size in memory; a read writes nothing to the file. After a restart the table is
 // empty, and among entries without a score those go first that were written first.
 //
 // The other candidate was a queue in the order of writing with a second chance for what was read. Replayed on
@@ -92,14 +92,6 @@ func newEvictor(o *Options) *evictor {
 	return e
 }
 
-// bytes is what the evictor takes of MemoryBytes.
-func (e *evictor) bytes() int64 {
-	if e == nil {
-		return 0
-	}
-	return e.recency.Bytes()
-}
-
 // use counts a use of a key.
 func (e *evictor) use(hash uint64) {
 	if e != nil && e.watching.Load() {
@@ -109,10 +101,10 @@ func (e *evictor) use(hash uint64) {
 
 // admit returns ErrTooLarge if a record can be in no file within the budget.
 func (e *evictor) admit(bucket string, d *draft) error {
-	if e == nil || d.record == nil {
+	if e == nil || d.stored == nil {
 		return nil
 	}
-	n := int64(len(d.key)+len(d.record)) + entryCost
+	n := int64(len(d.key)+len(d.record())) + entryCost
 	if own, ok := e.buckets[bucket]; n > e.limit.bytes || ok && n > own.bytes {
 		return ErrTooLarge
 	}
@@ -269,7 +261,9 @@ func (e *evictor) enforceAll(r round) error {
 		_, half := limit{sc.bytes / 2, sc.entries / 2}.over(u)
 		watching = watching || half
 		if sc.id == 0 {
+			before := e.recency.Bytes()
 			e.recency.SetKeys(u.entries)
+			e.memory.tables.Add(e.recency.Bytes() - before)
 		}
 		if err := e.enforceOne(r, sc); err != nil {
 			return err

@@ -24,7 +24,7 @@ func (sw *sweeper) tellPinned(pins []pin, changes []*change) {
 		if i == 0 || p.id != pins[i-1].id {
 			name = sw.nameOf(p.id)
 		}
-		if p.record != nil && changes[i].record == nil {
+		if p.stored != nil && changes[i].record == nil {
 			sw.events.tell(Event{Kind: EventExpire, Bucket: name, Key: cloneKey(p.key)})
 		}
 	}

@@ -38,7 +38,6 @@ type handle struct {
 	closed  bool          // protected by users
 	writing chan struct{} // holds a token while a transaction changes the file: who waits can leave
 	dirty   bool          // the file has changed since its free pages were last stored; protected by writing
-	room    []byte        // for the values that a transaction stores, which bbolt keeps until it ends; protected by writing
 
 	// gate is held while a transaction begins. bbolt reads the map then, with its lock of the meta pages held: if
 	// that faults the lock stays taken, and only who waits at the gate, and not in bbolt, is not caught.

@@ -341,12 +341,12 @@ func (m *memory) repin(ids map[uint64]bool) {
 		s.mu.Lock()
 		before := s.cold.bytes()
 		for e := range s.table.all {
-			if e.pinned || e.record == nil || !ids[e.id] {
+			if e.pinned || e.stored == nil || !ids[e.id] {
 				continue
 			}
 			slid := e.slid.Load()
 			s.cold.drop(e)
-			m.pin(s, e, e.key, e.record, header{goneAt: e.goneAt, revision: e.revision})
+			m.pin(s, e, e.key, e.stored, header{goneAt: e.goneAt, revision: e.revision})
 			e.slid.Store(slid)
 		}
 		m.cached.Add(s.cold.bytes() - before)

@@ -206,7 +206,7 @@ func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string) 
 		}
 		if rec == nil { // pinned when the scan began, and in the file by now
 			var err error
-			if _, rec, err = b.db.store.get(id, key); err != nil {
+			if rec, err = b.db.store.record(id, key); err != nil {
 				return nil, err
 			}
 			if rec == nil {

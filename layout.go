@@ -191,9 +191,15 @@ func recordIn(stored []byte) []byte {
 // appendRow is the inverse of splitRow: it appends the stored value to dst.
 func appendRow(dst []byte, row int64, key, record []byte) []byte {
 	at := len(dst)
-	dst = binary.BigEndian.AppendUint64(dst, uint64(min(row, rowMask)))
-	binary.BigEndian.PutUint16(dst[at:], rowSum(dst[at:], key))
+	dst = append(dst, make([]byte, rowSize)...)
+	putRow(dst[at:], row, key)
 	return append(dst, record...)
+}
+
+// putRow puts the row of a stored value in front of its record.
+func putRow(stored []byte, row int64, key []byte) {
+	binary.BigEndian.PutUint64(stored, uint64(min(row, rowMask)))
+	binary.BigEndian.PutUint16(stored, rowSum(stored, key))
 }
 
 func joinRow(row int64, key, record []byte) []byte {

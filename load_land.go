@@ -25,7 +25,7 @@ func (f *flight) finish(l *Load, o *LoadOptions, encoded []byte, err error) {
 		f.b.db.events.tell(Event{Kind: EventLoad, Bucket: f.b.name, Key: f.key, Detail: took.String()})
 	}
 	if err == nil {
-		f.header, f.options, f.value = d.header, recordOptions(d.record), recordValue(d.record)
+		f.header, f.options, f.value = d.header, recordOptions(d.record()), recordValue(d.record())
 	}
 	if l.NoStore && err == nil || f.b.db.options.ReadOnly {
 		d = nil
@@ -75,7 +75,7 @@ func (f *flight) outcome(l *Load, o *LoadOptions, encoded []byte, err error) (*d
 			h := header{written: millis(now), freshUntil: deadline(now, o.NegativeTTL)}
 			h.goneAt = h.freshUntil
 			t := traits{negative: true, loaded: h.written, tags: tags, asOf: f.start + 1}
-			return &draft{key: f.key, header: h, record: recordOf(h, &t, jsonNull)}, err
+			return &draft{key: f.key, header: h, stored: recordOf(h, &t, jsonNull)}, err
 		}
 		if r.stored() {
 			return &draft{key: f.key}, err // what is there is not to be served any more
@@ -95,7 +95,7 @@ func (f *flight) retryLater(o *LoadOptions, now time.Time) *draft {
 	}
 	t := r.traits()
 	t.retry, t.asOf = deadline(now, o.RetryAfter), t.since(r.header.revision)
-	return &draft{key: f.key, header: r.header, record: recordOf(r.header, &t, r.value), sameLife: true}
+	return &draft{key: f.key, header: r.header, stored: recordOf(r.header, &t, r.value), sameLife: true}
 }
 
 // jsonNull is a stored null.
@@ -131,5 +131,5 @@ func (f *flight) success(l *Load, o *LoadOptions, encoded []byte, now time.Time)
 		return nil, err
 	}
 	t.asOf = f.start + 1 // an invalidation from the beginning of the load on is later than what it brought
-	return &draft{key: f.key, header: h, record: recordOf(h, &t, encoded)}, nil
+	return &draft{key: f.key, header: h, stored: recordOf(h, &t, encoded)}, nil
 }

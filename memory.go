@@ -19,9 +19,10 @@ type memory struct {
 	shards []shard
 	shift  uint // hash >> shift is the index of a shard
 
-	limit  int64         // bytes, of pinned and evictable entries together
+	limit  int64         // bytes, of pinned and evictable entries and of the tables together
 	pinned atomic.Int64  // bytes of pinned entries
 	cached atomic.Int64  // bytes of evictable entries
+	tables atomic.Int64  // bytes of what is remembered of keys that are not there; grows with use
 	hand   atomic.Uint32 // the shard from which room was made last
 }
 
@@ -40,12 +41,12 @@ type shard struct {
 }
 
 // entry is what memory knows of one key. Its fields are protected by the lock of its shard; the record
-// itself never changes, so it may be used after the lock is released.
+// itself never changes, so it may be used after the lock is released. The room in front of it is for the commit that is under way.
 type entry struct {
 	// What a hit needs comes first, within the 64 bytes of a cache line.
 	id     uint64
 	key    string        // mostly in front of the record, in the same memory
-	record []byte        // nil: the key is removed, which only pinned entries say
+	stored []byte        // room for a row, and the record; nil: the key is removed, which only pinned entries say
 	slid   atomic.Int64  // until when reads of a sliding lifetime keep it fresh; 0 if they do not
 	uses   atomic.Uint32 // hits since it was last considered for eviction, up to maxUses
 	pinned bool
@@ -58,11 +59,18 @@ type entry struct {
 	next     *entry
 }
 
-// entryOverhead is what an entry costs in bytes besides its key and its record: the entry itself, its share
-// of the table, and the rounding of the allocator. Measured with keys of 16 bytes: 170 to 184, as the table has more or less room to spare.
-const entryOverhead = 184
+// entryOverhead is what an entry costs in bytes besides its key and its record: the entry itself, for which the allocator takes
+// 112, and its share of the table, 60 where two fifths of that are used. That part is a tenth less or twice as much as the table fills
+// or has lost entries.
+const entryOverhead = 112 + 60
 
-func (e *entry) bytes() int64 { return int64(len(e.key)+cap(e.record)) + entryOverhead }
+// bytes is what an entry takes. The capacity of what is stored is what the allocator gave for it and the key in front.
+func (e *entry) bytes() int64 {
+	if e.stored == nil {
+		return int64(len(e.key)+len(e.key)/8) + entryOverhead // the allocator rounds up by an eighth at most
+	}
+	return int64(len(e.key)+cap(e.stored)) + entryOverhead
+}
 
 // shardBytes is how much memory one shard is good for. Fewer bytes get fewer shards, so that a record has a
 // chance to fit into its shard's part.
@@ -82,9 +90,8 @@ func newMemory(limit int64) *memory {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.table = newTable()
-		s.cold.ghosts = newGhosts(limit / int64(n))
+		s.cold.ghosts = newGhosts(limit/int64(n), &m.tables)
 		s.absent = newAbsences(limit / int64(n))
-		m.limit -= s.absent.bytes()
 	}
 	return m
 }
@@ -122,7 +129,7 @@ func (m *memory) find(hash, id uint64, key string, uses uint32) sight {
 	s.mu.RLock()
 	seen := sight{version: s.version}
 	if e := s.table.fetch(hash, id, key); e != nil {
-		seen.known, seen.record, seen.revision, seen.slid = true, e.record, e.revision, e.slid.Load()
+		seen.known, seen.record, seen.revision, seen.slid = true, recordIn(e.stored), e.revision, e.slid.Load()
 		if n := e.uses.Load(); n+uses <= maxUses && uses > 0 {
 			e.uses.Store(n + uses) // a lost race costs one count
 		}
@@ -133,10 +140,10 @@ func (m *memory) find(hash, id uint64, key string, uses uint32) sight {
 	return seen
 }
 
-// keep takes a record that was read from the file into the table, and its key, both as they are, unless the shard has changed since it
+// keep takes a stored value that was read from the file into the table, and its key, both as they are, unless the shard has changed since it
 // had the given version, and reports whether it did. A full shard keeps, of what need not be kept, only what it
 // was asked for lately already: what is read once is not worth the eviction of something else.
-func (m *memory) keep(hash, id uint64, key string, record []byte, h header, version uint64, must bool) bool {
+func (m *memory) keep(hash, id uint64, key string, stored []byte, h header, version uint64, must bool) bool {
 	s := m.shardOf(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,7 +151,7 @@ func (m *memory) keep(hash, id uint64, key string, record []byte, h header, vers
 		return false
 	}
 	before := s.cold.bytes()
-	full := before+int64(len(key)+len(record))+entryOverhead > m.part()
+	full := before+int64(len(key)+cap(stored))+entryOverhead > m.part()
 	if full && !must && !s.cold.ghosts.has(hash) {
 		s.cold.ghosts.put(hash)
 		return false
@@ -153,15 +160,15 @@ func (m *memory) keep(hash, id uint64, key string, record []byte, h header, vers
 		return false
 	}
 	e := &entry{id: id, hash: hash}
-	e.set(key, record, h)
+	e.set(key, stored, h)
 	s.table.insert(e)
 	s.cold.add(e)
 	m.evict(s, before)
 	return true
 }
 
-func (e *entry) set(key string, record []byte, h header) {
-	e.key, e.record, e.goneAt, e.revision = key, record, h.goneAt, h.revision
+func (e *entry) set(key string, stored []byte, h header) {
+	e.key, e.stored, e.goneAt, e.revision = key, stored, h.goneAt, h.revision
 	e.slid.Store(0)
 }
 
@@ -169,14 +176,14 @@ func (e *entry) set(key string, record []byte, h header) {
 type prior struct {
 	pinned bool // memory had it alone; otherwise the file has what was there, if there was anything
 	key    string
-	record []byte
+	stored []byte
 	header header
 }
 
-// publish makes the outcome of a write visible, pinned until unpin; it keeps key and record as they are. The caller holds the shard's lock and
+// publish makes the outcome of a write visible, pinned until unpin; it keeps key and stored value as they are. The caller holds the shard's lock and
 // has it held since before the revision was given out, so that versions of a key follow each other in the
 // order of their revisions.
-func (m *memory) publish(hash, id uint64, key string, record []byte, h header) (before prior) {
+func (m *memory) publish(hash, id uint64, key string, stored []byte, h header) (before prior) {
 	s := m.shardOf(hash)
 	s.version++
 	s.absent.drop(hash)
@@ -184,22 +191,22 @@ func (m *memory) publish(hash, id uint64, key string, record []byte, h header) (
 	at := s.table.seek(hash, id, key)
 	if at == nil {
 		e := &entry{id: id, hash: hash}
-		m.pin(s, e, key, record, h)
+		m.pin(s, e, key, stored, h)
 		s.table.insert(e)
 		m.evict(s, bytes)
 		return before
 	}
 	e := at.entry
 	if e.pinned { // and stays where it is
-		before = prior{true, e.key, e.record, header{goneAt: e.goneAt, revision: e.revision}}
+		before = prior{true, e.key, e.stored, header{goneAt: e.goneAt, revision: e.revision}}
 		more := -e.bytes()
-		e.set(key, record, h)
+		e.set(key, stored, h)
 		more += e.bytes()
 		s.pins.bytes += more
 		m.pinned.Add(more)
 	} else {
 		s.cold.drop(e)
-		m.pin(s, e, key, record, h)
+		m.pin(s, e, key, stored, h)
 	}
 	at.aim()
 	m.evict(s, bytes)
@@ -207,8 +214,8 @@ func (m *memory) publish(hash, id uint64, key string, record []byte, h header) (
 }
 
 // pin sets an entry that is in no queue.
-func (m *memory) pin(s *shard, e *entry, key string, record []byte, h header) {
-	e.set(key, record, h)
+func (m *memory) pin(s *shard, e *entry, key string, stored []byte, h header) {
+	e.set(key, stored, h)
 	e.pinned = true
 	s.pins.push(e)
 	m.pinned.Add(e.bytes())
@@ -227,7 +234,7 @@ func (m *memory) retract(d *draft) bool {
 	m.pinned.Add(-e.bytes())
 	s.pins.remove(e)
 	if d.before.pinned {
-		m.pin(s, e, d.before.key, d.before.record, d.before.header)
+		m.pin(s, e, d.before.key, d.before.stored, d.before.header)
 		at.aim()
 	} else {
 		e.pinned = false
@@ -245,7 +252,9 @@ func (s *shard) meets(hash, id uint64, key string, seen sight) bool {
 }
 
 // part is how many bytes of evictable entries a shard may have.
-func (m *memory) part() int64 { return max(m.limit-m.pinned.Load(), 0) / int64(len(m.shards)) }
+func (m *memory) part() int64 {
+	return max(m.limit-m.tables.Load()-m.pinned.Load(), 0) / int64(len(m.shards))
+}
 
 // evict drops evictable entries of a shard, whose lock the caller holds, until the shard is within its part
 // of what pinned entries leave, and then of other shards, as far as nobody uses them, until all are. before
@@ -255,7 +264,7 @@ func (m *memory) evict(s *shard, before int64) {
 	m.cached.Add(s.cold.bytes() - before)
 	for range m.shards {
 		cached := m.cached.Load()
-		over := min(m.pinned.Load()+cached-m.limit, cached) // what is pinned alone may be more than the limit at first
+		over := min(m.pinned.Load()+cached+m.tables.Load()-m.limit, cached) // what is pinned alone may be more than the limit at first
 		if over <= 0 {
 			return
 		}

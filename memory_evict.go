@@ -1,6 +1,9 @@
 package keepcache
 
-import "strings"
+import (
+	"strings"
+	"sync/atomic"
+)
 
 // cold holds the evictable entries of one shard and chooses victims by S3-FIFO (Yang, Zhang, Qiu, Yue and
 // Vigfusson, "FIFO queues are all you need for cache eviction", SOSP 2023): new entries pass through a
@@ -74,6 +77,7 @@ func (c *cold) evict(limit int64) *entry {
 			e := c.small.head
 			c.drop(e)
 			if e.uses.Load() <= 1 {
+				c.ghosts.fit(c.small.entries + c.main.entries)
 				c.ghosts.put(e.hash)
 				return e
 			}
@@ -132,35 +136,64 @@ func (q *queue) remove(e *entry) {
 }
 
 // ghosts remembers the hashes of entries that were evicted lately, each in the one slot that its hash
-// names: of fixed size, and forgetful where two hashes meet.
-type ghosts []uint32
+// names: as many as there are entries beside them, and forgetful where two hashes meet.
+type ghosts struct {
+	slots []uint32 // none before the first one, then a power of two of them
+	most  int
+	bytes *atomic.Int64 // of this one and of others
+}
 
-// newGhosts returns a memory for about as many entries as fit into the given bytes.
-func newGhosts(bytes int64) ghosts {
-	n := 64
-	for int64(n)*512 < bytes && n < 1<<16 {
+const (
+	leastGhosts = 64
+	mostGhosts  = 1 << 16
+)
+
+// newGhosts returns a memory for at most about as many entries as fit into the given bytes. What it takes is added to taken.
+func newGhosts(bytes int64, taken *atomic.Int64) ghosts {
+	n := leastGhosts
+	for int64(n)*512 < bytes && n < mostGhosts {
 		n *= 2
 	}
-	return make(ghosts, n)
+	return ghosts{most: n, bytes: taken}
 }
 
-func (g ghosts) slot(hash uint64) (*uint32, uint32) {
-	return &g[hash&uint64(len(g)-1)], uint32(hash>>20) | 1
+// fit makes room for so many ghosts. What is remembered is found in either half of a table that has doubled, because the slot
+// of the whole hash is not known any more.
+func (g *ghosts) fit(n int) {
+	for before := len(g.slots); before < min(n, g.most) || before == 0; before = len(g.slots) {
+		g.slots = append(make([]uint32, 0, max(2*before, leastGhosts)), g.slots...)
+		g.slots = append(g.slots, g.slots...)
+		if before == 0 {
+			g.slots = g.slots[:leastGhosts]
+		}
+		g.bytes.Add(int64(len(g.slots)-before) * 4)
+	}
 }
 
-func (g ghosts) put(hash uint64) {
+func (g *ghosts) slot(hash uint64) (*uint32, uint32) {
+	return &g.slots[hash&uint64(len(g.slots)-1)], uint32(hash>>20) | 1
+}
+
+func (g *ghosts) put(hash uint64) {
+	g.fit(1)
 	at, mark := g.slot(hash)
 	*at = mark
 }
 
 // has reports whether hash is remembered.
-func (g ghosts) has(hash uint64) bool {
+func (g *ghosts) has(hash uint64) bool {
+	if len(g.slots) == 0 {
+		return false
+	}
 	at, mark := g.slot(hash)
 	return *at == mark
 }
 
 // take reports whether hash is remembered, and forgets it.
-func (g ghosts) take(hash uint64) bool {
+func (g *ghosts) take(hash uint64) bool {
+	if len(g.slots) == 0 {
+		return false
+	}
 	at, mark := g.slot(hash)
 	if *at != mark {
 		return false

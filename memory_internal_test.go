@@ -15,11 +15,11 @@ func TestMemory_Retract(t *testing.T) {
 	m.publish(hash, 1, old, record, header{revision: 1})
 	pinned := m.pinned.Load()
 
-	d := draft{id: 1, hash: hash, key: cloneKey("key"), record: make([]byte, 100), header: header{revision: 2}}
-	d.before = m.publish(hash, 1, d.key, d.record, d.header)
+	d := draft{id: 1, hash: hash, key: cloneKey("key"), stored: make([]byte, 100), header: header{revision: 2}}
+	d.before = m.publish(hash, 1, d.key, d.stored, d.header)
 	require.True(t, m.retract(&d))
 	e := m.shardOf(hash).table.find(hash, 1, "key")
-	require.Equal(t, record, e.record)
+	require.Equal(t, record, e.stored)
 	require.Same(t, unsafe.StringData(old), unsafe.StringData(e.key))
 	require.Equal(t, pinned, m.pinned.Load())
 }

@@ -12,7 +12,7 @@ type pin struct {
 	entry    *entry
 	id       uint64
 	key      string
-	record   []byte
+	stored   []byte // see entry
 	goneAt   int64
 	lives    int64 // until when; goneAt, or later if reads have prolonged its life
 	revision uint64
@@ -70,7 +70,7 @@ func (m *memory) collectWhole(fn func()) (pins []pin) {
 
 func (s *shard) appendPins(pins []pin) []pin {
 	for e := s.pins.head; e != nil; e = e.next {
-		pins = append(pins, pin{e, e.id, e.key, e.record, e.goneAt, e.livesUntil(), e.revision, 0})
+		pins = append(pins, pin{e, e.id, e.key, e.stored, e.goneAt, e.livesUntil(), e.revision, 0})
 	}
 	return pins
 }
@@ -85,7 +85,7 @@ func (m *memory) unpin(pins []pin) {
 			e.pinned = false
 			m.pinned.Add(-e.bytes())
 			s.pins.remove(e)
-			if e.record == nil {
+			if e.stored == nil {
 				s.table.remove(e)
 			} else {
 				before := s.cold.bytes()

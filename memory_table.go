@@ -101,8 +101,8 @@ func (s *slot) aim() {
 	e := s.entry
 	s.first = unsafe.StringData(e.key)
 	n := len(e.key)
-	if uintptr(unsafe.Pointer(s.first))+uintptr(n) == uintptr(unsafe.Pointer(unsafe.SliceData(e.record))) {
-		n += len(e.record)
+	if uintptr(unsafe.Pointer(s.first))+uintptr(n) == uintptr(unsafe.Pointer(unsafe.SliceData(e.stored))) {
+		n += len(e.stored)
 	}
 	s.ahead = uint32(min(n, mostAhead))
 }
@@ -133,7 +133,7 @@ func (t *table) remove(e *entry) {
 	}
 	t.slots[hole] = slot{}
 	t.used--
-	if len(t.slots) > leastSlots && 8*t.used < len(t.slots) {
+	if len(t.slots) > leastSlots && 4*t.used < len(t.slots) {
 		t.resize(len(t.slots) / 2)
 	}
 }

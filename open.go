@@ -130,12 +130,15 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 		options: options,
 		clock:   newClock(),
 		store:   s,
-		memory:  newMemory(options.MemoryBytes - evictor.bytes()),
+		memory:  newMemory(options.MemoryBytes),
 		evictor: evictor,
 		sweeper: &sweeper{store: s, log: options.Logger},
 		loads:   newLoads(),
 		events:  newTeller(path, &options),
 		buckets: make(map[string]*namespace),
+	}
+	if evictor != nil {
+		db.memory.tables.Add(evictor.recency.Bytes())
 	}
 	db.sweeper.events, db.sweeper.nameOf = db.events, db.nameOf
 	db.healer = newHealer(db)
@@ -253,7 +256,7 @@ func (db *DB) start(left *backlog) error {
 	db.ctx, db.stop = ctx, stop
 	db.work.Go(func() { db.healer.loop(ctx) })
 	db.work.Go(func() { c.loop(ctx, o.CommitInterval) })
-	if !w.always {
+	if !w.always && o.SyncInterval > 0 {
 		db.work.Go(func() { w.loop(ctx, o.SyncInterval, o.Logger) })
 	}
 	if o.CompactBytes < unlimited && canReplace {

@@ -21,10 +21,11 @@ const (
 const DefaultBucket = "default"
 
 // Options configure a cache. The zero value of each field is its default, and -1, where a field is a
-// size or a time, means unlimited or off. Open copies what it is given: later changes have no effect.
+// size or a time, means unlimited or off, as the field says. Other negative values, and values below the least one that a field
+// names, are refused. Open copies what it is given: later changes have no effect.
 type Options struct {
 	// DefaultTTL is the lifetime of an entry that is set with a lifetime of 0, in buckets that have
-	// none of their own. Default: none, such an entry never expires.
+	// none of their own. -1 is none, as NoExpiry is. Default: none, such an entry never expires.
 	DefaultTTL time.Duration
 
 	// Buckets holds what differs from bucket to bucket, by the bucket's name. A bucket that is not in
@@ -35,13 +36,13 @@ type Options struct {
 	Sync SyncMode
 
 	// SyncInterval is how long after a write it is durable at the latest with SyncPeriodic, so how much a
-	// power cut can cost. Default: 100 ms.
+	// power cut can cost. -1 leaves that to Sync and to commits (see CommitInterval), which flush what came before them. Default: 100 ms.
 	SyncInterval time.Duration
 
 	// MaxBytes bounds the live data of the file, in bytes. An entry counts as its key, its record (the encoded value
 	// and 39 bytes) and 64 bytes for its place in the file's indexes. When a commit passes it, expired entries go, and
 	// then those that were used least; what was written last stays. An entry that is larger alone gives ErrTooLarge.
-	// -1 is unlimited. Default: 1 GiB.
+	// At least 1 KiB; -1 is unlimited. Default: 1 GiB.
 	//
 	// The file itself is kept, by compacting it, below three times MaxBytes and 16 MiB. Where that is unlimited, or far
 	// from reached, it is three times what the entries count.
@@ -49,20 +50,22 @@ type Options struct {
 
 	// MemoryBytes bounds the memory for entries: those that are not in the file yet, and those that were
 	// read or written lately. Keys, records and their administration count. Writers wait while the entries
-	// that are not in the file yet have three quarters of it. Default: 64 MiB.
+	// that are not in the file yet have three quarters of it. Tables are as large as their use asks for. At least 64 KiB;
+	// -1 is unlimited: nothing is evicted from memory. Default: 64 MiB.
 	MemoryBytes int64
 
 	// JournalBytes bounds the journal beside the file. A write too large for it is committed to the file at
 	// once. A larger one lets more overwrites of a key cost one write of the file, and takes longer to replay
-	// after a crash. Default: 128 MiB.
+	// after a crash. At least 64 KiB; -1 is unlimited. Default: 128 MiB.
 	JournalBytes int64
 
 	// CommitInterval is how long a write stays out of the file at the longest. A longer one lets more
-	// overwrites of a key cost one write of the file; a crash loses nothing in either case. Default: 5 s.
+	// overwrites of a key cost one write of the file; a crash loses nothing in either case. -1 has commits begin only when
+	// CommitBytes, MemoryBytes or JournalBytes ask for one, or a call that needs it, such as Sweep and Close. Default: 5 s.
 	CommitInterval time.Duration
 
 	// CommitBytes is how many bytes of entries that are not in the file yet begin a commit before the
-	// interval is over. It is three eighths of MemoryBytes at most. Default: 24 MiB.
+	// interval is over. It is three eighths of MemoryBytes at most, and -1 is just that. Default: 24 MiB.
 	CommitBytes int64
 
 	// CompactBytes is how many bytes of free pages make the file worth compacting without being asked, once half
@@ -124,15 +127,15 @@ const (
 // BucketOptions are the options of one bucket.
 type BucketOptions struct {
 	// DefaultTTL is the lifetime of an entry that is set with a lifetime of 0. NoExpiry keeps such
-	// entries for ever, even if Options.DefaultTTL is shorter. Default: Options.DefaultTTL.
+	// entries for ever, even if Options.DefaultTTL is shorter, and so does -1. Default: Options.DefaultTTL.
 	DefaultTTL time.Duration
 
 	// MaxBytes bounds the live data of the bucket, in bytes, as Options.MaxBytes does that of the cache, which holds
-	// beside it. Default: unlimited.
+	// beside it. At least 1 KiB; -1 is unlimited. Default: unlimited.
 	MaxBytes int64
 
 	// MaxEntries bounds the number of entries in the bucket, expired ones that were not swept included. Between
-	// two commits there may be more. Default: unlimited.
+	// two commits there may be more. -1 is unlimited. Default: unlimited.
 	MaxEntries int64
 
 	// Sliding lets a lifetime begin anew with each Get, GetBytes, GetMany, Exists and GetOrLoad that finds the
@@ -180,7 +183,7 @@ func (o *Options) withDefaults() (Options, error) {
 			return f, fmt.Errorf("option Buckets: %w: %s", ErrInvalidName, quoteShort(name))
 		}
 		if b.DefaultTTL, err = defaultTTL(b.DefaultTTL, f.DefaultTTL); err != nil {
-			return f, fmt.Errorf("option Buckets[%s]: %w", quoteShort(name), err)
+			return f, fmt.Errorf("option Buckets[%s]: DefaultTTL: %w", quoteShort(name), err)
 		}
 		if b.MaxBytes, err = size(b.MaxBytes, unlimited, leastMaxBytes); err != nil {
 			return f, fmt.Errorf("option Buckets[%s]: MaxBytes: %w", quoteShort(name), err)
@@ -191,6 +194,7 @@ func (o *Options) withDefaults() (Options, error) {
 		case b.MaxEntries < 0:
 			return f, fmt.Errorf("option Buckets[%s]: MaxEntries: %d is negative", quoteShort(name), b.MaxEntries)
 		}
+		b.MaxEntries = min(b.MaxEntries, unlimited)
 		buckets[name] = b
 	}
 	f.Buckets = buckets
@@ -224,10 +228,10 @@ func (o *Options) withDefaults() (Options, error) {
 	if f.CompactBytes, err = size(f.CompactBytes, defaultCompactBytes, 1); err != nil {
 		return f, fmt.Errorf("option CompactBytes: %w", err)
 	}
-	if f.SyncInterval, err = positive(f.SyncInterval, defaultSyncInterval); err != nil {
+	if f.SyncInterval, err = interval(f.SyncInterval, defaultSyncInterval); err != nil {
 		return f, fmt.Errorf("option SyncInterval: %w", err)
 	}
-	if f.CommitInterval, err = positive(f.CommitInterval, defaultCommitInterval); err != nil {
+	if f.CommitInterval, err = interval(f.CommitInterval, defaultCommitInterval); err != nil {
 		return f, fmt.Errorf("option CommitInterval: %w", err)
 	}
 	if f.SweepInterval, err = interval(f.SweepInterval, defaultSweepInterval); err != nil {
@@ -264,18 +268,7 @@ func interval(d, byDefault time.Duration) (time.Duration, error) {
 	case d == 0:
 		return byDefault, nil
 	case d < -1:
-		return 0, errors.New("negative duration")
-	}
-	return d, nil
-}
-
-// positive fills in a duration that cannot be off.
-func positive(d, byDefault time.Duration) (time.Duration, error) {
-	switch {
-	case d == 0:
-		return byDefault, nil
-	case d < 0:
-		return 0, errors.New("not positive")
+		return 0, fmt.Errorf("%v is negative", d)
 	}
 	return d, nil
 }
@@ -283,7 +276,7 @@ func positive(d, byDefault time.Duration) (time.Duration, error) {
 // unlimited is a number of bytes that nothing reaches, and that divided into segments fits 32 bits.
 const unlimited = 1 << 50
 
-// size fills in a number of bytes: 0 is the default, -1 is unlimited.
+// size fills in a number of bytes: 0 is the default, -1 is unlimited, and so is what nothing reaches.
 func size(n, byDefault, least int64) (int64, error) {
 	switch {
 	case n == 0:
@@ -293,7 +286,7 @@ func size(n, byDefault, least int64) (int64, error) {
 	case n < least:
 		return 0, fmt.Errorf("%d is less than %d bytes", n, least)
 	}
-	return n, nil
+	return min(n, unlimited), nil
 }
 
 func validName(name string) bool { return len(name) >= 1 && len(name) <= MaxNameBytes }

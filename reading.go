@@ -75,7 +75,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 		return r, nil
 	}
 	r.file = true
-	own, rec, err := b.db.store.get(r.id, key)
+	own, stored, err := b.db.store.get(r.id, key)
 	if errors.Is(err, ErrUnavailable) {
 		r.damage = err // a miss to who only reads, and no answer to who depends on it
 		return r, nil
@@ -83,6 +83,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 	if err != nil {
 		return r, err
 	}
+	rec := recordIn(stored)
 	if rec == nil {
 		b.db.memory.lacks(hash, r.seen.version)
 		return r, nil
@@ -97,7 +98,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 		b.db.evictor.use(hash)
 	}
 	if r.held {
-		r.own = !b.db.memory.keep(hash, r.id, own, rec, r.header, r.seen.version, b.sliding)
+		r.own = !b.db.memory.keep(hash, r.id, own, stored, r.header, r.seen.version, b.sliding)
 	}
 	return r, nil
 }

@@ -103,8 +103,8 @@ func (r *replayer) take(o outcome, revision uint64) error {
 	case outcomePut, outcomeRemove:
 		p := pin{id: o.id, key: o.key, revision: revision}
 		if o.kind == outcomePut {
-			p.key, p.record = together(o.key, o.record)
-			p.goneAt = readHeader(p.record).goneAt
+			p.key, p.stored = together(o.key, o.record)
+			p.goneAt = readHeader(recordIn(p.stored)).goneAt
 			p.lives = p.goneAt
 		}
 		if len(r.pins) == cap(r.pins) {

@@ -68,7 +68,7 @@ func (b *Bucket) trySlide(key string, r *reading) bool {
 func (b *Bucket) saveSlid(key string, r *reading, later bool) error {
 	t := r.traits()
 	t.asOf = t.since(r.header.revision)
-	d := &draft{key: key, header: r.header, record: recordOf(r.header, &t, r.value), quiet: true, later: later, sameLife: true}
+	d := &draft{key: key, header: r.header, stored: recordOf(r.header, &t, r.value), quiet: true, later: later, sameLife: true}
 	d.expect(*r)
 	return b.write(d)
 }
@@ -79,7 +79,7 @@ func (m *memory) slide(hash, id uint64, key string, revision uint64, until int64
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	e := s.table.find(hash, id, key)
-	if e == nil || e.revision != revision || e.record == nil {
+	if e == nil || e.revision != revision || e.stored == nil {
 		return false
 	}
 	for old := e.slid.Load(); until > old && !e.slid.CompareAndSwap(old, until); old = e.slid.Load() {
@@ -91,20 +91,20 @@ func (m *memory) slide(hash, id uint64, key string, revision uint64, until int64
 // lock.
 func (m *memory) freshUntil(d *draft) int64 {
 	e := m.shardOf(d.hash).table.find(d.hash, d.id, d.key)
-	if e == nil || e.record == nil {
+	if e == nil || e.stored == nil {
 		return 0
 	}
-	return max(readHeader(e.record).freshUntil, e.slid.Load())
+	return max(readHeader(recordIn(e.stored)).freshUntil, e.slid.Load())
 }
 
 // livesUntil returns when an entry is gone, reads that prolonged its life included. The caller holds the
 // shard's lock.
 func (e *entry) livesUntil() int64 {
 	slid := e.slid.Load()
-	if slid == 0 || e.record == nil {
+	if slid == 0 || e.stored == nil {
 		return e.goneAt
 	}
-	h := readHeader(e.record)
+	h := readHeader(recordIn(e.stored))
 	h.slide(slid)
 	return h.goneAt
 }
@@ -127,7 +127,7 @@ func (m *memory) holds(id uint64, key string, now int64) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	e := s.table.find(hash, id, key)
-	return e != nil && e.record != nil && (e.pinned || e.slid.Load() != 0) && e.livesUntil() > now
+	return e != nil && e.stored != nil && (e.pinned || e.slid.Load() != 0) && e.livesUntil() > now
 }
 
 // slidKey is an entry whose life reads have prolonged.

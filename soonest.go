@@ -167,7 +167,7 @@ func (b *Bucket) peek(key string) (r reading, err error) {
 	r.seen = b.db.memory.peek(b.db.memory.hash(r.id, key), r.id, key)
 	rec := r.seen.record
 	if !r.seen.known {
-		if _, rec, err = b.db.store.get(r.id, key); err != nil || rec == nil {
+		if rec, err = b.db.store.record(r.id, key); err != nil || rec == nil {
 			return r, err
 		}
 		if _, _, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
@@ -210,7 +210,7 @@ func (m *memory) soonest(n int, ids map[uint64]*Bucket) (first []dueRow) {
 		s := &m.shards[i]
 		s.mu.RLock()
 		for e := s.pins.head; e != nil; e = e.next {
-			if e.record != nil && e.goneAt != never && ids[e.id] != nil {
+			if e.stored != nil && e.goneAt != never && ids[e.id] != nil {
 				if first = append(first, dueRow{e.goneAt, e.id, []byte(e.key)}); len(first) >= 4*n {
 					first = soonestRows(first, n)
 				}

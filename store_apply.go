@@ -12,6 +12,7 @@ type change struct {
 	id       uint64
 	key      []byte
 	record   []byte // sealed; nil removes the key
+	stored   []byte // the same with room for its row in front, which is the transaction's; nil if there is none
 	goneAt   int64  // of the record
 	revision uint64
 }
@@ -57,7 +58,7 @@ func (s *store) apply(names []naming, changes []*change, mark uint64, after func
 		}
 		entries, expiry := tx.Bucket(entriesBucket), tx.Bucket(expiryBucket)
 		expiry.FillPercent = rowFill
-		a := applier{expiry: expiry, now: millis(time.Now()), book: s.book(), room: h.roomFor(storedBytes(changes))}
+		a := applier{expiry: expiry, now: millis(time.Now()), book: s.book()}
 		for i, c := range changes {
 			if i == 0 || c.id != changes[i-1].id {
 				b, err := entries.CreateBucketIfNotExists(encodeUint64(c.id))
@@ -128,29 +129,6 @@ type applier struct {
 	now     int64
 	book    *ledger
 	rows    [][]byte // of the expiry index, which are still to be put
-	room    []byte   // for the stored values
-}
-
-// roomFor returns an empty slice with room for so many bytes, good until the transaction ends.
-func (h *handle) roomFor(bytes int) []byte {
-	const most = 2 * commitBytes // what a transaction of the usual size needs
-	switch {
-	case bytes > most:
-		return make([]byte, 0, bytes)
-	case bytes > cap(h.room):
-		h.room = make([]byte, 0, bytes+bytes/4)
-	}
-	return h.room
-}
-
-// storedBytes returns how many bytes of stored values changes bring.
-func storedBytes(changes []*change) (n int) {
-	for _, c := range changes {
-		if c.record != nil {
-			n += rowSize + len(c.record)
-		}
-	}
-	return n
 }
 
 // apply puts or removes one entry, takes its expiry row off the index where that has to go, and says which is to be
@@ -186,9 +164,11 @@ func (a *applier) apply(c *change) error {
 		}
 	}
 	a.book.add(c.id, c.key, c.record)
-	at := len(a.room)
-	a.room = appendRow(a.room, row, c.key, c.record)
-	return a.entries.Put(c.key, a.room[at:len(a.room):len(a.room)])
+	if c.stored == nil {
+		return a.entries.Put(c.key, joinRow(row, c.key, c.record))
+	}
+	putRow(c.stored, row, c.key)
+	return a.entries.Put(c.key, c.stored)
 }
 
 // crowd tells how close to each other the keys are that a transaction adds, in their order, and so how full a page is best left

@@ -3,6 +3,7 @@ package keepcache
 import (
 	"bytes"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -107,8 +108,8 @@ func (s *store) release() {
 	old.end()
 }
 
-// get returns copies of a key and its record, in one piece of memory, or nothing.
-func (s *store) get(id uint64, key string) (own string, record []byte, err error) {
+// get returns copies of a key and of what is stored under it, in one piece of memory, or nothing.
+func (s *store) get(id uint64, key string) (own string, stored []byte, err error) {
 	k := unsafe.Slice(unsafe.StringData(key), len(key)) // only read
 
 	both, done, err := s.lookup(id, k)
@@ -124,6 +125,12 @@ func (s *store) get(id uint64, key string) (own string, record []byte, err error
 		return "", nil, err
 	}
 	return unsafe.String(&both[0], len(k)), both[len(k):], nil
+}
+
+// record returns a copy of the record of a key, or nothing.
+func (s *store) record(id uint64, key string) ([]byte, error) {
+	_, stored, err := s.get(id, key)
+	return recordIn(stored), err
 }
 
 // lookup looks by the snapshot, and reports whether there was one.
@@ -190,12 +197,15 @@ func (sn *snapshot) poolOf(id uint64) *sync.Pool {
 	return pool
 }
 
-// copyBoth returns a copy of the key, and of the record in the stored value behind it; nil gives nil.
+// copyBoth returns a copy of the key, and of the stored value behind it; nil gives nil. What is too short to be one gets
+// room for a row, as memory wants it. The capacity is what the allocator gives.
 func copyBoth(key, stored []byte) []byte {
 	if stored == nil {
 		return nil
 	}
-	rec := recordIn(stored)
-	both := append(make([]byte, 0, len(key)+len(rec)), key...)
-	return append(both, rec...)
+	both := append(slices.Grow([]byte(nil), len(key)+rowSize+len(stored)), key...)
+	if len(stored) < rowSize {
+		both = append(both, make([]byte, rowSize)...)
+	}
+	return append(both, stored...)
 }

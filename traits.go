@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"slices"
 )
 
 // The options of a record that have a meaning. Those with the highest bit set must be understood, because
@@ -145,8 +146,9 @@ func recordOptions(rec []byte) []byte {
 
 // recordOf frames a record, to be sealed when it is written.
 func recordOf(h header, t *traits, value []byte) []byte {
-	rec := appendHeader(make([]byte, 0, recordHeader+len(t.etag)+len(t.tags)+64+len(value)+recordTrailer), h)
-	return appendTrailer(append(appendTraits(rec, t), value...))
+	room := rowSize + recordHeader + len(t.etag) + len(t.tags) + 64 + len(value) + recordTrailer
+	stored := appendHeader(slices.Grow([]byte(nil), room)[:rowSize], h)
+	return appendTrailer(append(appendTraits(stored, t), value...))
 }
 
 // state is what an entry is at a moment.

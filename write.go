@@ -54,7 +54,7 @@ type draft struct {
 	hash     uint64 // of id and key
 	key      string
 	ownKey   bool   // key stands in front of the record, in the same memory; otherwise it is the caller's
-	record   []byte // framed, not sealed; nil removes the key
+	stored   []byte // rowSize bytes of room and the record, framed, not sealed; nil removes the key
 	header   header
 	ns       *namespace
 	flight   *flight // the load that brought it: it is only to be stored if that is not void
@@ -65,6 +65,9 @@ type draft struct {
 	seen     sight
 	before   prior // what publication replaced
 }
+
+// record returns the record of a draft, or nil.
+func (d *draft) record() []byte { return recordIn(d.stored) }
 
 // errMissed says that a key was not as a draft expected. Nothing was written.
 var errMissed = errors.New("the key has changed meanwhile")
@@ -155,7 +158,7 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 		if !d.ownKey {
 			key = cloneKey(key)
 		}
-		d.before = w.memory.publish(d.hash, d.id, key, d.record, d.header)
+		d.before = w.memory.publish(d.hash, d.id, key, d.stored, d.header)
 		if until > d.header.freshUntil {
 			w.memory.shardOf(d.hash).table.find(d.hash, d.id, d.key).slid.Store(until)
 		}
@@ -224,9 +227,9 @@ func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*j
 	for i, d := range drafts {
 		d.header.revision = revision
 		o := outcome{kind: outcomeRemove, id: d.id, key: d.key}
-		if d.record != nil {
-			sealRecord(d.record, d.sum, d.key, revision)
-			o.kind, o.record = outcomePut, d.record
+		if d.stored != nil {
+			o.kind, o.record = outcomePut, d.record()
+			sealRecord(o.record, d.sum, d.key, revision)
 		}
 		buf = appendOutcome(buf, &o)
 		if i == len(drafts)-1 {

@@ -1,4 +1,4 @@
-// Package recency remembers, in a table of fixed size, how lately and how often keys were used. A key has a
+// Package recency remembers, in a table of bounded size, how lately and how often keys were used. A key has a
 // score that each use raises and that halves with time, as in LRFU (Lee and others, "LRFU: a spectrum of
 // policies that subsumes the least recently used and least frequently used policies", 2001). Time is
 // counted in uses, so that nothing ages while nothing happens.
@@ -15,8 +15,8 @@ import (
 // key has a slot if it was used lately enough. A use that needs no change of the slot, because the key was
 // used in this tick already, writes nothing: many readers of one hot key do not hinder each other.
 type Table struct {
-	slots []atomic.Uint32 // tag (8 bits), score (8 bits), tick of the last use (16 bits)
-	mask  uint64          // of a set
+	slots atomic.Pointer[[]atomic.Uint32] // a power of two; each has tag (8 bits), score (8 bits), tick of the last use (16 bits)
+	most  int64                           // slots
 
 	tick  atomic.Uint32
 	count atomic.Uint32 // uses counted in this tick
@@ -37,7 +37,11 @@ const (
 	ticksPerTurn = 8
 
 	leastSlots = 256
-	leastEvery = 8
+	slotBytes  = 4
+
+	// slotsPerKey is how many slots a table grows to for each key: then hardly any set lacks one.
+	slotsPerKey = 2
+	leastEvery  = 8
 )
 
 // decay holds 2^(-age/halving), in 65536ths, for ages after which something is left of the highest score.
@@ -48,24 +52,40 @@ var decay = func() (d [halving * 9]uint32) {
 	return d
 }()
 
-// New returns an empty table of at most the given bytes.
+// New returns an empty table, which grows to at most the given bytes.
 func New(bytes int64) *Table {
-	n := int64(leastSlots)
-	for n*2*4 <= bytes {
-		n *= 2
+	t := &Table{most: leastSlots}
+	for t.most <= bytes/2/slotBytes {
+		t.most *= 2
 	}
-	t := &Table{slots: make([]atomic.Uint32, n), mask: uint64(n/ways - 1)}
+	slots := make([]atomic.Uint32, leastSlots)
+	t.slots.Store(&slots)
 	t.tick.Store(1)
-	t.SetKeys(int64(n) / 2)
+	t.SetKeys(0)
 	return t
 }
 
 // Bytes returns the size of the table in bytes.
-func (t *Table) Bytes() int64 { return int64(len(t.slots)) * 4 }
+func (t *Table) Bytes() int64 { return int64(len(*t.slots.Load())) * slotBytes }
 
-// SetKeys says how many keys the store has, on which it depends how fast scores fade.
+// SetKeys says how many keys the store has, on which it depends how fast scores fade and how large the table is. Only one
+// goroutine at a time may call it. A use that is counted while the table grows may be lost.
 func (t *Table) SetKeys(n int64) {
 	t.every.Store(uint32(min(max(n/ticksPerTurn, leastEvery), 1<<30)))
+	old := *t.slots.Load()
+	size := int64(len(old))
+	for size < t.most && size < slotsPerKey*n {
+		size *= 2
+	}
+	if size == int64(len(old)) {
+		return
+	}
+	// A set's keys go to as many sets as the table has grown times; which to which is not known, and a slot too many fades.
+	slots := make([]atomic.Uint32, size)
+	for i := range slots {
+		slots[i].Store(old[i&(len(old)-1)].Load())
+	}
+	t.slots.Store(&slots)
 }
 
 // Use counts a use of the key with the given hash.
@@ -106,8 +126,9 @@ func (t *Table) Score(hash uint64) uint32 {
 
 func (t *Table) set(hash uint64) (set []atomic.Uint32, tag uint32) {
 	hash *= 0x9E3779B97F4A7C15
-	at := (hash >> 20 & t.mask) * ways
-	return t.slots[at : at+ways : at+ways], uint32(hash >> 56)
+	slots := *t.slots.Load()
+	at := (hash >> 20 & uint64(len(slots)/ways-1)) * ways
+	return slots[at : at+ways : at+ways], uint32(hash >> 56)
 }
 
 // faded returns what is left of a slot's score.

@@ -9,6 +9,7 @@ import (
 // A score rises with each tick of use and fades while other keys are used.
 func TestTable_Score(t *testing.T) {
 	table := New(64 << 10)
+	table.SetKeys(1 << 20)
 	require.Equal(t, int64(64<<10), table.Bytes())
 	table.SetKeys(80)
 	require.Zero(t, table.Score(1))
@@ -50,6 +51,26 @@ func TestTable_Small(t *testing.T) {
 	require.Greater(t, kept, 15)
 }
 
+// A table grows with the keys that there are, up to its bound, and knows then what it knew before.
+func TestTable_Grows(t *testing.T) {
+	table := New(1 << 40)
+	require.Equal(t, int64(leastSlots*4), table.Bytes())
+	table.SetKeys(100)
+	for range 5 {
+		for hash := range uint64(100) {
+			table.Use(hash)
+		}
+	}
+	score := table.Score(7)
+	require.Positive(t, score)
+	table.SetKeys(1000)
+	require.Equal(t, int64(2048*4), table.Bytes())
+	require.Equal(t, score, table.Score(7))
+	table = New(64 << 10)
+	table.SetKeys(1 << 40)
+	require.Equal(t, int64(64<<10), table.Bytes())
+}
+
 // Of runs that are alike a fixed part goes; of a hot run nothing, of a cold one more.
 func TestQuantile(t *testing.T) {
 	var q Quantile
@@ -83,6 +104,7 @@ func TestBin(t *testing.T) {
 
 func BenchmarkTable_Use(b *testing.B) {
 	table := New(4 << 20)
+	table.SetKeys(1 << 20)
 	for i := range b.N {
 		table.Use(uint64(i) * 0x9E3779B97F4A7C15)
 	}
