@@ -153,9 +153,15 @@ func (r *endingReader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// copyTo copies what the file holds, as of one moment, into the empty file at path, with an identity of its own.
+// copyTo copies what the file holds, as of one moment, into the empty file at path, with an identity of its own. It goes about it as
+// a compaction does: a read transaction for the whole copy would keep a commit waiting that makes bbolt's map larger, and all
+// readers behind it, and what commits replace meanwhile would stay in the file.
 func (s *store) copyTo(ctx context.Context, in *disk.Dir, path string, progress func(int64)) error {
-	h, err := openHandle(path, false, time.Second, in.OpenFile)
+	size, _, err := s.size()
+	if err != nil {
+		return err
+	}
+	h, err := openHandle(path, false, max(size, copyReserve), time.Second, in.OpenFile)
 	if err != nil {
 		return err
 	}
@@ -164,15 +170,11 @@ func (s *store) copyTo(ctx context.Context, in *disk.Dir, path string, progress 
 	n := &successor{store: s, dir: in, path: path, handle: h}
 	err = n.prepare()
 	if err == nil {
-		err = s.view(func(from *bolt.Tx) error {
-			for !n.done {
-				if err := errors.Join(ctx.Err(), n.copyNext(from)); err != nil {
-					return err
-				}
-				progress(n.bytes)
-			}
-			return n.copyTables(from)
-		})
+		err = s.setNotes(newNotes(notesMost))
+	}
+	if err == nil {
+		err = n.copyAll(ctx, progress)
+		_ = s.setNotes(nil) // who takes the place of a handle that is of no more use has forgotten them
 	}
 	if err == nil {
 		h.db.NoFreelistSync = false // it is a file at rest
@@ -180,4 +182,20 @@ func (s *store) copyTo(ctx context.Context, in *disk.Dir, path string, progress 
 		err = h.update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(metaIdentity, identity[:]) })
 	}
 	return errors.Join(err, h.close())
+}
+
+// copyAll copies the whole file, as of one moment.
+func (n *successor) copyAll(ctx context.Context, progress func(int64)) error {
+	s := n.store
+	s.copied.Store(true)
+	defer s.copied.Store(false)
+	if err := n.fill(ctx, func() error { return nil }, progress); err != nil {
+		return err
+	}
+	h, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer h.unlock()
+	return n.complete(h)
 }

@@ -213,12 +213,12 @@ func oldest(pins []pin, last uint64) (first, rest []pin, mark uint64) {
 // revision up to last. Namings and the entries that died with them go with the first.
 func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *journal.Journal, whole bool) (entries int, err error) {
 	sortPins(pins)
-	mark, total := c.reached(), len(pins)
+	mark, total, part := c.reached(), len(pins), 1.0
 	before := mark
 	for ; ; names = nil {
 		n, times := len(pins), 1.0
 		if !whole {
-			times = c.times(j)
+			times = c.times(j) * part
 			n = portion(pins, times)
 		}
 		if n == len(pins) {
@@ -227,7 +227,15 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 		changes, expired := changesOf(pins[:n])
 		evicted := c.evictor.join(names)
 		start := time.Now()
-		if err := c.store.apply(names, changes, mark, evicted.in); err != nil {
+		err := c.store.apply(names, changes, mark, evicted.in)
+		for ; errors.Is(err, errNoAddresses) && !whole && n > 1; err = c.store.apply(names, changes, mark, evicted.in) {
+			// A smaller one may do with what the file has of free pages and of its map.
+			part /= 4
+			times /= 4
+			n, mark = portion(pins, times), before
+			changes, expired = changesOf(pins[:n])
+		}
+		if err != nil {
 			return entries, err
 		}
 		c.slow = float64(time.Since(start)) > times*float64(slowCommit)

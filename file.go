@@ -39,7 +39,7 @@ func createFile(in *disk.Dir, path string, init func(*bolt.Tx) error) error {
 	if err := tmp.Close(); err != nil {
 		return err
 	}
-	h, err := openHandle(name, false, time.Second, in.OpenFile)
+	h, err := openHandle(name, false, copyReserve, time.Second, in.OpenFile)
 	if err != nil {
 		return err
 	}

@@ -26,13 +26,14 @@ import (
 // SetPanicOnFault and recover are matters of one goroutine. So no transaction starts another one, and none
 // runs code of the user.
 type handle struct {
-	db    *bolt.DB
-	file  *os.File     // the descriptor that bbolt works on: a poisoned handle's lock is let go of by it
-	info  os.FileInfo  // of the file, from when it was opened
-	found examined     // what was found in it then; what is proved later is protected by writing
-	size  atomic.Int64 // that the file must have, in bytes
-	sick  func()       // told that the handle is poisoned or barred; must not wait
-	from  *handle      // what a successor is copied from: a panic may come from either, and counts for both
+	db     *bolt.DB
+	file   *os.File     // the descriptor that bbolt works on: a poisoned handle's lock is let go of by it
+	info   os.FileInfo  // of the file, from when it was opened
+	found  examined     // what was found in it then; what is proved later is protected by writing
+	size   atomic.Int64 // that the file must have, in bytes
+	mapped atomic.Int64 // bytes for which bbolt has mapped it, at least
+	sick   func()       // told that the handle is poisoned or barred; must not wait
+	from   *handle      // what a successor is copied from: a panic may come from either, and counts for both
 
 	users   sync.RWMutex  // held shared by every transaction, exclusively to close
 	closed  bool          // protected by users
@@ -145,7 +146,7 @@ func (h *handle) begin(writable bool) (tx *bolt.Tx, err error) {
 	tx, err = h.db.Begin(writable)
 	h.stuck.Store(false)
 	if errors.Is(err, berrors.ErrInvalidMapping) {
-		h.poison(failure{err: err}) // it lasts until the file is opened anew
+		h.unmapped(err)
 		err = h.err()
 	}
 	return tx, err
@@ -229,6 +230,7 @@ func (h *handle) update(fn func(*bolt.Tx) error) (err error) {
 	}
 	h.dirty = true
 	h.db.AllocSize = int(min(max(tx.Size()/growPart, growLeast), growMost))
+	h.mapOf(tx.Size()) // by which the last one may have outgrown it
 	if err = fn(tx); err == nil {
 		err = h.whole()
 	}
@@ -248,6 +250,10 @@ func (h *handle) update(fn func(*bolt.Tx) error) (err error) {
 	}
 	id := tx.ID()
 	if err = tx.Commit(); err != nil {
+		if isUnmapped(err) {
+			h.unmapped(err)
+			return h.err()
+		}
 		h.doubt(uint64(id), err)
 	}
 	return errors.Join(err, h.grown())

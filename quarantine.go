@@ -54,7 +54,7 @@ func quarantine(in *disk.Dir, path, suffix string, from *heritage) (h *handle, a
 	if err := in.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, "", err
 	}
-	if h, err = createLocked(in, next, mode); err != nil {
+	if h, err = createLocked(in, next, mode, reserveMost); err != nil {
 		return nil, "", err
 	}
 	err = h.update(from.write)

@@ -110,7 +110,7 @@ func (r *repair) run(from, to string, names []string) error {
 	}
 	// Under another name until it is whole.
 	tmp := to + ".new-repair"
-	if r.to, err = createLocked(in, tmp, fileMode); err != nil {
+	if r.to, err = createLocked(in, tmp, fileMode, copyReserve); err != nil {
 		return err
 	}
 	defer in.Remove(tmp)

@@ -24,11 +24,11 @@ type store struct {
 
 	renewing sync.Mutex   // held while the snapshot is renewed, so that no older one replaces a newer one
 	lookups  sync.RWMutex // held shared by each use of what follows, exclusively to change it
-	shared   *snapshot    // nil where none may be held
-	withheld int          // transactions under way beside which no snapshot may be held
+	shared   *snapshot    // nil while none may be held
 
 	home    atomic.Pointer[disk.Dir] // where the file is; see healer.refuge for when it changes
 	current atomic.Pointer[handle]   // nil once closed
+	caution int64                    // bytes by which transactions may grow more than is known; protected by the token of writing
 	noted   *notes                   // keys that changed; nil unless a compaction wants to know; protected by the token of writing
 	copied  atomic.Bool              // a compaction is on its way, so that changes should be small
 	sick    chan struct{}            // gets a token when a handle is poisoned or barred
@@ -66,12 +66,13 @@ func (s *store) view(fn func(*bolt.Tx) error) error {
 
 // update runs fn in a write transaction, which must be short: other writers wait for it. When it returns,
 // look-ups see what fn did.
-func (s *store) update(fn func(*bolt.Tx) error) error {
-	return s.updateBy(func(_ *handle, tx *bolt.Tx) error { return fn(tx) })
-}
+func (s *store) update(fn func(*bolt.Tx) error) error { return s.updateBy(growUsual, fn) }
 
-// updateBy is update for a fn that uses what the handle keeps for it.
-func (s *store) updateBy(fn func(*handle, *bolt.Tx) error) error {
+// growUsual is by how much a transaction may make the file larger that puts nothing: the pages that it changes have copies.
+const growUsual = 16 << 20
+
+// updateBy is update for a fn that may make the file larger by so many bytes.
+func (s *store) updateBy(grow int64, fn func(*bolt.Tx) error) error {
 	h, err := s.lockRead()
 	if err != nil {
 		return err
@@ -80,16 +81,58 @@ func (s *store) updateBy(fn func(*handle, *bolt.Tx) error) error {
 		// bbolt keeps what a transaction frees from the next one as long as there is a reader of the state in between. So the
 		// snapshot ends before the next one begins, and another one of the same state takes its place.
 		s.release()
+		outgrows := false
+		stop := s.yield()
 		err := h.update(func(tx *bolt.Tx) error {
-			_ = s.renew() // without one, look-ups have a transaction each
-			return fn(h, tx)
+			// A transaction that outgrows the map waits until no reader is left, and the snapshot would wait for it.
+			var err error
+			if outgrows, err = h.outgrows(tx.Size(), grow+s.caution); err != nil {
+				return err
+			}
+			if !outgrows {
+				_ = s.renew() // without one, look-ups have a transaction each
+			}
+			return fn(tx)
 		})
+		stop()
+		switch {
+		case errors.Is(h.err(), errNoAddresses):
+			s.caution = max(2*s.caution, growUsual) // by so much more than was thought
+		case err == nil && outgrows:
+			s.caution = 0 // there are addresses again
+		}
 		if renewed := s.renew(); err == nil { // before the next change, so that no older one replaces it
 			err = renewed
 		}
 		return err
 	})
 }
+
+// yield lets go of the snapshot again and again from a while on, until the returned function is called: a transaction that takes so
+// long may be one that waits for the snapshot, because it has outgrown the map though nobody thought so.
+func (s *store) yield() (stop func()) {
+	var mu sync.Mutex
+	mu.Lock()
+	defer mu.Unlock()
+	over := false
+	var timer *time.Timer
+	timer = time.AfterFunc(yieldAfter, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over {
+			s.release()
+			timer.Reset(yieldAfter)
+		}
+	})
+	return func() {
+		timer.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+	}
+}
+
+const yieldAfter = 200 * time.Millisecond
 
 // lockRead is lock for a change of entries: it waits until a compaction has looked at what is noted, where that is
 // much, as long as it takes steps.

@@ -29,21 +29,26 @@ type naming struct {
 // rowFill is how full a page of the expiry index is left when it is split. Rows mostly come in at the end of those of their time.
 const rowFill = 0.9
 
+// neighbours is how many other records bbolt leaves in a page, whatever their size.
+const neighbours = 4
+
 // sizeOf estimates by how much a transaction may make the file grow: what it writes, and the pages on the
-// way to it.
+// way to it, with what is in these already.
 func sizeOf(changes []*change) (bytes int64) {
 	const pages = 16 << 10
+	largest := int64(0)
 	for _, c := range changes {
-		bytes += int64(len(c.key)+len(c.record)) + pages
+		n := int64(len(c.key) + len(c.record))
+		bytes += n + pages
+		largest = max(largest, n)
 	}
-	return bytes
+	return bytes + neighbours*largest
 }
 
 // apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
 // the file contains every revision up to mark. after, if there is one, is part of the transaction.
 func (s *store) apply(names []naming, changes []*change, mark uint64, after func(freeing) error) error {
-	defer s.withhold(sizeOf(changes))()
-	return s.updateBy(func(h *handle, tx *bolt.Tx) error {
+	return s.updateBy(sizeOf(changes), func(tx *bolt.Tx) error {
 		table := tx.Bucket(bucketsBucket)
 		if err := putTags(tx, names); err != nil {
 			return err

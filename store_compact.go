@@ -95,7 +95,7 @@ func (s *store) newSuccessor(in *disk.Dir) (*successor, error) {
 	if h == nil {
 		return nil, ErrClosed
 	}
-	fresh, err := createLocked(in, path, h.info.Mode().Perm())
+	fresh, err := createLocked(in, path, h.info.Mode().Perm(), reserveMost) // it is the file one day
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +109,10 @@ func (s *store) newSuccessor(in *disk.Dir) (*successor, error) {
 }
 
 // createLocked makes an empty file at path, where there is none, that is locked from its beginning on. When it fails
-// there is none again.
-func createLocked(in *disk.Dir, path string, mode os.FileMode) (*handle, error) {
+// there is none again. See reserve for most.
+func createLocked(in *disk.Dir, path string, mode os.FileMode, most int64) (*handle, error) {
 	var created *os.File
-	h, err := openHandle(path, false, time.Second, func(path string, _ int, _ os.FileMode) (f *os.File, err error) {
+	h, err := openHandle(path, false, most, time.Second, func(path string, _ int, _ os.FileMode) (f *os.File, err error) {
 		if f, err = in.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode); err != nil {
 			return nil, err
 		}
@@ -138,51 +138,67 @@ func (n *successor) prepare() error {
 	})
 }
 
-// replace fills the successor and puts it in the place of the file. It returns the old file, or nil if that is
-// still in its place.
-func (n *successor) replace(ctx context.Context, progress func(int64)) (old *handle, err error) {
+// fill copies what the file has until only few notes are left, and has written what it copied with sync after each step, so
+// that little is left for later.
+func (n *successor) fill(ctx context.Context, sync func() error, progress func(int64)) error {
 	s := n.store
 	for !n.done {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		if err := s.view(n.copyNext); err != nil {
-			return nil, err
+			return err
 		}
 		progress(n.bytes)
 		if left, err := n.pending(); err != nil {
-			return nil, err
+			return err
 		} else if left >= notesLast {
 			if err := n.catchUp(notesMost); err != nil {
-				return nil, err
+				return err
 			}
 		}
-		if err := n.handle.sync(); err != nil { // so that little is left to be synced later
-			return nil, err
+		if err := sync(); err != nil {
+			return err
 		}
 	}
 	for range catchUps {
 		if err := errors.Join(ctx.Err(), n.catchUp(notesLast)); err != nil {
-			return nil, err
+			return err
 		}
-		if err := n.handle.sync(); err != nil {
-			return nil, err
+		if err := sync(); err != nil {
+			return err
 		}
 		if left, err := n.pending(); err != nil {
-			return nil, err
+			return err
 		} else if left < notesLast {
 			break
 		}
+	}
+	return nil
+}
+
+// complete copies what is still missing: the copy is as the file is then, which the caller, who has h's token of writing, keeps
+// from changing.
+func (n *successor) complete(h *handle) error {
+	if err := n.catchUpFrom(h, notesLast, func() {}); err != nil {
+		return err
+	}
+	return h.view(n.copyTables)
+}
+
+// replace fills the successor and puts it in the place of the file. It returns the old file, or nil if that is
+// still in its place.
+func (n *successor) replace(ctx context.Context, progress func(int64)) (old *handle, err error) {
+	s := n.store
+	if err := n.fill(ctx, n.handle.sync, progress); err != nil {
+		return nil, err
 	}
 	h, err := s.lock()
 	if err != nil {
 		return nil, err
 	}
 	defer h.unlock()
-	if err := n.catchUpFrom(h, notesLast, func() {}); err != nil {
-		return nil, err
-	}
-	if err := h.view(n.copyTables); err != nil {
+	if err := n.complete(h); err != nil {
 		return nil, err
 	}
 	n.handle.db.NoSync, n.handle.db.NoGrowSync = false, false

@@ -12,6 +12,9 @@ import (
 // copyNext copies some more entries: more than have come since the last ones, so that there is an end.
 func (n *successor) copyNext(from *bolt.Tx) error {
 	return n.handle.update(func(to *bolt.Tx) error {
+		if _, err := n.handle.outgrows(to.Size(), min(copyBytes+2*n.came+growUsual, from.Size()+copyBytes)); err != nil {
+			return err
+		}
 		w := forwards{tx: from}
 		book := &ledger{deltas: make(map[uint64]usage)}
 		var b *bolt.Bucket

@@ -3,9 +3,7 @@ package keepcache
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -39,7 +37,7 @@ func openStore(in *disk.Dir, path string, readOnly bool, lockTimeout time.Durati
 // openFile opens and locks the file at path and proves that it is one of ours. See examine for trusting.
 func openFile(in *disk.Dir, path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*handle, error) {
 	var found examined
-	h, err := openHandle(path, readOnly, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
+	h, err := openHandle(path, readOnly, reserveMost, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
 		f, found, err = openLocked(in, path, flag, lockTimeout, trusting)
 		return f, err
 	})
@@ -122,9 +120,9 @@ const (
 )
 
 // openHandle opens a file as every file of ours is opened: by the descriptor that open returns, which has looked at
-// it and locked it. bbolt's statistics, which count the free pages, cost each transaction a lock; single look-ups
+// it and locked it. most bounds what a file that is to be changed reserves of addresses, see reserve. bbolt's statistics, which count the free pages, cost each transaction a lock; single look-ups
 // share one transaction and do not notice.
-func openHandle(path string, readOnly bool, lockTimeout time.Duration, open func(string, int, os.FileMode) (*os.File, error)) (h *handle, err error) {
+func openHandle(path string, readOnly bool, most int64, lockTimeout time.Duration, open func(string, int, os.FileMode) (*os.File, error)) (h *handle, err error) {
 	var file *os.File
 	// A failed Open closes the descriptor, one that panics leaves it locked.
 	defer func() {
@@ -137,20 +135,28 @@ func openHandle(path string, readOnly bool, lockTimeout time.Duration, open func
 		}
 	}()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	db, err := bolt.Open(path, fileMode, &bolt.Options{
+	options := &bolt.Options{
 		Timeout:         max(lockTimeout, time.Millisecond), // to bbolt, 0 is to wait for ever
 		NoFreelistSync:  true,
 		FreelistType:    bolt.FreelistMapType,
 		NoStatistics:    readOnly,
 		ReadOnly:        readOnly,
 		PreLoadFreelist: !readOnly,
-		InitialMmapSize: initialMmapSize(),
-		OpenFile: func(path string, flag int, mode os.FileMode) (*os.File, error) {
-			f, err := open(path, flag, mode)
-			file = f
+	}
+	var mapped int64
+	options.OpenFile = func(path string, flag int, mode os.FileMode) (*os.File, error) {
+		f, err := open(path, flag, mode)
+		if file = f; err != nil {
 			return f, err
-		},
-	})
+		}
+		size, _, err := sizeOfFile(f)
+		if !readOnly {
+			options.InitialMmapSize = reserve(size, most) // bbolt looks at it after this
+		}
+		mapped = mapSize(max(size, int64(options.InitialMmapSize)))
+		return f, err
+	}
+	db, err := bolt.Open(path, fileMode, options)
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		err = ErrLocked
@@ -164,16 +170,7 @@ func openHandle(path string, readOnly bool, lockTimeout time.Duration, open func
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return newHandle(db, file, info), nil
-}
-
-// initialMmapSize is how many bytes of addresses bbolt reserves for its map. A file that outgrows its map
-// is mapped anew, for which the writer waits for every open reader and new readers for the writer. Addresses
-// cost nothing on 64-bit systems, except on Windows, where bbolt would make the file that large.
-func initialMmapSize() int {
-	bytes := int64(4 << 30) // no constant, which would not compile where int is too small for it
-	if runtime.GOOS == "windows" || bytes > math.MaxInt {
-		return 0
-	}
-	return int(bytes)
+	h = newHandle(db, file, info)
+	h.mapped.Store(mapped)
+	return h, nil
 }

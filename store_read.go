@@ -29,10 +29,6 @@ type cursors struct {
 	pool *sync.Pool
 }
 
-// remapMargin is how far the file must stay below the end of bbolt's map for a snapshot to be held: a
-// transaction that outgrows the map waits until no reader is left, and so for the snapshot too.
-const remapMargin = 1 << 30
-
 // renew replaces the snapshot by one of the file as it is now. Those who use the old one finish first.
 func (s *store) renew() (err error) {
 	s.renewing.Lock()
@@ -48,10 +44,6 @@ func (s *store) renew() (err error) {
 	}
 	fresh, err := h.snapshot()
 	s.lookups.Lock()
-	if s.withheld > 0 && fresh != nil {
-		h.end(fresh.tx)
-		fresh = nil
-	}
 	old := s.shared
 	s.shared = fresh
 	s.lookups.Unlock()
@@ -59,35 +51,13 @@ func (s *store) renew() (err error) {
 	return err
 }
 
-// withhold lets go of the snapshot until the returned function is called, if a transaction that makes the
-// file grow by so many bytes could outgrow bbolt's map: it would wait for the snapshot, which waits for it.
-func (s *store) withhold(bytes int64) (resume func()) {
-	if bytes < remapMargin/2 {
-		return func() {}
-	}
-	s.lookups.Lock()
-	s.withheld++
-	s.lookups.Unlock()
-	s.release()
-	return func() {
-		s.lookups.Lock()
-		s.withheld--
-		s.lookups.Unlock()
-		_ = s.renew() // without one, look-ups have a transaction each
-	}
-}
-
-// snapshot begins a snapshot, or returns nil where none may be held.
+// snapshot begins a snapshot.
 func (h *handle) snapshot() (_ *snapshot, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer h.caught(&err)
 	tx, err := h.begin(false)
 	if err != nil {
 		return nil, err
-	}
-	if tx.Size() > int64(initialMmapSize())-remapMargin {
-		h.end(tx)
-		return nil, nil
 	}
 	return &snapshot{handle: h, tx: tx, cursors: make(map[uint64]*sync.Pool)}, nil
 }

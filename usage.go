@@ -87,7 +87,7 @@ func (m *memory) pending() *pending {
 		s := &m.shards[i]
 		s.mu.RLock()
 		for e := s.pins.head; e != nil; e = e.next {
-			p.add(e.id, e.key, len(e.record))
+			p.add(e.id, e.key, len(recordIn(e.stored)))
 		}
 		s.mu.RUnlock()
 	}
