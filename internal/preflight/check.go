@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"bytes"
+	"context"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -13,6 +14,10 @@ const (
 
 	// maxNesting bounds how deep buckets lie in each other. Ours take two.
 	maxNesting = 16
+
+	// mostBranch bounds the keys of a branch, in bytes. bbolt splits what is longer than a page unless it has four elements at
+	// most, so none has much more than 128 KiB.
+	mostBranch = 1 << 20
 )
 
 // kind says what a bucket may hold.
@@ -25,9 +30,11 @@ const (
 	kindFree               // anything; buckets of kindFree
 )
 
-// checker is one run of Check.
+// checker is one run of Check or of Audit.
 type checker struct {
 	*File
+	*audit   // nil: the first damage ends the run
+	ctx      context.Context
 	layout   Layout
 	shallow  bool     // leaves may be left out
 	reached  []uint64 // a bit for each page that is reached
@@ -35,42 +42,107 @@ type checker struct {
 	trees    []tree
 	workers  []worker
 	spare    []visit // room for sort
+
+	fronts []front
+	leaves []visit  // what waits because it is most likely a leaf
+	held   int64    // bytes that families and visits take
+	most   int64    // bytes that they may take
+	level  struct { // the one under check
+		room  int64        // bytes that what it leads to may take
+		taken atomic.Int64 // bytes of that
+	}
 }
+
+// front are pages that are to be checked, in the order of the file, and how much there was when they were found.
+type front struct {
+	visits   []visit
+	families int
+	held     int64
+}
+
+// heldMost is how many bytes of what waits to be checked are held. A file of 5 GB with ordinary keys needs about as many. Beyond
+// that the check goes down to the leaves of a part of the branches before it looks at the others.
+const heldMost = 64 << 20
 
 // Check proves the pages of the file. Those that look like leaves and lead nowhere it reads only if they are at most so
 // many: math.MaxInt proves the whole file, and with less nothing can lead in a circle all the same. It returns a
 // *Damage, or the error of a read as it is.
 func (f *File) Check(layout Layout, most int) error {
-	c := &checker{
-		File: f, layout: layout, shallow: most < math.MaxInt, reached: make([]uint64, f.pages()/64+1),
-		families: []family{{kind: kindRoot, left: true}}, trees: make([]tree, 1),
+	c := f.newChecker(context.Background(), layout)
+	c.shallow = most < math.MaxInt
+	whole, err := c.walk(most)
+	if err == nil {
+		err = c.checkList(nil)
 	}
-	if err := c.reach(f.root(), f.root(), 1); err != nil {
-		return err
-	}
-	// What is most likely a leaf, and leads nowhere, waits until all the rest has been seen, so that the leaves of all
-	// trees are read in the order of the file.
-	now, leaves := []visit{{id: f.root()}}, []visit(nil)
-	for len(now) > 0 {
-		found, err := c.level(now)
-		if err != nil {
-			return err
-		}
-		if now, leaves, err = c.sift(found, now[:0], leaves); err != nil {
-			return err
-		}
-		if len(now) == 0 && len(leaves) <= most {
-			most -= len(leaves)
-			now, leaves = leaves, nil
-		}
-	}
-	if err := c.checkList(); err != nil {
-		return err
-	}
-	if len(leaves) == 0 {
+	if err == nil && whole {
 		f.reached = c.reached
 	}
-	return nil
+	return err
+}
+
+func (f *File) newChecker(ctx context.Context, layout Layout) *checker {
+	return &checker{
+		File: f, ctx: ctx, layout: layout, reached: make([]uint64, f.pages()/64+1), most: heldMost,
+		families: []family{{kind: kindRoot, left: true}}, trees: make([]tree, 1),
+	}
+}
+
+// walk checks the pages that can be reached, and reports whether no leaf was left out.
+func (c *checker) walk(most int) (whole bool, err error) {
+	whole = true
+	if err := c.reach(c.root(), c.root(), 1); err != nil {
+		return false, err
+	}
+	c.push([]visit{{id: c.root()}})
+	for len(c.fronts) > 0 || len(c.leaves) > 0 {
+		// What is most likely a leaf, and leads nowhere, waits until all the rest has been seen, so that the leaves of all
+		// trees are read in the order of the file.
+		if len(c.leaves) > 0 && (len(c.fronts) == 0 || c.held > c.most) {
+			if leaves := c.leaves; len(leaves) <= most {
+				most -= len(leaves)
+				c.push(leaves)
+			} else {
+				whole = false
+			}
+			c.leaves = nil
+			continue
+		}
+		top := &c.fronts[len(c.fronts)-1]
+		if len(top.visits) == 0 {
+			c.pop()
+			continue
+		}
+		found, done, err := c.checkLevel(top.visits)
+		if err != nil {
+			return false, err
+		}
+		top.visits = top.visits[done:]
+		now, err := c.sift(found)
+		if err != nil {
+			return false, err
+		}
+		if len(now) > 0 {
+			c.push(now)
+		}
+	}
+	return whole, nil
+}
+
+// push makes pages the next ones to be checked.
+func (c *checker) push(visits []visit) {
+	c.sort(visits)
+	c.fronts = append(c.fronts, front{visits, len(c.families), c.held})
+}
+
+// pop forgets the last front, which has been checked, and all that nothing refers to any more.
+func (c *checker) pop() {
+	c.fronts = c.fronts[:len(c.fronts)-1]
+	if len(c.leaves) > 0 || len(c.fronts) == 0 {
+		return
+	}
+	top := &c.fronts[len(c.fronts)-1]
+	clear(c.families[top.families:])
+	c.families, c.held = c.families[:top.families], top.held
 }
 
 // reach notes that pages are reached from another, each for the first time. Several goroutines may call it at once.
@@ -90,21 +162,29 @@ func (c *checker) reach(from, id uint64, n uint64) error {
 // checkPage proves a page that lies in have, as readPage has it, and notes what it leads to.
 func (w *worker) checkPage(v visit, have []byte) error {
 	p := &w.page
-	if err := w.readPage(p, v.id, have); err != nil {
+	p.audit = w.audit
+	if err := w.readHead(p, v.id, have); err != nil {
 		return err
 	}
+	// Before it is read: else many pages that all claim to be long could have the same part of the file read many times.
 	if overflow := uint64(p.span/w.pageSize) - 1; overflow > 0 {
 		if err := w.reach(v.id, v.id+1, overflow); err != nil {
 			return err
 		}
+	}
+	if err := w.readRest(p, have); err != nil {
+		return err
 	}
 	of := &w.families[v.family]
 	first, next := of.bounds(v.at)
 	if !p.leaf {
 		return w.checkBranch(v, of, first, next)
 	}
-	if !w.trees[of.tree].even(of.depth) {
-		return damage(v.id, "it is a leaf and not as deep as others in its bucket")
+	if t := &w.trees[of.tree]; !t.even(of.depth) {
+		if err := w.pass(damage(v.id, "it is a leaf and not as deep as others in its bucket")); err != nil {
+			return err
+		}
+		t.settle() // or each of the others would be said too
 	}
 	if (of.kind == kindPlain || of.kind == kindFree) && p.plain(first, next) {
 		return nil
@@ -119,29 +199,29 @@ func (w *worker) checkLeaf(of *family, first, next []byte) error {
 		return damage(p.id, "it is an empty leaf below a branch")
 	}
 	return p.each(func(i int, e *element) error {
-		if err := p.checkKey(i, e.key, first, next); err != nil {
+		if err := w.pass(p.checkKey(i, e.key, first, next)); err != nil {
 			return err
 		}
 		if !e.bucket {
 			if of.kind == kindRoot || of.kind == kindNested {
-				return damage(p.id, "element %d is no bucket", i)
+				return w.pass(damage(p.id, "element %d is no bucket", i))
 			}
 			return nil
 		}
 		if of.kind == kindPlain {
-			return damage(p.id, "element %d is a bucket", i)
+			return w.pass(damage(p.id, "element %d is a bucket", i))
 		}
 		root, err := w.checkBucket(p, i, e)
 		if err != nil || root == 0 {
-			return err
+			return w.pass(err)
 		}
 		if of.nest == maxNesting {
-			return damage(p.id, "its buckets lie deeper than %d", maxNesting)
+			return w.pass(damage(p.id, "its buckets lie deeper than %d", maxNesting))
 		}
 		w.found.families = append(w.found.families, family{
 			kind: w.kindOf(of.kind, e.key), nest: of.nest + 1, left: true, tree: newTree,
 		})
-		return w.lead(root, 0)
+		return w.pass(w.lead(root, 0))
 	})
 }
 
@@ -218,28 +298,33 @@ func (w *worker) checkBranch(v visit, of *family, first, next []byte) error {
 	case of.depth == maxDepth:
 		return damage(p.id, "its tree is deeper than %d", maxDepth)
 	case p.count < 2:
-		return damage(p.id, "it is a branch of %d", p.count)
+		if err := w.pass(damage(p.id, "it is a branch of %d", p.count)); err != nil {
+			return err
+		}
 	}
 	below := family{kind: of.kind, depth: of.depth + 1, nest: of.nest, tree: of.tree, left: of.left && v.at == 0, next: next}
 	w.found.families = append(w.found.families, below)
 	w.keys = w.keys[:0]
 	leftmost := uint64(0)
 	err := p.each(func(i int, e *element) error {
-		if err := p.checkKey(i, e.key, first, next); err != nil {
+		if err := w.pass(p.checkKey(i, e.key, first, next)); err != nil {
 			return err
 		}
 		if i == 0 {
 			leftmost = e.child
 		}
 		at := len(w.keys)
-		w.keys = appendKey(w.keys, e.key)
-		return w.lead(e.child, at)
+		if w.keys = appendKey(w.keys, e.key); len(w.keys) > mostBranch {
+			return damage(p.id, "it is a branch with more than %d bytes of keys", mostBranch)
+		}
+		return w.pass(w.lead(e.child, at))
 	})
 	if err != nil {
 		return err
 	}
 	own := &w.found.families[len(w.found.families)-1]
 	own.keys = bytes.Clone(w.keys)
+	w.level.taken.Add(own.size())
 	if own.kind == kindPlain && (own.left || w.shallow) {
 		own.looked = true
 		own.leaves, err = w.isLeaf(leftmost)

@@ -37,8 +37,8 @@ func (f *File) readList() (l list, err error) {
 	return l, nil
 }
 
-// checkList proves the list of free pages.
-func (c *checker) checkList() error {
+// checkList proves the list of free pages, and notes in free, if that is not nil, a bit for each of them.
+func (c *checker) checkList(free []uint64) error {
 	id := c.freelist()
 	if id == noFreelist {
 		return nil
@@ -47,24 +47,35 @@ func (c *checker) checkList() error {
 	if err != nil {
 		return err
 	}
-	if err := c.reach(id, id, l.overflow+1); err != nil {
+	if err := c.pass(c.reach(id, id, l.overflow+1)); err != nil {
 		return err
 	}
 	buffer := make([]byte, min(l.count*8, runBytes))
 	for last := uint64(firstPage - 1); l.count > 0; {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
 		part := buffer[:min(uint64(len(buffer)), l.count*8)]
 		if err := c.readAt(part, l.at); err != nil {
 			return err
 		}
 		for i := 0; i < len(part); i += 8 {
-			free := native.Uint64(part[i:])
+			page := native.Uint64(part[i:])
 			switch {
-			case free <= last || free >= c.pages():
-				return damage(id, "free page %d follows %d of %d", free, last, c.pages())
-			case c.reached[free/64]&(1<<(free%64)) != 0:
-				return damage(id, "page %d is free and in use", free)
+			case page <= last || page >= c.pages():
+				err = c.pass(damage(id, "free page %d follows %d of %d", page, last, c.pages()))
+			case c.reached[page/64]&(1<<(page%64)) != 0:
+				err = c.pass(damage(id, "page %d is free and in use", page))
 			}
-			last = free
+			if err != nil {
+				return err
+			}
+			if page < c.pages() {
+				last = max(last, page)
+				if free != nil {
+					free[page/64] |= 1 << (page % 64)
+				}
+			}
 		}
 		l.count -= uint64(len(part) / 8)
 		l.at += int64(len(part))

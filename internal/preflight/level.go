@@ -45,6 +45,12 @@ type tree struct {
 	leafy bool   // a guess: the next pages of it are leaves
 }
 
+// uneven is the depth of a tree of which it is known that its leaves are not equally deep.
+const uneven = math.MaxUint32
+
+// settle notes that it is known that the leaves are not equally deep.
+func (t *tree) settle() { atomic.StoreUint32(&t.depth, uneven) }
+
 // even notes a leaf of the tree at some depth, and reports whether the others that were seen have the same.
 func (t *tree) even(depth uint8) bool {
 	own := uint32(depth) + 1
@@ -52,7 +58,7 @@ func (t *tree) even(depth uint8) bool {
 	if known == 0 && !atomic.CompareAndSwapUint32(&t.depth, 0, own) {
 		known = atomic.LoadUint32(&t.depth)
 	}
-	return known == own || known == 0
+	return known == own || known == 0 || known == uneven
 }
 
 // visit is a page that is to be checked. They are many: a pointer in one would be looked at by the garbage collector.
@@ -61,6 +67,12 @@ type visit struct {
 	family uint32
 	at     uint32 // where in the keys of its family its own is
 }
+
+// visitBytes is about what a visit takes, with the room for sort.
+const visitBytes = 2 * 16
+
+// size returns about how many bytes a family takes.
+func (f *family) size() int64 { return 80 + int64(len(f.keys)) }
 
 // appendKey appends a key and its length to those of a family. All of them are less than 4 GiB: a page has less than
 // 65,536 keys, of less than 64 KiB.
@@ -93,14 +105,19 @@ type found struct {
 	visits   []visit // of these families
 }
 
-// lead notes that the page under check leads to another, of the family that was found last.
+// lead notes that the page under check leads to another, of the family that was found last. It does not go there if that one was
+// reached before.
 func (w *worker) lead(id uint64, at int) error {
+	if err := w.reach(w.page.id, id, 1); err != nil {
+		return err
+	}
 	w.found.visits = append(w.found.visits, visit{id, uint32(len(w.found.families) - 1), uint32(at)})
-	return w.reach(w.page.id, id, 1)
+	w.level.taken.Add(visitBytes)
+	return nil
 }
 
-// sift adds what was found to the pages that come next and to those that wait because they look like leaves.
-func (c *checker) sift(all []found, now, leaves []visit) (_, _ []visit, err error) {
+// sift takes in what was found. It returns the pages that come next; the others wait because they look like leaves.
+func (c *checker) sift(all []found) (now []visit, err error) {
 	many := 0
 	for i := range all {
 		many += len(all[i].visits)
@@ -113,15 +130,17 @@ func (c *checker) sift(all []found, now, leaves []visit) (_, _ []visit, err erro
 			if f.looked {
 				c.trees[f.tree].leafy = f.leaves
 			}
+			c.held += f.size()
 		}
 	}
-	if many > cap(leaves)-len(leaves) {
-		leaves = slices.Grow(leaves, many)
+	c.held += int64(many) * visitBytes
+	if many > cap(c.leaves)-len(c.leaves) {
+		c.leaves = slices.Grow(c.leaves, many)
 	}
 	for i := range all {
 		base := len(c.families)
 		if uint64(base+len(all[i].families)) > mostFamilies {
-			return nil, nil, damage(c.root(), "more than %d branches and buckets", uint64(mostFamilies))
+			return nil, damage(c.root(), "more than %d branches and buckets", uint64(mostFamilies))
 		}
 		c.families = append(c.families, all[i].families...)
 		for _, v := range all[i].visits {
@@ -129,13 +148,13 @@ func (c *checker) sift(all []found, now, leaves []visit) (_, _ []visit, err erro
 			f := &c.families[v.family]
 			// Trees are equally deep everywhere. So what one page has below it the others have too.
 			if f.leaves || f.kind == kindPlain && f.depth > 0 && !f.looked && c.trees[f.tree].leafy {
-				leaves = append(leaves, v)
+				c.leaves = append(c.leaves, v)
 			} else {
 				now = append(now, v)
 			}
 		}
 	}
-	return now, leaves, nil
+	return now, nil
 }
 
 // run is a piece of the file that is read at once, and the pages that begin in it.
@@ -155,15 +174,23 @@ type worker struct {
 	touched byte // see touch
 }
 
-// level sorts pages by their numbers, checks them in this order and returns what they lead to.
-func (c *checker) level(visits []visit) ([]found, error) {
-	c.sort(visits)
-	runs, longest := c.runs(visits)
-	all := make([]found, len(runs))
+// levelMost is how many pages are checked before what they lead to is taken in, and bounds the memory for that.
+const levelMost = 1 << 18
+
+// leastRoom is how many bytes the pages of one level may lead to, however much is held: so that a level is more than a page.
+const leastRoom = 1 << 20
+
+// checkLevel checks pages, which are sorted, and returns what they lead to. It stops early where that takes too much memory, and says
+// how many it has checked, at least one.
+func (c *checker) checkLevel(visits []visit) (all []found, done int, err error) {
+	runs, longest := c.runs(visits[:min(len(visits), levelMost)])
+	all = make([]found, len(runs))
 	errs := make([]error, len(runs))
 	var taken atomic.Int64
-	var failed atomic.Bool
+	var stop atomic.Bool
 	var work sync.WaitGroup
+	c.level.room = max(c.most-c.held, leastRoom)
+	c.level.taken.Store(0)
 	for n := range min(len(runs), mostWorkers) {
 		if n == len(c.workers) {
 			c.workers = append(c.workers, worker{checker: c})
@@ -175,32 +202,43 @@ func (c *checker) level(visits []visit) ([]found, error) {
 			if int64(len(w.buffer)) < longest {
 				w.buffer = make([]byte, longest)
 			}
-			for i := int(taken.Add(1)) - 1; i < len(runs) && !failed.Load(); i = int(taken.Add(1)) - 1 {
-				w.found = found{}
-				if errs[i] = w.checkRun(runs[i]); errs[i] != nil {
-					failed.Store(true)
+			for !stop.Load() {
+				i := int(taken.Add(1)) - 1
+				if i >= len(runs) {
+					break
 				}
+				w.found = found{}
+				errs[i] = w.checkRun(runs[i])
 				all[i] = w.found
+				if errs[i] != nil || c.level.taken.Load() > c.level.room {
+					stop.Store(true)
+				}
 			}
 		})
 	}
 	work.Wait()
 	for _, err := range errs {
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return all, nil
+	for i := range min(int(taken.Load()), len(runs)) {
+		done += len(runs[i].visits)
+	}
+	return all, done, nil
 }
 
 func (w *worker) checkRun(r run) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
 	buffer := w.buffer[:r.size]
 	if err := w.readAt(buffer, r.at); err != nil {
-		return err
+		return w.pass(err)
 	}
 	w.touch(r.visits)
 	for _, v := range r.visits {
-		if err := w.checkPage(v, buffer[int64(v.id)*w.pageSize-r.at:]); err != nil {
+		if err := w.pass(w.checkPage(v, buffer[int64(v.id)*w.pageSize-r.at:])); err != nil {
 			return err
 		}
 	}
