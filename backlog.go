@@ -29,6 +29,7 @@ func (db *DB) overlay(path string) error {
 		return err
 	}
 	db.takeBack(&backlog{names: r.names, pins: r.pins})
+	db.inherited, db.journalProblems = report, journalProblems(&report, &r.bad)
 	if why, lost := judge(&report, &r.bad); why != nil {
 		db.healer.badJournal(why, lost, &report, &r.bad)
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/journal"
 )
 
 // DB is an open cache. All its methods may be called from any goroutine. The methods Set, Get, Delete and
@@ -33,6 +35,9 @@ type DB struct {
 
 	compactor *compactor // nil in a DB that is open for reading only
 	healer    *healer
+
+	inherited       journal.Report // of the journal that was found, in a DB that is open for reading only
+	journalProblems []error        // with it
 
 	main *Bucket // DefaultBucket
 
@@ -156,6 +161,19 @@ func (db *DB) Buckets() ([]string, error) {
 			}
 		}
 	}), nil
+}
+
+// bucketIDs returns the ids of all buckets by their names.
+func (db *DB) bucketIDs() map[string]uint64 {
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	ids := make(map[string]uint64, len(db.buckets))
+	for name, ns := range db.buckets {
+		if id := ns.id.Load(); id != 0 {
+			ids[name] = id
+		}
+	}
+	return ids
 }
 
 // DropBucket removes a bucket with all its entries and reports whether there was one. It returns at once,

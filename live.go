@@ -47,6 +47,8 @@ const (
 )
 
 var (
+	errNeedsLock = fmt.Errorf("it cannot be done without the lock: %w", errors.ErrUnsupported)
+
 	errMoving   = errors.New("it changes while it is read")
 	errOutpaced = fmt.Errorf("%w: the process that has the cache open writes faster than it can be read without its lock", ErrUnavailable)
 )

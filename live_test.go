@@ -117,8 +117,6 @@ func TestNoLock_Refuses(t *testing.T) {
 	requireError(t, r.Set("k", 1, 0), keepcache.ErrReadOnly, "set", path)
 	_, err = r.Delete("k")
 	requireError(t, err, keepcache.ErrReadOnly, "delete", path)
-	_, err = r.Verify(context.Background())
-	requireError(t, err, errors.ErrUnsupported, "verify", path)
 	requireError(t, r.Compact(context.Background()), keepcache.ErrReadOnly, "compact", path)
 	require.NoError(t, r.Sync(context.Background()))
 

@@ -6,15 +6,20 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// audited is an entry as the file holds it, with what the expiry index says of it in the same transaction.
+// audited is an entry of the file, with what the expiry index says of it in the same transaction.
 type audited struct {
-	item
+	key    []byte
+	size   int // of the record, in bytes
+	header header
+	damage error // what prove said of the record
+
 	row    int64 // its index row
 	stands bool  // there is a row at that time in the expiry index
 }
 
-// auditEntries returns a page of the entries of a bucket from key from on, and whether more may follow.
-func (s *store) auditEntries(id uint64, from []byte) (page []audited, more bool, err error) {
+// auditEntries returns a page of the entries of a bucket from key from on, and whether more may follow. The records are proved where
+// they are, because a copy of one may be too much for the memory; a nil prove proves nothing.
+func (s *store) auditEntries(id uint64, from []byte, prove prover) (page []audited, more bool, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
 		b := entriesOf(tx, id)
 		if b == nil {
@@ -27,11 +32,12 @@ func (s *store) auditEntries(id uint64, from []byte) (page []audited, more bool,
 				return nil
 			}
 			row, rec := splitRow(v, k)
-			page = append(page, audited{
-				item:   item{key: bytes.Clone(k), record: bytes.Clone(rec)},
-				row:    row,
-				stands: row != never && row != unknown && expiry.Get(expiryKey(row, id, k)) != nil,
-			})
+			e := audited{key: bytes.Clone(k), size: len(rec), row: row}
+			e.stands = row != never && row != unknown && expiry.Get(expiryKey(row, id, k)) != nil
+			if prove != nil {
+				e.header, e.damage = prove(k, rec)
+			}
+			page = append(page, e)
 			size += len(k) + len(v)
 		}
 		return nil

@@ -2,23 +2,39 @@ package keepcache
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 )
 
-// Report is what Verify found.
+// Report is what Verify found. Counts of a cache that is written to meanwhile are of no single moment.
 type Report struct {
 	Buckets int // buckets that exist
-	Entries int // their entries, expired ones included
+	Entries int // their entries, in the file and in the journal, expired ones included
 	Expired int // of those, the expired ones that the sweeper has not reached yet
-	Pending int // entries of cleared and dropped buckets that the sweeper has not reached yet
+	Pending int // entries in the file of cleared and dropped buckets, which the sweeper has not reached yet
 	Rows    int // rows of the expiry index
+
+	Journal JournalReport // what the journal has that the file does not have yet
 
 	Problems []Problem // what is wrong, the first MaxProblems of it; none in a sound cache
 	More     int       // how many further problems were found
+}
+
+// JournalReport is what Verify found in the journal beside the file. Pieces and what follows it are those of a cache that is open for
+// reading only: what one that is open for writing has found in its journal is in memory, and Verify commits that first.
+type JournalReport struct {
+	FileBytes int64 // the size of the journal; 0 if there is none
+
+	// Entries are those whose latest version the file does not have, and Removed the keys that the file has and that are removed.
+	// Report.Entries counts the first and not the second: of the other entries, the file has the latest version.
+	Entries, Removed int
+
+	Pieces  int   // whose checksum is right and which the file does not have; a piece is one write, or several that belong together
+	Bytes   int64 // of these pieces
+	Torn    bool  // it ends in a piece that is not whole, which is what a crash leaves, and no problem
+	Foreign bool  // it belongs to another cache, so nothing in it counts, which is no problem of this one
 }
 
 // MaxProblems is how many problems a Report lists.
@@ -48,7 +64,10 @@ func (p Problem) String() string {
 // Verify proves the cache entry by entry: each record against its checksum and its place, each entry that
 // has a lifetime against the expiry index and each row of the index against its entry, the table of
 // buckets, and the counts of entries and bytes. It reads in short transactions while the cache is in use,
-// and then leaves out the counts, which would not stand still.
+// and then leaves out the counts, which would not stand still. What a crash left in the journal it proves too, where
+// the cache is open for reading only.
+//
+// It holds a page of the file at a time, however the file looks, and beside that the keys of what the journal has and the file does not.
 //
 // What is wrong is in the Report. The error says why Verify could not finish: ctx ended, the cache is
 // closed, or the file cannot be read.
@@ -56,30 +75,69 @@ func (db *DB) Verify(ctx context.Context) (Report, error) {
 	if db.closed.Load() {
 		return Report{}, db.fail("verify", "", ErrClosed)
 	}
-	if db.live != nil {
-		return Report{}, db.fail("verify", "", errNeedsLock)
-	}
 	if db.writer != nil {
 		// Where that fails, as on a full disk, the file is still there to be proved; Stats has the error.
 		_ = db.commits.commit()
 	}
-	v := &verifier{ctx: ctx, store: db.store, now: millis(time.Now()), counted: make(map[uint64]usage)}
-	if err := v.run(); err != nil {
+	v := &verifier{ctx: ctx, now: millis(time.Now()), counted: make(map[uint64]usage)}
+	var err error
+	if db.live != nil {
+		err = v.beside(db.live)
+	} else {
+		err = v.within(db)
+	}
+	if err != nil {
 		return v.report, db.fail("verify", "", err)
 	}
 	return v.report, nil
 }
 
-var errNeedsLock = fmt.Errorf("it cannot be done without the lock: %w", errors.ErrUnsupported)
+// audit is what Verify reads a file by: transactions, or pages without the lock.
+type audit interface {
+	table() (ids map[string]uint64, retired []uint64, highest uint64, err error)
+	revisions() (mark, highest uint64, err error)
+	size() (file int64, used map[uint64]usage, err error)
+	auditEntries(id uint64, from []byte, prove prover) (page []audited, more bool, err error)
+	auditRows(from []byte) (page []auditedRow, more bool, err error)
+	auditTags(from []byte) (page []auditedTag, more bool, err error)
+	tagCount() (rows, floor uint64, err error)
+}
+
+// prover proves the record of a key. It keeps neither.
+type prover func(key, record []byte) (header, error)
 
 // verifier is one run of Verify.
 type verifier struct {
 	ctx      context.Context
-	store    *store
+	file     audit
 	now      int64
 	sequence uint64
 	counted  map[uint64]usage
+	ids      map[string]uint64 // of the buckets that exist, those included that only the journal has
+	late     lateEntries       // what the file does not have yet
 	report   Report
+}
+
+// within verifies a cache that is open with its lock.
+func (v *verifier) within(db *DB) error {
+	v.file = db.store
+	v.ids = db.bucketIDs()
+	v.late = lateIn(db.memory)
+	v.report.Journal = db.journalReport()
+	for _, err := range db.journalProblems {
+		v.problem("", "", err)
+	}
+	return v.run()
+}
+
+// beside verifies a cache that another process may have open.
+func (v *verifier) beside(l *live) (err error) {
+	a := &liveAudit{live: l, tail: newTail("")}
+	v.file = a
+	if v.ids, v.late, v.report.Journal, err = a.journal(v.ctx); err != nil {
+		return err
+	}
+	return v.run()
 }
 
 func (v *verifier) run() error {
@@ -87,14 +145,23 @@ func (v *verifier) run() error {
 	if err != nil {
 		return err
 	}
-	ids, retired, highest, err := v.store.table()
+	filed, retired, highest, err := v.file.table()
 	if err != nil {
 		return err
 	}
-	v.table(ids, highest)
-	for _, name := range slices.Sorted(maps.Keys(ids)) {
-		if err := v.entries(name, ids[name]); err != nil {
+	v.table(filed, highest)
+	v.report.Buckets = len(v.ids)
+	exist := make(map[uint64]bool, len(v.ids))
+	for _, name := range slices.Sorted(maps.Keys(v.ids)) {
+		exist[v.ids[name]] = true
+		if err := v.entries(name, v.ids[name]); err != nil {
 			return err
+		}
+	}
+	for _, id := range filed {
+		if !exist[id] { // cleared or dropped, as the journal says
+			exist[id] = true
+			retired = append(retired, id)
 		}
 	}
 	for _, id := range retired {
@@ -114,7 +181,7 @@ func (v *verifier) run() error {
 		return err
 	}
 	if before.sequence == after.sequence && maps.Equal(before.used, after.used) {
-		v.usage(ids, after.used)
+		v.usage(filed, after.used)
 		if after.tags != tags {
 			v.problem("", "", fmt.Errorf("the table of tags counts %d rows, there are %d", after.tags, tags))
 		}
@@ -130,187 +197,14 @@ type standing struct {
 }
 
 func (v *verifier) standing() (st standing, err error) {
-	if _, st.sequence, err = v.store.revisions(); err != nil {
+	if _, st.sequence, err = v.file.revisions(); err != nil {
 		return st, err
 	}
-	if st.tags, _, err = v.store.tagCount(); err != nil {
+	if st.tags, _, err = v.file.tagCount(); err != nil {
 		return st, err
 	}
-	_, st.used, err = v.store.size()
+	_, st.used, err = v.file.size()
 	return st, err
-}
-
-func (v *verifier) table(ids map[string]uint64, highest uint64) {
-	v.report.Buckets = len(ids)
-	owner := make(map[uint64]string, len(ids))
-	for name, id := range ids {
-		if id == 0 || id > highest {
-			v.problem(name, "", fmt.Errorf("its id %d was never given out", id))
-		}
-		if other, taken := owner[id]; taken {
-			v.problem(name, "", fmt.Errorf("it shares id %d with bucket %s", id, quoteShort(other)))
-		}
-		owner[id] = name
-	}
-}
-
-// entries proves the entries of a bucket, and each one's row in the expiry index.
-func (v *verifier) entries(name string, id uint64) error {
-	sum := nameSum(name)
-	return v.walk(id, func(e audited) error {
-		v.report.Entries++
-		h, _, err := openStored(e.record, sum, string(e.key))
-		if err != nil {
-			v.problem(name, string(e.key), err)
-			return nil
-		}
-		if h.goneAt <= v.now {
-			v.report.Expired++
-		}
-		switch {
-		case e.row == unknown:
-			v.problem(name, string(e.key), errors.New("its index row is damaged"))
-		case e.row == never && h.goneAt != never:
-			v.problem(name, string(e.key), errors.New("it has a lifetime but no expiry row"))
-		case e.row != never && !e.stands:
-			v.problem(name, string(e.key), errors.New("its expiry row is missing"))
-		case e.row > h.goneAt:
-			v.problem(name, string(e.key), errors.New("its expiry row is later than the time it is gone"))
-		}
-		return v.revision(name, string(e.key), h.revision)
-	})
-}
-
-// revision proves that a record is not from beyond the sequence, which may have risen since the last look.
-func (v *verifier) revision(name, key string, revision uint64) (err error) {
-	if revision > v.sequence {
-		if _, v.sequence, err = v.store.revisions(); err != nil {
-			return err
-		}
-	}
-	if revision > v.sequence {
-		v.problem(name, key, fmt.Errorf("its revision %d is beyond the cache's last, %d", revision, v.sequence))
-	}
-	return nil
-}
-
-// retired counts the entries of a bucket that no name points at any more.
-func (v *verifier) retired(id uint64) error {
-	return v.walk(id, func(audited) error {
-		v.report.Pending++
-		return nil
-	})
-}
-
-// walk calls fn for each entry of a bucket.
-func (v *verifier) walk(id uint64, fn func(audited) error) error {
-	var from []byte
-	for more := true; more; {
-		if err := v.ctx.Err(); err != nil {
-			return err
-		}
-		var page []audited
-		var err error
-		if page, more, err = v.store.auditEntries(id, from); err != nil {
-			return err
-		}
-		for _, e := range page {
-			u := v.counted[id]
-			v.counted[id] = usage{u.entries + 1, u.bytes + int64(len(e.key)+len(e.record))}
-			if err := fn(e); err != nil {
-				return err
-			}
-			from = append(e.key, 0)
-		}
-	}
-	return nil
-}
-
-// rows proves that each row of the expiry index belongs to an entry.
-func (v *verifier) rows() error {
-	var from []byte
-	for more := true; more; {
-		if err := v.ctx.Err(); err != nil {
-			return err
-		}
-		var page []auditedRow
-		var err error
-		if page, more, err = v.store.auditRows(from); err != nil {
-			return err
-		}
-		for _, r := range page {
-			v.report.Rows++
-			switch {
-			case r.key == nil:
-				v.problem("", "", fmt.Errorf("the expiry index has a malformed row of %d bytes", len(r.raw)))
-			case !r.owned:
-				v.problem("", "", fmt.Errorf("the expiry index has a row for %s in bucket id %d that no entry owns",
-					quoteShort(string(r.key)), r.id))
-			}
-			from = append(r.raw, 0)
-		}
-	}
-	return nil
-}
-
-// tags proves the table of invalidated tags and returns how many rows it has. A revision from the future would make
-// entries absent that nobody has invalidated.
-func (v *verifier) tags() (rows uint64, err error) {
-	_, floor, err := v.store.tagCount()
-	if err == nil {
-		err = v.tagRevision("which every tag counts as invalidated", floor)
-	}
-	var from []byte
-	for more := true; more && err == nil; {
-		if err = v.ctx.Err(); err != nil {
-			break
-		}
-		var page []auditedTag
-		if page, more, err = v.store.auditTags(from); err != nil {
-			break
-		}
-		for _, r := range page {
-			rows++
-			from = append(r.tag, 0)
-			if tag := r.tag; len(r.revision) != 8 || !validName(string(tag)) {
-				v.problem("", "", fmt.Errorf("the table of tags has a malformed row for %s", quoteShort(string(tag))))
-			} else if err = v.tagRevision("which tag "+quoteShort(string(tag))+" was invalidated", decodeUint64(r.revision)); err != nil {
-				break
-			}
-		}
-	}
-	return rows, err
-}
-
-func (v *verifier) tagRevision(what string, revision uint64) (err error) {
-	if revision > v.sequence {
-		if _, v.sequence, err = v.store.revisions(); err != nil {
-			return err
-		}
-	}
-	if revision > v.sequence {
-		v.problem("", "", fmt.Errorf("the revision %d at %s is beyond the cache's last, %d", revision, what, v.sequence))
-	}
-	return nil
-}
-
-// usage proves the counts that the file keeps.
-func (v *verifier) usage(ids map[string]uint64, kept map[uint64]usage) {
-	names := make(map[uint64]string, len(ids))
-	for name, id := range ids {
-		names[id] = name
-	}
-	for id := range maps.All(v.counted) {
-		if _, ok := kept[id]; !ok {
-			v.problem(names[id], "", errors.New("the file keeps no count of its entries"))
-		}
-	}
-	for id, k := range kept {
-		if c := v.counted[id]; c != k {
-			v.problem(names[id], "", fmt.Errorf("the file counts %d entries of %d bytes, there are %d of %d",
-				k.entries, k.bytes, c.entries, c.bytes))
-		}
-	}
 }
 
 func (v *verifier) problem(bucket, key string, err error) {

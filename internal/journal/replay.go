@@ -35,6 +35,8 @@ type Report struct {
 
 	// Holes counts the places where something was lost that had been on disk. What was readable behind them was applied.
 	Holes int
+	// HoleAt is where in the file the block is in which the first of them begins, if Holes is not 0.
+	HoleAt int64
 	// LostFirst and LostLast bound the sequences above after that may be missing, if Holes is not 0.
 	LostFirst, LostLast uint64
 	// LostBytes counts the bytes of the file at these places that could not be used.
@@ -153,6 +155,7 @@ type replay struct {
 	looked   bool   // Flushed includes what all following pieces say
 	lost     bool   // in a bad place, looking for a block that is readable
 	lostSize int64
+	lostAt   int64
 	stray    bool // fragments that continue a piece are to be expected, because its beginning is not in what we read
 
 	open  bool // a piece is begun

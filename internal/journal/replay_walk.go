@@ -192,6 +192,12 @@ func (r *replay) bad(i int, k int64, size int, unused bool) (stop bool, err erro
 		r.Torn = torn
 		return true, nil
 	}
+	if !r.lost {
+		r.lostAt = r.size
+		if i < len(r.order) {
+			r.lostAt = r.front + r.order[i].index*r.segment + k*int64(r.block)
+		}
+	}
 	r.lost = true
 	if !unused {
 		r.lostSize += int64(size)
@@ -203,7 +209,7 @@ func (r *replay) bad(i int, k int64, size int, unused bool) (stop bool, err erro
 func (r *replay) found(previous uint64) {
 	if known := r.known(); previous > known {
 		if r.Holes == 0 {
-			r.LostFirst = known + 1
+			r.LostFirst, r.HoleAt = known+1, r.lostAt
 		}
 		r.Holes++
 		r.LostLast = previous

@@ -48,6 +48,17 @@ func (b Bucket) Get(key []byte) (value []byte, found bool, err error) {
 	return bytes.Clone(value), true, nil
 }
 
+// Head returns a copy of the first n bytes of the value of key, or of all of it if it is shorter. It reports false as Get does.
+func (b Bucket) Head(key []byte, n int64) (head []byte, found bool, err error) {
+	p, e, found, err := b.find(key)
+	if err != nil || !found || e.bucket {
+		return nil, false, err
+	}
+	e.value = min(e.value, n)
+	head, err = p.valueOf(e)
+	return bytes.Clone(head), err == nil, err
+}
+
 // Bucket returns the bucket under key. It reports false, with the bucket that holds nothing, if there is none.
 func (b Bucket) Bucket(key []byte) (Bucket, bool, error) {
 	value, isBucket, found, err := b.get(key)
@@ -70,33 +81,39 @@ func (b Bucket) open(value []byte) (Bucket, bool, error) {
 
 // get returns what is under key, as part of a page.
 func (b Bucket) get(key []byte) (value []byte, bucket, found bool, err error) {
-	if b.tree == nil {
-		return nil, false, false, nil
+	p, e, found, err := b.find(key)
+	if err == nil && found {
+		value, err = p.valueOf(e)
 	}
-	p, err := b.top()
+	return value, e.bucket, found && err == nil, err
+}
+
+// find returns the element of a key, and the page in which it is.
+func (b Bucket) find(key []byte) (p *page, e element, found bool, err error) {
+	if b.tree == nil {
+		return nil, e, false, nil
+	}
+	p, err = b.top()
 	for range mostDepth {
 		if err != nil {
-			return nil, false, false, err
+			return nil, e, false, err
 		}
 		i, equal, err := p.search(key)
 		switch {
 		case err != nil:
-			return nil, false, false, err
+			return nil, e, false, err
 		case p.leaf && !equal:
-			return nil, false, false, nil
+			return nil, e, false, nil
 		case p.leaf:
-			e, err := p.element(i)
-			if err == nil {
-				value, err = p.valueOf(e)
-			}
-			return value, e.bucket, err == nil, err
+			e, err = p.element(i)
+			return p, e, err == nil, err
 		}
 		p, err = b.child(p, i, equal)
 		if err != nil {
-			return nil, false, false, err
+			return nil, e, false, err
 		}
 	}
-	return nil, false, false, broken("the way to a key has no end")
+	return nil, e, false, broken("the way to a key has no end")
 }
 
 // child returns the page below branch page p in which a key is that search has placed at i.

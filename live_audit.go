@@ -1,0 +1,246 @@
+package keepcache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/pagetree"
+)
+
+// liveAudit reads a file for Verify without its lock. Each call is of one moment.
+type liveAudit struct {
+	live *live
+	tail *tail // what the journal has of names; it goes on from call to call
+}
+
+// lateMost bounds the memory for what an audit without the lock notes of the journal, in bytes.
+const lateMost = 128 << 20
+
+// journal returns the buckets there are, what the journal has that the file does not, and what can be said of it.
+func (a *liveAudit) journal(ctx context.Context) (ids map[string]uint64, late lateEntries, report JournalReport, err error) {
+	err = a.live.read(a.tail, func(v *liveView) (err error) {
+		if ids, err = v.bucketsLive(); err != nil {
+			return err
+		}
+		late, report = make(lateEntries), JournalReport{}
+		f, err := os.Open(journalPath(a.live.path))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		size := 0
+		found, err := journal.ReplayFrom(f, info.Size(), v.identity, v.mark, func(first, _ uint64, piece []byte) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return eachOutcome(first, piece, func(o outcome, revision uint64) error {
+				e := lateEntry{revision: revision, removed: o.kind == outcomeRemove}
+				switch o.kind {
+				case outcomePut:
+					e.goneAt = readHeader(o.record).goneAt
+				case outcomeRemove:
+				default:
+					return nil
+				}
+				if size += entryOverhead + len(o.key); size > lateMost {
+					return errTailTooLarge
+				}
+				late.put(o.id, o.key, e)
+				return nil
+			})
+		})
+		report = reportOf(&found)
+		switch {
+		case errors.Is(err, errPiece):
+			return fmt.Errorf("%w: the journal: %w", errMoving, err)
+		case err == nil && found.Damaged():
+			return fmt.Errorf("%w: the journal", errMoving)
+		}
+		return err
+	})
+	return ids, late, report, err
+}
+
+// view has fn read one state of the file.
+func (a *liveAudit) view(fn func(*liveView) error) error { return a.live.read(a.tail, fn) }
+
+func (a *liveAudit) table() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
+	err = a.view(func(v *liveView) error {
+		ids, retired = make(map[string]uint64), nil
+		names, _, err := v.tree.Root().Bucket(bucketsBucket)
+		if err != nil {
+			return err
+		}
+		highest = names.Sequence()
+		named := make(map[uint64]bool)
+		err = names.Scan(nil, func(e *pagetree.Element) (bool, error) {
+			id, err := e.Value()
+			if err == nil && (len(id) != 8 || !validName(string(e.Key))) {
+				err = fmt.Errorf("%w: the table of buckets has a malformed row", ErrCorrupt)
+			}
+			if err == nil {
+				ids[string(e.Key)] = decodeUint64(id)
+				named[decodeUint64(id)] = true
+			}
+			return true, err
+		})
+		if err != nil {
+			return err
+		}
+		all, _, err := v.tree.Root().Bucket(entriesBucket)
+		if err != nil {
+			return err
+		}
+		return all.Scan(nil, func(e *pagetree.Element) (bool, error) {
+			if e.IsBucket() && len(e.Key) == 8 && !named[decodeUint64(e.Key)] {
+				retired = append(retired, decodeUint64(e.Key))
+			}
+			return true, nil
+		})
+	})
+	return ids, retired, highest, err
+}
+
+func (a *liveAudit) revisions() (mark, highest uint64, err error) {
+	err = a.view(func(v *liveView) error {
+		meta, _, err := v.tree.Root().Bucket(metaBucket)
+		if err != nil {
+			return err
+		}
+		last, _, err := meta.Get(metaHighest)
+		mark, highest = v.mark, max(v.mark, decodeUint64(last))
+		return err
+	})
+	return mark, highest, err
+}
+
+func (a *liveAudit) size() (file int64, used map[uint64]usage, err error) {
+	err = a.view(func(v *liveView) error {
+		file, used = v.meta.Bytes(), make(map[uint64]usage)
+		rows, _, err := v.tree.Root().Bucket(usageBucket)
+		if err != nil {
+			return err
+		}
+		return rows.Scan(nil, func(e *pagetree.Element) (bool, error) {
+			row, err := e.Value()
+			if len(e.Key) == 8 {
+				used[decodeUint64(e.Key)] = decodeUsage(row)
+			}
+			return true, err
+		})
+	})
+	return file, used, err
+}
+
+func (a *liveAudit) auditEntries(id uint64, from []byte, prove prover) (page []audited, more bool, err error) {
+	err = a.view(func(v *liveView) error {
+		page, more = nil, false
+		entries, err := v.entries(id)
+		if err != nil {
+			return err
+		}
+		expiry, _, err := v.tree.Root().Bucket(expiryBucket)
+		if err != nil {
+			return err
+		}
+		size := int64(0)
+		return entries.Scan(from, func(e *pagetree.Element) (bool, error) {
+			if len(page) == pageItems || size >= pageBytes {
+				more = true
+				return false, nil
+			}
+			value, err := e.Value()
+			if err != nil {
+				return false, err
+			}
+			row, rec := splitRow(value, e.Key)
+			a := audited{key: bytes.Clone(e.Key), size: len(rec), row: row}
+			if row != never && row != unknown {
+				if _, a.stands, err = expiry.Get(expiryKey(row, id, e.Key)); err != nil {
+					return false, err
+				}
+			}
+			if prove != nil {
+				a.header, a.damage = prove(e.Key, rec)
+			}
+			page = append(page, a)
+			size += int64(len(e.Key)) + e.Size()
+			return true, nil
+		})
+	})
+	return page, more, err
+}
+
+func (a *liveAudit) auditRows(from []byte) (page []auditedRow, more bool, err error) {
+	err = a.view(func(v *liveView) error {
+		page, more = nil, false
+		expiry, _, err := v.tree.Root().Bucket(expiryBucket)
+		if err != nil {
+			return err
+		}
+		return expiry.Scan(from, func(e *pagetree.Element) (bool, error) {
+			if len(page) == pageItems {
+				more = true
+				return false, nil
+			}
+			r := auditedRow{raw: bytes.Clone(e.Key)}
+			if row, id, key, ok := splitExpiryKey(r.raw); ok {
+				r.id, r.key = id, key
+				entries, err := v.entries(id)
+				if err != nil {
+					return false, err
+				}
+				stored, found, err := entries.Head(key, rowSize)
+				if err != nil {
+					return false, err
+				}
+				at, _ := splitRow(stored, key)
+				r.owned = found && at == row
+			}
+			page = append(page, r)
+			return true, nil
+		})
+	})
+	return page, more, err
+}
+
+func (a *liveAudit) auditTags(from []byte) (page []auditedTag, more bool, err error) {
+	err = a.view(func(v *liveView) error {
+		page, more = nil, false
+		rows, _, err := v.tree.Root().Bucket(tagsBucket)
+		if err != nil {
+			return err
+		}
+		return rows.Scan(from, func(e *pagetree.Element) (bool, error) {
+			if len(page) == pageItems {
+				more = true
+				return false, nil
+			}
+			revision, err := e.Value()
+			page = append(page, auditedTag{bytes.Clone(e.Key), bytes.Clone(revision)})
+			return true, err
+		})
+	})
+	return page, more, err
+}
+
+func (a *liveAudit) tagCount() (rows, floor uint64, err error) {
+	err = a.view(func(v *liveView) error {
+		tags, _, err := v.tree.Root().Bucket(tagsBucket)
+		rows, floor = tags.Sequence(), v.floor
+		return err
+	})
+	return rows, floor, err
+}
