@@ -178,6 +178,7 @@ func (s *server) verify(_ http.ResponseWriter, r *http.Request) (any, error) {
 	v, err := s.db.Verify(r.Context())
 	report := wire.Report{
 		Buckets: v.Buckets, Entries: v.Entries, Expired: v.Expired, Pending: v.Pending, Rows: v.Rows,
+		Journal:  wire.ReportJournal{FileBytes: v.Journal.FileBytes, Entries: v.Journal.Entries, Removed: v.Journal.Removed},
 		Problems: []string{}, More: v.More,
 	}
 	for _, p := range v.Problems {

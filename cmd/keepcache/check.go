@@ -3,13 +3,11 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"strings"
-	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache"
 )
@@ -20,6 +18,25 @@ const (
 	checkPagesName   = "internal-check-pages"
 )
 
+// What a check may take of memory, in bytes: checkBytes, checkPageBytes for each 4 KiB of the file, for bbolt's own list of its pages
+// and ours, and checkJournalTimes what the journal has, which is held in memory. A check that reads beside a program also holds
+// a value at a time.
+const (
+	checkBytes        = 256 << 20
+	checkPageBytes    = 128
+	checkJournalTimes = 16
+	checkValueBytes   = 1 << 30
+)
+
+// limitCheck bounds the memory of a check.
+func limitCheck(path string, more int64) {
+	limit := checkBytes + more
+	if info, err := os.Stat(path); err == nil {
+		limit += info.Size() / 4096 * checkPageBytes
+	}
+	limitMemory(limit)
+}
+
 // newCheckEntriesCommand returns the command that runs the library's Verify.
 func newCheckEntriesCommand() *cobra.Command {
 	return &cobra.Command{
@@ -27,13 +44,25 @@ func newCheckEntriesCommand() *cobra.Command {
 		Hidden: true,
 		Args:   keyArgs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			watchParent(cmd.InOrStdin())
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(checkEntries(cmd, args[0]))
 		},
 	}
 }
 
 func checkEntries(cmd *cobra.Command, path string) (c checked) {
-	db, err := keepcache.Open(path, &keepcache.Options{ReadOnly: true, LockTimeout: lockWait})
+	journal := int64(0)
+	if info, err := os.Stat(path + "-journal"); err == nil {
+		journal = info.Size()
+	}
+	limitCheck(path, journal*checkJournalTimes)
+	options := &keepcache.Options{ReadOnly: true, LockTimeout: -1}
+	db, err := keepcache.Open(path, options)
+	if errors.Is(err, keepcache.ErrLocked) {
+		options.NoLock = true
+		limitCheck(path, journal*checkJournalTimes+checkValueBytes)
+		db, err = keepcache.Open(path, options)
+	}
 	switch {
 	case errors.Is(err, keepcache.ErrCorrupt):
 		return checked{Problems: []string{oneLine(err.Error())}}
@@ -46,7 +75,7 @@ func checkEntries(cmd *cobra.Command, path string) (c checked) {
 	r, err := db.Verify(ctx)
 	c = checked{
 		Buckets: int64(r.Buckets), Entries: int64(r.Entries), Expired: int64(r.Expired),
-		Pending: int64(r.Pending), Rows: int64(r.Rows), More: int64(r.More),
+		Pending: int64(r.Pending), Rows: int64(r.Rows), Journal: r.Journal, More: int64(r.More), Beside: options.NoLock,
 	}
 	for _, p := range r.Problems {
 		c.Problems = append(c.Problems, oneLine(p.String()))
@@ -57,53 +86,23 @@ func checkEntries(cmd *cobra.Command, path string) (c checked) {
 	return c
 }
 
-// oneLine returns the words of a problem as one printable line.
+// mostLine is how many bytes of the words of a problem are shown.
+const mostLine = 1000
+
+// oneLine returns the words of a problem as one printable line of a bounded length.
 func oneLine(words string) string {
-	return printable(strings.ReplaceAll(strings.TrimPrefix(words, "keepcache: "), "\n", ": "))
+	words = strings.ReplaceAll(strings.TrimPrefix(cut(words), "keepcache: "), "\n", ": ")
+	return cut(printable(words))
 }
 
-// newCheckPagesCommand returns the command that runs bbolt's check. That runs in a goroutine of bbolt's
-// own, where nobody can recover what a damaged page does to it.
-func newCheckPagesCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:    checkPagesName + " FILE",
-		Hidden: true,
-		Args:   keyArgs("FILE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := checkPages(args[0])
-			if err != nil {
-				c = checked{Problems: []string{"bbolt cannot open it: " + oneLine(err.Error())}}
-			}
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(c)
-		},
+// cut cuts text that is too long for a line.
+func cut(text string) string {
+	if len(text) <= mostLine {
+		return text
 	}
-}
-
-func checkPages(path string) (c checked, err error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return c, err
+	n := mostLine
+	for n > mostLine-utf8.UTFMax && !utf8.RuneStart(text[n]) {
+		n--
 	}
-	if !info.Mode().IsRegular() {
-		return c, errors.New("not a regular file")
-	}
-	db, err := bolt.Open(path, 0, &bolt.Options{ReadOnly: true, Timeout: time.Second})
-	if err != nil {
-		return c, err
-	}
-	tx, err := db.Begin(false)
-	if err != nil {
-		return c, err
-	}
-	for problem := range tx.Check() {
-		if len(c.Problems) == keepcache.MaxProblems {
-			c.More++
-			if c.More == 10_000 { // a page that is read as something else can have any number of them
-				break
-			}
-			continue
-		}
-		c.Problems = append(c.Problems, fmt.Sprintf("bbolt: %s", oneLine(problem.Error())))
-	}
-	return c, nil
+	return text[:n] + "..."
 }

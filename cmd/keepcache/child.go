@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -28,7 +31,8 @@ const (
 )
 
 // runChild runs this program with args and returns what it wrote to standard output. Unless it exits by
-// itself with code 0 and a bounded output, the error says how it ended.
+// itself with code 0 and a bounded output, the error says how it ended. It does not outlive ctx, nor this process, however that
+// ends: its standard input is a pipe that then breaks, which watchParent notices, and where the system can it kills the child.
 func runChild(ctx context.Context, timeout time.Duration, args ...string) ([]byte, error) {
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -36,9 +40,18 @@ func runChild(ctx context.Context, timeout time.Duration, args ...string) ([]byt
 	if err != nil {
 		return nil, err
 	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
 	out, words := &capped{most: mostChildOutput}, &capped{most: mostChildWords}
 	cmd.Stdout, cmd.Stderr = out, words
 	cmd.WaitDelay = time.Second
+	// To Linux the parent is the thread that started the child, and so that one has to stay.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	dieWithParent(cmd)
 	err = cmd.Run()
 	switch {
 	case ctx.Err() != nil:
@@ -58,7 +71,25 @@ func runChild(ctx context.Context, timeout time.Duration, args ...string) ([]byt
 	if first == "" {
 		first = exit.String()
 	}
+	if strings.Contains(first, "out of memory") || strings.Contains(first, "cannot allocate memory") {
+		return nil, errors.New("needed more memory than a sound file does")
+	}
 	return nil, fmt.Errorf("crashed: %s", strings.TrimPrefix(first, "panic: "))
+}
+
+// watchParent ends this process, which runChild has started, when the other end of its standard input is closed.
+func watchParent(in io.Reader) {
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		os.Exit(exitError)
+	}()
+}
+
+// limitMemory bounds the memory that this process takes from now on, in bytes, softly for the garbage collector and, where the
+// system can, hard. The map of a file does not count.
+func limitMemory(n int64) {
+	debug.SetMemoryLimit(n / 4 * 3)
+	limitData(n)
 }
 
 // capped keeps the beginning of what is written to it.

@@ -48,10 +48,18 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// hold is a program that opens the cache of its first argument, writes the file of its second, and keeps
-// the cache open until it is killed.
+// hold is a program that opens the cache of its first argument, writes as many entries to a bucket as its third one says, if
+// there is one, writes the file of its second, and keeps the cache open until it is killed. It leaves its entries in the journal.
 func hold() {
-	db, err := keepcache.Open(os.Args[1], nil)
+	options := &keepcache.Options{CommitInterval: time.Hour, CommitBytes: 16 << 20}
+	db, err := keepcache.Open(os.Args[1], options)
+	if len(os.Args) > 3 && err == nil {
+		var n int
+		n, err = strconv.Atoi(os.Args[3])
+		for i := 0; i < n && err == nil; i++ {
+			err = db.Bucket("held").Set(strconv.Itoa(i), "what is held", 0)
+		}
+	}
 	if err == nil {
 		err = os.WriteFile(os.Args[2], []byte(strconv.Itoa(os.Getpid())), 0o600)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -22,10 +23,13 @@ func newVerifyCommand(f *flags) *cobra.Command {
 		Use:   "verify",
 		Short: "Check the file for damage",
 		Long: `Verify checks the file in two ways: every entry against its checksum and the expiry
-index, and the pages under them with bbolt's own check. Each check is a process of
-its own, so that no damage can take verify itself down. It changes nothing. A program
-that serves the cache on its socket does the first check itself; the second has to wait
-until nobody has the file open. Exit code 1 says that the file is damaged.`,
+index, in the file and in the journal that a crash has left beside it, and the pages
+under them, in the end with bbolt's own check. Each check is a process of its own, of
+bounded memory, so that no damage can take verify itself down. It changes nothing.
+
+A program that serves the cache on its socket does the first check itself. Without a
+socket both are done beside the program, without its lock; bbolt's own check has to
+wait until nobody has the file open. Exit code 1 says that the file is damaged.`,
 		Example: `  keepcache verify --file app.cache`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			limit, err := parseLifetime(timeout)
@@ -34,7 +38,8 @@ until nobody has the file open. Exit code 1 says that the file is damaged.`,
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()
-			if done, err := f.verifyRunning(ctx, cmd, limit, asJSON); done || err != nil {
+			done, silent, err := f.verifyRunning(ctx, cmd, limit, asJSON)
+			if done || err != nil {
 				return err
 			}
 			path, err := f.path()
@@ -51,6 +56,9 @@ until nobody has the file open. Exit code 1 says that the file is damaged.`,
 			pages, err := check(ctx, cmd, limit, "pages", checkPagesName, path)
 			if err != nil {
 				return err
+			}
+			if entries.Beside || pages.Beside {
+				mark(cmd.ErrOrStderr(), silent)
 			}
 			return sayChecks(cmd, path, entries, pages, asJSON)
 		},
@@ -74,17 +82,18 @@ func sayChecks(cmd *cobra.Command, path string, entries, pages checked, asJSON b
 	return nil
 }
 
-// verifyRunning has the program that serves the cache check its entries, and reports whether there is one.
-func (f *flags) verifyRunning(ctx context.Context, cmd *cobra.Command, limit time.Duration, asJSON bool) (done bool, err error) {
+// verifyRunning has the program that serves the cache check its entries, and reports whether there is one. silent says why one that
+// may be there could not be asked.
+func (f *flags) verifyRunning(ctx context.Context, cmd *cobra.Command, limit time.Duration, asJSON bool) (done bool, silent, err error) {
 	var r *remote
 	if addr := f.address(); addr != "" {
 		if r, err = dial(ctx, addr); err != nil {
-			return true, hinted(err, addr)
+			return true, nil, hinted(err, addr)
 		}
 	} else if path, err := f.path(); err != nil {
-		return true, err
-	} else if r, _ = f.callSocket(ctx, path); r == nil {
-		return false, nil
+		return true, nil, err
+	} else if r, silent = f.callSocket(ctx, path); r == nil {
+		return false, silent, nil
 	}
 	defer r.close()
 	bounded, cancel := context.WithTimeout(ctx, limit)
@@ -96,28 +105,35 @@ func (f *flags) verifyRunning(ctx context.Context, cmd *cobra.Command, limit tim
 		err = errInterrupted
 	}
 	if err != nil {
-		return true, err
+		return true, nil, err
 	}
 	entries := checked{
 		Buckets: int64(report.Buckets), Entries: int64(report.Entries), Expired: int64(report.Expired),
 		Pending: int64(report.Pending), Rows: int64(report.Rows), More: int64(report.More),
+		Journal: keepcache.JournalReport{
+			FileBytes: report.Journal.FileBytes, Entries: report.Journal.Entries, Removed: report.Journal.Removed,
+		},
 	}
 	for _, p := range report.Problems {
-		entries.Problems = append(entries.Problems, oneLine(p))
+		entries.problem(p)
 	}
-	return true, sayChecks(cmd, f.shownPath(&remote{hello: r.hello}), entries, checked{Unchecked: true}, asJSON)
+	pages := checked{Unchecked: "not checked while a program has the file open"}
+	return true, nil, sayChecks(cmd, f.shownPath(&remote{hello: r.hello}), entries, pages, asJSON)
 }
 
 // checked is what a check found. A child writes it as JSON; Problems are printable text.
 type checked struct {
 	Buckets, Entries, Expired, Pending, Rows int64
+	Journal                                  keepcache.JournalReport
+	Pages, Used, Free                        int64 // of these pages: in use, and in the list of free ones
 	Problems                                 []string
 	More                                     int64
 
 	Err  string // why there was nothing to check
 	Code int    // the exit code for it
 
-	Unchecked bool // somebody has the file open
+	Beside    bool   // it was read without the lock, because a program has it open
+	Unchecked string // why there was no check
 }
 
 // checkError is an error that a check met in its own process.
@@ -155,7 +171,13 @@ func check(ctx context.Context, cmd *cobra.Command, timeout time.Duration, what,
 		return checked{Problems: []string{fmt.Sprintf("the check of the %s %s", what, oneLine(err.Error()))}}, nil
 	}
 	if c.Err != "" {
-		return c, &checkError{c.Err, c.Code}
+		return c, &checkError{oneLine(c.Err), c.Code}
+	}
+	// A process that went astray says what it likes.
+	found := c.Problems
+	c.Problems = nil
+	for _, p := range found {
+		c.problem(p)
 	}
 	return c, nil
 }
@@ -171,8 +193,8 @@ func printChecks(cmd *cobra.Command, entries, pages checked) {
 	}
 	fmt.Fprintf(out, "entries   %s\n", verdict(entries))
 	printProblems(cmd, entries)
-	if pages.Unchecked {
-		fmt.Fprintf(out, "pages     not checked while a program has the file open\n")
+	if pages.Unchecked != "" {
+		fmt.Fprintf(out, "pages     %s\n", pages.Unchecked)
 	} else {
 		fmt.Fprintf(out, "pages     %s\n", verdict(pages))
 	}
@@ -182,8 +204,27 @@ func printChecks(cmd *cobra.Command, entries, pages checked) {
 			plural(entries.Entries, "entry", "entries"), count(entries.Expired),
 			plural(entries.Buckets, "bucket", "buckets"), plural(entries.Rows, "expiry row", "expiry rows"))
 	}
+	printJournal(out, entries.Journal)
 	if entries.Pending > 0 {
 		fmt.Fprintf(out, "pending   %s of cleared buckets, for the sweeper\n", plural(entries.Pending, "entry", "entries"))
+	}
+}
+
+// printJournal says what of that is in the journal alone.
+func printJournal(out io.Writer, j keepcache.JournalReport) {
+	switch {
+	case j.Foreign:
+		fmt.Fprintf(out, "journal   belongs to another cache, so nothing in it counts\n")
+	case j.Pieces > 0:
+		fmt.Fprintf(out, "journal   has %s and %s that the file does not have yet, in %s (%s)\n",
+			plural(j.Entries, "entry", "entries"), plural(j.Removed, "removal", "removals"),
+			plural(j.Pieces, "sound piece", "sound pieces"), size(j.Bytes))
+	case j.Entries+j.Removed > 0:
+		fmt.Fprintf(out, "journal   has %s and %s that the file does not have yet\n",
+			plural(j.Entries, "entry", "entries"), plural(j.Removed, "removal", "removals"))
+	}
+	if j.Torn {
+		fmt.Fprintf(out, "journal   ends in a piece that is not whole, which is normal after a crash\n")
 	}
 }
 
@@ -206,12 +247,24 @@ func verifyJSON(entries, pages checked) []byte {
 			list = jsontext.AppendString(list, strings.ToValidUTF8(p, "\ufffd"))
 		}
 	}
-	var o object
+	var o, j, p object
+	j.int("bytes", entries.Journal.Bytes)
+	j.int("entries", int64(entries.Journal.Entries))
+	j.int("file_bytes", entries.Journal.FileBytes)
+	j.bool("foreign", entries.Journal.Foreign)
+	j.int("pieces", int64(entries.Journal.Pieces))
+	j.int("removed", int64(entries.Journal.Removed))
+	j.bool("torn", entries.Journal.Torn)
+	p.bool("checked", pages.Unchecked == "")
+	p.int("free", pages.Free)
+	p.int("used", pages.Used)
 	o.int("buckets", entries.Buckets)
 	o.int("entries", entries.Entries)
 	o.int("expired", entries.Expired)
+	o.raw("journal", j.bytes())
 	o.int("more_problems", entries.More+pages.More)
 	o.bool("ok", len(list) == 1)
+	o.raw("pages", p.bytes())
 	o.int("pending", entries.Pending)
 	o.raw("problems", append(list, ']'))
 	o.int("rows", entries.Rows)

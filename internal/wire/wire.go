@@ -170,13 +170,21 @@ type Compacted struct {
 
 // Report is the answer to verify.
 type Report struct {
-	Buckets  int      `json:"buckets"`
-	Entries  int      `json:"entries"`
-	Expired  int      `json:"expired"`
-	Pending  int      `json:"pending"`
-	Rows     int      `json:"rows"`
-	Problems []string `json:"problems"`
-	More     int      `json:"more_problems"`
+	Buckets  int           `json:"buckets"`
+	Entries  int           `json:"entries"`
+	Expired  int           `json:"expired"`
+	Pending  int           `json:"pending"`
+	Rows     int           `json:"rows"`
+	Journal  ReportJournal `json:"journal"`
+	Problems []string      `json:"problems"`
+	More     int           `json:"more_problems"`
+}
+
+// ReportJournal is what a Report says of the journal: its size, and how many entries and removals the file does not have yet.
+type ReportJournal struct {
+	FileBytes int64 `json:"file_bytes"`
+	Entries   int   `json:"entries"`
+	Removed   int   `json:"removed"`
 }
 
 // Write is the body of every POST. Each reads the members that it needs and refuses the others.

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/pagetree"
+	"github.com/keepcache/keepcache/internal/preflight"
+)
+
+// newCheckPagesCommand returns the command that checks the pages. It runs bbolt's own check too, but only on a file that ours finds
+// sound: on any other that takes any amount of memory and time, in a goroutine of bbolt's own, where nobody can end it.
+func newCheckPagesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    checkPagesName + " FILE",
+		Hidden: true,
+		Args:   keyArgs("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			watchParent(cmd.InOrStdin())
+			limitCheck(args[0], 0)
+			ctx, stop := interruptible(cmd)
+			defer stop()
+			c, err := checkPages(ctx, args[0])
+			if err != nil {
+				c.problem("the pages cannot be checked: " + err.Error())
+			}
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(c)
+		},
+	}
+}
+
+// problem notes a problem.
+func (c *checked) problem(words string) {
+	if len(c.Problems) == keepcache.MaxProblems {
+		c.More++
+		return
+	}
+	c.Problems = append(c.Problems, oneLine(words))
+}
+
+func (c *checked) sound() bool { return len(c.Problems) == 0 }
+
+func checkPages(ctx context.Context, path string) (c checked, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return c, err
+	}
+	if !info.Mode().IsRegular() {
+		return c, errors.New("it is not a regular file")
+	}
+	// bbolt's lock keeps the file as it is. Opening it, bbolt looks at nothing but the meta pages.
+	db, boltErr := bolt.Open(path, 0, &bolt.Options{ReadOnly: true, Timeout: time.Second})
+	if errors.Is(boltErr, berrors.ErrTimeout) {
+		return checkPagesBeside(ctx, path)
+	}
+	if _, err = c.audit(ctx, path); err != nil {
+		return c, err
+	}
+	if boltErr != nil && c.sound() {
+		return c, boltErr
+	}
+	if !c.sound() {
+		return c, nil
+	}
+	tx, err := db.Begin(false)
+	if err != nil {
+		return c, err
+	}
+	for found := tx.Check(); c.More < 10_000; {
+		select {
+		case <-ctx.Done():
+			return c, ctx.Err()
+		case problem, ok := <-found:
+			if !ok {
+				return c, nil
+			}
+			c.problem("bbolt: " + problem.Error())
+		}
+	}
+	return c, nil
+}
+
+// audit checks the pages of the file at path, and returns the state that it has checked.
+func (c *checked) audit(ctx context.Context, path string) (state pagetree.Meta, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return state, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return state, err
+	}
+	state, _ = pagetree.Newest(f)
+	file, err := preflight.Open(f, info.Size())
+	if err == nil {
+		var found preflight.Findings
+		found, err = file.Audit(ctx, preflight.Layout{})
+		c.Pages, c.Used, c.Free = int64(found.Pages), int64(found.Used), int64(found.Free)
+		for i := range found.Problems {
+			c.problem(found.Problems[i].Error())
+		}
+	}
+	var d *preflight.Damage
+	if errors.As(err, &d) || errors.Is(err, preflight.ErrNoDatabase) {
+		c.problem(err.Error())
+		err = nil
+	}
+	if after, _ := pagetree.Newest(f); err == nil && after != state {
+		err = errMoved
+	}
+	return state, err
+}
+
+var errMoved = errors.New("the file was changed while it was read")
+
+// besideFor is how long a check beside a program that has the file open is tried again because the file has changed.
+const besideFor = 5 * time.Second
+
+// checkPagesBeside checks the pages of a file that a program has open, if that leaves it alone for long enough. As long as no
+// transaction is completed, all pages of the last one stay as they are.
+func checkPagesBeside(ctx context.Context, path string) (checked, error) {
+	for end := time.Now().Add(besideFor); ; {
+		c := checked{Beside: true}
+		before, err := os.Stat(path)
+		if err != nil {
+			return c, err
+		}
+		_, err = c.audit(ctx, path)
+		if err != nil && !errors.Is(err, errMoved) {
+			return c, err
+		}
+		after, statErr := os.Stat(path)
+		if err == nil && statErr == nil && os.SameFile(before, after) {
+			return c, nil
+		}
+		if time.Now().After(end) {
+			return checked{Beside: true, Unchecked: "not checked, because the program that has the file open changes it all the time"}, nil
+		}
+	}
+}

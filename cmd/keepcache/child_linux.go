@@ -1,0 +1,43 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+)
+
+// dieWithParent has the system kill the child when the thread that starts it ends.
+func dieWithParent(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+}
+
+// limitData lets this process have n more bytes of memory of its own than now, address space that nothing was stored to
+// included. What wants more ends it.
+func limitData(n int64) {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_DATA, &limit) != nil {
+		return
+	}
+	have, ok := dataBytes()
+	if !ok {
+		return
+	}
+	if most := uint64(have + n); most < uint64(limit.Max) {
+		limit.Cur = most
+		_ = syscall.Setrlimit(syscall.RLIMIT_DATA, &limit) // the soft limit holds all the same
+	}
+}
+
+// dataBytes returns what RLIMIT_DATA counts.
+func dataBytes() (int64, bool) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, false
+	}
+	_, rest, found := bytes.Cut(status, []byte("\nVmData:"))
+	line, _, _ := bytes.Cut(rest, []byte(" kB"))
+	kib, err := strconv.ParseInt(string(bytes.TrimSpace(line)), 10, 64)
+	return kib << 10, found && err == nil
+}
