@@ -71,8 +71,10 @@ func runChild(ctx context.Context, timeout time.Duration, args ...string) ([]byt
 	if first == "" {
 		first = exit.String()
 	}
-	if strings.Contains(first, "out of memory") || strings.Contains(first, "cannot allocate memory") {
-		return nil, errors.New("needed more memory than a sound file does")
+	for _, words := range []string{"out of memory", "cannot allocate memory", "pthread_create failed"} {
+		if strings.Contains(first, words) {
+			return nil, errors.New("needed more memory than a sound file does")
+		}
 	}
 	return nil, fmt.Errorf("crashed: %s", strings.TrimPrefix(first, "panic: "))
 }

@@ -18,14 +18,15 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"keepcache": main,
-		"hold":      hold,
-		"serve":     serve,
-		"imposter":  imposter,
-	})
+// programs are what the test's own program is under other names.
+var programs = map[string]func(){
+	"keepcache": main,
+	"hold":      hold,
+	"serve":     serve,
+	"imposter":  imposter,
 }
+
+func TestMain(m *testing.M) { testscript.Main(m, programs) }
 
 // TestScripts runs the command lines of testdata/script in processes of their own.
 func TestScripts(t *testing.T) {

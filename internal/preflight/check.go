@@ -61,8 +61,8 @@ type front struct {
 }
 
 // heldMost is how many bytes of what waits to be checked are held. A file of 5 GB with ordinary keys needs about as many. Beyond
-// that the check goes down to the leaves of a part of the branches before it looks at the others.
-const heldMost = 64 << 20
+// that the check goes down to the leaves of a part of the branches before it looks at the others. Only tests change it.
+var heldMost int64 = 64 << 20
 
 // Check proves the pages of the file. Those that look like leaves and lead nowhere it reads only if they are at most so
 // many: math.MaxInt proves the whole file, and with less nothing can lead in a circle all the same. It returns a

@@ -213,6 +213,7 @@ func TestCheck_Damage(t *testing.T) {
 				seal(p.b)
 			}
 			err := check(p.b)
+			agree(t, p.b, err)
 			var d *preflight.Damage
 			require.ErrorAs(t, err, &d)
 			require.ErrorContains(t, err, c.want)

@@ -62,10 +62,14 @@ func FuzzCheck(f *testing.F) {
 			_, _ = file.Get("index", "k\x01")
 			_, _ = file.Get("plain", "k\x01")
 			err = file.Check(layout, math.MaxInt)
+			found, auditErr := file.Audit(t.Context(), layout)
+			if auditErr != nil || (err != nil) != (len(found.Problems) > others(found)) {
+				t.Fatalf("check: %v, audit: %v, %v", err, auditErr, found.Problems)
+			}
 		}
 		_ = preflight.Leaves(bytes.NewReader(b), int64(len(b)), func([]preflight.Element) bool { return true })
 		runtime.ReadMemStats(&after)
-		if most := uint64(64*len(b) + 64<<10); after.TotalAlloc-before.TotalAlloc > most {
+		if most := uint64(128*len(b) + 2<<20); after.TotalAlloc-before.TotalAlloc > most {
 			t.Fatalf("%d bytes were allocated for a file of %d", after.TotalAlloc-before.TotalAlloc, len(b))
 		}
 		if err != nil {

@@ -177,8 +177,9 @@ type worker struct {
 // levelMost is how many pages are checked before what they lead to is taken in, and bounds the memory for that.
 const levelMost = 1 << 18
 
-// leastRoom is how many bytes the pages of one level may lead to, however much is held: so that a level is more than a page.
-const leastRoom = 1 << 20
+// leastRoom is how many bytes the pages of one level may lead to, however much is held: so that a level is more than a page. Only tests
+// change it.
+var leastRoom int64 = 1 << 20
 
 // checkLevel checks pages, which are sorted, and returns what they lead to. It stops early where that takes too much memory, and says
 // how many it has checked, at least one.

@@ -31,7 +31,11 @@ func checkFile(t testing.TB, path string) error {
 	if err != nil {
 		return err
 	}
-	return file.Check(layout, math.MaxInt)
+	found, err := file.Audit(t.Context(), layout)
+	require.NoError(t, err)
+	err = file.Check(layout, math.MaxInt)
+	require.Equal(t, err != nil, len(found.Problems) > 0, "%v, %v", err, found.Problems)
+	return err
 }
 
 // workload changes a file at random as long as it is called.
