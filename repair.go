@@ -41,6 +41,9 @@ const (
 
 	// proveBytes bounds what is read to try one record under the names of all buckets.
 	proveBytes = 1 << 30
+
+	// mostRepaired bounds the memory for one record: its value, and 1 MiB for all else. A damaged element may claim 4 GiB.
+	mostRepaired = formatMaxValueBytes + 1<<20
 )
 
 // Repair takes out of a cache file in whatever state, a quarantined one say, every entry that its checksum proves, and
@@ -268,6 +271,10 @@ func (r *repair) take(found []salvage.Element) error {
 	for i := range found {
 		e := &found[i]
 		if e.Bucket || e.Size < rowSize+recordHeader+recordTrailer || !validKey(string(e.Key)) {
+			continue
+		}
+		if e.Size > mostRepaired {
+			r.report.Unproved++
 			continue
 		}
 		stored, err := r.from.Value(e)

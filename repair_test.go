@@ -3,10 +3,13 @@ package keepcache_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -125,4 +128,31 @@ func TestRepair_Damaged(t *testing.T) {
 			require.Greater(t, there, n/4)
 		})
 	}
+}
+
+// What a page claims to be long of is not taken into memory.
+func TestRepair_Claims(t *testing.T) {
+	const n = 300
+	path, to := fileToRepair(t, n), newPath(t)
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for at := 2 * 4096; at+4096 <= len(content); at += 4096 {
+		page := content[at : at+4096]
+		count := int(binary.NativeEndian.Uint16(page[10:]))
+		if binary.NativeEndian.Uint16(page[8:]) == 2 && count > 0 && count < 250 {
+			binary.NativeEndian.PutUint32(page[12:], math.MaxUint32)
+			binary.NativeEndian.PutUint32(page[16*count+12:], 510<<20)
+		}
+	}
+	path = newPath(t)
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	require.NoError(t, os.Truncate(path, 600<<20))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	report, err := keepcache.Repair(context.Background(), path, to, []string{"bucket0", "bucket1", "small"})
+	runtime.ReadMemStats(&after)
+	require.NoError(t, err)
+	require.Positive(t, report.Unproved)
+	require.Positive(t, report.Entries)
+	require.Less(t, after.HeapSys, before.HeapSys+400<<20)
 }

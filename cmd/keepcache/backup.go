@@ -90,10 +90,7 @@ cache file. BACKUP is - for standard input. A cache that is there is kept unless
 			ctx, stop := interruptible(cmd)
 			defer stop()
 			var entries int
-			write := func(w io.Writer) error {
-				_, err := io.Copy(w, in)
-				return err
-			}
+			write := func(w io.Writer) error { return copyUntil(ctx, w, in) }
 			err = place(path, force, write, func(tmp, path string) error {
 				if entries, err = prove(ctx, tmp); err != nil {
 					return fmt.Errorf("%s cannot be restored: %w", strconv.Quote(args[0]), err)
@@ -108,6 +105,21 @@ cache file. BACKUP is - for standard input. A cache that is there is kept unless
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "replace the cache if it is there")
 	return cmd
+}
+
+// copyUntil copies all of r to w, unless ctx ends first. A read that waits is then left behind.
+func copyUntil(ctx context.Context, w io.Writer, r io.Reader) error {
+	copied := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(w, r)
+		copied <- err
+	}()
+	select {
+	case err := <-copied:
+		return err
+	case <-ctx.Done():
+		return errInterrupted
+	}
 }
 
 // prove returns how many entries a backup has, or what is wrong with it.

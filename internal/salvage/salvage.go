@@ -274,10 +274,18 @@ func (f *File) Tree(root uint64, seen map[uint64]bool, fn func([]Element) error)
 	return whole, nil
 }
 
+// bucket returns the value of a bucket, or nil where it has not the length of one, which is a page at the most.
+func (f *File) bucket(e *Element) ([]byte, error) {
+	if e.Size < bucketHeader || e.Size > bucketHeader+mostPage {
+		return nil, nil
+	}
+	return f.Value(e)
+}
+
 // Bucket calls fn for the elements of a bucket's leaves, as Tree does.
 func (f *File) Bucket(e *Element, seen map[uint64]bool, fn func([]Element) error) (whole bool, err error) {
-	value, err := f.Value(e)
-	if err != nil || len(value) < bucketHeader {
+	value, err := f.bucket(e)
+	if err != nil || value == nil {
 		return false, err
 	}
 	if root := native.Uint64(value); root != 0 {
@@ -296,8 +304,8 @@ func (f *File) Bucket(e *Element, seen map[uint64]bool, fn func([]Element) error
 
 // Sequence returns the sequence of a bucket.
 func (f *File) Sequence(e *Element) uint64 {
-	value, err := f.Value(e)
-	if err != nil || len(value) < bucketHeader {
+	value, err := f.bucket(e)
+	if err != nil || value == nil {
 		return 0
 	}
 	return native.Uint64(value[8:])
@@ -305,8 +313,8 @@ func (f *File) Sequence(e *Element) uint64 {
 
 // Inline calls fn for the elements of a bucket that lies within its element, and for none of one that has pages.
 func (f *File) Inline(e *Element, fn func([]Element) error) error {
-	value, err := f.Value(e)
-	if err != nil || len(value) < bucketHeader || native.Uint64(value) != 0 {
+	value, err := f.bucket(e)
+	if err != nil || value == nil || native.Uint64(value) != 0 {
 		return err
 	}
 	_, err = f.Bucket(e, nil, fn)
