@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/pagetree"
@@ -28,7 +27,7 @@ func (a *liveAudit) journal(ctx context.Context) (ids map[string]uint64, late la
 			return err
 		}
 		late, report = make(lateEntries), JournalReport{}
-		f, err := os.Open(journalPath(a.live.path))
+		f, err := a.live.open(journalPath(a.live.path))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
