@@ -44,7 +44,7 @@ func TestStats_Uncommitted(t *testing.T) {
 			require.NoError(t, b.SetBytes(key, make([]byte, rng.IntN(300)), 0))
 		}
 		before := db.Stats()
-		require.Equal(t, lengths(t, db), before.Buckets)
+		require.Equal(t, lengthsOf(t, db), before.Buckets)
 		require.Equal(t, before.Buckets, r.Stats().Buckets)
 		require.Equal(t, before.Bytes, r.Stats().Bytes)
 		if rng.IntN(10) == 0 {
@@ -54,8 +54,8 @@ func TestStats_Uncommitted(t *testing.T) {
 	}
 }
 
-// lengths counts the entries of all buckets one by one.
-func lengths(t tester, db *keepcache.DB) map[string]keepcache.BucketStats {
+// lengthsOf counts the entries of all buckets one by one.
+func lengthsOf(t tester, db *keepcache.DB) map[string]keepcache.BucketStats {
 	t.Helper()
 	names, err := db.Buckets()
 	require.NoError(t, err)

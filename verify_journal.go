@@ -39,7 +39,7 @@ func (l lateEntries) put(id uint64, key string, e lateEntry) {
 func lateIn(m *memory) lateEntries {
 	l := make(lateEntries)
 	for _, p := range m.collect(nil) {
-		l.put(p.id, cloneKey(p.key), lateEntry{p.revision, p.record == nil, p.goneAt, p.record})
+		l.put(p.id, cloneKey(p.key), lateEntry{p.revision, p.stored == nil, p.goneAt, recordIn(p.stored)})
 	}
 	return l
 }
