@@ -128,3 +128,40 @@ func TestListen_Link(t *testing.T) {
 	}
 	require.Equal(t, wire.SocketPath(db.Path()), wire.SocketPath(link))
 }
+
+// TestListen_Moved puts the socket beside the file that was opened, wherever the process is by then, and not into a directory that has taken
+// the place of the file's.
+func TestListen_Moved(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	at := func(name string) string { return filepath.Join(dir, name) }
+	require.NoError(t, os.Mkdir(at("a"), 0o700))
+	require.NoError(t, os.Mkdir(at("b"), 0o700))
+	require.NoError(t, os.Symlink(at("a"), at("link")))
+	t.Chdir(at("link"))
+	db, err := keepcache.Open("app.cache", nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	t.Chdir(at("b"))
+	stop, err := inspect.Listen(db, nil)
+	require.NoError(t, err)
+	require.FileExists(t, at("a/app.cache.sock"))
+	for _, path := range []string{at("a/app.cache"), at("link/app.cache"), "../link/app.cache", "../a/app.cache"} {
+		h, err := dial(t, path).Hello(t.Context())
+		require.NoError(t, err, path)
+		require.Equal(t, at("a/app.cache"), string(h.Path))
+	}
+	require.NoError(t, stop())
+	require.NoFileExists(t, at("a/app.cache.sock"))
+
+	if runtime.GOOS == "windows" {
+		return // where the directory of an open file cannot be renamed
+	}
+	require.NoError(t, os.Rename(at("a"), at("moved")))
+	require.NoError(t, os.Rename(at("b"), at("a")))
+	_, err = inspect.Listen(db, nil)
+	require.ErrorContains(t, err, "was renamed")
+	left, err := os.ReadDir(at("a"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
