@@ -14,11 +14,17 @@ import (
 // Open opens the cache in the file at path and creates it, with mode 0600, if there is none; its directory
 // must exist. nil options are the defaults.
 //
+// Where the file is, is settled once, before anything else: path is made absolute, and links among its directories are followed. From then
+// on the cache is that file in that directory, with its journal and all that is made beside it, whatever becomes of the working directory,
+// of links, and of the name of the directory: where that is renamed, or one further up, the cache goes on in it, and whatever is put at the
+// old path is left alone. If the directory is removed, the cache waits for one at the old path that has no other cache in it.
+// On Windows the directory of an open file cannot be renamed.
+//
 // One process at a time can have a cache open: another gets ErrLocked after Options.LockTimeout. A file
 // that is no cache, or that a newer version wrote, gives ErrFormat; it is left as it is. What becomes of a cache that is
 // damaged is up to Options.OnCorruption: it is kept aside and a fresh one takes its place, or Open returns ErrCorrupt,
 // as it does for reading only, and on Windows, where an open file cannot be replaced. Anything but a regular file is refused,
-// and a symbolic link too; links among the directories above it are followed.
+// and a symbolic link too.
 //
 // Before anything else, Open proves that the structure of the file is whole. After a crash, or where the file was changed
 // or copied by others since, that costs reading it once; after a Close it costs next to nothing,

@@ -124,13 +124,10 @@ func (d *Dir) Moved() bool {
 	return !os.SameFile(now, d.info)
 }
 
-// Removed reports whether the directory does not exist any more under any name.
+// Removed reports whether the directory is known not to exist any more under any name.
 func (d *Dir) Removed() bool {
-	if d == nil || !d.Moved() {
+	if d == nil || d.root == nil || !d.Moved() {
 		return false
-	}
-	if d.root == nil {
-		return true // nobody can find it any more
 	}
 	f, err := d.root.Open(".")
 	if err != nil {

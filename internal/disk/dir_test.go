@@ -98,6 +98,7 @@ func TestDir_NotHeld(t *testing.T) {
 	require.NoError(t, os.Rename(at, at+"2"))
 	require.NoError(t, os.Mkdir(at, 0o700))
 	require.True(t, d.Moved())
+	require.False(t, d.Removed(), "it may be anywhere")
 	require.ErrorIs(t, everyInDir(t, d, at), ErrElsewhere)
 	require.Nil(t, d.Beside(at))
 	require.NoError(t, errors.Join(os.Remove(at), os.Rename(at+"2", at)))
