@@ -121,7 +121,7 @@ func (c *compactor) copy(ctx context.Context, in *disk.Dir) (f *os.File, name st
 	if err := c.store.room(); err != nil {
 		return nil, "", err
 	}
-	if f, name, err = in.CreateTemp(c.store.path + backupSuffix); err != nil {
+	if f, name, err = createTemp(in, c.store.path, backupSuffix); err != nil {
 		return nil, "", err
 	}
 	if err = f.Close(); err == nil {

@@ -8,6 +8,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
@@ -30,8 +31,8 @@ var (
 // without a sync, which a crash can tear, so the file is made under another name, synced, and linked to
 // its own name in one step that never replaces what another process has put there meanwhile.
 func createFile(in *disk.Dir, path string, init func(*bolt.Tx) error) error {
-	removeStrays(in, path+".new-")
-	tmp, name, err := in.CreateTemp(path + ".new-") // mode 0600
+	removeStrays(in, path, creatorSuffix)
+	tmp, name, err := createTemp(in, path, creatorSuffix) // mode 0600
 	if err != nil {
 		return err
 	}
@@ -63,8 +64,20 @@ func createFile(in *disk.Dir, path string, init func(*bolt.Tx) error) error {
 	return in.Sync(path)
 }
 
-func removeStrays(in *disk.Dir, prefix string) {
-	for _, stray := range in.Beside(prefix) {
+// creatorSuffix, and something random, follows the file's name in the name of one that is being made.
+const creatorSuffix = ".new-"
+
+// randomRoom is how many bytes CreateTemp puts behind a name at the most.
+const randomRoom = 10
+
+// createTemp makes a file of mode 0600 beside the one at path, and returns its path too.
+func createTemp(in *disk.Dir, path, suffix string) (f *os.File, name string, err error) {
+	return in.CreateTemp(beside.Prefix(path, suffix, randomRoom))
+}
+
+// removeStrays removes what createTemp has made and a crash has left behind.
+func removeStrays(in *disk.Dir, path, suffix string) {
+	for _, stray := range in.Beside(beside.Prefix(path, suffix, randomRoom)) {
 		if info, err := in.Lstat(stray); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > strayAge {
 			in.Remove(stray)
 		}

@@ -2,12 +2,12 @@ package keepcache
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"slices"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
@@ -35,7 +35,7 @@ const (
 	asideBytes = 4 << 30
 
 	asideTime  = "20060102T150405.000000Z" // names sort by age
-	asideTries = 100                       // names, where the clock stands still
+	asideTries = 100                       // names, a microsecond apart, where the clock stands still
 )
 
 // quarantine keeps the file at path aside and gives its name to a fresh one, which it returns, locked. The caller has
@@ -88,11 +88,9 @@ func keepAside(in *disk.Dir, path, suffix string, info fs.FileInfo) (aside strin
 			return name, nil // a crash came between this and what was to follow
 		}
 	}
-	stamp := path + suffix + time.Now().UTC().Format(asideTime)
+	prefix, now := beside.Prefix(path, suffix, len(asideTime)), time.Now().UTC()
 	for n := range asideTries {
-		if aside = stamp; n > 0 {
-			aside = fmt.Sprintf("%s-%02d", stamp, n)
-		}
+		aside = prefix + now.Add(time.Duration(n)*time.Microsecond).Format(asideTime)
 		if err = in.Link(path, aside); err == nil {
 			return aside, nil
 		}
@@ -108,8 +106,9 @@ func keepAside(in *disk.Dir, path, suffix string, info fs.FileInfo) (aside strin
 
 // asides returns the files that were kept aside, the oldest first.
 func asides(in *disk.Dir, path, suffix string) []string {
-	return slices.DeleteFunc(in.Beside(path+suffix), func(name string) bool {
-		time := name[len(path)+len(suffix):]
+	prefix := beside.Prefix(path, suffix, len(asideTime))
+	return slices.DeleteFunc(in.Beside(prefix), func(name string) bool {
+		time := name[len(prefix):]
 		return time == "" || time[0] < '0' || time[0] > '9'
 	})
 }

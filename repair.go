@@ -14,6 +14,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/salvage"
 )
@@ -112,7 +113,7 @@ func (r *repair) run(from, to string, names []string) error {
 		return &fs.PathError{Op: "create", Path: to, Err: fs.ErrExist}
 	}
 	// Under another name until it is whole.
-	tmp := to + ".new-repair"
+	tmp := beside.Path(to, ".new-repair")
 	if r.to, err = createLocked(in, tmp, fileMode, copyReserve); err != nil {
 		return err
 	}

@@ -9,12 +9,13 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
 // journalPath returns where the journal of the file at path is.
-func journalPath(path string) string { return path + "-journal" }
+func journalPath(path string) string { return beside.Path(path, "-journal") }
 
 // replayBytes is about what a replay holds in memory at the most before it goes into the file. The more there is, the
 // fewer times a page is written: 240,000 entries all over a file of a million, in transactions of 32 MiB as they came, took

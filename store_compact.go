@@ -10,6 +10,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
@@ -48,7 +49,7 @@ const (
 )
 
 // successorPath returns where the successor of the file at path is made.
-func successorPath(path string) string { return path + ".compact" }
+func successorPath(path string) string { return beside.Path(path, ".compact") }
 
 // compact replaces the file by a copy without free pages. progress is told how many bytes of keys and records
 // have been copied. With back the copy takes the file's name even if the file has lost it. in is the file's directory, or another

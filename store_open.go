@@ -70,7 +70,7 @@ func newStore(in *disk.Dir, path string, readOnly bool, h *handle) (s *store, er
 	}
 	if err == nil && !readOnly {
 		in.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
-		removeStrays(in, path+backupSuffix)
+		removeStrays(in, path, backupSuffix)
 	}
 	if err == nil && !readOnly {
 		err = s.mendCounts()

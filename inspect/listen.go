@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
@@ -31,7 +32,7 @@ func Listen(db *keepcache.DB, options *Options) (stop func() error, err error) {
 	if options == nil {
 		options = &Options{ShowValues: true}
 	}
-	path := db.Path() + ".sock" // what its directory was named when the cache was opened
+	path := beside.Path(db.Path(), ".sock") // what its directory was named when the cache was opened
 	var l *socket
 	if db.Stats().Health.Moved {
 		// It would stand beside somebody else's file.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
@@ -144,8 +145,8 @@ func prove(ctx context.Context, path string) (entries int, err error) {
 // the name back from whoever took it.
 func replaceCache(tmp, path string) error {
 	if _, err := os.Lstat(path); err != nil {
-		if _, err := os.Lstat(path + "-journal"); err == nil {
-			return fmt.Errorf("%s belongs to a cache that is not there any more; move it away first", strconv.Quote(path+"-journal"))
+		if _, err := os.Lstat(journalOf(path)); err == nil {
+			return fmt.Errorf("%s belongs to a cache that is not there any more; move it away first", strconv.Quote(journalOf(path)))
 		}
 		return os.Link(tmp, path)
 	}
@@ -159,13 +160,16 @@ func replaceCache(tmp, path string) error {
 	if db, err = keepcache.Open(path, &keepcache.Options{LockTimeout: lockWait, ReadOnly: true}); err != nil {
 		return err
 	}
-	if _, err = os.Lstat(path + "-journal"); err == nil {
+	if _, err = os.Lstat(journalOf(path)); err == nil {
 		err = fmt.Errorf("%s was written to meanwhile", strconv.Quote(path))
 	} else {
 		err = os.Rename(tmp, path)
 	}
 	return errors.Join(err, db.Close())
 }
+
+// journalOf returns where the journal of the cache at path is.
+func journalOf(path string) string { return beside.Path(path, "-journal") }
 
 // place has write fill a file beside path, flushes it, and has finish put it there. Whatever fails, path is as before.
 func place(path string, force bool, write func(io.Writer) error, finish func(tmp, path string) error) (err error) {
@@ -176,8 +180,9 @@ func place(path string, force bool, write func(io.Writer) error, finish func(tmp
 	if path, err = disk.Resolve(path); err != nil {
 		return err
 	}
-	dir, base := filepath.Split(path)
-	f, err := os.CreateTemp(dir, base+".part-*")
+	const random = 10 // bytes that os.CreateTemp puts behind a name at the most
+	dir, prefix := filepath.Split(beside.Prefix(path, ".part-", random))
+	f, err := os.CreateTemp(dir, prefix+"*")
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
@@ -99,4 +100,4 @@ func createFile(dir *disk.Dir, path string, open func(string, int, fs.FileMode) 
 }
 
 // strayPath is where a journal is made before it takes its path.
-func strayPath(path string) string { return path + ".new" }
+func strayPath(path string) string { return beside.Path(path, ".new") }

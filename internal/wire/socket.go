@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
@@ -21,7 +22,7 @@ func SocketPath(path string) string {
 	} else if abs, err := filepath.Abs(path); err == nil {
 		path = abs
 	}
-	return path + ".sock"
+	return beside.Path(path, ".sock")
 }
 
 // sunPathMost is the longest path that every system takes in a socket's address: macOS has 104 bytes with the
