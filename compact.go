@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // compactor shrinks the file while it is in use, when asked to and when much of it is free.
@@ -68,7 +70,9 @@ var errNoCompaction = fmt.Errorf("a file cannot be replaced while it is open on 
 // writes go on. It needs room on the disk for the copy, and returns an error that says so where there is none.
 // When it fails or ctx ends it, the file is as before. It happens by itself too, see Options.CompactBytes.
 //
-// On Windows, where an open file cannot be replaced, the error is errors.ErrUnsupported.
+// The copy gets owner, group, mode and labels of the file; where it cannot be given them the file stays as it is. On
+// Windows, where an open file cannot be replaced, and for a file that is mounted by itself, as containers have it, the error is
+// errors.ErrUnsupported.
 func (db *DB) Compact(ctx context.Context) error {
 	err := db.writable()
 	if err == nil {
@@ -81,7 +85,11 @@ func (db *DB) Compact(ctx context.Context) error {
 		err = db.within(ctx, db.compactor.run)
 	}
 	if err != nil {
-		return db.fail("compact", "", err)
+		e := &Error{Op: "compact", Path: db.path, Err: err}
+		if errors.Is(err, disk.ErrAttributes) {
+			e.Hint = "the owner of the file can compact it, and root"
+		}
+		return e
 	}
 	return nil
 }
@@ -169,6 +177,9 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 		now := written()
 		quiet := now == last
 		last = now
+		if h := c.store.current.Load(); h != nil && c.store.unmoving.Load() == h {
+			continue // that has been told
+		}
 		due, urgent := c.due(quiet)
 		rest := took
 		if !quiet && !urgent {

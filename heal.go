@@ -95,7 +95,11 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 	hl.run.Lock()
 	defer hl.run.Unlock()
 	s := hl.db.store
-	s.inspect()
+	if s.inspect() && hl.db.writer != nil {
+		if j := hl.db.writer.position().journal; j != nil {
+			_ = j.Follow() // where that is not allowed, it stays as it is
+		}
+	}
 	h := s.current.Load()
 	hl.wander(h)
 	if h == nil || h.trouble() == nil {
@@ -186,7 +190,11 @@ func (hl *healer) quarantined(aside string, why error, from *heritage) {
 	if from != nil {
 		inherited = from.String()
 	}
-	hl.log.Error("keepcache: a file is kept aside", "path", hl.db.path, "aside", aside, "err", why, "inherited", inherited)
+	what := "keepcache: a file is kept aside"
+	if aside == "" {
+		what = "keepcache: a damaged file was made anew, and what it had could be kept nowhere"
+	}
+	hl.log.Error(what, "path", hl.db.path, "aside", aside, "err", why, "inherited", inherited)
 	hl.events.tell(Event{Kind: EventQuarantine, Detail: aside, Err: why})
 }
 
@@ -198,25 +206,32 @@ func (hl *healer) snapshot() HealthStats {
 	return stats
 }
 
-// inspect looks whether the file is still the one at its path, and as long as it was.
-func (s *store) inspect() {
+// inspect looks whether the file is still the one at its path, and as long as it was. It reports whether it has changed hands:
+// owner, group or mode are other than they were.
+func (s *store) inspect() (changed bool) {
 	s.renewing.Lock() // no successor takes the path meanwhile
 	defer s.renewing.Unlock()
 	h := s.current.Load()
 	if h == nil || h.trouble() != nil {
-		return
+		return false
 	}
 	h.users.RLock() // nor is it closed
 	defer h.users.RUnlock()
 	if h.closed || h.whole() != nil || s.readOnly {
-		return // who only reads loses nothing with the name of his file
+		return false // who only reads loses nothing with the name of his file
 	}
 	switch now, err := s.dir().Lstat(s.path); {
 	case errors.Is(err, fs.ErrNotExist):
 		h.bar(errRemoved)
 	case err == nil && !os.SameFile(now, h.info):
 		h.bar(errMoved)
+	case err == nil:
+		if last := s.like.Load(); last != nil && !last.Same(disk.AttributesIn(now)) {
+			_, _ = s.attributes()
+			return true
+		}
 	}
+	return false
 }
 
 // mend brings the file back. It says how.
@@ -249,17 +264,23 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 				dir, err = other, s.compact(ctx, other, true, func(int64) {})
 			}
 		}
-		if err != nil && s.current.Load() == h {
+		failed := err != nil && s.current.Load() == h
+		why := h.trouble()
+		if failed && (dir != s.dir() || !stuck(why.err, err)) {
 			return "", errors.Join(h.trouble().err, err)
 		}
-		if s.intruder != "" {
-			aside := s.intruder
-			hl.kept = append(hl.kept, func() { hl.quarantined(aside, errMoved, nil) })
-			s.intruder = ""
+		if !failed {
+			if s.intruder != "" {
+				aside := s.intruder
+				hl.kept = append(hl.kept, func() { hl.quarantined(aside, errMoved, nil) })
+				s.intruder = ""
+			}
+			return "a copy has taken its place", nil
 		}
-		return "a copy has taken its place", nil
+		h.poison(failure{err: why.err}) // what the disk has of it is opened anew, as after a crash
 	}
 	if hl.gone != h {
+		_, _ = s.attributes() // while the descriptor can still tell them
 		if err := h.leave(ctx); err != nil {
 			return "", err
 		}
@@ -294,6 +315,11 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 	}
 	hl.db.store.home.Store(dir)
 	return how, nil
+}
+
+// stuck reports whether a file that is not to be changed any more is still at its path, and no copy can take that.
+func stuck(why, copying error) bool {
+	return irreplaceable(copying) && !takesNothing(copying) && !errors.Is(why, errRemoved) && !errors.Is(why, errMoved)
 }
 
 // heritage is what a fresh file takes over from the one that is open: the running cache knows all of it. What is not

@@ -168,7 +168,17 @@ func (l *live) names(f *os.File, err error) (bool, error) {
 func (l *live) attempt(f *os.File, t *tail, fn func(*liveView) error) (same bool, err error) {
 	meta, found := pagetree.Newest(f)
 	if !found {
-		return true, ErrFormat
+		info, err := f.Stat()
+		if err == nil {
+			err = unfinished(f, info.Size())
+		}
+		switch {
+		case errors.Is(err, errAnew):
+			return false, errMoving // its owner is at it, or will be
+		case err == nil:
+			err = ErrFormat
+		}
+		return true, err
 	}
 	v := &liveView{meta: meta, tree: meta.Tree(f), tail: t}
 	if err = v.recognise(); err == nil {

@@ -207,7 +207,7 @@ func (db *DB) newJournal(after uint64, staged bool) (*journal.Journal, error) {
 	o := &db.options
 	return journal.New(journalPath(db.store.path), journal.Options{
 		Dir: db.store.dir(), Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after, Staged: staged,
-		Window: o.Sync != SyncAlways, NoMap: o.Sync == SyncAlways,
+		Window: o.Sync != SyncAlways, NoMap: o.Sync == SyncAlways, Like: db.store.attributes,
 	})
 }
 
@@ -217,6 +217,8 @@ func (db *DB) start(left *backlog) error {
 	w := &writer{
 		memory:     db.memory,
 		tags:       &db.tags,
+		path:       db.store.path,
+		log:        o.Logger,
 		always:     o.Sync == SyncAlways,
 		pinnedMost: o.MemoryBytes / 4 * 3,
 		commitAt:   min(o.CommitBytes, o.MemoryBytes/8*3),
@@ -290,6 +292,8 @@ func openError(path string, readOnly bool, err error) error {
 			e.Hint = fmt.Sprintf("process %d has it open", pid)
 		}
 		e.Hint += "; others can read beside it, without the lock"
+	case errors.Is(err, errUnmade):
+		e.Hint = "the first Open for writing makes a cache of it"
 	case errors.Is(err, ErrCorrupt):
 		e.Hint = "keepcache repair saves what can be proved of it"
 	case errors.Is(err, errSymlink):

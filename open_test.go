@@ -163,13 +163,6 @@ func TestOpen_BadLinks(t *testing.T) {
 	requireRefused(t, path, nil)
 }
 
-// An empty file is not taken for a cache to be filled.
-func TestOpen_EmptyFile(t *testing.T) {
-	path := newPath(t)
-	require.NoError(t, os.WriteFile(path, nil, 0o600))
-	requireRefused(t, path, keepcache.ErrFormat)
-}
-
 // Files that are no cache are refused as such: bytes of any kind, and the database of another program.
 func TestOpen_Foreign(t *testing.T) {
 	random := make([]byte, 100_000)

@@ -51,8 +51,8 @@ type examined struct {
 // trusting lets the file's own word for it count that it was closed in order. If writable says that the caller holds
 // the lock to write, a sound file without a list of its free pages gets one.
 func examine(f *os.File, info os.FileInfo, writable, trusting bool) (found examined, err error) {
-	if info.Size() == 0 {
-		return found, fmt.Errorf("%w: it is empty", ErrFormat)
+	if err := unfinished(f, info.Size()); err != nil {
+		return found, err
 	}
 	file, err := preflight.Open(disk.In(f), info.Size())
 	var format []byte

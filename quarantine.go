@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/keepcache/keepcache/internal/beside"
@@ -38,23 +39,56 @@ const (
 	asideTries = 100                       // names, a microsecond apart, where the clock stands still
 )
 
-// quarantine keeps the file at path aside and gives its name to a fresh one, which it returns, locked. The caller has
-// the lock of the file, if there is one. A crash leaves one or the other at path: the damaged one gets a second
-// name first, and the fresh one, locked and whole, then takes the first in one step.
-func quarantine(in *disk.Dir, path, suffix string, from *heritage) (h *handle, aside string, err error) {
-	mode := fileMode
+// damaged is a file that is to be kept aside.
+type damaged struct {
+	in   *disk.Dir
+	path string
+	file *os.File        // open for writing and locked by the caller; nil where there is none, or where it is not to be changed
+	like disk.Attributes // that the fresh file gets
+}
+
+// quarantine keeps a file aside and gives its name to a fresh one, which it returns, locked. A crash leaves one or the other at the
+// path: the damaged one gets a second name first, and the fresh one, locked and whole, then takes the first in one step.
+//
+// Where no other file can take the name, because the file is a mount of its own, its directory cannot be written to or belongs to
+// others, or the fresh file cannot be given its owner, it is made anew in place. The handle then has d.file; else the caller closes
+// that.
+func quarantine(d damaged, suffix string, from *heritage) (h *handle, aside string, err error) {
+	if begun, _ := beganAnew(d.file); begun {
+		return remake(d, suffix, from, true)
+	}
+	if d.file == nil || d.in.Moved() || !disk.Mounted(d.path) {
+		h, aside, err = replaceDamaged(d, suffix, from)
+	} else {
+		err = errUnmoving
+	}
+	if err == nil || d.file == nil || !irreplaceable(err) {
+		return h, aside, err
+	}
+	why := err
+	if h, aside, err = remake(d, suffix, from, false); err != nil {
+		err = errors.Join(err, why)
+	}
+	return h, aside, err
+}
+
+// irreplaceable reports whether an error tells that another file can never take the path, as far as one can say.
+func irreplaceable(err error) bool {
+	return unmoving(err) || errors.Is(err, errUnmoving) || errors.Is(err, disk.ErrAttributes) ||
+		errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
+}
+
+func replaceDamaged(d damaged, suffix string, from *heritage) (h *handle, aside string, err error) {
+	in, path := d.in, d.path
 	info, err := in.Lstat(path)
-	switch {
-	case err == nil:
-		mode = info.Mode().Perm()
-	case !errors.Is(err, fs.ErrNotExist):
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, "", err
 	}
 	next := successorPath(path)
 	if err := in.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, "", err
 	}
-	if h, err = createLocked(in, next, mode, reserveMost); err != nil {
+	if h, err = createLocked(in, next, d.like, reserveMost); err != nil {
 		return nil, "", err
 	}
 	err = h.update(from.write)
@@ -71,7 +105,10 @@ func quarantine(in *disk.Dir, path, suffix string, from *heritage) (h *handle, a
 		err = in.Rename(next, path)
 	}
 	if err != nil {
-		return nil, aside, errors.Join(err, h.close(), in.Remove(next))
+		if now, e := in.Lstat(path); e == nil && info != nil && os.SameFile(now, info) {
+			in.Remove(aside) // what may be done to the file in place is not to be done to what is kept
+		}
+		return nil, "", errors.Join(err, h.close(), in.Remove(next))
 	}
 	pruneAside(in, path, suffix)
 	if err = in.Sync(path); err != nil {
@@ -135,10 +172,18 @@ func quarantineDamaged(in *disk.Dir, path string, wait time.Duration) (h *handle
 	if err != nil {
 		return nil, "", nil, err
 	}
-	defer f.Close()
-	if from, err = inherit(in, f, journalPath(path)); err != nil {
+	defer func() {
+		if h == nil || h.file != f {
+			f.Close()
+		}
+	}()
+	if from, err = inheritFrom(in, f, path); err != nil {
 		return nil, "", nil, err
 	}
-	h, aside, err = quarantine(in, path, corruptSuffix, from)
+	like, err := disk.AttributesOf(f)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	h, aside, err = quarantine(damaged{in, path, f, like}, corruptSuffix, from)
 	return h, aside, from, err
 }

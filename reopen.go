@@ -90,10 +90,10 @@ func (hl *healer) reopen(old *handle, found reopened, in *disk.Dir) (h *handle, 
 		}
 		return h, "an older copy was opened", true, nil
 	case err == nil:
-		fresh, err := hl.putAside(in, replacedSuffix, errMoved, from)
+		fresh, err := hl.putAside(damaged{in: in}, replacedSuffix, errMoved, from)
 		return fresh, "a fresh file has taken the place of another cache", true, errors.Join(err, h.close())
 	case errors.Is(err, fs.ErrNotExist):
-		fresh, err := hl.putAside(in, corruptSuffix, nil, from)
+		fresh, err := hl.putAside(damaged{in: in}, corruptSuffix, nil, from)
 		return fresh, "a fresh file was made, because there was none", true, err
 	case !errors.Is(err, ErrCorrupt) && !(same && errors.Is(err, ErrFormat)), db.options.OnCorruption == Fail, !canReplace:
 		return nil, "", false, err
@@ -102,15 +102,26 @@ func (hl *healer) reopen(old *handle, found reopened, in *disk.Dir) (h *handle, 
 	if lockErr != nil {
 		return nil, "", false, errors.Join(err, lockErr)
 	}
-	defer f.Close()
-	fresh, asideErr := hl.putAside(in, corruptSuffix, err, from)
+	fresh, asideErr := hl.putAside(damaged{in: in, file: f}, corruptSuffix, err, from)
+	if fresh == nil || fresh.file != f {
+		f.Close()
+	}
 	return fresh, "a fresh file has taken the place of a damaged one", true, asideErr
 }
 
-// putAside is quarantine, and has it told.
-func (hl *healer) putAside(in *disk.Dir, suffix string, why error, from *heritage) (*handle, error) {
-	h, aside, err := quarantine(in, hl.db.store.path, suffix, from)
-	if aside != "" && err == nil {
+// putAside is quarantine, and has it told. Path and attributes it fills in.
+func (hl *healer) putAside(d damaged, suffix string, why error, from *heritage) (h *handle, err error) {
+	s := hl.db.store
+	if d.path = s.path; d.file != nil {
+		d.like, err = disk.AttributesOf(d.file)
+	} else {
+		d.like, err = s.attributes()
+	}
+	if err != nil {
+		return nil, err
+	}
+	h, aside, err := quarantine(d, suffix, from)
+	if err == nil && (aside != "" || d.file != nil) {
 		hl.kept = append(hl.kept, func() { hl.quarantined(aside, why, from) })
 	}
 	return h, err

@@ -114,7 +114,7 @@ func (r *repair) run(from, to string, names []string) error {
 	}
 	// Under another name until it is whole.
 	tmp := beside.Path(to, ".new-repair")
-	if r.to, err = createLocked(in, tmp, fileMode, copyReserve); err != nil {
+	if r.to, err = createLocked(in, tmp, disk.Attributes{}, copyReserve); err != nil {
 		return err
 	}
 	defer in.Remove(tmp)

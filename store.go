@@ -33,6 +33,9 @@ type store struct {
 	copied  atomic.Bool              // a compaction is on its way, so that changes should be small
 	sick    chan struct{}            // gets a token when a handle is poisoned or barred
 
+	like     atomic.Pointer[disk.Attributes] // of the file, as last seen
+	unmoving atomic.Pointer[handle]          // found to be a file whose name nothing else can take
+
 	mark     uint64 // the commit mark, where the file is open for reading only
 	intruder string // the file that was last kept aside because it had taken the path; used by one healer
 }

@@ -96,7 +96,14 @@ func (s *store) newSuccessor(in *disk.Dir) (*successor, error) {
 	if h == nil {
 		return nil, ErrClosed
 	}
-	fresh, err := createLocked(in, path, h.info.Mode().Perm(), reserveMost) // it is the file one day
+	if err := s.replaceable(h); err != nil {
+		return nil, err
+	}
+	like, err := s.attributes()
+	if err != nil {
+		return nil, err
+	}
+	fresh, err := createLocked(in, path, like, reserveMost) // it is the file one day
 	if err != nil {
 		return nil, err
 	}
@@ -109,16 +116,16 @@ func (s *store) newSuccessor(in *disk.Dir) (*successor, error) {
 	return n, nil
 }
 
-// createLocked makes an empty file at path, where there is none, that is locked from its beginning on. When it fails
-// there is none again. See reserve for most.
-func createLocked(in *disk.Dir, path string, mode os.FileMode, most int64) (*handle, error) {
+// createLocked makes an empty file at path, where there is none, that is locked from its beginning on and has the given
+// attributes. When it fails there is none again. See reserve for most.
+func createLocked(in *disk.Dir, path string, like disk.Attributes, most int64) (*handle, error) {
 	var created *os.File
 	h, err := openHandle(path, false, most, time.Second, func(path string, _ int, _ os.FileMode) (f *os.File, err error) {
 		if f, err = in.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode); err != nil {
 			return nil, err
 		}
 		created = f
-		return f, errors.Join(f.Chmod(mode), lockFile(f, true, 0))
+		return f, errors.Join(like.GiveTo(f), lockFile(f, true, 0))
 	})
 	if err != nil && created != nil {
 		created.Close()
@@ -203,6 +210,13 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *han
 		return nil, err
 	}
 	n.handle.db.NoSync, n.handle.db.NoGrowSync = false, false
+	like, err := s.attributes() // the copying may have taken minutes
+	if err == nil {
+		err = like.GiveTo(n.handle.file)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if err := n.handle.sync(); err != nil {
 		return nil, err
 	}
@@ -304,10 +318,14 @@ func (n *successor) rename(vacant bool) error {
 		return nil
 	}
 	now, e := n.dir.Lstat(n.store.path)
-	if e != nil || !os.SameFile(n.handle.info, now) {
-		return err
+	if e == nil && os.SameFile(n.handle.info, now) {
+		return nil
 	}
-	return nil
+	if unmoving(err) {
+		n.store.unmoving.Store(n.store.current.Load())
+		err = fmt.Errorf("%w: %w", errUnmoving, err)
+	}
+	return err
 }
 
 var errMoved = errors.New("the file was moved or replaced while it was open")

@@ -28,6 +28,11 @@ func openStore(in *disk.Dir, path string, readOnly bool, lockTimeout time.Durati
 		}
 	}
 	h, err := openFile(in, path, readOnly, lockTimeout, trusting)
+	if errors.Is(err, errUnmade) && !readOnly {
+		if err = finishFile(in, path, lockTimeout); err == nil {
+			h, err = openFile(in, path, readOnly, lockTimeout, trusting)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +72,9 @@ func newStore(in *disk.Dir, path string, readOnly bool, h *handle) (s *store, er
 	}
 	if err == nil {
 		err = s.renew()
+	}
+	if err == nil {
+		_, err = s.attributes()
 	}
 	if err == nil && !readOnly {
 		in.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/bits"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/keepcache/keepcache/internal/journal"
@@ -31,6 +33,9 @@ type writer struct {
 	needFlush  chan struct{} // gets a token when something is to be flushed within the interval
 	commits    *committer
 
+	path string // for the log
+	log  *slog.Logger
+
 	waiting atomic.Int64  // writers who wait for room, or for their turn to
 	turn    chan struct{} // holds a token while it is somebody's
 	wanted  atomic.Int64  // bytes of pinned entries for which he waits
@@ -44,6 +49,7 @@ type writer struct {
 	names     []naming         // published, and not in the file yet
 	unflushed bool             // needFlush has been told
 	closed    bool
+	told      bool // that there can be no journal
 	scratch   []byte
 }
 
@@ -254,8 +260,20 @@ func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*j
 		w.journal = nil
 		go j.Close(false) // waits for a flush, which is not for this lock
 		return nil, nil
+	case errors.Is(err, journal.ErrCreate) && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)):
+		w.without(err)
+		w.journal = nil // the next one is tried after the next commit
+		return nil, nil
 	}
 	return j, err
+}
+
+// without says once that there is no journal: its directory cannot be written to. Each write waits for a commit then.
+func (w *writer) without(err error) {
+	if !w.told {
+		w.told = true
+		w.log.Warn("keepcache: there can be no journal, so each write waits until it is in the file", "path", w.path, "err", err)
+	}
 }
 
 // scratchBytes bounds the buffer that stays for the next piece. A batch of a thousand small entries fits.

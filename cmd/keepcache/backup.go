@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -171,6 +172,23 @@ func replaceCache(tmp, path string) error {
 // journalOf returns where the journal of the cache at path is.
 func journalOf(path string) string { return beside.Path(path, "-journal") }
 
+// follow gives f owner, group, mode and labels of the file at path, if there is one that it is to replace.
+func follow(f *os.File, path string) error {
+	old, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	like, err := disk.AttributesOf(old)
+	if err != nil {
+		return err
+	}
+	return like.GiveTo(f)
+}
+
 // place has write fill a file beside path, flushes it, and has finish put it there. Whatever fails, path is as before.
 func place(path string, force bool, write func(io.Writer) error, finish func(tmp, path string) error) (err error) {
 	if _, err := os.Lstat(path); err == nil && !force {
@@ -188,6 +206,9 @@ func place(path string, force bool, write func(io.Writer) error, finish func(tmp
 	}
 	defer os.Remove(f.Name())
 	err = write(f)
+	if err == nil {
+		err = follow(f, path)
+	}
 	if err == nil {
 		err = f.Sync()
 	}

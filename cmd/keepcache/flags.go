@@ -63,7 +63,11 @@ func (f *flags) openKey(cmd *cobra.Command, how access, arg string, fn func(c ca
 
 // present refuses a path where nothing is: only set, add and import make a file.
 func present(path string) error {
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Lstat(path)
+	if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		return fmt.Errorf("%s is empty (only set, add, import and restore make a cache of it)", strconv.Quote(path))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("there is no file %s (only set, add, import and restore make one)", strconv.Quote(path))
 	}
 	return nil

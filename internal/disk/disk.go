@@ -30,6 +30,8 @@ const (
 	KindStat     Kind = "stat"     // Path
 	KindMap      Kind = "map"      // File, Off, N: how many bytes; Flag is os.O_RDWR for one to store to; Data once it is done
 	KindUnmap    Kind = "unmap"    // Data
+
+	KindAttributes Kind = "attributes" // File
 )
 
 // Op is one call.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	files "github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -46,6 +47,8 @@ func (d *disk) open(name string, flag int, perm fs.FileMode) (journal.File, erro
 	}
 	return d, f.Close()
 }
+
+func (d *disk) Follow(files.Attributes) error { return nil }
 
 func (d *disk) WriteAt(b []byte, off int64) (int, error) {
 	n, err := len(b), error(nil)

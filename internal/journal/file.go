@@ -27,6 +27,8 @@ type File interface {
 	LetGo(mem []byte)
 	// Unmap undoes Map.
 	Unmap(mem []byte) error
+	// Follow gives the file, as far as the system allows that, the attributes of the one that it stands beside.
+	Follow(like disk.Attributes) error
 	Close() error
 }
 
@@ -47,6 +49,8 @@ func (f osFile) Truncate(size int64) error { return disk.Truncate(f.File, size) 
 
 func (f osFile) Datasync() error { return disk.Datasync(f.File) }
 
+func (f osFile) Follow(like disk.Attributes) error { return like.LendTo(f.File) }
+
 func (f osFile) Close() error { return disk.Close(f.File) }
 
 // openIn returns a function that opens files in a directory.
@@ -62,20 +66,23 @@ func openIn(dir *disk.Dir) func(name string, flag int, perm fs.FileMode) (File, 
 
 // createFile makes a journal without segments and gives it the name path, where it replaces what was there; with staged it
 // keeps the name that it was made under. The head is on disk before the file has its name, so a file of that name always has one.
-func createFile(dir *disk.Dir, path string, open func(string, int, fs.FileMode) (File, error), h *head, staged bool) (_ File, err error) {
+func createFile(path string, o *Options, h *head, staged bool) (_ File, err error) {
 	tmp := strayPath(path)
-	if err := dir.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("journal: create: %w", err)
+	if err := o.Dir.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", ErrCreate, err)
 	}
 	defer func() {
 		if err != nil {
-			dir.Remove(tmp)
-			err = fmt.Errorf("journal: create: %w", err)
+			o.Dir.Remove(tmp)
+			err = fmt.Errorf("%w: %w", ErrCreate, err)
 		}
 	}()
-	f, err := open(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+	f, err := o.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
 		return nil, err
+	}
+	if err := follow(f, o); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	var b [headerSize]byte
 	h.encode(&b)
@@ -93,10 +100,10 @@ func createFile(dir *disk.Dir, path string, open func(string, int, fs.FileMode) 
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	if err := dir.Rename(tmp, path); err != nil {
+	if err := o.Dir.Rename(tmp, path); err != nil {
 		return nil, err
 	}
-	return open(path, os.O_RDWR, fileMode)
+	return o.OpenFile(path, os.O_RDWR, fileMode)
 }
 
 // strayPath is where a journal is made before it takes its path.

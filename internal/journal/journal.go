@@ -25,6 +25,8 @@ var (
 	ErrFailed = errors.New("journal has failed")
 	// ErrClosed means that the journal was closed.
 	ErrClosed = errors.New("journal is closed")
+	// ErrCreate means that the journal's file cannot be made. The cause is in the error too.
+	ErrCreate = errors.New("journal: create")
 	// ErrVersion means that the file has a newer format than this program knows. It is left untouched.
 	ErrVersion = errors.New("journal has a newer format version")
 )
@@ -54,6 +56,9 @@ type Options struct {
 	// Staged has the journal made beside the file at its path, which stays as it is until Replace puts the journal in its
 	// place: for one that takes over what is there. Default: false.
 	Staged bool
+	// Like returns whose file the journal is beside: its own file follows that one's owner, group, mode and labels. It is
+	// called when the file is made, and by Follow. Default: nil, the file is of mode 0600 of whoever makes it.
+	Like func() (disk.Attributes, error)
 	// Dir is the directory in which the journal lives. Default: nil, whatever its path leads to.
 	Dir *disk.Dir
 	// After is the sequence after which the journal starts: what the store has when the journal is made. Default: 0.
@@ -282,7 +287,11 @@ func (j *Journal) Close(remove bool) error {
 		if j.staged { // nothing changes it any more
 			path = strayPath(path)
 		}
-		if e := j.opt.Dir.Remove(path); !errors.Is(e, fs.ErrNotExist) {
+		e := j.opt.Dir.Remove(path)
+		if file == nil && errors.Is(e, fs.ErrPermission) { // one that could not be made in this directory, so none was
+			e = nil
+		}
+		if !errors.Is(e, fs.ErrNotExist) {
 			err = errors.Join(err, e)
 		}
 	}
@@ -290,6 +299,27 @@ func (j *Journal) Close(remove bool) error {
 		return fmt.Errorf("journal: close: %w", err)
 	}
 	return nil
+}
+
+// Follow has the journal's file follow the one that it is beside once more: that has changed hands.
+func (j *Journal) Follow() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.file == nil || j.closed || j.opt.Like == nil {
+		return nil
+	}
+	return follow(j.file, &j.opt)
+}
+
+func follow(f File, o *Options) error {
+	if o.Like == nil {
+		return nil
+	}
+	like, err := o.Like()
+	if err != nil {
+		return err
+	}
+	return f.Follow(like)
 }
 
 // create makes the file and starts the background goroutine. mu is held.
@@ -304,7 +334,7 @@ func (j *Journal) create() error {
 	var nonce [8]byte
 	rand.Read(nonce[:]) // never fails
 	h.nonce = le.Uint64(nonce[:])
-	f, err := createFile(j.opt.Dir, j.path, j.opt.OpenFile, &h, j.staged)
+	f, err := createFile(j.path, &j.opt, &h, j.staged)
 	if err != nil {
 		return err
 	}

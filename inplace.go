@@ -1,0 +1,270 @@
+package keepcache
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/beside"
+	"github.com/keepcache/keepcache/internal/disk"
+)
+
+// An empty file is made a cache in place, and so is a damaged one that no other can replace. While that lasts the file begins
+// with one of these texts, which fill a sector of the disk with zeros behind them, so that a crash leaves the text or what was before.
+// All pages follow it, then the second meta page, and the first takes its place last of all. So a file that was not finished is
+// never taken for one that was, and the next Open begins anew. They are a part of the file format.
+const (
+	makingText = "keepcache is making a cache of this file, and the next Open finishes that.\n"
+	anewText   = "keepcache is making this file anew, because it was damaged, and the next Open finishes that.\n"
+
+	makingBytes = 512
+)
+
+var (
+	errUnmade = fmt.Errorf("%w: it is empty", ErrFormat)
+	errAnew   = fmt.Errorf("%w: a crash came while it was made anew", ErrCorrupt)
+)
+
+// unfinished returns errUnmade for a file that is still to be made a cache: one that is empty, or was begun, and errAnew for a
+// damaged one that was being made anew.
+func unfinished(f *os.File, size int64) error {
+	if size == 0 {
+		return errUnmade
+	}
+	b := make([]byte, min(size, makingBytes))
+	if _, err := disk.ReadAt(f, b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	switch {
+	case strings.HasPrefix(string(b), makingText), size == makingBytes && strings.Trim(string(b), "\x00") == "":
+		return errUnmade // or the text was not on disk yet, but its length
+	case strings.HasPrefix(string(b), anewText):
+		return errAnew
+	}
+	return nil
+}
+
+// beganAnew reports whether a file was being made anew when a crash came. f may be nil.
+func beganAnew(f *os.File) (bool, error) {
+	if f == nil {
+		return false, nil
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = unfinished(f, info.Size())
+	}
+	return errors.Is(err, errAnew), err
+}
+
+// finishFile makes a cache of the file at path if it is still to be made one. A journal that is there tells whose it was.
+func finishFile(in *disk.Dir, path string, wait time.Duration) error {
+	f, info, err := openOwned(in, path, os.O_RDWR, wait)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := lockAlone(f); err != nil {
+		return err
+	}
+	if info, err = f.Stat(); err != nil {
+		return err
+	}
+	if err := unfinished(f, info.Size()); !errors.Is(err, errUnmade) {
+		return err // another process was quicker
+	}
+	from, err := inherit(in, f, journalPath(path))
+	if err != nil {
+		return err
+	}
+	return makeInPlace(in, f, path, makingText, from.write)
+}
+
+// makeInPlace makes f, which the caller has locked, a cache with what fill writes. The text says what for.
+func makeInPlace(in *disk.Dir, f *os.File, path, text string, fill func(*bolt.Tx) error) error {
+	image, size, page, drop, err := makeImage(in, path, fill)
+	defer drop()
+	if err != nil {
+		return err
+	}
+
+	mark := make([]byte, makingBytes)
+	copy(mark, text)
+	if _, err := disk.WriteAt(f, mark, 0); err != nil {
+		if text == makingText {
+			_ = disk.Truncate(f, 0) // a part of the text is nothing that the next Open knows
+		}
+		return err
+	}
+	if err := errors.Join(disk.Sync(f), disk.Truncate(f, makingBytes)); err != nil {
+		return err
+	}
+	if err := copyRange(f, image, 2*page, size); err != nil {
+		return err
+	}
+	if err := disk.Sync(f); err != nil {
+		return err
+	}
+	for _, at := range []int64{page, 0} {
+		if err := copyRange(f, image, at, at+page); err != nil {
+			return err
+		}
+		if err := disk.Datasync(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeImage makes a cache beside the file at path, or where that directory cannot be written to among the temporary files, and
+// returns it with its size and that of its pages. drop removes it.
+func makeImage(in *disk.Dir, path string, fill func(*bolt.Tx) error) (image *os.File, size, page int64, drop func(), err error) {
+	image, name, err := createTemp(in, path, creatorSuffix)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		in = nil
+		image, name, err = createTemp(in, elsewhere(path), creatorSuffix)
+	}
+	if err != nil {
+		return nil, 0, 0, func() {}, err
+	}
+	drop = func() {
+		image.Close()
+		in.Remove(name)
+	}
+	h, err := openHandle(name, false, copyReserve, time.Second, in.OpenFile)
+	if err != nil {
+		return image, 0, 0, drop, err
+	}
+	h.db.NoSync, h.db.NoGrowSync = true, true
+	if err = h.update(fill); err == nil {
+		h.db.NoFreelistSync = false // it is a file at rest
+		err = h.update(func(*bolt.Tx) error { return nil })
+	}
+	if err == nil {
+		err = h.view(func(tx *bolt.Tx) error {
+			size, page = tx.Size(), int64(h.db.Info().PageSize)
+			return nil
+		})
+	}
+	return image, size, page, drop, errors.Join(err, h.close())
+}
+
+// copyRange copies the bytes from one offset to another to the same place of another file.
+func copyRange(to, from *os.File, at, end int64) error {
+	buf := make([]byte, min(1<<20, end-at))
+	for at < end {
+		b := buf[:min(int64(len(buf)), end-at)]
+		if _, err := disk.ReadAt(from, b, at); err != nil {
+			return err
+		}
+		if _, err := disk.WriteAt(to, b, at); err != nil {
+			return err
+		}
+		at += int64(len(b))
+	}
+	return nil
+}
+
+// elsewhere returns the path among the temporary files beside which stands what cannot stand beside the cache at path.
+func elsewhere(path string) string {
+	sum := sha256.Sum256([]byte(path))
+	return filepath.Join(os.TempDir(), "keepcache-"+hex.EncodeToString(sum[:8])+"-"+filepath.Base(path))
+}
+
+// remake is quarantine in place: the contents of the file are copied aside, unless an earlier time that a crash ended has done it,
+// and a fresh one is made where it is. The handle that it returns has d.file.
+func remake(d damaged, suffix string, from *heritage, again bool) (h *handle, aside string, err error) {
+	if again {
+		aside = newestAside(d.in, d.path, suffix)
+	} else {
+		aside = copyAside(d, suffix)
+	}
+	if err := makeInPlace(d.in, d.file, d.path, anewText, from.write); err != nil {
+		return nil, aside, err
+	}
+	h, err = openHandle(d.path, false, reserveMost, time.Second, func(string, int, os.FileMode) (*os.File, error) { return d.file, nil })
+	return h, aside, err
+}
+
+// copyAside copies the contents of a file beside it, or where that directory cannot be written to or has no room, among the
+// temporary files, for the owner's eyes only. Where that cannot be either they are lost, and it returns nothing.
+func copyAside(d damaged, suffix string) (aside string) {
+	in, like := d.in, d.like
+	for _, path := range []string{d.path, elsewhere(d.path)} {
+		prefix, now := beside.Prefix(path, suffix, len(asideTime)), time.Now().UTC()
+		for n := range asideTries {
+			aside = prefix + now.Add(time.Duration(n)*time.Microsecond).Format(asideTime)
+			err := copyWhole(d.file, in, aside, like)
+			if err == nil {
+				pruneAside(in, path, suffix)
+				return aside
+			}
+			if !errors.Is(err, fs.ErrExist) {
+				break
+			}
+		}
+		in, like = nil, like.Private()
+	}
+	return ""
+}
+
+// copyWhole copies a file to a new one, which is there only if it is whole.
+func copyWhole(from *os.File, in *disk.Dir, name string, like disk.Attributes) error {
+	info, err := from.Stat()
+	if err != nil {
+		return err
+	}
+	to, err := in.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(copyRange(to, from, 0, info.Size()), like.LendTo(to))
+	if err == nil {
+		err = disk.Sync(to)
+	}
+	if err = errors.Join(err, to.Close()); err == nil {
+		err = in.Sync(name)
+	}
+	if err != nil {
+		in.Remove(name)
+	}
+	return err
+}
+
+// newestAside returns the file that was kept aside last, or nothing.
+func newestAside(in *disk.Dir, path, suffix string) string {
+	found := asides(in, path, suffix)
+	if len(found) == 0 {
+		found = asides(nil, elsewhere(path), suffix)
+	}
+	if len(found) == 0 {
+		return ""
+	}
+	return found[len(found)-1]
+}
+
+// inheritFrom is inherit for the damaged file at path. Where it was being made anew, what it had is in the copy that was kept.
+func inheritFrom(in *disk.Dir, f *os.File, path string) (*heritage, error) {
+	begun, err := beganAnew(f)
+	if !begun {
+		if err != nil && !errors.Is(err, errUnmade) {
+			return nil, err
+		}
+		return inherit(in, f, journalPath(path))
+	}
+	kept, err := disk.OpenFile(newestAside(in, path, corruptSuffix), os.O_RDONLY|openFlags, 0)
+	if err != nil {
+		return inherit(in, f, journalPath(path))
+	}
+	defer kept.Close()
+	return inherit(in, kept, journalPath(path))
+}
