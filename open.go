@@ -12,7 +12,7 @@ import (
 )
 
 // Open opens the cache in the file at path and creates it, with mode 0600, if there is none; its directory
-// must exist. nil options are the defaults.
+// must exist. nil options are the defaults. An empty file is made a cache, and keeps its mode and its owner.
 //
 // Where the file is, is settled once, before anything else: path is made absolute, and links among its directories are followed. From then
 // on the cache is that file in that directory, with its journal and all that is made beside it, whatever becomes of the working directory,
