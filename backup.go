@@ -14,8 +14,8 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
-// Backup writes a copy of the cache, as of one moment after it was called, to w: a cache file of its own, without
-// free pages, that Open opens. Reads and writes go on meanwhile. The copy is made in a temporary file beside the
+// Backup writes a copy of the cache, as of one moment after it was called, to w: a cache file of its own, with next to
+// no free pages, that Open opens. Reads and writes go on meanwhile. The copy is made in a temporary file beside the
 // cache first, so that a slow w holds nothing back; it needs that much room on the disk. A backup has an identity
 // of its own: the journal of the cache is never taken for its.
 //

@@ -74,7 +74,7 @@ func TestChurn(t *testing.T) {
 	s := db.Stats()
 	t.Logf("budget %d MiB, logical %d KiB; the file had %d KiB at most and ends with %d KiB; %d compactions, %+v", budget>>20, s.Bytes>>10,
 		most.Load()>>10, fileSize(t, path)>>10, s.Compact.Compactions, s.Evictions)
-	require.LessOrEqual(t, cost(s.Entries, s.Bytes), budget)
+	require.LessOrEqual(t, s.Cost, budget)
 	require.Zero(t, over.Load(), "the file passed three times the budget and 16 MiB")
 	require.LessOrEqual(t, float64(fileSize(t, path)), 1.5*float64(s.Bytes)+float64(4<<20))
 	require.LessOrEqual(t, float64(s.FileBytes), 1.5*float64(s.Bytes)+float64(4<<20))
@@ -94,7 +94,7 @@ func TestChurn_Small(t *testing.T) {
 		path := newPath(t)
 		db := open(t, path, &o)
 		b, value := db.Bucket("b"), make([]byte, size)
-		keys := 3 * int(budget) / (size + entryCost + 50)
+		keys := 3 * int(budget) / (size + 114)
 		total, began := int64(4*keys), time.Now()
 		var stop atomic.Bool
 		var writes atomic.Int64
@@ -123,12 +123,12 @@ func TestChurn_Small(t *testing.T) {
 		s := db.Stats()
 		committed(t, db)
 		t.Logf("%d bytes: budget %d KiB, %d thousand writes a second; %d entries of %d KiB cost %d KiB, the file had %d KiB at most (3 x budget + 16 MiB is %d KiB); %d compactions",
-			size, budget>>10, writes.Load()/max(time.Since(began).Milliseconds(), 1), s.Entries, s.Bytes>>10, cost(s.Entries, s.Bytes)>>10, most>>10, (3*budget+16<<20)>>10, s.Compact.Compactions)
+			size, budget>>10, writes.Load()/max(time.Since(began).Milliseconds(), 1), s.Entries, s.Bytes>>10, s.Cost>>10, most>>10, (3*budget+16<<20)>>10, s.Compact.Compactions)
 		require.LessOrEqual(t, most, 3*budget+16<<20)
 		require.NoError(t, db.Compact(t.Context()))
 		s = db.Stats()
-		require.LessOrEqual(t, cost(s.Entries, s.Bytes), budget)
-		require.LessOrEqual(t, float64(fileSize(t, path)), 1.5*float64(cost(s.Entries, s.Bytes))+float64(4<<20))
+		require.LessOrEqual(t, s.Cost, budget)
+		require.LessOrEqual(t, float64(fileSize(t, path)), 1.5*float64(s.Cost)+float64(4<<20))
 		sound(t, db)
 		require.NoError(t, db.Close())
 	}

@@ -13,6 +13,9 @@ const (
 	commitEntries = 2048
 	commitBytes   = 4 << 20
 
+	// A long key is written up to so many times: in the leaf and the branches of its bucket and of the expiry index.
+	keyTimes = 4
+
 	// Where a transaction of that size takes slowCommit, most of it is waiting for the two syncs of the disk: it takes 20 ms where
 	// these are quick. Then transactions are larger by pressedTimes while writers bring entries faster than they are
 	// committed; but not while the file is compacted, because they wait for the compaction to follow, and writers for them.
@@ -29,9 +32,9 @@ const (
 
 // times is how many times the usual size the next transaction may have. j is the journal, or nil.
 func (c *committer) times(j *journal.Journal) float64 {
-	file, used, err := c.store.size()
+	file, cost, err := c.store.measure()
 	switch {
-	case err == nil && passes(file, used, swollenTimes, swollenRoom):
+	case err == nil && c.store.passes(file, cost, swollenTimes, swollenRoom):
 		return 1.0 / swollenPart
 	case c.slow && c.writer.pressed(j) && !c.store.copied.Load():
 		return pressedTimes
@@ -43,7 +46,7 @@ func (c *committer) times(j *journal.Journal) float64 {
 func portion(pins []pin, times float64) int {
 	most, mostBytes, size := int(commitEntries*times), int(commitBytes*times), 0
 	for i, p := range pins {
-		if size += len(p.key) + len(p.stored); i > 0 && (i == most || size > mostBytes) {
+		if size += keyTimes*len(p.key) + len(p.stored); i > 0 && (i == most || size > mostBytes) {
 			return i
 		}
 	}

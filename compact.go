@@ -57,6 +57,15 @@ const (
 	urgentTimes = 2.75
 	urgentRoom  = 12 << 20
 
+	// None of that is worth anything where a copy would be hardly smaller, because what the file holds needs more than
+	// it counts. By how much more the last copy has shown.
+	gainTimes = 1.25
+	gainRoom  = 2 << 20
+
+	// After a compaction none follows by itself until an eighth of the file has changed, by pages or by cost: the next
+	// would gain what the last one left.
+	changedPart = 8
+
 	// compactRest is for how many times the length of the last compaction none follows by itself while the file is
 	// written to; compacting so takes a tenth of the time at most. In a quiet file, and where it is urgent, once is
 	// enough.
@@ -66,7 +75,7 @@ const (
 // errNoCompaction says that the system cannot do it.
 var errNoCompaction = fmt.Errorf("a file cannot be replaced while it is open on this system: %w", errors.ErrUnsupported)
 
-// Compact writes the file anew without its free pages, so that it shrinks to what it holds, while reads and
+// Compact writes the file anew without its free pages, but for a few that copying leaves, so that it shrinks to what it holds, while reads and
 // writes go on. It needs room on the disk for the copy, and returns an error that says so where there is none.
 // When it fails or ctx ends it, the file is as before. It happens by itself too, see Options.CompactBytes.
 //
@@ -136,7 +145,8 @@ func (c *compactor) run(ctx context.Context) error {
 }
 
 func (c *compactor) compact(ctx context.Context) (before, after int64, err error) {
-	before, _, err = c.store.size()
+	var cost int64
+	before, _, err = c.store.measure()
 	if err == nil {
 		err = c.store.room()
 	}
@@ -144,9 +154,32 @@ func (c *compactor) compact(ctx context.Context) (before, after int64, err error
 		err = c.store.compact(ctx, c.store.dir(), false, c.copied("compact"))
 	}
 	if err == nil {
-		after, _, err = c.store.size()
+		_, free := c.store.free()
+		if after, cost, err = c.store.measure(); err == nil {
+			c.store.shrunk.Store(&shrunk{file: after, free: free, cost: cost})
+		}
 	}
 	return before, after, err
+}
+
+// shrunk is how a compaction has left the file.
+type shrunk struct{ file, free, cost int64 }
+
+// changed reports whether enough of the file has changed since.
+func (l *shrunk) changed(file, free, cost int64) bool {
+	return l == nil || file-l.file >= l.file/changedPart || free-l.free >= file/changedPart || l.cost-cost > l.cost/changedPart
+}
+
+// need returns how large a compacted file would be about, in which the entries cost that much.
+func (l *shrunk) need(cost int64) int64 {
+	if l == nil || l.file-l.free <= l.cost {
+		return cost
+	}
+	more := float64(l.file - l.free - l.cost)
+	if cost < l.cost {
+		more *= float64(cost) / float64(l.cost)
+	}
+	return cost + int64(more)
 }
 
 // copied returns a function that tells how far a copy is.
@@ -155,7 +188,7 @@ func (c *compactor) copied(what string) func(done int64) {
 		return func(int64) {}
 	}
 	_, used, _ := c.store.size() // without a total there is still a progress
-	total := scope{}.uses(used).bytes
+	total := sum(used).bytes
 	return func(done int64) {
 		c.events.tell(Event{Kind: EventProgress, Detail: what, Done: min(done, total), Total: total})
 	}
@@ -207,7 +240,7 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 // is urgent.
 func (c *compactor) due(quiet bool) (due, urgent bool) {
 	_, free := c.store.free()
-	file, used, err := c.store.size()
+	file, cost, err := c.store.measure()
 	if err != nil {
 		return false, false
 	}
@@ -215,13 +248,16 @@ func (c *compactor) due(quiet bool) (due, urgent bool) {
 	if quiet {
 		part = compactQuiet
 	}
-	due = free >= c.least && float64(free) >= part*float64(file) || passes(file, used, compactTimes, compactRoom)
-	return due, passes(file, used, urgentTimes, urgentRoom)
+	last := c.store.shrunk.Load()
+	due = free >= c.least && float64(free) >= part*float64(file) || c.store.passes(file, cost, compactTimes, compactRoom)
+	return due && last.changed(file, free, cost), c.store.passes(file, cost, urgentTimes, urgentRoom)
 }
 
-// passes reports whether a file is larger than so many times what its entries cost, and some room.
-func passes(file int64, used map[uint64]usage, times float64, room int64) bool {
-	return float64(file) > times*float64(scope{}.uses(used).cost())+float64(room)
+// passes reports whether the file is larger than so many times what its entries cost, and some room, and compaction
+// would help.
+func (s *store) passes(file, cost int64, times float64, room int64) bool {
+	return float64(file) > times*float64(cost)+float64(room) &&
+		float64(file) > gainTimes*float64(s.shrunk.Load().need(cost))+gainRoom
 }
 
 func (c *compactor) snapshot() CompactStats {

@@ -93,8 +93,8 @@
 //
 // # Size
 //
-// Options.MaxBytes bounds the live data in the file, keys and records and 64 bytes an entry for its place in the
-// indexes, and [BucketOptions] that of a bucket, by bytes and by number. The budget is kept when writes are committed to the file: what expired a second ago
+// Options.MaxBytes bounds the live data in the file, by what entries and buckets need there, which Stats.Cost tells,
+// and [BucketOptions] that of a bucket, by bytes and by number. The budget is kept when writes are committed to the file: what expired a second ago
 // or earlier goes first, then what was used least, lately and often both counted; what was written last stays. An evicted entry is absent, as if it
 // had expired. How entries were used is known in memory only, so that reading writes nothing; after a restart
 // the oldest entries go first until there is a new record of it.

@@ -58,6 +58,9 @@ type EvictionStats struct {
 // limit is a budget.
 type limit struct{ bytes, entries int64 }
 
+// amount is how much there is under a budget, or how much too much.
+type amount struct{ entries, cost int64 }
+
 const (
 	// evictFree and evictTimes bound what one round evicts: some for nothing, so that a budget that was
 	// lowered is reached without writes, and a small multiple of what was written.
@@ -104,8 +107,19 @@ func (e *evictor) admit(bucket string, d *draft) error {
 	if e == nil || d.stored == nil {
 		return nil
 	}
-	n := int64(len(d.key)+len(d.record())) + entryCost
-	if own, ok := e.buckets[bucket]; n > e.limit.bytes || ok && n > own.bytes {
+	most := e.limit.bytes
+	if own, ok := e.buckets[bucket]; ok {
+		most = min(most, own.bytes)
+	}
+	page := e.store.paging()
+	if page.atMost(len(d.key), len(d.record())) <= most {
+		return nil
+	}
+	n := page.entry(len(d.key), len(d.record()))
+	if d.header.goneAt != never {
+		n += page.row(len(d.key))
+	}
+	if n > most {
 		return ErrTooLarge
 	}
 	return nil
@@ -147,22 +161,20 @@ func (e *evictor) scopes() (all []scope) {
 	return append(all, scope{0, e.limit})
 }
 
-// uses returns what a scope is full of.
-func (sc scope) uses(used map[uint64]usage) (u usage) {
+// uses returns what a scope is full of. Buckets themselves, which no eviction removes, count in that of the whole
+// file: up to half of it, so that there is room for entries whatever their number.
+func (sc scope) uses(used map[uint64]usage) amount {
 	if sc.id != 0 {
-		return used[sc.id]
+		return amount{used[sc.id].entries, used[sc.id].cost()}
 	}
-	for _, one := range used {
-		u.entries += one.entries
-		u.bytes += one.bytes
-	}
-	return u
+	u := sum(used)
+	return amount{u.entries, u.cost() - max(0, used[0].cost()-sc.bytes/2)}
 }
 
-// over returns by how much a budget is passed, by entries and by what they cost, and whether it is.
-func (l limit) over(u usage) (usage, bool) {
-	over := usage{u.entries - l.entries, u.cost() - l.bytes}
-	return over, over.entries > 0 || over.bytes > 0
+// over returns by how much a budget is passed, and whether it is.
+func (l limit) over(u amount) (amount, bool) {
+	over := amount{u.entries - l.entries, u.cost - l.bytes}
+	return over, over.entries > 0 || over.cost > 0
 }
 
 // joined is what was evicted in the transaction of a commit.
@@ -212,7 +224,7 @@ func (e *evictor) join(names []naming) *joined {
 			if victims, err = f.evict(e.plan(sc, u, over, math.MaxUint64)); err != nil {
 				return err
 			}
-			if over.bytes > 0 {
+			if over.cost > 0 {
 				j.size = append(j.size, victims...)
 			} else {
 				j.entries = append(j.entries, victims...)
@@ -238,15 +250,15 @@ func (e *evictor) settle(j *joined) {
 
 // plan says how to free what is over in a scope, and a little more, so that small commits do not each need to
 // look for victims.
-func (e *evictor) plan(sc scope, u, over usage, floor uint64) *eviction {
+func (e *evictor) plan(sc scope, u, over amount, floor uint64) *eviction {
 	h := e.hands[sc.id]
 	if h == nil {
 		h = &eviction{id: sc.id, limit: sc.bytes, low: new(recency.Quantile), spare: e.memory.isPinned, score: e.score}
 		e.hands[sc.id] = h
 	}
-	h.all = usage{u.entries, u.cost()}
+	h.all = u
 	h.floor, h.spareNewest, h.anyway = floor, false, false
-	h.over = usage{over.entries + sc.entries/evictSlack, over.bytes + sc.bytes/evictSlack}
+	h.over = amount{over.entries + sc.entries/evictSlack, over.cost + sc.bytes/evictSlack}
 	return h
 }
 
@@ -320,7 +332,7 @@ func (e *evictor) enforceOne(r round, sc scope) error {
 		barren = 0
 		e.memory.forget(victims)
 		evicted += len(victims)
-		bytes += e.count(victims, over.bytes <= 0)
+		bytes += e.count(victims, over.cost <= 0)
 	}
 }
 

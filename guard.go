@@ -27,6 +27,7 @@ import (
 // runs code of the user.
 type handle struct {
 	db     *bolt.DB
+	page   paging
 	file   *os.File     // the descriptor that bbolt works on: a poisoned handle's lock is let go of by it
 	info   os.FileInfo  // of the file, from when it was opened
 	found  examined     // what was found in it then; what is proved later is protected by writing
@@ -78,7 +79,7 @@ var (
 )
 
 func newHandle(db *bolt.DB, file *os.File, info os.FileInfo) *handle {
-	h := &handle{db: db, file: file, info: info, sick: func() {}, writing: make(chan struct{}, 1), dead: make(chan struct{})}
+	h := &handle{db: db, page: paging(db.Info().PageSize), file: file, info: info, sick: func() {}, writing: make(chan struct{}, 1), dead: make(chan struct{})}
 	h.size.Store(info.Size())
 	return h
 }

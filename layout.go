@@ -21,6 +21,9 @@ var (
 	expiryBucket  = []byte("expiry")  // time (8 bytes) + id (8 bytes) + key -> empty
 	usageBucket   = []byte("usage")   // id (8 bytes) -> entries (8 bytes), bytes of their keys and records (8 bytes)
 
+	// costsBucket is not in every file: the first commit makes it.
+	costsBucket = []byte("costs") // id (8 bytes) -> bytes needed in the bucket and in the expiry index (8 each), check (4 bytes)
+
 	// tagsBucket is not in every file: the first invalidation makes it. Its bbolt sequence is the number of rows.
 	tagsBucket = []byte("tags") // tag -> revision at which it was invalidated (8 bytes)
 
@@ -64,25 +67,35 @@ func initFile(tx *bolt.Tx) error {
 type usage struct {
 	entries int64
 	bytes   int64 // of keys and records
+	leaf    int64 // bytes of the file that they need in their bucket
+	row     int64 // bytes of the file that their rows need in the expiry index
+	guessed bool  // the last two are an estimate: an older keepcache has changed the file
 }
 
-// entryCost is what an entry takes of the file besides its key and its record: the index row, the row of the expiry
-// index with the key once more, and bbolt's own index of the two pages.
-const entryCost = 64
+// cost is what entries need of the file, as budgets count it.
+func (u usage) cost() int64 { return u.leaf + u.row }
 
-// cost is what entries take of the file, as budgets count it.
-func (u usage) cost() int64 { return u.bytes + entryCost*u.entries }
+func (u usage) plus(v usage) usage {
+	return usage{u.entries + v.entries, u.bytes + v.bytes, u.leaf + v.leaf, u.row + v.row, u.guessed || v.guessed}
+}
+
+func (u usage) minus(v usage) usage {
+	return usage{u.entries - v.entries, u.bytes - v.bytes, u.leaf - v.leaf, u.row - v.row, u.guessed || v.guessed}
+}
 
 // ledger gathers by how much a transaction changes the usage of each id, and which keys it changes where
 // somebody wants to know. Each change of an entry or of its expiry row goes through it.
 type ledger struct {
+	page   paging
 	deltas map[uint64]usage
 	noted  *notes // nil where nobody wants to know
 }
 
+// newLedger returns an empty ledger for a transaction in a file with such pages.
+func newLedger(page paging) *ledger { return &ledger{page: page, deltas: make(map[uint64]usage)} }
+
 func (l *ledger) add(id uint64, key, record []byte) {
-	u := l.deltas[id]
-	l.deltas[id] = usage{u.entries + 1, u.bytes + int64(len(key)+len(record))}
+	l.deltas[id] = l.deltas[id].plus(l.page.of(key, record))
 	l.note(id, key)
 	if l.noted != nil {
 		l.noted.bytes += int64(len(record))
@@ -90,8 +103,7 @@ func (l *ledger) add(id uint64, key, record []byte) {
 }
 
 func (l *ledger) remove(id uint64, key, record []byte) {
-	u := l.deltas[id]
-	l.deltas[id] = usage{u.entries - 1, u.bytes - int64(len(key)+len(record))}
+	l.deltas[id] = l.deltas[id].minus(l.page.of(key, record))
 	l.note(id, key)
 }
 
@@ -104,18 +116,16 @@ func (l *ledger) note(id uint64, key []byte) {
 
 // enter books what l has gathered.
 func (l *ledger) enter(tx *bolt.Tx) error {
-	b := tx.Bucket(usageBucket)
+	t, err := openUsage(tx)
 	for id, delta := range l.deltas {
-		if delta == (usage{}) {
-			continue
-		}
-		u := readUsage(b, id)
-		row := encodeUint64(uint64(u.entries + delta.entries))
-		if err := b.Put(encodeUint64(id), binary.BigEndian.AppendUint64(row, uint64(u.bytes+delta.bytes))); err != nil {
+		if err != nil {
 			return err
 		}
+		if delta != (usage{}) {
+			err = t.put(id, t.get(id).plus(delta))
+		}
 	}
-	return nil
+	return err
 }
 
 // notes are the keys that changed since a compaction last looked.
@@ -149,17 +159,6 @@ func (n *notes) add(id uint64, key []byte) { n.keys[noteKey{id, string(key)}] = 
 
 // full reports whether a change has to wait.
 func (n *notes) full() bool { return n != nil && (len(n.keys) >= n.most || n.bytes >= notesBytes) }
-
-func readUsage(b *bolt.Bucket, id uint64) usage {
-	return decodeUsage(b.Get(encodeUint64(id)))
-}
-
-func decodeUsage(row []byte) usage {
-	if len(row) != 16 {
-		return usage{}
-	}
-	return usage{int64(binary.BigEndian.Uint64(row)), int64(binary.BigEndian.Uint64(row[8:]))}
-}
 
 // splitRow takes the stored value of a key apart. The row is never for an entry that has no expiry row, and
 // unknown if it is damaged: then only the record can say when the entry is gone.

@@ -128,14 +128,21 @@ func (a *liveAudit) revisions() (mark, highest uint64, err error) {
 func (a *liveAudit) size() (file int64, used map[uint64]usage, err error) {
 	err = a.view(func(v *liveView) error {
 		file, used = v.meta.Bytes(), make(map[uint64]usage)
+		page := paging(v.meta.PageSize())
+		costs, _, err := v.tree.Root().Bucket(costsBucket)
+		if err != nil {
+			return err
+		}
 		rows, _, err := v.tree.Root().Bucket(usageBucket)
 		if err != nil {
 			return err
 		}
 		return rows.Scan(nil, func(e *pagetree.Element) (bool, error) {
 			row, err := e.Value()
-			if len(e.Key) == 8 {
-				used[decodeUint64(e.Key)] = decodeUsage(row)
+			if err == nil && len(e.Key) == 8 {
+				var cost []byte
+				cost, _, err = costs.Get(e.Key)
+				used[decodeUint64(e.Key)] = page.readUsage(e.Key, row, cost)
 			}
 			return true, err
 		})
@@ -165,7 +172,7 @@ func (a *liveAudit) auditEntries(id uint64, from []byte, prove prover) (page []a
 				return false, err
 			}
 			row, rec := splitRow(value, e.Key)
-			a := audited{key: bytes.Clone(e.Key), size: len(rec), row: row}
+			a := audited{key: bytes.Clone(e.Key), used: paging(v.meta.PageSize()).of(e.Key, rec), row: row}
 			if row != never && row != unknown {
 				if _, a.stands, err = expiry.Get(expiryKey(row, id, e.Key)); err != nil {
 					return false, err

@@ -221,7 +221,12 @@ func (l *live) stats(s *Stats) error {
 			return err
 		}
 		s.Buckets = make(map[string]BucketStats, len(ids))
-		s.Entries, s.Bytes = 0, 0
+		costsRows, _, err := v.tree.Root().Bucket(costsBucket)
+		if err != nil {
+			return err
+		}
+		page := paging(v.meta.PageSize())
+		s.Entries, s.Bytes, s.Cost = 0, 0, 0
 		named := make(map[uint64]bool, len(ids))
 		late := t.pending(v.mark)
 		for name, id := range ids {
@@ -233,8 +238,14 @@ func (l *live) stats(s *Stats) error {
 			if err != nil {
 				return err
 			}
-			u := decodeUsage(row).plus(change)
-			s.Buckets[name] = BucketStats{Entries: u.entries, Bytes: u.bytes}
+			costs, _, err := costsRows.Get(encodeUint64(id))
+			if err != nil {
+				return err
+			}
+			u := page.readUsage(encodeUint64(id), row, costs)
+			s.Cost += u.cost() + page.bucket(u) + page.name(len(name))
+			u = u.after(change)
+			s.Buckets[name] = BucketStats{Entries: u.entries, Bytes: u.bytes, Cost: u.cost()}
 			s.Entries += u.entries
 			s.Bytes += u.bytes
 			named[id] = true

@@ -39,13 +39,16 @@ type Options struct {
 	// power cut can cost. -1 leaves that to Sync and to commits (see CommitInterval), which flush what came before them. Default: 100 ms.
 	SyncInterval time.Duration
 
-	// MaxBytes bounds the live data of the file, in bytes. An entry counts as its key, its record (the encoded value
-	// and 39 bytes) and 64 bytes for its place in the file's indexes. When a commit passes it, expired entries go, and
-	// then those that were used least; what was written last stays. An entry that is larger alone gives ErrTooLarge.
-	// At least 1 KiB; -1 is unlimited. Default: 1 GiB.
+	// MaxBytes bounds the live data of the file, in bytes. An entry counts what it needs in a compacted file: its key
+	// and its record (the encoded value and 39 bytes) on pages with others, and its key once more in the index of
+	// lifetimes. That is a few dozen bytes more than key and record for a small entry, up to twice as much for one of
+	// about the size of a page, and four times the key for a key of many kilobytes. A bucket counts too, by its name. When a
+	// commit passes MaxBytes, expired entries go, and then those that were used least; what was written last stays.
+	// An entry that is larger alone gives ErrTooLarge. Buckets are not evicted, and leave entries half of MaxBytes whatever
+	// they need. At least 1 KiB; -1 is unlimited. Default: 1 GiB.
 	//
 	// The file itself is kept, by compacting it, below three times MaxBytes and 16 MiB. Where that is unlimited, or far
-	// from reached, it is three times what the entries count.
+	// from reached, it is three times Stats.Cost.
 	MaxBytes int64
 
 	// MemoryBytes bounds the memory for entries: those that are not in the file yet, and those that were
@@ -131,7 +134,7 @@ type BucketOptions struct {
 	DefaultTTL time.Duration
 
 	// MaxBytes bounds the live data of the bucket, in bytes, as Options.MaxBytes does that of the cache, which holds
-	// beside it. At least 1 KiB; -1 is unlimited. Default: unlimited.
+	// beside it; the bucket itself does not count. At least 1 KiB; -1 is unlimited. Default: unlimited.
 	MaxBytes int64
 
 	// MaxEntries bounds the number of entries in the bucket, expired ones that were not swept included. Between

@@ -25,7 +25,7 @@ const provedMost = 2 << 30
 
 // fileLayout is which buckets lie where.
 var fileLayout = preflight.Layout{
-	Plain:  []string{string(metaBucket), string(bucketsBucket), string(expiryBucket), string(usageBucket), string(tagsBucket)},
+	Plain:  []string{string(metaBucket), string(bucketsBucket), string(expiryBucket), string(usageBucket), string(tagsBucket), string(costsBucket)},
 	Nested: string(entriesBucket),
 }
 

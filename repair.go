@@ -335,7 +335,7 @@ func (r *repair) flush() error {
 	})
 	now := millis(time.Now())
 	err := r.to.update(func(tx *bolt.Tx) error {
-		expiry, book := tx.Bucket(expiryBucket), &ledger{deltas: make(map[uint64]usage)}
+		expiry, book := tx.Bucket(expiryBucket), newLedger(pageOf(tx))
 		expiry.FillPercent = rowFill
 		for _, p := range r.batch {
 			id := r.ids[p.name]

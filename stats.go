@@ -23,6 +23,10 @@ type Stats struct {
 	Entries int64
 	Bytes   int64 // what their keys and records amount to
 
+	// Cost is how many bytes of the file the entries and buckets in it need, as MaxBytes counts them: those of cleared
+	// and dropped buckets that the sweeper has not reached included, writes that wait for their commit not.
+	Cost int64
+
 	Buckets map[string]BucketStats // by name, of every bucket that exists
 
 	Reads  Latencies // how long Get and GetBytes took to find a value, of a sample of about one in 128
@@ -49,7 +53,7 @@ func (s Stats) HitRatio() float64 {
 
 // BudgetStats are the bounds that Options set, in bytes; -1 is unlimited.
 type BudgetStats struct {
-	Bytes        int64 // MaxBytes, which bounds Stats.Bytes
+	Bytes        int64 // MaxBytes, which bounds Stats.Cost; where buckets alone need more than half of it, what they need beyond that comes on top
 	MemoryBytes  int64 // MemoryBytes
 	JournalBytes int64 // JournalBytes
 }
@@ -69,6 +73,7 @@ func (o *Options) budgets() BudgetStats {
 type BucketStats struct {
 	Entries int64 // as Stats.Entries
 	Bytes   int64 // what their keys and records amount to
+	Cost    int64 // bytes of the file that they need, as MaxBytes counts them, without those that the bucket itself needs
 }
 
 // counters are what the operations count.
@@ -145,13 +150,14 @@ func (db *DB) Stats() Stats {
 	s.FileBytes = file
 	pages, free := db.store.free()
 	s.FreePages, s.FreeBytes = int64(pages), free
+	s.Cost = sum(used).cost()
 	s.Buckets = make(map[string]BucketStats)
 	db.mu.RLock()
 	defer db.mu.RUnlock()
 	for name, ns := range db.buckets {
 		if id := ns.id.Load(); id != 0 {
 			u := used[id]
-			s.Buckets[name] = BucketStats{Entries: u.entries, Bytes: u.bytes}
+			s.Buckets[name] = BucketStats{Entries: u.entries, Bytes: u.bytes, Cost: u.cost()}
 			s.Entries += u.entries
 			s.Bytes += u.bytes
 		}

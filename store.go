@@ -35,6 +35,11 @@ type store struct {
 
 	like     atomic.Pointer[disk.Attributes] // of the file, as last seen
 	unmoving atomic.Pointer[handle]          // found to be a file whose name nothing else can take
+	shrunk   atomic.Pointer[shrunk]          // how the last compaction has left the file; nil if there was none
+
+	measured atomic.Pointer[measured] // by the last measure
+
+	named atomic.Int64 // what the names of buckets need of the file
 
 	mark     uint64 // the commit mark, where the file is open for reading only
 	intruder string // the file that was last kept aside because it had taken the path; used by one healer
@@ -188,7 +193,15 @@ func (s *store) lock() (*handle, error) {
 }
 
 // book returns an empty ledger for a transaction of update.
-func (s *store) book() *ledger { return &ledger{make(map[uint64]usage), s.noted} }
+func (s *store) book() *ledger { return &ledger{s.paging(), make(map[uint64]usage), s.noted} }
+
+// paging returns the size of the file's pages.
+func (s *store) paging() paging {
+	if h := s.current.Load(); h != nil {
+		return h.page
+	}
+	return usualPage
+}
 
 // close stores the list of free pages and a clean mark, so that the next Open need not walk the whole file, and releases
 // the file.
@@ -320,11 +333,11 @@ func (s *store) page(id uint64, from, prefix []byte) (items []item, more bool, e
 	return items, more, err
 }
 
-// size returns the size of the file in bytes, and the usage of each id.
+// size returns the size of the file in bytes, and what used does.
 func (s *store) size() (file int64, used map[uint64]usage, err error) {
 	err = s.view(func(tx *bolt.Tx) (err error) {
 		file = tx.Size()
-		used, err = usedIn(tx)
+		used, err = s.used(tx)
 		return err
 	})
 	return file, used, err

@@ -47,15 +47,29 @@ func sizeOf(changes []*change) (bytes int64) {
 
 // apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
 // the file contains every revision up to mark. after, if there is one, is part of the transaction.
-func (s *store) apply(names []naming, changes []*change, mark uint64, after func(freeing) error) error {
+func (s *store) apply(names []naming, changes []*change, mark uint64, after func(freeing) error) (err error) {
+	var named int64 // by how much names need more of the file
+	defer func() {
+		if err == nil {
+			s.named.Add(named)
+		}
+	}()
 	return s.updateBy(sizeOf(changes), func(tx *bolt.Tx) error {
 		table := tx.Bucket(bucketsBucket)
+		page := pageOf(tx)
+		named = 0
 		if err := putTags(tx, names); err != nil {
 			return err
 		}
 		for _, n := range names {
 			if n.tag {
 				continue
+			}
+			switch before := table.Get([]byte(n.name)) != nil; {
+			case !before && n.id != 0:
+				named += page.name(len(n.name))
+			case before && n.id == 0:
+				named -= page.name(len(n.name))
 			}
 			if err := applyNaming(table, n); err != nil {
 				return err

@@ -9,7 +9,7 @@ import (
 // audited is an entry of the file, with what the expiry index says of it in the same transaction.
 type audited struct {
 	key    []byte
-	size   int // of the record, in bytes
+	used   usage // of the entry
 	header header
 	damage error // what prove said of the record
 
@@ -25,6 +25,7 @@ func (s *store) auditEntries(id uint64, from []byte, prove prover) (page []audit
 		if b == nil {
 			return nil
 		}
+		paging := pageOf(tx)
 		expiry, c, size := tx.Bucket(expiryBucket), b.Cursor(), 0
 		for k, v := c.Seek(from); k != nil; k, v = c.Next() {
 			if len(page) == pageItems || size >= pageBytes {
@@ -32,7 +33,7 @@ func (s *store) auditEntries(id uint64, from []byte, prove prover) (page []audit
 				return nil
 			}
 			row, rec := splitRow(v, k)
-			e := audited{key: bytes.Clone(k), size: len(rec), row: row}
+			e := audited{key: bytes.Clone(k), used: paging.of(k, rec), row: row}
 			e.stands = row != never && row != unknown && expiry.Get(expiryKey(row, id, k)) != nil
 			if prove != nil {
 				e.header, e.damage = prove(k, rec)

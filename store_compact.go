@@ -26,8 +26,9 @@ type successor struct {
 	path   string
 	handle *handle
 
-	front placed // everything before it has been copied
-	done  bool   // everything has
+	front placed   // everything before it has been copied
+	done  bool     // everything has
+	marks [][]byte // keys that hold the place of what follows
 	rows  [][]byte
 	back  bool  // the file has lost its name: the successor takes it back
 	size  int   // bytes of rows

@@ -16,14 +16,22 @@ func (n *successor) copyNext(from *bolt.Tx) error {
 			return err
 		}
 		w := forwards{tx: from}
-		book := &ledger{deltas: make(map[uint64]usage)}
+		book := newLedger(pageOf(to))
 		var b *bolt.Bucket
-		id, size, most := uint64(0), 0, max(copyBytes, 2*int(n.came))
-		for w.seek(n.front); w.k != nil && size < most; w.next() {
-			if b == nil || w.id != id {
-				id = w.id
+		id, size, most, count := uint64(0), 0, max(copyBytes, 2*int(n.came)), 0
+		if err := n.unmark(to); err != nil {
+			return err
+		}
+		for w.seek(n.front); w.k != nil; w.next() {
+			if size >= most && count%leastInPage == 0 && (w.id != id || n.mark(from, placed{w.id, w.k})) {
+				break
+			}
+			if count++; b == nil || w.id != id {
+				id, count = w.id, 1
 				var err error
-				if b, err = to.Bucket(entriesBucket).CreateBucketIfNotExists(encodeUint64(id)); err != nil {
+				all := to.Bucket(entriesBucket)
+				all.FillPercent = copyPercent
+				if b, err = all.CreateBucketIfNotExists(encodeUint64(id)); err != nil {
 					return err
 				}
 				b.FillPercent = copyPercent
@@ -41,6 +49,11 @@ func (n *successor) copyNext(from *bolt.Tx) error {
 			n.bytes += int64(len(w.k) + len(rec))
 		}
 		n.front, n.done = placed{w.id, bytes.Clone(w.k)}, w.k == nil
+		for _, k := range n.marks {
+			if err := b.Put(k, nil); err != nil {
+				return err
+			}
+		}
 		if n.size > rowsBytes || n.done {
 			if err := n.putRows(to); err != nil {
 				return err
@@ -48,6 +61,36 @@ func (n *successor) copyNext(from *bolt.Tx) error {
 		}
 		return book.enter(to)
 	})
+}
+
+// leafMost is how many entries a leaf can have whatever their size: bbolt splits none of so many.
+const leafMost = 2 * leastInPage
+
+// mark notes the keys that follow on what has been copied, those that fill a leaf, unless the bucket ends with them.
+//
+// The copy goes on in its last leaf, which is written anew for it. If that had large entries it would leave as many free
+// pages behind: so these keys stand there without a value until it goes on.
+func (n *successor) mark(from *bolt.Tx, at placed) bool {
+	c := entriesOf(from, at.id).Cursor()
+	for k, _ := c.Seek(at.key); k != nil; k, _ = c.Next() {
+		if len(n.marks) == leafMost {
+			return true
+		}
+		n.marks = append(n.marks, bytes.Clone(k))
+	}
+	n.marks = nil
+	return false
+}
+
+// unmark removes what mark has noted.
+func (n *successor) unmark(to *bolt.Tx) error {
+	for _, k := range n.marks {
+		if err := entriesOf(to, n.front.id).Delete(k); err != nil {
+			return err
+		}
+	}
+	n.marks = nil
+	return nil
 }
 
 // repairRow takes a stored value apart. A damaged index row is made anew.
@@ -116,7 +159,7 @@ func (n *successor) copyNoted(from *bolt.Tx, changed map[noteKey]struct{}) error
 		}
 	}
 	return n.handle.update(func(to *bolt.Tx) error {
-		book := &ledger{deltas: make(map[uint64]usage)}
+		book := newLedger(pageOf(to))
 		var rows [][]byte
 		for _, k := range keys {
 			var stored []byte
@@ -177,6 +220,7 @@ func (n *successor) copyTables(from *bolt.Tx) error {
 			if err != nil {
 				return err
 			}
+			target.FillPercent = copyPercent
 			if err := source.ForEach(target.Put); err != nil {
 				return err
 			}

@@ -14,8 +14,8 @@ import (
 type eviction struct {
 	id          uint64 // of the bucket, 0 for the whole file
 	from        placed // where the hand stands
-	all, over   usage  // what there is, and how much of it is to go; bytes are what it costs
-	limit       int64  // bytes that there may be
+	all, over   amount // what there is, and how much of it is to go
+	limit       int64  // cost that there may be
 	floor       uint64 // entries with a later revision are spared
 	spareNewest bool   // so is the last one written of each run
 	anyway      bool   // whoever is least of its run goes, even if all of it was used much
@@ -30,7 +30,7 @@ type eviction struct {
 type victim struct {
 	id    uint64
 	key   string
-	bytes int64
+	bytes int64 // of key and record
 }
 
 // candidate is an entry that the hand looks at. Its key points into the transaction.
@@ -38,6 +38,7 @@ type candidate struct {
 	id       uint64
 	key      []byte
 	bytes    int64
+	cost     int64
 	revision uint64
 	score    uint32
 }
@@ -80,7 +81,7 @@ type freeing struct {
 }
 
 // used returns the usage of each id as the transaction has it so far.
-func (f freeing) used() (map[uint64]usage, error) { return usedIn(f.tx) }
+func (f freeing) used() (map[uint64]usage, error) { return f.store.used(f.tx) }
 
 // sweep is one step of the sweeper. It goes on where the last one ended, at *from, because
 // rows of entries that live, as memory knows, stay where they are, and any number of them can stand before others.
@@ -139,16 +140,6 @@ func nextDue(tx *bolt.Tx, from []byte, r reach) (row []byte, found bool) {
 // evict is store.evict within the transaction.
 func (f freeing) evict(q *eviction) ([]victim, error) { return f.store.evictIn(f.tx, q) }
 
-// usedIn returns the usage of each id.
-func usedIn(tx *bolt.Tx) (map[uint64]usage, error) {
-	used := make(map[uint64]usage)
-	b := tx.Bucket(usageBucket)
-	return used, b.ForEach(func(id, _ []byte) error {
-		used[decodeUint64(id)] = readUsage(b, decodeUint64(id))
-		return nil
-	})
-}
-
 // removeVictims removes entries with their expiry rows.
 func (s *store) removeVictims(tx *bolt.Tx, victims []victim) error {
 	expiry, book := tx.Bucket(expiryBucket), s.book()
@@ -172,20 +163,21 @@ func (s *store) removeVictims(tx *bolt.Tx, victims []victim) error {
 
 // choose collects victims, run by run.
 func (w *walker) choose(q *eviction) (victims []victim) {
-	over := q.over
+	over, page := q.over, pageOf(w.tx)
 	run := make([]candidate, 0, evictRun)
 	most := min(q.all.entries, evictLook)
 	for q.looked = 0; w.k != nil && q.looked < most && len(victims) < evictStep; {
 		run = run[:0]
 		newest := uint64(0)
 		for ; w.k != nil && len(run) < evictRun && q.looked < most; q.looked++ {
-			c := candidate{id: w.id, key: w.k, bytes: int64(len(w.k) + len(w.v) - rowSize)}
+			u := page.of(w.k, recordIn(w.v))
+			c := candidate{id: w.id, key: w.k, bytes: u.bytes, cost: u.cost()}
 			if len(w.v) >= rowSize+recordHeader {
 				c.revision = readHeader(w.v[rowSize:]).revision
 			}
 			newest = max(newest, c.revision)
 			if c.revision <= q.floor {
-				if c.score = q.score(c.id, c.key); c.bytes+entryCost > q.limit {
+				if c.score = q.score(c.id, c.key); c.cost > q.limit {
 					c.score, c.revision = 0, 0 // it cannot stay whatever else goes
 				}
 				run = append(run, c)
@@ -196,14 +188,14 @@ func (w *walker) choose(q *eviction) (victims []victim) {
 			return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(a.revision, b.revision))
 		})
 		for _, c := range run[:pick(q, run)] {
-			if over.bytes <= 0 && over.entries <= 0 {
+			if over.cost <= 0 && over.entries <= 0 {
 				return victims
 			}
 			v := victim{c.id, string(c.key), c.bytes}
 			if q.spareNewest && c.revision == newest || q.spare(v.id, v.key) {
 				continue
 			}
-			over.bytes -= v.bytes + entryCost
+			over.cost -= c.cost
 			over.entries--
 			victims = append(victims, v)
 		}
@@ -216,7 +208,7 @@ func pick(q *eviction, run []candidate) int {
 	if len(run) == 0 {
 		return 0
 	}
-	share := max(float64(q.over.entries)/float64(q.all.entries), float64(q.over.bytes)/float64(max(q.all.bytes, 1)))
+	share := max(float64(q.over.entries)/float64(q.all.entries), float64(q.over.cost)/float64(max(q.all.cost, 1)))
 	share = min(max(1.25*share, 1.0/evictPart), 1)
 	scores := make([]uint32, len(run))
 	for i, v := range run {

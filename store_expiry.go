@@ -237,7 +237,7 @@ func (s *store) removeRetired(id uint64, limit int) (removed int, done bool, err
 			return book.enter(tx)
 		}
 		done = true
-		if err := tx.Bucket(usageBucket).Delete(encodeUint64(id)); err != nil {
+		if err := forgetUsage(tx, id); err != nil {
 			return err
 		}
 		return tx.Bucket(entriesBucket).DeleteBucket(encodeUint64(id))

@@ -1,12 +1,13 @@
 package keepcache
 
 import (
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // What is no record has no checksum. Where damage to it would cost more than what was damaged, it is recognised when
@@ -51,6 +52,7 @@ func (s *store) names() (ids map[string]uint64, retired []uint64, highest uint64
 	for _, id := range retired {
 		highest = max(highest, id)
 	}
+	s.countNames(ids)
 	if err := checkNumber(highest); err != nil {
 		return nil, nil, 0, err
 	}
@@ -65,6 +67,15 @@ func (s *store) names() (ids map[string]uint64, retired []uint64, highest uint64
 		})
 	}
 	return ids, retired, highest, err
+}
+
+// countNames finds out what the names of buckets need of the file.
+func (s *store) countNames(ids map[string]uint64) {
+	page, named := s.paging(), int64(0)
+	for name := range ids {
+		named += page.name(len(name))
+	}
+	s.named.Store(named)
 }
 
 // sealedFor reports whether a record with the given id is sealed for a bucket of that name.
@@ -82,7 +93,7 @@ func (s *store) sealedFor(id uint64, name string) (bool, error) {
 func plausible(used map[uint64]usage, file int64) bool {
 	sum := int64(0)
 	for _, u := range used {
-		if u.entries < 0 || u.bytes < 0 || u.entries > u.bytes || u.bytes > file {
+		if u.entries < 0 || u.bytes < 0 || u.entries > u.bytes || u.bytes > file || u.leaf < 0 || u.row < 0 {
 			return false
 		}
 		if sum += u.bytes; sum > file {
@@ -92,38 +103,48 @@ func plausible(used map[uint64]usage, file int64) bool {
 	return true
 }
 
-// mendCounts counts all entries anew if the counts that the file keeps cannot be true.
+// mendCounts counts all entries anew if the counts that the file keeps cannot be true, or if it does not say what they
+// cost, because an older keepcache has changed it.
 func (s *store) mendCounts() error {
-	sound := true
+	sound, guessed := true, false
 	err := s.view(func(tx *bolt.Tx) error {
 		used, err := usedIn(tx)
-		sound = plausible(used, tx.Size())
+		sound, guessed = plausible(used, tx.Size()), sum(used).guessed
 		return err
 	})
-	if err != nil || sound {
+	if err != nil || sound && !guessed {
 		return err
 	}
+	err = s.recount()
+	if sound && s.current.Load().err() == nil {
+		return nil // an estimate will do, as on a full disk
+	}
+	return err
+}
+
+// recount counts all entries anew.
+func (s *store) recount() error {
 	return s.update(func(tx *bolt.Tx) error {
-		counted := make(map[uint64]usage)
+		counted, page := make(map[uint64]usage), pageOf(tx)
 		w := forwards{tx: tx}
 		for w.seek(placed{}); w.k != nil; w.next() {
-			_, rec := splitRow(w.v, w.k)
-			u := counted[w.id]
-			counted[w.id] = usage{u.entries + 1, u.bytes + int64(len(w.k)+len(rec))}
+			counted[w.id] = counted[w.id].plus(page.of(w.k, recordIn(w.v)))
 		}
 		if err := tx.DeleteBucket(usageBucket); err != nil {
 			return err
 		}
-		b, err := tx.CreateBucket(usageBucket)
-		if err != nil {
+		if err := tx.DeleteBucket(costsBucket); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
 			return err
 		}
+		if _, err := tx.CreateBucket(usageBucket); err != nil {
+			return err
+		}
+		t, err := openUsage(tx)
 		for id, u := range counted {
-			row := binary.BigEndian.AppendUint64(encodeUint64(uint64(u.entries)), uint64(u.bytes))
-			if err := b.Put(encodeUint64(id), row); err != nil {
-				return err
+			if err == nil {
+				err = t.put(id, u)
 			}
 		}
-		return nil
+		return err
 	})
 }

@@ -99,7 +99,7 @@ func (m *memory) pending() *pending {
 func (s *store) sizeWith(p *pending) (file int64, used map[uint64]usage, err error) {
 	err = s.view(func(tx *bolt.Tx) (err error) {
 		file = tx.Size()
-		if used, err = usedIn(tx); err != nil {
+		if used, err = s.used(tx); err != nil {
 			return err
 		}
 		for id := range p.keys {
@@ -116,16 +116,17 @@ func (s *store) sizeWith(p *pending) (file int64, used map[uint64]usage, err err
 			if err != nil {
 				return err
 			}
-			used[id] = used[id].plus(change)
+			used[id] = used[id].after(change)
 		}
 		return nil
 	})
 	return file, used, err
 }
 
-// plus returns the usage after a change. It is never negative: the change may be an estimate.
-func (u usage) plus(change usage) usage {
-	return usage{max(u.entries+change.entries, 0), max(u.bytes+change.bytes, 0)}
+// after returns the usage after a change, but what it costs as it is. It is never negative: the change may be an estimate.
+func (u usage) after(change usage) usage {
+	u.entries, u.bytes = max(u.entries+change.entries, 0), max(u.bytes+change.bytes, 0)
+	return u
 }
 
 // pending returns a sample of what the journal has above the mark.

@@ -112,8 +112,7 @@ func (v *verifier) walk(id uint64, prove prover, fn func(audited) error) error {
 			return err
 		}
 		for _, e := range page {
-			u := v.counted[id]
-			v.counted[id] = usage{u.entries + 1, u.bytes + int64(len(e.key)+e.size)}
+			v.counted[id] = v.counted[id].plus(e.used)
 			if err := fn(e); err != nil {
 				return err
 			}
@@ -203,9 +202,14 @@ func (v *verifier) usage(ids map[string]uint64, kept map[uint64]usage) {
 		}
 	}
 	for id, k := range kept {
-		if c := v.counted[id]; c != k {
+		switch c := v.counted[id]; {
+		case id == 0: // no bucket
+		case c.entries != k.entries || c.bytes != k.bytes:
 			v.problem(names[id], "", fmt.Errorf("the file counts %d entries of %d bytes, there are %d of %d",
 				k.entries, k.bytes, c.entries, c.bytes))
+		case c != k && !k.guessed:
+			v.problem(names[id], "", fmt.Errorf("the file counts its entries as %d and %d bytes of it, they are %d and %d",
+				k.leaf, k.row, c.leaf, c.row))
 		}
 	}
 }

@@ -92,8 +92,9 @@ func (e *exposition) stats(s keepcache.Stats) {
 	e.gauge("keepcache_file_free_bytes", "Part of the file that holds nothing.", "", float64(s.FreeBytes))
 	e.gauge("keepcache_entries", "Entries, expired ones that were not swept yet included.", "", float64(s.Entries))
 	e.gauge("keepcache_entry_bytes", "Keys and records of the entries.", "", float64(s.Bytes))
+	e.gauge("keepcache_entry_cost_bytes", "Bytes of the file that entries and buckets need.", "", float64(s.Cost))
 	if budget := s.Budgets.Bytes; budget >= 0 {
-		e.gauge("keepcache_entry_budget_bytes", "Bound of the keys and records of the entries.", "", float64(budget))
+		e.gauge("keepcache_entry_budget_bytes", "Bound of the bytes of the file that entries and buckets need.", "", float64(budget))
 	}
 	e.gauge("keepcache_memory_budget_bytes", "Bound of the memory that entries take.", "", float64(s.Budgets.MemoryBytes))
 	if len(s.Buckets) <= mostBucketLabels {

@@ -246,9 +246,9 @@ func gauges(s keepcache.Stats) []gauge {
 	budget := s.Budgets.Bytes
 	var live gauge
 	if budget > 0 {
-		live = fill("Budget", size(s.Bytes)+" of "+size(budget), budget, "live", "keys and records", s.Bytes)
+		live = fill("Budget", size(s.Cost)+" of "+size(budget), budget, "live", "needed by entries and buckets", s.Cost)
 	} else {
-		live = fill("Budget", "unlimited", max(s.Bytes, 1), "live", "keys and records", s.Bytes)
+		live = fill("Budget", "unlimited", max(s.Cost, 1), "live", "needed by entries and buckets", s.Cost)
 	}
 	other := max(0, s.FileBytes-s.FreeBytes-s.Bytes)
 	held := min(s.Bytes, max(0, s.FileBytes-s.FreeBytes))

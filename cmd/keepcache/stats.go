@@ -101,6 +101,7 @@ func statsJSON(path string, s keepcache.Stats) []byte {
 	var o object
 	o.raw("buckets", append(list, ']'))
 	o.int("bytes", s.Bytes)
+	o.int("cost", s.Cost)
 	o.int("compactions", int64(s.Compact.Compactions))
 	o.int("compactions_failed", int64(s.Compact.Failed))
 	o.int("compaction_gained_bytes", s.Compact.Gained)

@@ -24,7 +24,7 @@ func testPicture() picture {
 	}
 	p.before.Hits, p.before.Sets = 1000, 100
 	p.now = keepcache.Stats{
-		Hits: 25_000, Misses: 1000, FileHits: 240, Sets: 2100, Deletes: 10, Entries: 1_234_567, Bytes: 700 << 20,
+		Hits: 25_000, Misses: 1000, FileHits: 240, Sets: 2100, Deletes: 10, Entries: 1_234_567, Bytes: 690 << 20, Cost: 700 << 20,
 		FileBytes: 900 << 20, FreeBytes: 90 << 20,
 		Buckets: map[string]keepcache.BucketStats{"default": {Entries: 1_000_000, Bytes: 600 << 20}, "sessions": {Entries: 234_567, Bytes: 100 << 20}},
 		Memory:  keepcache.MemoryStats{CachedBytes: 50 << 20, PinnedBytes: 3 << 20},

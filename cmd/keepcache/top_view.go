@@ -177,7 +177,7 @@ func spark(values []float64, width int) string {
 
 func (f *frame) sizes(p picture) {
 	s := p.now
-	f.named("content", "%s   %s", f.budget(s.Bytes, s.Budgets.Bytes), plural(s.Entries, "entry", "entries"))
+	f.named("content", "%s   %s", f.budget(s.Cost, s.Budgets.Bytes), plural(s.Entries, "entry", "entries"))
 	f.named("memory", "%s   %s pinned", f.budget(s.Memory.CachedBytes+s.Memory.PinnedBytes, s.Budgets.MemoryBytes), size(s.Memory.PinnedBytes))
 	f.named("journal", "%s", f.budget(s.Journal.UsedBytes, s.Budgets.JournalBytes))
 	free := 0.0

@@ -34,7 +34,7 @@ func Newest(src io.ReaderAt) (best Meta, found bool) {
 		m := Meta(page[headerSize:])
 		sum := fnv.New64a()
 		sum.Write(m[:metaSum])
-		pageSize = m.pageSize()
+		pageSize = m.PageSize()
 		if ne.Uint32(m[:]) != metaMagic || ne.Uint32(m[4:]) != metaVersion || sum.Sum64() != ne.Uint64(m[metaSum:]) ||
 			pageSize < leastPageSize || pageSize > mostPageSize || pageSize&(pageSize-1) != 0 {
 			return 0
@@ -55,16 +55,17 @@ func Newest(src io.ReaderAt) (best Meta, found bool) {
 	return best, found
 }
 
-func (m *Meta) pageSize() int64 { return int64(ne.Uint32(m[metaPageSize:])) }
+// PageSize returns how many bytes a page of the file has.
+func (m *Meta) PageSize() int64 { return int64(ne.Uint32(m[metaPageSize:])) }
 
 // Bytes returns how many bytes of the file are in use, free pages among them included.
 func (m *Meta) Bytes() int64 {
-	return int64(min(ne.Uint64(m[metaPages:]), 1<<62/mostPageSize)) * m.pageSize()
+	return int64(min(ne.Uint64(m[metaPages:]), 1<<62/mostPageSize)) * m.PageSize()
 }
 
 // Tree returns the state of the file that m is of. Nothing is read yet.
 func (m *Meta) Tree(src io.ReaderAt) *Tree {
-	t := &Tree{src: src, pageSize: m.pageSize(), pages: min(ne.Uint64(m[metaPages:]), 1<<62/mostPageSize)}
+	t := &Tree{src: src, pageSize: m.PageSize(), pages: min(ne.Uint64(m[metaPages:]), 1<<62/mostPageSize)}
 	t.root = Bucket{tree: t, root: ne.Uint64(m[metaRoot:])}
 	return t
 }
