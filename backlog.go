@@ -39,6 +39,11 @@ func (db *DB) overlay(path string) error {
 // takeBack brings a backlog into memory. The names and tags that the file has are known already.
 func (db *DB) takeBack(l *backlog) {
 	db.rename(l.names)
+	for i := range l.names {
+		if ns := db.namespace(l.names[i].name); ns != nil && !l.names[i].tag {
+			db.lapse(ns)
+		}
+	}
 	ids := db.ids()
 	for i := range l.pins {
 		p := &l.pins[i]
@@ -70,11 +75,12 @@ func (db *DB) rename(names []naming) {
 			continue
 		}
 		ns := db.ensureNamespace(n.name)
+		n.name = ns.name
 		if old := ns.id.Load(); seen[n.name] || !given[old] {
 			n.old = old
 		}
 		seen[n.name] = true
-		ns.id.Store(n.id)
+		db.point(ns, n.id)
 		db.lastID = max(db.lastID, n.id)
 	}
 }

@@ -81,7 +81,7 @@ func killedCache(t *testing.T, cut bool) (path string) {
 	pins, _ := split(db.memory.collect(nil), st.names)
 	sortPins(pins)
 	changes, _ := changesOf(pins[:len(pins)-1])
-	require.NoError(t, db.store.apply(st.names, changes, db.commits.reached(), nil))
+	require.NoError(t, db.store.apply(st.names, 0, changes, db.commits.reached(), nil))
 	clear("cleared")
 	copyCache(t, at, path)
 	require.NoError(t, db.Close())

@@ -2,8 +2,8 @@ package keepcache
 
 import (
 	"errors"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -90,32 +90,26 @@ func (db *DB) apply(writes map[spot]batched) error {
 }
 
 func (db *DB) applyDrafts(writes map[spot]batched) error {
-	spaces := make(map[*namespace][]*draft)
+	buckets := make(map[string][]*draft)
 	for _, w := range writes {
 		if w.bucket.db != db {
 			return errForeignBatch
 		}
-		ns := db.ensureNamespace(w.bucket.name)
-		spaces[ns] = append(spaces[ns], w.draft)
+		buckets[w.bucket.name] = append(buckets[w.bucket.name], w.draft)
 	}
-	sorted := make([]*namespace, 0, len(spaces))
-	for ns := range spaces {
-		sorted = append(sorted, ns)
-	}
-	// Locks are taken in the order of the names, so that two batches cannot wait for each other.
-	slices.SortFunc(sorted, func(a, b *namespace) int { return strings.Compare(a.name, b.name) })
-
 	var names []naming
 	var drafts []*draft
 	created := make(map[*namespace]uint64)
-	for _, ns := range sorted {
-		id := ns.enter()
+	// Locks are taken in the order of the names, so that two batches cannot wait for each other.
+	for _, name := range slices.Sorted(maps.Keys(buckets)) {
+		ns, id := db.enter(name, nil)
 		if id != 0 {
 			defer ns.turn.RUnlock()
 		} else {
+			defer db.lapse(ns) // where it does not come into being
 			defer ns.turn.Unlock()
 		}
-		own := spaces[ns]
+		own := buckets[name]
 		if id == 0 {
 			// There is nothing to remove, and a bucket comes into being with its first entry.
 			own = slices.DeleteFunc(own, func(d *draft) bool {
@@ -145,7 +139,7 @@ func (db *DB) applyDrafts(writes map[spot]batched) error {
 	err := db.writer.write(names, drafts...)
 	if err == nil || errors.Is(err, ErrUnknownOutcome) {
 		for ns, id := range created {
-			ns.id.Store(id)
+			db.point(ns, id)
 		}
 	}
 	if err != nil {
@@ -155,21 +149,4 @@ func (db *DB) applyDrafts(writes map[spot]batched) error {
 		db.evictor.use(d.hash)
 	}
 	return nil
-}
-
-// enter takes a turn of the bucket: shared, and returns its id, or exclusive, and returns 0, if the bucket
-// does not exist.
-func (ns *namespace) enter() (id uint64) {
-	ns.turn.RLock()
-	if id = ns.id.Load(); id != 0 {
-		return id
-	}
-	ns.turn.RUnlock()
-	ns.turn.Lock()
-	if id = ns.id.Load(); id == 0 {
-		return 0
-	}
-	// Somebody was quicker. The turn is not handed down in one step, so the bucket may be gone by then.
-	ns.turn.Unlock()
-	return ns.enter()
 }

@@ -23,7 +23,7 @@ type Bucket struct {
 	db         *DB
 	name       string
 	defaultTTL time.Duration
-	shared     atomic.Pointer[namespace] // nil until the bucket is known to have been written to
+	shared     atomic.Pointer[namespace] // nil until the bucket is known; it may be gone
 	sliding    bool
 	tags       tagList // of what is written through this handle
 	tagsErr    error   // why it cannot have its tags
@@ -316,23 +316,22 @@ func together(key string, record []byte) (own string, stored []byte) {
 // write writes drafts, all of them or nothing, under the bucket's current id. It returns errMissed if one of
 // them depends on a reading that is no longer true.
 func (b *Bucket) write(drafts ...*draft) error {
-	ns := b.namespace()
-	if ns == nil {
-		ns = b.db.ensureNamespace(b.name)
-	}
-	ns.turn.RLock()
-	if id := ns.id.Load(); id != 0 {
+	ns, id := b.db.enter(b.name, b.namespace())
+	if id != 0 {
 		defer ns.turn.RUnlock()
 		return b.writeAs(ns, id, nil, drafts)
 	}
-	ns.turn.RUnlock()
-
 	// The first write brings the bucket itself into being, in the same piece.
-	ns.turn.Lock()
-	defer ns.turn.Unlock()
-	if id := ns.id.Load(); id != 0 {
-		return b.writeAs(ns, id, nil, drafts)
+	err := b.create(ns, drafts)
+	ns.turn.Unlock()
+	if err != nil {
+		b.db.lapse(ns)
 	}
+	return err
+}
+
+// create is write for a bucket that does not exist. The caller has its turn exclusively.
+func (b *Bucket) create(ns *namespace, drafts []*draft) error {
 	id := b.db.nextID()
 	for _, d := range drafts {
 		if d.expects && d.id != 0 {
@@ -340,9 +339,9 @@ func (b *Bucket) write(drafts ...*draft) error {
 		}
 		d.expects = false
 	}
-	err := b.writeAs(ns, id, []naming{{name: b.name, id: id}}, drafts)
+	err := b.writeAs(ns, id, []naming{{name: ns.name, id: id}}, drafts)
 	if err == nil || errors.Is(err, ErrUnknownOutcome) {
-		ns.id.Store(id)
+		b.db.point(ns, id)
 	}
 	return err
 }
@@ -361,9 +360,9 @@ func (b *Bucket) writeAs(ns *namespace, id uint64, names []naming, drafts []*dra
 	return b.db.writer.write(names, drafts...)
 }
 
-// namespace returns what the handles of this bucket share, or nil if the bucket was never written to.
+// namespace returns what the handles of this bucket share, or nil if there is no such bucket and nothing of it is loaded.
 func (b *Bucket) namespace() *namespace {
-	if ns := b.shared.Load(); ns != nil {
+	if ns := b.shared.Load(); ns != nil && !ns.gone.Load() {
 		return ns
 	}
 	ns := b.db.namespace(b.name)

@@ -21,8 +21,9 @@ type committer struct {
 	memory  *memory
 	writer  *writer
 	sweeper *sweeper
-	evictor *evictor // nil where nothing is limited
-	named   func(bucket string, id uint64)
+	evictor *evictor                        // nil where nothing is limited
+	named   func(bucket string, id uint64)  // told which id the file has for a bucket now, 0 for none
+	filed   func(bucket string) (id uint64) // says which id it has
 
 	wake  chan struct{} // holds a token when a commit is asked for
 	asked atomic.Bool   // by somebody who waits for it
@@ -215,7 +216,13 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 	sortPins(pins)
 	mark, total, part := c.reached(), len(pins), 1.0
 	before := mark
-	for ; ; names = nil {
+	f := fold(names, c.filed)
+	if !whole {
+		if err := c.transactNames(&f); err != nil {
+			return 0, err
+		}
+	}
+	for ; ; names, f = nil, (folded{}) {
 		n, times := len(pins), 1.0
 		if !whole {
 			times = c.times(j) * part
@@ -227,8 +234,8 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 		changes, expired := changesOf(pins[:n])
 		evicted := c.evictor.join(names)
 		start := time.Now()
-		err := c.store.apply(names, changes, mark, evicted.in)
-		for ; errors.Is(err, errNoAddresses) && !whole && n > 1; err = c.store.apply(names, changes, mark, evicted.in) {
+		err := c.store.apply(f.rows, f.given, changes, mark, evicted.in)
+		for ; errors.Is(err, errNoAddresses) && !whole && n > 1; err = c.store.apply(f.rows, f.given, changes, mark, evicted.in) {
 			// A smaller one may do with what the file has of free pages and of its map.
 			part /= 4
 			times /= 4
@@ -239,7 +246,7 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 			return entries, err
 		}
 		c.slow = float64(time.Since(start)) > times*float64(slowCommit)
-		c.settle(names, dead, pins[:n], mark)
+		c.settle(len(names), &f, dead, pins[:n], mark)
 		c.sweeper.spared(expired, len(dead))
 		c.sweeper.tellPinned(pins[:n], changes)
 		c.evictor.settle(evicted)
@@ -252,18 +259,13 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 	}
 }
 
-// settle is what follows a transaction: the file has the names and the entries now.
-func (c *committer) settle(names []naming, dead, pins []pin, mark uint64) {
-	if len(names) > 0 {
-		c.writer.named(len(names))
-		for _, n := range names {
-			if !n.tag {
-				c.named(n.name, n.id)
-			}
-			if n.old != 0 {
-				c.sweeper.retire(n.old)
-			}
-		}
+// settle is what follows a transaction: the file has the names, the first so many of those that were published, and the entries
+// now.
+func (c *committer) settle(names int, f *folded, dead, pins []pin, mark uint64) {
+	if names > 0 {
+		c.settleNames(f.rows)
+		c.writer.named(names)
+		c.retire(f.old)
 	}
 	c.memory.unpin(dead)
 	c.memory.unpin(pins)

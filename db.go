@@ -31,7 +31,8 @@ type DB struct {
 	tags    tagTable
 	loads   *loads
 
-	tagsSwept time.Time // when sweepTags last ran; used by one sweep at a time
+	tagsSwept   time.Time // when sweepTags last ran; used by one sweep at a time
+	vacantSwept time.Time // when sweepVacant last ran; the same
 
 	compactor *compactor // nil in a DB that is open for reading only
 	healer    *healer
@@ -41,9 +42,11 @@ type DB struct {
 
 	main *Bucket // DefaultBucket
 
-	mu      sync.RWMutex          // protects what follows
-	buckets map[string]*namespace // every bucket that the file has or that was written to since Open
-	lastID  uint64                // the highest bucket id ever given out
+	mu          sync.RWMutex          // protects what follows
+	buckets     map[string]*namespace // by name: every bucket that exists, or that the file still has, or of which something is loaded
+	byID        map[uint64]*namespace // those of them that exist
+	mostBuckets int                   // that there were at a time, since the two maps were made
+	lastID      uint64                // the highest bucket id ever given out
 
 	closing   closing
 	closed    atomic.Bool
@@ -53,25 +56,6 @@ type DB struct {
 	stop      context.CancelFunc // ends the background work
 	work      sync.WaitGroup     // the background work
 }
-
-// namespace is what all handles of one bucket share.
-type namespace struct {
-	name string
-	sum  uint32 // the name's part of every checksum
-
-	// turn is held shared by each write from before it resolves the id until it is committed, and
-	// exclusively by what changes the id: the first write, Clear and DropBucket.
-	turn sync.RWMutex
-	id   atomic.Uint64 // 0 while the bucket does not exist
-
-	// filed is the id that the file has, as of the last commit. It differs from id while a change of that is on its way: in
-	// either direction, because the write that changes id may be waiting while a commit takes it into the file.
-	filed atomic.Uint64
-
-	flights flights
-}
-
-func newNamespace(name string) *namespace { return &namespace{name: name, sum: nameSum(name)} }
 
 // Close ends the background work and releases the file. What was written is in the file, and plain bbolt
 // tools can read it. Calls that are under way finish or get ErrClosed. Close may be called more than once;
@@ -199,6 +183,7 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 	if ns == nil {
 		return false, nil
 	}
+	defer db.lapse(ns)
 	ns.turn.Lock()
 	defer ns.turn.Unlock()
 	defer ns.flights.voidPrefix("") // what they bring is older
@@ -207,9 +192,9 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 		return false, nil
 	}
 	id := newID()
-	err = db.writer.write([]naming{{name: name, id: id, old: old}})
+	err = db.writer.write([]naming{{name: ns.name, id: id, old: old}})
 	if err == nil || errors.Is(err, ErrUnknownOutcome) {
-		ns.id.Store(id)
+		db.point(ns, id)
 	}
 	return err == nil, err
 }
@@ -228,43 +213,6 @@ func (db *DB) revision() uint64 {
 		return 0
 	}
 	return db.writer.last()
-}
-
-// namespace returns the shared state of a bucket, or nil if nothing was ever written to it.
-func (db *DB) namespace(name string) *namespace {
-	db.mu.RLock()
-	defer db.mu.RUnlock()
-	return db.buckets[name]
-}
-
-// nameOf returns the name of the bucket that has the id now, or nothing.
-func (db *DB) nameOf(id uint64) string {
-	db.mu.RLock()
-	defer db.mu.RUnlock()
-	for name, ns := range db.buckets {
-		if ns.id.Load() == id {
-			return name
-		}
-	}
-	return ""
-}
-
-// named notes which id a bucket's name has in the file, or that it has none there.
-func (db *DB) named(name string, id uint64) { db.ensureNamespace(name).filed.Store(id) }
-
-// ensureNamespace returns the shared state of a bucket and makes it if it is absent.
-func (db *DB) ensureNamespace(name string) *namespace {
-	if ns := db.namespace(name); ns != nil {
-		return ns
-	}
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	ns := db.buckets[name]
-	if ns == nil {
-		ns = newNamespace(name)
-		db.buckets[name] = ns
-	}
-	return ns
 }
 
 // Sync returns when every write that returned before it is durable: from then on it survives a power cut.

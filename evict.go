@@ -349,7 +349,7 @@ func (e *evictor) sweep(retired bool) (removed int, err error) {
 	removed = did.removed + did.moved + did.orphans
 	e.sweeper.swept(did)
 	if removed == 0 && retired {
-		removed, err = e.sweeper.stepRetired()
+		removed, _, err = e.sweeper.stepRetired()
 	}
 	return removed, err
 }
@@ -371,22 +371,25 @@ func (e *evictor) count(victims []victim, byEntries bool) (bytes int64) {
 	e.stats.Bytes += uint64(bytes)
 	e.mu.Unlock()
 	if e.events.wants(EventEvict) {
-		names := e.namesOf()
-		for _, v := range victims {
-			e.events.tell(Event{Kind: EventEvict, Bucket: names[v.id], Key: v.key})
+		name := ""
+		for i, v := range victims { // those of a bucket follow each other
+			if i == 0 || v.id != victims[i-1].id {
+				name = e.sweeper.nameOf(v.id)
+			}
+			e.events.tell(Event{Kind: EventEvict, Bucket: name, Key: v.key})
 		}
 	}
 	return bytes
 }
 
-// namesOf returns the names of all buckets by their ids.
-func (e *evictor) namesOf() map[uint64]string {
-	ids, _, _, _ := e.store.table() // an event without its bucket's name is better than none
-	names := make(map[uint64]string, len(ids))
-	for name, id := range ids {
-		names[id] = name
+// retire forgets the hands of buckets that are no more. The caller keeps commits from running.
+func (e *evictor) retire(ids []uint64) {
+	if e == nil || len(e.hands) == 0 {
+		return
 	}
-	return names
+	for _, id := range ids {
+		delete(e.hands, id)
+	}
 }
 
 func (e *evictor) snapshot() EvictionStats {

@@ -35,3 +35,19 @@ func (db *DB) Heal() {
 	db.healer.run.Unlock()
 	db.healer.look(context.Background())
 }
+
+// Transactions returns the number of the last transaction that changed the file. A compaction begins anew.
+func (db *DB) Transactions() (n int) {
+	_ = db.store.view(func(tx *bolt.Tx) error {
+		n = tx.ID()
+		return nil
+	})
+	return n
+}
+
+// Names returns of how many buckets memory knows the name.
+func (db *DB) Names() int {
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	return len(db.buckets)
+}

@@ -31,7 +31,7 @@ func TestReplay_HighestBeyondMark(t *testing.T) {
 	rec = appendTrailer(rec)
 	sealRecord(rec, nameSum("b"), "x", mark+1)
 	// What the committer does in a transaction that is not the last of its commit, or that caught more than its mark.
-	if err := s.apply(nil, []*change{{id: 1, key: []byte("x"), record: rec, goneAt: never, revision: mark + 1}}, mark, nil); err != nil {
+	if err := s.apply(nil, 0, []*change{{id: 1, key: []byte("x"), record: rec, goneAt: never, revision: mark + 1}}, mark, nil); err != nil {
 		t.Fatal(err)
 	}
 	s.close()

@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -71,7 +73,8 @@ func (g *heritage) write(tx *bolt.Tx) error {
 			return err
 		}
 	}
-	for name, id := range g.names {
+	for _, name := range slices.Sorted(maps.Keys(g.names)) { // or each would move all others of a fresh page
+		id := g.names[name]
 		last = max(last, id)
 		if err := names.Put([]byte(name), encodeUint64(id)); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"maps"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
@@ -117,7 +118,8 @@ func (l *ledger) note(id uint64, key []byte) {
 // enter books what l has gathered.
 func (l *ledger) enter(tx *bolt.Tx) error {
 	t, err := openUsage(tx)
-	for id, delta := range l.deltas {
+	for _, id := range slices.Sorted(maps.Keys(l.deltas)) { // or each new one would move all that came before it
+		delta := l.deltas[id]
 		if err != nil {
 			return err
 		}

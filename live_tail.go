@@ -94,6 +94,9 @@ func (t *tail) take(first, _ uint64, piece []byte) error {
 	return eachOutcome(first, piece, func(o outcome, revision uint64) error {
 		switch o.kind {
 		case outcomeName:
+			if t.bucket != "" && o.key != t.bucket {
+				return nil
+			}
 			if n := t.names[o.key]; revision >= n.revision {
 				t.names[o.key] = liveName{o.id, revision}
 			}

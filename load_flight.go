@@ -50,12 +50,7 @@ func (b *Bucket) board(key string, r reading) (f *flight, own bool) {
 }
 
 func (f *flight) board() (*flight, bool) {
-	f.ns = f.b.namespace()
-	if f.ns == nil {
-		f.ns = f.b.db.ensureNamespace(f.b.name)
-	}
-	fs := &f.ns.flights
-	fs.mu.Lock()
+	fs := f.lockFlights()
 	if there := fs.byKey[f.key]; there != nil {
 		fs.mu.Unlock()
 		return there, false
@@ -71,6 +66,21 @@ func (f *flight) board() (*flight, bool) {
 	f.start = f.b.db.revision()
 	f.began = time.Now()
 	return f, true
+}
+
+// lockFlights finds the namespace of the flight's bucket, or makes it, and returns its flights, locked. A flight in the table keeps
+// the namespace from going.
+func (f *flight) lockFlights() *flights {
+	for {
+		if f.ns = f.b.namespace(); f.ns == nil {
+			f.ns = f.b.db.ensureNamespace(f.b.name)
+		}
+		f.ns.flights.mu.Lock()
+		if !f.ns.gone.Load() {
+			return &f.ns.flights
+		}
+		f.ns.flights.mu.Unlock()
+	}
 }
 
 // void takes the flight of a key out of the table: what it brings is not to be stored, and those who come
@@ -108,7 +118,7 @@ func (b *Bucket) voidFlights(keys ...string) {
 		for _, key := range keys {
 			ns.flights.void(key, nil)
 		}
-		ns.awaitFirst()
+		b.db.awaitFirst(ns)
 	}
 }
 
@@ -116,16 +126,17 @@ func (b *Bucket) voidFlights(keys ...string) {
 func (b *Bucket) voidFlightsOf(prefix string) {
 	if ns := b.namespace(); ns != nil {
 		ns.flights.voidPrefix(prefix)
-		ns.awaitFirst()
+		b.db.awaitFirst(ns)
 	}
 }
 
 // awaitFirst waits for the write that brings the bucket into being, if it is under way: what it has published nobody finds
 // before it is done.
-func (ns *namespace) awaitFirst() {
+func (db *DB) awaitFirst(ns *namespace) {
 	if ns.id.Load() == 0 {
 		ns.turn.RLock()
-		defer ns.turn.RUnlock()
+		ns.turn.RUnlock() //lint:ignore SA2001 who had it exclusively has let go
+		db.lapse(ns)
 	}
 }
 
@@ -142,6 +153,7 @@ func (f *flight) arrive() {
 	f.ns.flights.mu.Lock()
 	f.ns.flights.remove(f)
 	f.ns.flights.mu.Unlock()
+	f.b.db.lapse(f.ns)
 	close(f.done)
 }
 
@@ -277,7 +289,7 @@ func (f *flight) newLoad(o *LoadOptions) *Load {
 // superseded lands a flight at once if another one, or a write, was quicker: the key was looked at before this one began. A write that
 // brings the bucket into being may have come before the flight and not be found yet.
 func (f *flight) superseded() bool {
-	f.ns.awaitFirst()
+	f.b.db.awaitFirst(f.ns)
 	r, err := f.b.read(f.key)
 	if err != nil || r.header.revision == f.stale.header.revision {
 		return false

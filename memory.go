@@ -23,6 +23,7 @@ type memory struct {
 	pinned atomic.Int64  // bytes of pinned entries
 	cached atomic.Int64  // bytes of evictable entries
 	tables atomic.Int64  // bytes of what is remembered of keys that are not there; grows with use
+	names  atomic.Int64  // bytes of what is known of buckets, for which evictable entries make room
 	hand   atomic.Uint32 // the shard from which room was made last
 }
 
@@ -253,7 +254,7 @@ func (s *shard) meets(hash, id uint64, key string, seen sight) bool {
 
 // part is how many bytes of evictable entries a shard may have.
 func (m *memory) part() int64 {
-	return max(m.limit-m.tables.Load()-m.pinned.Load(), 0) / int64(len(m.shards))
+	return max(m.limit-m.tables.Load()-m.pinned.Load()-m.names.Load(), 0) / int64(len(m.shards))
 }
 
 // evict drops evictable entries of a shard, whose lock the caller holds, until the shard is within its part
@@ -264,7 +265,7 @@ func (m *memory) evict(s *shard, before int64) {
 	m.cached.Add(s.cold.bytes() - before)
 	for range m.shards {
 		cached := m.cached.Load()
-		over := min(m.pinned.Load()+cached+m.tables.Load()-m.limit, cached) // what is pinned alone may be more than the limit at first
+		over := min(m.pinned.Load()+m.names.Load()+cached+m.tables.Load()-m.limit, cached) // what is pinned alone may be more than the limit at first
 		if over <= 0 {
 			return
 		}

@@ -117,7 +117,7 @@ func openNoLock(in *disk.Dir, path string, options Options) (*DB, error) {
 	db := &DB{
 		path: path, options: options, clock: newClock(), store: s, live: l, memory: newMemory(0),
 		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(), events: newTeller(path, &options),
-		buckets: make(map[string]*namespace),
+		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
 	}
 	db.healer = newHealer(db) // which has nothing to do
 	db.ctx, db.stop = context.WithCancel(context.Background())
@@ -141,7 +141,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 		sweeper: &sweeper{store: s, log: options.Logger},
 		loads:   newLoads(),
 		events:  newTeller(path, &options),
-		buckets: make(map[string]*namespace),
+		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
 	}
 	if evictor != nil {
 		db.memory.tables.Add(evictor.recency.Bytes())
@@ -190,8 +190,8 @@ func (db *DB) readTables() (unnamed []uint64, err error) {
 	}
 	db.lastID = highest
 	for name, id := range ids {
-		db.ensureNamespace(name).id.Store(id)
 		db.named(name, id)
+		db.point(db.namespace(name), id)
 	}
 	rows, floor, err := s.tagRows()
 	if err != nil {
@@ -231,10 +231,11 @@ func (db *DB) start(left *backlog) error {
 		open:       func(after uint64) (*journal.Journal, error) { return db.newJournal(after, false) },
 	}
 	c := &committer{
-		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper, evictor: db.evictor, named: db.named,
+		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper, evictor: db.evictor, named: db.named, filed: db.filed,
 		wake: make(chan struct{}, 1), round: make(chan struct{}), mark: left.mark,
 	}
 	w.commits = c
+	w.naming.Store(bytesOfNames(left.names))
 	if e := db.evictor; e != nil {
 		e.store, e.memory, e.sweeper, e.again, e.events = db.store, db.memory, db.sweeper, c.demand, db.events
 		e.idOf = func(name string) uint64 {
@@ -254,7 +255,7 @@ func (db *DB) start(left *backlog) error {
 		w.needFlush <- struct{}{}
 	}
 	db.writer, db.commits = w, c
-	db.sweeper.tags = db.sweepTags
+	db.sweeper.tags, db.sweeper.vacant = db.sweepTags, db.sweepVacant
 	db.sweeper.lives, db.sweeper.rearm = db.memory.holds, db.rearm
 	db.compactor = &compactor{
 		store: db.store, log: o.Logger, events: db.events, least: o.CompactBytes, turn: make(chan struct{}, 1),

@@ -184,7 +184,8 @@ func (r *replayer) transact() (done bool, err error) {
 			return false, err
 		}
 	}
-	if err := r.store.apply(names, changes, mark, nil); err != nil {
+	f := fold(names, nil)
+	if err := r.store.apply(f.rows, f.given, changes, mark, nil); err != nil {
 		return false, err
 	}
 	r.mark, r.names, r.pins = mark, nil, r.pins[n:]

@@ -34,7 +34,7 @@ func TestReplay_Newer(t *testing.T) {
 		sealRecord(rec, nameSum("b"), key, revision)
 		return rec
 	}
-	require.NoError(t, s.apply([]naming{{name: "n", id: 9}}, []*change{
+	require.NoError(t, s.apply([]naming{{name: "n", id: 9}}, 0, []*change{
 		{id: 1, key: []byte("put"), record: seal("put", "later", mark+9), goneAt: never, revision: mark + 9},
 		{id: 1, key: []byte("removed"), record: seal("removed", "later", mark+8), goneAt: never, revision: mark + 8},
 	}, mark, nil))
@@ -199,7 +199,7 @@ func TestApply_HighestOfTags(t *testing.T) {
 	require.NoError(t, err)
 	mark, _, err := s.revisions()
 	require.NoError(t, err)
-	require.NoError(t, s.apply([]naming{{name: "t", tag: true, revision: mark + 5}}, nil, mark, nil))
+	require.NoError(t, s.apply([]naming{{name: "t", tag: true, revision: mark + 5}}, 0, nil, mark, nil))
 	_, highest, err := s.revisions()
 	require.NoError(t, err)
 	require.Equal(t, mark+5, highest)

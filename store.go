@@ -39,7 +39,8 @@ type store struct {
 
 	measured atomic.Pointer[measured] // by the last measure
 
-	named atomic.Int64 // what the names of buckets need of the file
+	named   atomic.Int64            // what the names of buckets need of the file
+	counted atomic.Pointer[counted] // what size returned last; nil before
 
 	mark     uint64 // the commit mark, where the file is open for reading only
 	intruder string // the file that was last kept aside because it had taken the path; used by one healer
@@ -333,14 +334,30 @@ func (s *store) page(id uint64, from, prefix []byte) (items []item, more bool, e
 	return items, more, err
 }
 
-// size returns the size of the file in bytes, and what used does.
+// size returns the size of the file in bytes, and what used does. The map is not to be changed.
 func (s *store) size() (file int64, used map[uint64]usage, err error) {
 	err = s.view(func(tx *bolt.Tx) (err error) {
 		file = tx.Size()
-		used, err = s.used(tx)
+		named := s.named.Load()
+		if last := s.counted.Load(); last != nil && last.db == tx.DB() && last.state == tx.ID() && last.named == named {
+			used = last.used
+			return nil
+		}
+		if used, err = s.used(tx); err == nil {
+			s.counted.Store(&counted{tx.DB(), tx.ID(), named, used})
+		}
 		return err
 	})
 	return file, used, err
+}
+
+// counted is the usage of each id as of one state of the file. Each commit asks for it several times, and there may be a
+// hundred thousand ids.
+type counted struct {
+	db    *bolt.DB
+	state int   // the number of the transaction that led to it
+	named int64 // what names needed then, see store.named
+	used  map[uint64]usage
 }
 
 func entriesOf(tx *bolt.Tx, id uint64) *bolt.Bucket {

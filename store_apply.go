@@ -46,8 +46,9 @@ func sizeOf(changes []*change) (bytes int64) {
 }
 
 // apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
-// the file contains every revision up to mark. after, if there is one, is part of the transaction.
-func (s *store) apply(names []naming, changes []*change, mark uint64, after func(freeing) error) (err error) {
+// the file contains every revision up to mark, and no id up to given is given out again. after, if there is one, is part of the
+// transaction.
+func (s *store) apply(names []naming, given uint64, changes []*change, mark uint64, after func(freeing) error) (err error) {
 	var named int64 // by how much names need more of the file
 	defer func() {
 		if err == nil {
@@ -71,12 +72,18 @@ func (s *store) apply(names []naming, changes []*change, mark uint64, after func
 			case before && n.id == 0:
 				named -= page.name(len(n.name))
 			}
+			given = max(given, n.id)
 			if err := applyNaming(table, n); err != nil {
 				return err
 			}
 		}
+		if given > table.Sequence() {
+			if err := table.SetSequence(given); err != nil {
+				return err
+			}
+		}
 		entries, expiry := tx.Bucket(entriesBucket), tx.Bucket(expiryBucket)
-		expiry.FillPercent = rowFill
+		entries.FillPercent, expiry.FillPercent = rowFill, rowFill // ids rise
 		a := applier{expiry: expiry, now: millis(time.Now()), book: s.book()}
 		for i, c := range changes {
 			if i == 0 || c.id != changes[i-1].id {
@@ -130,11 +137,6 @@ func putRevisions(meta *bolt.Bucket, mark uint64, names []naming, changes []*cha
 func applyNaming(table *bolt.Bucket, n naming) error {
 	if n.id == 0 {
 		return table.Delete([]byte(n.name))
-	}
-	if n.id > table.Sequence() {
-		if err := table.SetSequence(n.id); err != nil {
-			return err
-		}
 	}
 	return table.Put([]byte(n.name), encodeUint64(n.id))
 }

@@ -201,11 +201,23 @@ func transfer(to *bolt.Tx, id uint64, key, stored []byte, book *ledger) (row int
 		}
 	}
 	if stored == nil {
-		return never, b.Delete(key)
+		return never, removeLast(to, b, id, key)
 	}
 	row, rec := repairRow(key, stored)
 	book.add(id, key, rec)
 	return row, b.Put(key, joinRow(row, key, rec))
+}
+
+// removeLast removes an entry, and its bucket if that was the last one: in the file that is copied the bucket may be gone too, and
+// nobody would look for it here.
+func removeLast(to *bolt.Tx, b *bolt.Bucket, id uint64, key []byte) error {
+	if err := b.Delete(key); err != nil {
+		return err
+	}
+	if k, _ := b.Cursor().First(); k != nil {
+		return nil
+	}
+	return to.Bucket(entriesBucket).DeleteBucket(encodeUint64(id))
 }
 
 // copyTables copies what is not about entries: identity, commit mark, names and ids, invalidated tags.

@@ -21,6 +21,7 @@ type snapshot struct {
 
 	mu      sync.RWMutex          // protects what follows
 	cursors map[uint64]*sync.Pool // by bucket id: of *bolt.Cursor; nil where there is no such bucket
+	crowded atomic.Bool           // there are so many that it is time for another snapshot
 }
 
 // cursors are those of one bucket.
@@ -28,6 +29,10 @@ type cursors struct {
 	id   uint64
 	pool *sync.Pool
 }
+
+// mostCursors is of how many buckets a snapshot has cursors before another one takes its place. With what bbolt keeps of each
+// bucket that a transaction has opened, one takes about a kilobyte.
+const mostCursors = 1024
 
 // renew replaces the snapshot by one of the file as it is now. Those who use the old one finish first.
 func (s *store) renew() (err error) {
@@ -82,7 +87,10 @@ func (s *store) release() {
 func (s *store) get(id uint64, key string) (own string, stored []byte, err error) {
 	k := unsafe.Slice(unsafe.StringData(key), len(key)) // only read
 
-	both, done, err := s.lookup(id, k)
+	both, done, crowded, err := s.lookup(id, k)
+	if crowded {
+		_ = s.renew() // without one, look-ups have a transaction each
+	}
 	if !done {
 		err = s.view(func(tx *bolt.Tx) error {
 			if b := entriesOf(tx, id); b != nil {
@@ -103,20 +111,21 @@ func (s *store) record(id uint64, key string) ([]byte, error) {
 	return recordIn(stored), err
 }
 
-// lookup looks by the snapshot, and reports whether there was one.
-func (s *store) lookup(id uint64, key []byte) (both []byte, done bool, err error) {
+// lookup looks by the snapshot, and reports whether there was one, and whether another one is to take its place.
+func (s *store) lookup(id uint64, key []byte) (both []byte, done, crowded bool, err error) {
 	s.lookups.RLock()
 	defer s.lookups.RUnlock()
 	snap := s.shared
 	if snap == nil {
-		return nil, false, nil
+		return nil, false, false, nil
 	}
 	if err := snap.handle.err(); err != nil {
-		return nil, true, err
+		return nil, true, false, err
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer snap.handle.caught(&err)
-	return snap.get(id, key), true, nil
+	both = snap.get(id, key)
+	return both, true, snap.crowded.Load() && snap.crowded.CompareAndSwap(true, false), nil
 }
 
 func (sn *snapshot) get(id uint64, key []byte) []byte {
@@ -164,6 +173,9 @@ func (sn *snapshot) poolOf(id uint64) *sync.Pool {
 		pool = &sync.Pool{New: func() any { return b.Cursor() }}
 	}
 	sn.cursors[id] = pool
+	if len(sn.cursors)%mostCursors == 0 {
+		sn.crowded.Store(true)
+	}
 	return pool
 }
 

@@ -114,11 +114,13 @@ type sweeper struct {
 	events *teller
 	nameOf func(id uint64) string                      // the name of a bucket, empty if it has none any more
 	tags   func(ctx context.Context, force bool) error // removes entries whose tag was invalidated; nil if nothing may be
+	vacant func(ctx context.Context, force bool) error // drops buckets without entries; nil if nothing may be
 
-	run sync.Mutex // held for the length of a sweep: one at a time
+	run      sync.Mutex // held for the length of a sweep: one at a time
+	emptying sync.Mutex // held while a step removes retired buckets
 
 	mu      sync.Mutex // protects what follows
-	retired []uint64   // ids of cleared and dropped buckets that the file may still hold
+	retired []uint64   // ids of cleared and dropped buckets that the file may still hold; only a step takes off it, from the front
 	stats   SweepStats
 }
 
@@ -149,7 +151,6 @@ func (sw *sweeper) retire(ids ...uint64) {
 func (sw *sweeper) sweep(ctx context.Context, all bool) error {
 	sw.run.Lock()
 	defer sw.run.Unlock()
-	err := sw.sweepRetired(ctx)
 	// A row that was spared is met once more, and not spared again: the commit that follows has put the truth into the
 	// file, or somebody has written the entry anew. So it is moved, before reads give its entry yet another deadline that
 	// memory alone knows, for which the next sweep would have to write it anew.
@@ -161,29 +162,22 @@ func (sw *sweeper) sweep(ctx context.Context, all bool) error {
 	if all {
 		r.rows = r.now
 	}
-	for from := []byte(nil); err == nil; {
-		if err = ctx.Err(); err != nil {
-			break
+	// What expired takes turns with what was cleared or dropped, and comes first: of either there may be a great deal.
+	var err error
+	var from []byte
+	for expired, retired := true, true; err == nil && (expired || retired); {
+		if err = ctx.Err(); err == nil && expired {
+			from, expired, err = sw.stepExpired(from, r, asked)
 		}
-		var did swept
-		if did, err = sw.store.sweep(from, r); err != nil {
-			break
+		if err == nil && retired {
+			_, retired, err = sw.stepRetired()
 		}
-		sw.swept(did)
-		if len(did.spared) > 0 { // the step is repeated
-			for _, spared := range did.spared {
-				asked[spared] = true
-			}
-			err = sw.rearm(did.spared)
-			continue
-		}
-		if !did.more {
-			break
-		}
-		from = did.next
 	}
 	if err == nil && sw.tags != nil {
 		err = sw.tags(ctx, all)
+	}
+	if err == nil && sw.vacant != nil {
+		err = sw.vacant(ctx, all)
 	}
 	sw.count(func(s *SweepStats) {
 		s.Sweeps++
@@ -210,26 +204,47 @@ func (sw *sweeper) owes() bool {
 	return len(sw.retired) > 0
 }
 
-// stepRetired removes some entries of a cleared or dropped bucket, if there is one.
-func (sw *sweeper) stepRetired() (removed int, err error) {
-	sw.mu.Lock()
-	ids := slices.Clone(sw.retired)
-	sw.mu.Unlock()
-	for _, id := range ids {
-		n, done, err := sw.store.removeRetired(id, sweepStep)
-		if err != nil {
-			return removed, err
-		}
-		removed += n
-		sw.count(func(s *SweepStats) { s.Cleared += uint64(n) })
-		if !done {
-			break
-		}
-		sw.mu.Lock()
-		sw.retired = slices.DeleteFunc(sw.retired, func(r uint64) bool { return r == id })
-		sw.mu.Unlock()
+// stepExpired is one step of a sweep over the expiry index, from the given row on. It returns where the next one begins, and
+// whether there is to be one.
+func (sw *sweeper) stepExpired(from []byte, r reach, asked map[slidKey]bool) (next []byte, more bool, err error) {
+	did, err := sw.store.sweep(from, r)
+	if err != nil {
+		return nil, false, err
 	}
-	return removed, nil
+	sw.swept(did)
+	if len(did.spared) == 0 {
+		return did.next, did.more, nil
+	}
+	for _, spared := range did.spared {
+		asked[spared] = true
+	}
+	return from, true, sw.rearm(did.spared) // the step is repeated
+}
+
+// stepRetired removes some of what is left of cleared and dropped buckets, in one transaction. It reports how many entries it
+// removed, and whether there is more.
+func (sw *sweeper) stepRetired() (removed int, more bool, err error) {
+	sw.emptying.Lock()
+	defer sw.emptying.Unlock()
+	sw.mu.Lock()
+	ids := sw.retired[:min(len(sw.retired), retireStep)]
+	slices.Sort(ids) // neighbours share pages
+	ids = slices.Clone(ids)
+	sw.mu.Unlock()
+	if len(ids) == 0 {
+		return 0, false, nil
+	}
+	did, err := sw.store.removeRetired(ids)
+	if err != nil {
+		return 0, false, err
+	}
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	sw.stats.Cleared += uint64(did.entries)
+	if sw.retired = sw.retired[did.ids:]; len(sw.retired) == 0 {
+		sw.retired = nil // with the room that it needed
+	}
+	return did.entries, len(sw.retired) > 0, nil
 }
 
 // total returns how many entries were removed since Open.
@@ -237,29 +252,6 @@ func (sw *sweeper) total() uint64 {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
 	return sw.stats.Removed + sw.stats.Cleared
-}
-
-func (sw *sweeper) sweepRetired(ctx context.Context) error {
-	sw.mu.Lock()
-	ids := slices.Clone(sw.retired)
-	sw.mu.Unlock()
-	for _, id := range ids {
-		for done := false; !done; {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			var n int
-			var err error
-			if n, done, err = sw.store.removeRetired(id, sweepStep); err != nil {
-				return err
-			}
-			sw.count(func(s *SweepStats) { s.Cleared += uint64(n) })
-		}
-		sw.mu.Lock()
-		sw.retired = slices.DeleteFunc(sw.retired, func(r uint64) bool { return r == id })
-		sw.mu.Unlock()
-	}
-	return nil
 }
 
 // loop sweeps every interval until ctx ends. A ticker is deaf to jumps of the wall clock and drops ticks

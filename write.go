@@ -40,13 +40,14 @@ type writer struct {
 	turn    chan struct{} // holds a token while it is somebody's
 	wanted  atomic.Int64  // bytes of pinned entries for which he waits
 
+	naming atomic.Int64 // bytes of names
 	coming atomic.Int64 // bytes of entries that have their revision and are not pinned yet; rises while mu is held
 
 	mu        sync.Mutex       // orders all writes; protects what follows
 	revision  uint64           // the last one given out
 	journal   *journal.Journal // nil when the last one failed: then writes wait for their commit
 	aside     uint64           // the last revision that the journal does not have
-	names     []naming         // published, and not in the file yet
+	names     []naming         // published, and not in the file yet; what is in it stays as it is
 	unflushed bool             // needFlush has been told
 	closed    bool
 	told      bool // that there can be no journal
@@ -130,7 +131,8 @@ func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error
 	if len(names) > 0 {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.names = slices.DeleteFunc(w.names, func(n naming) bool { return slices.Contains(names, n) })
+		w.names = slices.DeleteFunc(slices.Clone(w.names), func(n naming) bool { return slices.Contains(names, n) })
+		w.naming.Store(bytesOfNames(w.names))
 	}
 	return err
 }
@@ -184,8 +186,12 @@ func (w *writer) enter(names []naming, drafts []*draft) (last uint64, j *journal
 		return 0, nil, ErrClosed
 	}
 	// What is larger than half of the room needs that half free: all of it would never be while others write.
-	more := memoryOf(drafts)
-	if taken := w.taken(); taken > 0 && taken+min(more, w.pinnedMost/2) > w.pinnedMost {
+	more, most := memoryOf(drafts), w.most()
+	all := more
+	if len(names) > 0 {
+		all += bytesOfNames(names)
+	}
+	if taken := w.taken(); taken > 0 && taken+min(all, most/2) > most {
 		return 0, nil, errPinsFull
 	}
 	first := w.revision + 1
@@ -198,11 +204,8 @@ func (w *writer) enter(names []naming, drafts []*draft) (last uint64, j *journal
 	if j == nil {
 		w.aside = last
 	}
-	w.names = append(w.names, names...)
-	for _, n := range names {
-		if n.tag {
-			w.tags.put(n.name, n.revision)
-		}
+	if len(names) > 0 {
+		w.publishNames(names)
 	}
 	if j != nil && !w.always && !w.unflushed {
 		w.unflushed = true
@@ -212,6 +215,17 @@ func (w *writer) enter(names []naming, drafts []*draft) (last uint64, j *journal
 		}
 	}
 	return last, j, nil
+}
+
+// publishNames notes namings for the next commit.
+func (w *writer) publishNames(names []naming) {
+	w.names = append(w.names, names...)
+	w.naming.Add(bytesOfNames(names))
+	for _, n := range names {
+		if n.tag {
+			w.tags.put(n.name, n.revision)
+		}
+	}
 }
 
 // append seals the drafts with their revisions and appends them to the journal as one piece.
@@ -325,7 +339,7 @@ func (w *writer) last() uint64 {
 func (w *writer) position() position {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return position{w.revision, w.aside, slices.Clone(w.names), w.journal}
+	return position{w.revision, w.aside, w.names[:len(w.names):len(w.names)], w.journal}
 }
 
 // owes reports whether there is something that the file does not have yet.
@@ -339,7 +353,8 @@ func (w *writer) owes() bool {
 func (w *writer) named(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.names = slices.Delete(w.names, 0, n)
+	w.naming.Add(-bytesOfNames(w.names[:n]))
+	w.names = slices.Clone(w.names[n:]) // without the room that these needed
 }
 
 // close lets no more writes in.

@@ -24,7 +24,7 @@ func (w *writer) takeInTurn(names []naming, drafts []*draft) (last uint64, j *jo
 	case <-giveUp.C:
 		return 0, nil, errStalled
 	}
-	w.wanted.Store(min(memoryOf(drafts), w.pinnedMost/2))
+	w.wanted.Store(min(memoryOf(drafts), w.most()/2))
 	defer func() {
 		w.wanted.Store(0)
 		<-w.turn
@@ -47,14 +47,14 @@ func (w *writer) scarce() bool {
 	w.mu.Lock()
 	j := w.journal
 	w.mu.Unlock()
-	wanted := w.wanted.Load()
-	return w.taken()+max(wanted, w.pinnedMost/16) > w.pinnedMost || j != nil && j.Free() < max(wanted, w.journalAt/8)
+	wanted, most := w.wanted.Load(), w.most()
+	return w.taken()+max(wanted, most/16) > most || j != nil && j.Free() < max(wanted, w.journalAt/8)
 }
 
 // crowded reports whether it is time for a commit, for the sake of memory or of journal j, if there is one.
 // Writers go on in what is left of both.
 func (w *writer) crowded(j *journal.Journal) bool {
-	return w.memory.pinned.Load() >= w.commitAt || j != nil && j.Used() >= w.journalAt
+	return w.memory.pinned.Load()+w.naming.Load() >= min(w.commitAt, w.most()/2) || j != nil && j.Used() >= w.journalAt
 }
 
 // pressed reports whether writes come faster than commits take them.
@@ -76,6 +76,13 @@ func memoryOf(drafts []*draft) (n int64) {
 	return n
 }
 
-// taken returns the bytes of pinned entries, and of those that are about to be: what is published in between may count twice,
-// and never not at all.
-func (w *writer) taken() int64 { return w.coming.Load() + w.memory.pinned.Load() }
+// taken returns the bytes of pinned entries, of those that are about to be, and of names that the file does not have yet: what is
+// published in between may count twice, and never not at all.
+func (w *writer) taken() int64 { return w.coming.Load() + w.memory.pinned.Load() + w.naming.Load() }
+
+// most returns how many bytes taken may be. Where the buckets that there are take more than the quarter of memory beside what
+// may be pinned, they take it from that, but for half of it.
+func (w *writer) most() int64 {
+	over := w.memory.names.Load() - w.pinnedMost/3
+	return max(w.pinnedMost-max(over, 0), w.pinnedMost/2)
+}

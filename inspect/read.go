@@ -95,16 +95,20 @@ func (s *server) keys(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.known(q.bucket); err != nil {
-		return nil, err
+	page, err := s.page(r.Context(), q)
+	if err == nil && page.Looked == 0 { // only then, because the list of all buckets may be long
+		err = s.known(q.bucket)
 	}
-	return s.page(r.Context(), q)
+	return page, err
 }
 
 // known refuses a bucket that there is not, except for the default one, which every cache may be said to have.
 func (s *server) known(bucket string) error {
+	if bucket == keepcache.DefaultBucket {
+		return nil
+	}
 	names, err := s.db.Buckets()
-	if err == nil && bucket != keepcache.DefaultBucket && !slices.Contains(names, bucket) {
+	if _, found := slices.BinarySearch(names, bucket); err == nil && !found {
 		err = fmt.Errorf("no bucket %s: %w", display.Name(bucket), keepcache.ErrNotFound)
 	}
 	return err
@@ -273,8 +277,11 @@ func (s *server) biggest(_ http.ResponseWriter, r *http.Request) (any, error) {
 	page := wire.Keys{}
 	top, begun := ranking{most: ranked(q.limit)}, time.Now()
 	for _, name := range names {
-		if err != nil || page.Partial {
+		if page.Partial = page.Partial || time.Since(begun) > biggestTime; err != nil || page.Partial {
 			break
+		}
+		if err := r.Context().Err(); err != nil {
+			return nil, err
 		}
 		for e, err := range s.db.Bucket(name).All() {
 			page.Looked++

@@ -106,6 +106,9 @@ func (k *walk) step(db *keepcache.DB, deadline time.Time) bool {
 			}
 		}
 		k.names, k.after = k.names[1:], ""
+		if n++; n%lookEvery == 0 && !time.Now().Before(deadline) {
+			return false // also where all of them are empty
+		}
 	}
 	return true
 }

@@ -1,0 +1,132 @@
+package keepcache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+const (
+	// vacantInterval is the least time between two looks for buckets without entries: a look reads the counts of all buckets, and
+	// what it wins is a name.
+	vacantInterval = time.Minute
+
+	// vacantStep is how many buckets are dropped by one write, which locks each of them out for its time.
+	vacantStep = 256
+)
+
+// vacancy is a bucket that had no entries when it was looked at.
+type vacancy struct {
+	ns *namespace
+	id uint64
+}
+
+// sweepVacant drops the buckets that have no entries any more, so that what comes and goes under names of its own leaves no names
+// behind. Without force it does so only if vacantInterval has passed since the last time.
+func (db *DB) sweepVacant(ctx context.Context, force bool) error {
+	if !force && time.Since(db.vacantSwept) < vacantInterval {
+		return nil
+	}
+	all, err := db.vacancies()
+	for len(all) > 0 && err == nil {
+		if err = ctx.Err(); err == nil {
+			step := all[:min(len(all), vacantStep)]
+			all = all[len(step):]
+			err = db.dropVacant(step)
+		}
+	}
+	if err == nil {
+		db.vacantSwept = time.Now()
+	}
+	return err
+}
+
+// vacancies returns the buckets of which the file counts no entries, by name.
+func (db *DB) vacancies() (all []vacancy, err error) {
+	_, used, err := db.store.size()
+	if err != nil {
+		return nil, err
+	}
+	db.mu.RLock()
+	for _, ns := range db.buckets {
+		if id := ns.id.Load(); id != 0 && ns.filed.Load() == id && used[id].entries == 0 {
+			all = append(all, vacancy{ns, id})
+		}
+	}
+	db.mu.RUnlock()
+	slices.SortFunc(all, func(a, b vacancy) int { return cmp.Compare(a.ns.name, b.ns.name) })
+	return all, nil
+}
+
+// dropVacant drops those of the buckets that nobody uses at the moment and that still have no entries. Loads that are under way
+// go on: what they bring makes the bucket anew.
+func (db *DB) dropVacant(some []vacancy) error {
+	vacant := make(map[uint64]bool, len(some))
+	some = slices.DeleteFunc(some, func(v vacancy) bool {
+		if !v.ns.turn.TryLock() {
+			return true
+		}
+		if v.ns.id.Load() != v.id {
+			v.ns.turn.Unlock()
+			return true
+		}
+		vacant[v.id] = true
+		return false
+	})
+	defer func() {
+		for _, v := range some {
+			v.ns.turn.Unlock()
+			db.lapse(v.ns)
+		}
+	}()
+	// Nobody writes to them now. Memory is asked first: what it has not pinned any more is in the file.
+	db.memory.dropPinned(vacant)
+	if err := db.store.dropFilled(vacant); err != nil || len(vacant) == 0 {
+		return err
+	}
+	var names []naming
+	for _, v := range some {
+		if vacant[v.id] {
+			names = append(names, naming{name: v.ns.name, old: v.id})
+		}
+	}
+	err := db.writer.write(names)
+	if err == nil || errors.Is(err, ErrUnknownOutcome) {
+		for _, v := range some {
+			if vacant[v.id] {
+				db.point(v.ns, 0)
+			}
+		}
+	}
+	return err
+}
+
+// dropPinned takes the ids out of which an entry is pinned.
+func (m *memory) dropPinned(ids map[uint64]bool) {
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.RLock()
+		for e := s.pins.head; e != nil; e = e.next {
+			delete(ids, e.id)
+		}
+		s.mu.RUnlock()
+	}
+}
+
+// dropFilled takes the ids out of which the file has an entry.
+func (s *store) dropFilled(ids map[uint64]bool) error {
+	return s.view(func(tx *bolt.Tx) error {
+		for id := range ids {
+			if b := entriesOf(tx, id); b != nil {
+				if k, _ := b.Cursor().First(); k != nil {
+					delete(ids, id)
+				}
+			}
+		}
+		return nil
+	})
+}
