@@ -68,10 +68,13 @@ func (c *committer) transactNames(f *folded) error {
 	for len(f.rows) > namesStep {
 		step := f.rows[:namesStep]
 		if err := c.store.apply(step, f.given, nil, c.reached(), nil); err != nil {
+			c.writer.recount()
 			return err
 		}
 		c.settleNames(step)
 		f.rows = f.rows[namesStep:]
+		c.writer.naming.Add(-bytesOfNames(step)) // those who wait for room need not wait for all of them
+		c.turn()
 	}
 	return nil
 }

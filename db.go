@@ -124,7 +124,7 @@ func (db *DB) Bucket(name string) *Bucket {
 }
 
 // Buckets returns the names of all buckets in byte order, without those that were dropped and those that
-// never had an entry.
+// never had an entry. The sweeper drops a bucket that has no entries any more within a minute or so, and Sweep at once.
 func (db *DB) Buckets() ([]string, error) {
 	if db.closed.Load() {
 		return nil, db.fail("list buckets", "", ErrClosed)
@@ -161,7 +161,8 @@ func (db *DB) bucketIDs() map[string]uint64 {
 }
 
 // DropBucket removes a bucket with all its entries and reports whether there was one. It returns at once,
-// whatever the number of entries: they are absent from then on, and the sweeper frees their room.
+// whatever the number of entries: they are absent from then on, and the sweeper frees their room. Handles of the bucket
+// stay good: the next write through one makes the bucket anew.
 func (db *DB) DropBucket(name string) (found bool, err error) {
 	found, err = db.replaceID(name, func() uint64 { return 0 })
 	if err != nil {
@@ -242,7 +243,7 @@ func (db *DB) Sync(ctx context.Context) error {
 }
 
 // Sweep removes what expired and what was cleared now, from memory and in short transactions from the file,
-// between which readers and writers go on. It returns the number of entries removed, also when ctx ends it
+// between which readers and writers go on, and drops buckets that have no entries any more. It returns the number of entries removed, also when ctx ends it
 // early.
 func (db *DB) Sweep(ctx context.Context) (removed int, err error) {
 	if err := db.writable(); err != nil {

@@ -3,12 +3,14 @@ package keepcache_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -213,4 +215,141 @@ func TestManyBuckets_Expire(t *testing.T) {
 	}
 	_, _, file := c.settle(db)
 	require.Less(t, file, int64(64<<20))
+}
+
+// Looking at a bucket that does not exist, and writes to it that fail or have nothing to do, leave nothing behind.
+func TestManyBuckets_Unknown(t *testing.T) {
+	db := newDB(t, &keepcache.Options{SweepInterval: -1, MaxBytes: 1 << 20})
+	ctx := context.Background()
+	broken := errors.New("broken")
+	for name, do := range map[string]func(*keepcache.Bucket) error{
+		"Get":    func(b *keepcache.Bucket) error { _, err := b.Get("k", new(any)); return err },
+		"Exists": func(b *keepcache.Bucket) error { _, err := b.Exists("k"); return err },
+		"Len":    func(b *keepcache.Bucket) error { _, err := b.Len(); return err },
+		"TTL":    func(b *keepcache.Bucket) error { _, _, err := b.TTL("k"); return err },
+		"Delete": func(b *keepcache.Bucket) error { _, err := b.Delete("k"); return err },
+		"Touch":  func(b *keepcache.Bucket) error { _, err := b.Touch("k", 0); return err },
+		"Clear":  func(b *keepcache.Bucket) error { return b.Clear(ctx) },
+		"Update": func(b *keepcache.Bucket) error {
+			err := b.Update("k", func(keepcache.Entry, bool) (any, error) { return nil, broken })
+			return failsWith(err, broken)
+		},
+		"too large": func(b *keepcache.Bucket) error {
+			return failsWith(b.SetBytes("k", make([]byte, 2<<20), 0), keepcache.ErrTooLarge)
+		},
+		"batch": func(b *keepcache.Bucket) error {
+			var batch keepcache.Batch
+			batch.Delete(b, "k")
+			return db.Apply(&batch)
+		},
+		"load that fails": func(b *keepcache.Bucket) error {
+			_, err := b.GetOrLoad(ctx, "k", new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, broken }, nil)
+			return failsWith(err, broken)
+		},
+		"load not stored": func(b *keepcache.Bucket) error {
+			_, err := b.GetOrLoad(ctx, "k", new(any), func(_ context.Context, l *keepcache.Load) (any, error) {
+				l.NoStore = true
+				return 1, nil
+			}, nil)
+			return err
+		},
+		"loads": func(b *keepcache.Bucket) error {
+			_, err := b.GetOrLoadMany(ctx, []string{"k", "l"}, func(context.Context, []string) (map[string]any, error) {
+				return nil, nil
+			}, nil)
+			return err
+		},
+		"delete during a load": func(b *keepcache.Bucket) error {
+			_, err := b.GetOrLoad(ctx, "k", new(any), func(context.Context, *keepcache.Load) (any, error) {
+				_, err := b.Delete("k")
+				return 1, err
+			}, nil)
+			return err
+		},
+	} {
+		require.NoError(t, do(db.Bucket("unknown")), name)
+		require.Zero(t, db.Names(), name)
+	}
+}
+
+func failsWith(err, want error) error {
+	if errors.Is(err, want) {
+		return nil
+	}
+	return fmt.Errorf("not %v but: %w", want, err)
+}
+
+// What is told of entries of many buckets that go at once has the names of their buckets.
+func TestManyBuckets_Events(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		told := make(map[string]string)
+		db := newDB(t, &keepcache.Options{SweepInterval: -1, Events: keepcache.Events{
+			Kinds:  keepcache.EventExpire,
+			Handle: func(e keepcache.Event) { mu.Lock(); told[e.Bucket] = e.Key; mu.Unlock() },
+		}})
+		const n = 3000
+		for i := range n {
+			mustSet(t, db.Bucket(longName(i)), numbered(i), i, time.Minute)
+		}
+		committed(t, db)
+		time.Sleep(time.Hour)
+		committed(t, db)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		require.Len(t, told, n)
+		for i := range n {
+			require.Equal(t, numbered(i), told[longName(i)])
+		}
+	})
+}
+
+// A cache that ends without Close with hundreds of thousands of bucket changes in its journal, and with dropped buckets in its file,
+// opens with what was there, removes what is left of the others, and gives no id out twice.
+func TestManyBuckets_Reopen(t *testing.T) {
+	path := newPath(t)
+	n := manyTimes(100_000)
+	o := &keepcache.Options{MemoryBytes: 64 << 20, SweepInterval: -1, CommitInterval: time.Hour, CommitBytes: 1 << 30, CompactBytes: -1}
+	db := open(t, path, o)
+	for i := range n {
+		mustSet(t, db.Bucket(longName(i)), "k", i, 0)
+	}
+	committed(t, db)
+	for i := range n {
+		if _, err := db.DropBucket(longName(i)); err != nil {
+			require.NoError(t, err)
+		}
+	}
+	committed(t, db)
+	for i := range n {
+		b := db.Bucket(longName(i))
+		mustSet(t, b, "k", -i, 0)
+		if i%100 != 0 {
+			_, err := db.DropBucket(longName(i))
+			require.NoError(t, err)
+		}
+	}
+	at := newPath(t)
+	for _, suffix := range []string{"", "-journal"} {
+		text, err := os.ReadFile(path + suffix)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(at+suffix, text, 0o600))
+	}
+	db = open(t, at, o)
+	for i := range n {
+		if i%100 == 0 {
+			requireValue(t, db.Bucket(longName(i)), "k", int64(-i))
+		}
+	}
+	names, err := db.Buckets()
+	require.NoError(t, err)
+	require.Len(t, names, (n+99)/100)
+	committed(t, db)
+	committed(t, db)
+	require.Zero(t, db.Stats().Sweep.Pending)
+	require.Equal(t, (n+99)/100, db.Names())
+	report := sound(t, db)
+	require.Equal(t, (n+99)/100, report.Entries)
+	require.Zero(t, report.Pending)
 }

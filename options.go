@@ -53,8 +53,9 @@ type Options struct {
 
 	// MemoryBytes bounds the memory for entries: those that are not in the file yet, and those that were
 	// read or written lately. Keys, records and their administration count. Writers wait while the entries
-	// that are not in the file yet have three quarters of it. Tables are as large as their use asks for. At least 64 KiB;
-	// -1 is unlimited: nothing is evicted from memory. Default: 64 MiB.
+	// that are not in the file yet have three quarters of it. A bucket that exists takes 256 bytes and its name, for which
+	// entries make room, down to three eighths of MemoryBytes; beyond that, names take what they need. Tables are as large
+	// as their use asks for. At least 64 KiB; -1 is unlimited: nothing is evicted from memory. Default: 64 MiB.
 	MemoryBytes int64
 
 	// JournalBytes bounds the journal beside the file. A write too large for it is committed to the file at

@@ -353,8 +353,15 @@ func (w *writer) owes() bool {
 func (w *writer) named(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.naming.Add(-bytesOfNames(w.names[:n]))
 	w.names = slices.Clone(w.names[n:]) // without the room that these needed
+	w.naming.Store(bytesOfNames(w.names))
+}
+
+// recount has the names count in full that a commit has not taken after all.
+func (w *writer) recount() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.naming.Store(bytesOfNames(w.names))
 }
 
 // close lets no more writes in.
