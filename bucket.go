@@ -278,14 +278,15 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
 	h := header{written: millis(now), freshUntil: deadline(now, ttl)}
 	h.goneAt = h.freshUntil
 	f := frames.Get().(*frame)
-	f.buf = appendHeader(f.buf[:0], h)
+	f.buf = append(append(f.buf[:0], key...), make([]byte, rowSize)...)
+	f.buf = appendHeader(f.buf, h)
 	if len(b.tags) > 0 || b.sliding {
 		f.buf = appendTraits(f.buf, &traits{tags: b.tags, lifetime: b.slidingMillis(ttl)})
 	}
 	return f, h, nil
 }
 
-// frame is a buffer in which a record is built. It is used again, so that a record takes no more memory than
+// frame is a buffer in which key and record are built, as together has them. It is used again, so that a record takes no more memory than
 // it needs, and building it none.
 type frame struct{ buf []byte }
 
@@ -294,13 +295,15 @@ var frames = sync.Pool{New: func() any { return &frame{make([]byte, 0, 512)} }}
 // finish returns the draft of the record and lets go of the frame.
 func (f *frame) finish(key string, h header) draft {
 	const mostKept = 64 << 10
-	d := draft{ownKey: true, header: h}
-	f.buf = appendTrailer(f.buf)
-	d.key, d.stored = together(key, f.buf)
+	both := appendTrailer(f.buf)
+	// What is large and fits its buffer keeps it: a second copy would be as large again.
+	if f.buf = both; cap(both) <= mostKept || cap(both)-len(both) > len(both)/8 {
+		both = append([]byte(nil), both...)
+	}
 	if cap(f.buf) <= mostKept {
 		frames.Put(f)
 	}
-	return d
+	return draft{ownKey: true, header: h, key: unsafe.String(&both[0], len(key)), stored: both[len(key):]}
 }
 
 // together copies key and record into one piece of memory: who looks for the one and reads the other finds both in a cache

@@ -26,6 +26,12 @@ const (
 	// and the file 2 % larger.
 	replayTimes = 4
 
+	// A transaction takes memory besides that of its entries: for each that is alone in its page, a copy of the page and what bbolt
+	// makes of it. That is to be at most commitRoom and a part of MemoryBytes.
+	changeRoom = 8 << 10
+	commitRoom = 16 << 20
+	commitPart = 4
+
 	// Transactions are a part of the usual size where the file is about to pass what it promises to stay below.
 	swollenPart = 4
 )
@@ -37,7 +43,7 @@ func (c *committer) times(j *journal.Journal) float64 {
 	case err == nil && c.store.passes(file, cost, swollenTimes, swollenRoom):
 		return 1.0 / swollenPart
 	case c.slow && c.writer.pressed(j) && !c.store.copied.Load():
-		return pressedTimes
+		return min(pressedTimes, max(1, float64(c.memory.limit/commitPart+commitRoom)/(commitEntries*changeRoom)))
 	}
 	return 1
 }

@@ -65,6 +65,9 @@ type entry struct {
 // or has lost entries.
 const entryOverhead = 112 + 60
 
+// pinOverhead is what a pinned entry costs besides: its part of what a commit collects.
+const pinOverhead = 96
+
 // bytes is what an entry takes. The capacity of what is stored is what the allocator gave for it and the key in front.
 func (e *entry) bytes() int64 {
 	if e.stored == nil {
@@ -219,7 +222,7 @@ func (m *memory) pin(s *shard, e *entry, key string, stored []byte, h header) {
 	e.set(key, stored, h)
 	e.pinned = true
 	s.pins.push(e)
-	m.pinned.Add(e.bytes())
+	m.pinned.Add(e.bytes() + pinOverhead)
 }
 
 // retract takes a publication back, and reports false if the key was written again since. The caller holds
@@ -232,7 +235,7 @@ func (m *memory) retract(d *draft) bool {
 	}
 	e := at.entry
 	s.version++
-	m.pinned.Add(-e.bytes())
+	m.pinned.Add(-e.bytes() - pinOverhead)
 	s.pins.remove(e)
 	if d.before.pinned {
 		m.pin(s, e, d.before.key, d.before.stored, d.before.header)

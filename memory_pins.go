@@ -83,7 +83,7 @@ func (m *memory) unpin(pins []pin) {
 		s.mu.Lock()
 		if e := p.entry; e.pinned && e.revision == p.revision {
 			e.pinned = false
-			m.pinned.Add(-e.bytes())
+			m.pinned.Add(-e.bytes() - pinOverhead)
 			s.pins.remove(e)
 			if e.stored == nil {
 				s.table.remove(e)

@@ -32,6 +32,9 @@ const (
 	outcomeTag
 )
 
+// outcomeMost is how many bytes appendOutcome may append.
+const outcomeMost = 1 + 3*binary.MaxVarintLen64 + MaxKeyBytes
+
 // appendOutcome appends an outcome up to its record, which follows it.
 func appendOutcome(dst []byte, o *outcome) []byte {
 	dst = append(dst, byte(o.kind))

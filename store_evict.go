@@ -54,6 +54,9 @@ const (
 	// many it looks at.
 	evictStep = pressedTimes * commitEntries
 	evictLook = 4 * evictStep
+
+	// evictBytes bounds a transaction by what its pages take, of which long keys fill many.
+	evictBytes = 2 * commitBytes
 )
 
 // evict walks the hand on until enough entries are found that are worth less than their neighbours, or until
@@ -166,7 +169,8 @@ func (w *walker) choose(q *eviction) (victims []victim) {
 	over, page := q.over, pageOf(w.tx)
 	run := make([]candidate, 0, evictRun)
 	most := min(q.all.entries, evictLook)
-	for q.looked = 0; w.k != nil && q.looked < most && len(victims) < evictStep; {
+	keys := 0 // bytes
+	for q.looked = 0; w.k != nil && q.looked < most && len(victims) < evictStep && keyTimes*keys < evictBytes; {
 		run = run[:0]
 		newest := uint64(0)
 		for ; w.k != nil && len(run) < evictRun && q.looked < most; q.looked++ {
@@ -198,6 +202,7 @@ func (w *walker) choose(q *eviction) (victims []victim) {
 			over.cost -= c.cost
 			over.entries--
 			victims = append(victims, v)
+			keys += len(v.key)
 		}
 	}
 	return victims

@@ -231,8 +231,10 @@ func (w *writer) publishNames(names []naming) {
 // append seals the drafts with their revisions and appends them to the journal as one piece.
 // It returns the journal that has them, or nil for none.
 func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*journal.Journal, error) {
-	revision := first
-	buf := w.scratch[:0]
+	revision, j := first, w.journal
+	buf, parts := w.scratch[:0], [][]byte(nil)
+	large := len(drafts) > 1 && memoryOf(drafts) > scratchBytes
+	fits := !large || j != nil && recordBytes(drafts) <= int64(j.MaxPiece())
 	for i := range names {
 		n := &names[i]
 		n.revision = revision
@@ -243,6 +245,9 @@ func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*j
 		buf = appendOutcome(buf, &o)
 		revision++
 	}
+	if large {
+		parts = append(make([][]byte, 0, 1+2*len(drafts)), buf)
+	}
 	var tail []byte // the record of the last outcome, which need not be copied together with the rest
 	for i, d := range drafts {
 		d.header.revision = revision
@@ -251,22 +256,39 @@ func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*j
 			o.kind, o.record = outcomePut, d.record()
 			sealRecord(o.record, d.sum, d.key, revision)
 		}
+		revision++
+		switch {
+		case !fits:
+			continue
+		case large:
+			// The journal reads records from where they are: a piece of all of them would be as large again.
+			if cap(buf)-len(buf) < outcomeMost {
+				buf = make([]byte, 0, scratchBytes)
+			}
+			at := len(buf)
+			buf = appendOutcome(buf, &o)
+			parts = append(parts, buf[at:len(buf):len(buf)], o.record)
+			continue
+		}
 		buf = appendOutcome(buf, &o)
 		if i == len(drafts)-1 {
 			tail = o.record
 		} else {
 			buf = append(buf, o.record...)
 		}
-		revision++
 	}
 	if cap(buf) <= scratchBytes {
 		w.scratch = buf
 	}
-	j := w.journal
-	if j == nil {
+	if j == nil || !fits {
 		return nil, nil
 	}
-	err := j.Append(first, last, buf, tail)
+	var err error
+	if large {
+		err = j.Append(first, last, parts...)
+	} else {
+		err = j.Append(first, last, buf, tail)
+	}
 	switch {
 	case errors.Is(err, journal.ErrTooLarge):
 		return nil, nil
@@ -288,6 +310,14 @@ func (w *writer) without(err error) {
 		w.told = true
 		w.log.Warn("keepcache: there can be no journal, so each write waits until it is in the file", "path", w.path, "err", err)
 	}
+}
+
+// recordBytes returns the bytes of all records of drafts.
+func recordBytes(drafts []*draft) (n int64) {
+	for _, d := range drafts {
+		n += int64(len(d.record()))
+	}
+	return n
 }
 
 // scratchBytes bounds the buffer that stays for the next piece. A batch of a thousand small entries fits.

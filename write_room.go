@@ -71,7 +71,7 @@ var errPinsFull = errors.New("no room in memory")
 // memoryOf returns what drafts come to in memory.
 func memoryOf(drafts []*draft) (n int64) {
 	for _, d := range drafts {
-		n += int64(len(d.key)+cap(d.stored)) + entryOverhead
+		n += int64(len(d.key)+cap(d.stored)) + entryOverhead + pinOverhead
 	}
 	return n
 }
