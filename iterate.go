@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/jsonpack"
 )
 
 // Entry is one entry of a bucket: what is known of it, and its value. It is the caller's own and does not
@@ -25,7 +27,13 @@ type Entry struct {
 }
 
 // Decode reads the entry's value into dst as Bucket.Get does.
-func (e Entry) Decode(dst any) error { return decodeValue(e.value, dst) }
+func (e Entry) Decode(dst any) error {
+	if encoded, ok := dst.(*jsonpack.Encoded); ok { // the project's own readers take it as it is
+		*encoded = e.value
+		return nil
+	}
+	return decodeValue(e.value, dst)
+}
 
 // AppendJSON appends the entry's value to dst as compact JSON text, for a reader of JSON: the members of objects are in
 // byte order, integers exact, a float without a fraction has one (1.0), and bytes are their base64 text. It is made

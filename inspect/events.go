@@ -20,6 +20,9 @@ const (
 	// burst is how many pauses' worth of events may gather: what comes all at once is sent a little later.
 	burst = 10
 
+	// turnBytes is what is sent together at most: names may be long.
+	turnBytes = 256 << 10
+
 	// streamAlive is how often a stream without events says that it is there.
 	streamAlive = 15 * time.Second
 
@@ -52,25 +55,22 @@ func kindsOf(list string) (kinds keepcache.EventKind, err error) {
 }
 
 // events streams events until the request ends.
-func (s *server) events(w http.ResponseWriter, r *http.Request) (any, error) {
-	v := r.URL.Query()
-	kinds, err := kindsOf(v.Get("kinds"))
+func (s *server) events(v *visit) (any, error) {
+	w, q := v.w, v.r.URL.Query()
+	kinds, err := kindsOf(q.Get("kinds"))
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case s.streams <- struct{}{}:
-		defer func() { <-s.streams }()
-	default:
-		return nil, fmt.Errorf("%w: there are %d streams already", wire.ErrBusy, s.o.Streams)
+	if err := v.take(s.streams); err != nil {
+		return nil, fmt.Errorf("%w: there are %d streams already", err, s.o.Streams)
 	}
 	perTurn := max(1, int(int64(s.o.StreamRate)*int64(streamPause)/int64(time.Second)))
 	watch := s.db.Watch(keepcache.WatchOptions{
-		Kinds: kinds, Bucket: v.Get("bucket"), Prefix: v.Get("prefix"), Buffer: burst * perTurn,
+		Kinds: kinds, Bucket: q.Get("bucket"), Prefix: q.Get("prefix"), Buffer: burst * perTurn,
 	})
 	defer watch.Close()
 
-	out := stream{control: http.NewResponseController(w), w: w, lines: r.Header.Get("Accept") == wire.TypeLines}
+	out := stream{control: v.control, w: w, lines: v.r.Header.Get("Accept") == wire.TypeLines}
 	kind := wire.TypeSSE
 	if out.lines {
 		kind = wire.TypeLines
@@ -85,12 +85,12 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) (any, error) {
 	last, dropped := time.Now(), uint64(0)
 	for {
 		select {
-		case <-r.Context().Done():
+		case <-v.ctx.Done():
 			return nil, nil
 		case <-tick.C:
 		}
 		n := 0
-		for ; n < perTurn && len(watch.Events()) > 0; n++ {
+		for ; n < perTurn && len(watch.Events()) > 0 && out.buf.Len() < turnBytes; n++ {
 			out.event(eventOf(<-watch.Events()))
 		}
 		if all := watch.Dropped(); all > dropped {

@@ -1,7 +1,6 @@
 package inspect_test
 
 import (
-	"errors"
 	"expvar"
 	"fmt"
 	"log"
@@ -30,17 +29,13 @@ func Example() {
 		log.Print(err) // the daemon goes on without it
 	}
 
-	// For a browser, where the program's other pages are:
+	// For a browser, where the program's other pages are, for who knows the password. Without one there is no page.
 	mux := http.NewServeMux()
-	mux.Handle("/debug/cache/", inspect.Handler(db, &inspect.Options{
-		ShowValues: true,
-		Authorize: func(r *http.Request) error {
-			if _, password, _ := r.BasicAuth(); password != os.Getenv("DEBUG_PASSWORD") {
-				return errors.New("not for everybody")
-			}
-			return nil
-		},
-	}))
+	if authorize, err := inspect.BasicAuth("admin", os.Getenv("DEBUG_PASSWORD")); err != nil {
+		log.Print(err)
+	} else {
+		mux.Handle("/debug/cache/", inspect.Handler(db, &inspect.Options{ShowValues: true, Authorize: authorize}))
+	}
 
 	// For Prometheus:
 	mux.Handle("/metrics", inspect.Metrics(db))

@@ -307,7 +307,7 @@ func TestReadOnly(t *testing.T) {
 	require.NoError(t, db.Set("a", "secret", 0))
 	c, url := serve(t, db, nil)
 	ctx := t.Context()
-	for _, name := range []string{"set", "add", "delete", "touch", "invalidate", "clear", "sweep", "compact", "backup"} {
+	for _, name := range []string{"set", "add", "delete", "touch", "invalidate", "clear", "sweep", "compact"} {
 		resp, err := http.Post(url+"v1/"+name, "application/json", strings.NewReader(`{"key":"a","value":1}`))
 		require.NoError(t, err)
 		text, err := io.ReadAll(resp.Body)
@@ -326,8 +326,11 @@ func TestReadOnly(t *testing.T) {
 	require.Nil(t, e.Value)
 	require.ErrorIs(t, c.Set(ctx, wire.Write{Key: "a", Value: json.RawMessage("1")}), wire.ErrNoWrites)
 
+	require.ErrorIs(t, c.Backup(ctx, io.Discard), wire.ErrNoValues)
 	writable, _ := serve(t, db, &inspect.Options{AllowWrites: true})
 	require.ErrorIs(t, writable.Backup(ctx, io.Discard), wire.ErrNoValues)
+	showing, _ := serve(t, db, &inspect.Options{ShowValues: true})
+	require.NoError(t, showing.Backup(ctx, io.Discard), "a copy changes nothing")
 }
 
 // TestRefusals lets in nobody who comes from elsewhere, by any way that there is.
@@ -353,6 +356,8 @@ func TestRefusals(t *testing.T) {
 	for host, want := range map[string]int{
 		"": 200, "localhost": 200, "LOCALHOST:1234": 200, "app.localhost:80": 200, "127.0.0.1": 200, "127.8.9.1:99": 200, "[::1]:80": 200,
 		"localhost.": 200, "cache.example.org:8080": 200, "Cache.Example.Org": 200,
+		"localhost:evil.com": 403, "[localhost]": 403, "[localhost]:80": 403, "[127.0.0.1]": 403, "localhost:": 403, "localhost:80:80": 403,
+		"evil.com:.localhost": 403, "::1": 403, "[::1": 403, "localhost:99999": 403, "[cache.example.org]": 403,
 		"evil.example.com": 403, "localhost.evil.com": 403, "127.0.0.1.evil.com": 403, "example.org": 403, "10.0.0.1": 403, "notlocalhost": 403,
 	} {
 		for _, path := range []string{"v1/stats", "metrics", "", "keys"} {
@@ -376,7 +381,7 @@ func TestRefusals(t *testing.T) {
 		require.Equal(t, 200, status, text)
 	}
 	status, _ = do("GET", "v1/set", "", nil)
-	require.Equal(t, 400, status)
+	require.Equal(t, 405, status)
 	status, _ = do("GET", "v1/nothing", "", nil)
 	require.Equal(t, 400, status)
 	status, text = do("GET", "v2/stats", "", nil)

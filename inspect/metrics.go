@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"bytes"
+	"context"
 	"maps"
 	"math"
 	"mime"
@@ -21,24 +22,43 @@ import (
 //
 // It asks for no host name and no authentication: that is for the program that mounts it.
 func Metrics(db *keepcache.DB) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveMetrics(db, w, r) })
+	s := &server{db: db, bounds: newBounds(0), closing: context.Background()}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		private(w.Header())
+		if !isGet(r) {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "metrics are for GET", http.StatusMethodNotAllowed)
+			return
+		}
+		v := &visit{s: s, w: w, r: r, ctx: r.Context(), control: http.NewResponseController(w)}
+		defer v.end()
+		fail := func(err error) { http.Error(w, err.Error(), http.StatusServiceUnavailable) }
+		if err := v.take(s.answers); err != nil {
+			fail(err)
+			return
+		}
+		v.within(defaultTimeout)
+		if err := v.enter(); err != nil {
+			fail(err)
+			return
+		}
+		v.metrics(fail)
+	})
 }
 
-func serveMetrics(db *keepcache.DB, w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "metrics are for GET", http.StatusMethodNotAllowed)
-		return
-	}
-	e := exposition{open: wantsOpenMetrics(r.Header.Get("Accept"))}
-	e.stats(db.Stats())
+// metrics answers with the metrics.
+func (v *visit) metrics(fail func(error)) {
+	e := exposition{open: wantsOpenMetrics(v.r.Header.Get("Accept"))}
+	e.stats(v.s.db.Stats())
 	kind := "text/plain; version=0.0.4; charset=utf-8"
 	if e.open {
 		e.buf.WriteString("# EOF\n")
 		kind = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 	}
-	w.Header().Set("Content-Type", kind)
-	_, _ = w.Write(e.buf.Bytes())
+	v.send(kind, http.StatusOK, func(buf *bytes.Buffer) error {
+		*buf = e.buf
+		return nil
+	}, fail)
 }
 
 // wantsOpenMetrics reports whether an Accept header asks for OpenMetrics at least as much as for plain text.

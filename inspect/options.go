@@ -7,18 +7,22 @@ import (
 
 // Options say what a handler shows and allows. The zero value, as a nil, is the safe choice of everything.
 type Options struct {
-	// ShowValues shows the values of entries. Without it there are keys, sizes, times and tags. Default: false.
+	// ShowValues shows the values of entries, and their ETags, and lets the whole cache be copied if there is no Redact.
+	// Without it there are keys, sizes, times and tags. Default: false.
 	ShowValues bool
 
-	// AllowWrites takes writes: set, delete, touch, clear, invalidate, sweep, compact and backup. Default: false.
+	// AllowWrites takes writes: set, add, delete, touch, clear, invalidate, sweep and compact. Default: false.
 	AllowWrites bool
 
 	// Redact is given the JSON of each value before it is shown and returns what to show instead, as JSON; nil shows
-	// nothing. It may be called from several goroutines at once. A panic in it hides the value. Default: nil, values are shown as they are.
+	// nothing. It may be called from several goroutines at once. A panic in it hides the value, and so does a text of more
+	// than 1 MiB, before or after it. ETags are not shown then. Default: nil, values are shown as they are.
 	Redact func(bucket, key string, value []byte) []byte
 
-	// Authorize decides about each request before anything is done; an error refuses it, and its words are sent. Default:
-	// nil, everybody is let in whom Hosts lets in.
+	// Authorize decides about each request before anything is done; an error refuses it, and its words are sent. An error
+	// that is a *Refusal chooses status and headers too. BasicAuth makes a function that asks for a password. The page's
+	// style, script and icon, which say nothing of the cache, are served before it is asked. Default: nil, everybody is let
+	// in whom Hosts lets in.
 	Authorize func(r *http.Request) error
 
 	// Hosts are the names, without a port, by which the handler may be asked for besides localhost, names under it, and

@@ -40,7 +40,7 @@ func (s *server) overview() overviewData {
 	if h := stats.Health; h.Unavailable {
 		d.Alarm = "The file cannot be used since " + h.Since.Format("15:04:05") + "; reads and writes go on without it."
 		if h.Err != nil {
-			d.Alarm += " " + shorten(h.Err.Error(), 300)
+			d.Alarm += " " + display.Text(h.Err.Error(), 300)
 		}
 	}
 	reads, writes := stats.Reads.Sub(first.reads), stats.Writes.Sub(first.writes)
@@ -48,7 +48,7 @@ func (s *server) overview() overviewData {
 	d.Ops, d.Ratio = opsChart(samples), ratioChart(samples)
 	d.Latency = latencyBars(reads, writes)
 
-	walk, whole := s.survey.step(s.db)
+	walk, whole := s.survey.step(s.db, s.entryOf)
 	d.Lives = lifeBars(walk.lives)
 	switch {
 	case walk.looked == 0:
@@ -154,7 +154,7 @@ func facts(s keepcache.Stats) []fact {
 		err   error
 	}{{"Commit", s.Commit.Err}, {"Sweep", s.Sweep.Err}, {"Compaction", s.Compact.Err}} {
 		if err.err != nil {
-			f = append(f, fact{err.label + " failed", shorten(err.err.Error(), 200)})
+			f = append(f, fact{err.label + " failed", display.Text(err.err.Error(), 200)})
 		}
 	}
 	return f

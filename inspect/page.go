@@ -2,11 +2,9 @@ package inspect
 
 import (
 	"bytes"
-	"context"
 	"embed"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/display"
+	"github.com/keepcache/keepcache/internal/jsontext"
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
@@ -48,70 +47,89 @@ func (s *server) frame(name, heading string) frameData {
 	}
 }
 
+// pageNames are the pages that a link may lead to.
+var pageNames = map[string]bool{"": true, "keys": true, "entry": true, "events": true}
+
 // servePage answers what is no part of the protocol.
-func (s *server) servePage(w http.ResponseWriter, r *http.Request, name string, fail func(error)) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		fail(badRequest("pages are for GET"))
+func (s *server) servePage(v *visit, name string, fail func(error)) {
+	if !isGet(v.r) {
+		v.w.Header().Set("Allow", "GET, HEAD")
+		fail(fmt.Errorf("%w: pages are for GET", wire.ErrMethod))
 		return
 	}
-	ctx, stop := context.WithTimeout(r.Context(), s.o.Timeout)
-	defer stop()
-	r = r.WithContext(ctx)
-	kind, isFile := files[name]
-	switch {
-	case r.URL.Path == "":
+	if v.r.URL.Path == "" {
 		// StripPrefix has left nothing, because the slash is missing at the end, without which no link is right.
-		u, _ := url.ParseRequestURI(r.RequestURI)
+		u, _ := url.ParseRequestURI(v.r.RequestURI)
 		base := "."
 		if u != nil {
 			base = path.Base(u.EscapedPath())
 		}
-		w.Header().Set("Location", base+"/")
-		w.WriteHeader(http.StatusMovedPermanently)
-	case isFile:
-		text, _ := assets.ReadFile("assets/" + name) // it is there, as files says
-		w.Header().Set("Content-Type", kind)
-		_, _ = w.Write(text)
-	case name == "metrics":
-		serveMetrics(s.db, w, r)
-	case name == "":
-		s.render(w, http.StatusOK, "overview", s.overview(), nil)
-	case name == "keys":
-		data, err := s.keysPage(r)
-		s.render(w, http.StatusOK, "keys", data, fail, err)
-	case name == "entry":
-		data, err := s.entryPage(r)
-		s.render(w, http.StatusOK, "entry", data, fail, err)
-	case name == "events":
-		s.render(w, http.StatusOK, "events", s.eventsPage(), nil)
-	default:
-		fail(fmt.Errorf("there is no page %s: %w", display.Name(shorten(name, 80)), keepcache.ErrNotFound))
+		v.w.Header().Set("Location", base+"/")
+		v.w.WriteHeader(http.StatusMovedPermanently)
+		return
 	}
-}
-
-// render writes a page, or has fail say why there is none. A page is whole before its first byte is sent.
-func (s *server) render(w http.ResponseWriter, status int, name string, data any, fail func(error), errs ...error) {
-	if err := errors.Join(errs...); err != nil {
+	if err := v.take(s.answers); err != nil {
 		fail(err)
 		return
 	}
-	var buf bytes.Buffer
-	if err := pages.ExecuteTemplate(&buf, name, data); err != nil {
-		http.Error(w, "the page cannot be made: "+err.Error(), http.StatusInternalServerError)
+	v.within(s.o.Timeout)
+	if err := v.enter(); err != nil {
+		fail(err)
 		return
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(status)
-	_, _ = w.Write(buf.Bytes())
+	var data any
+	var err error
+	shown := name
+	switch name {
+	case "metrics":
+		v.metrics(fail)
+		return
+	case "":
+		shown, data = "overview", s.overview()
+	case "keys":
+		data, err = s.keysPage(v)
+	case "entry":
+		data, err = s.entryPage(v)
+	case "events":
+		data = s.eventsPage()
+	default:
+		err = noPage(name)
+	}
+	if err != nil {
+		fail(err)
+		return
+	}
+	v.send(pageType, http.StatusOK, func(buf *bytes.Buffer) error { return pages.ExecuteTemplate(buf, shown, data) }, fail)
 }
 
-func (s *server) failPage(w http.ResponseWriter, _ *http.Request, err error) {
-	f, status := wire.FailureOf(err)
-	s.render(w, status, "error", struct {
+const pageType = "text/html; charset=utf-8"
+
+// serveFile answers with a part of the page that is the same for everybody.
+func serveFile(v *visit, name, kind string) {
+	text, _ := assets.ReadFile("assets/" + name) // it is there, as files says
+	v.w.Header().Set("Content-Type", kind)
+	_, _ = v.patient(int64(len(text))).Write(text)
+}
+
+// failPage says what went wrong to somebody who is let in.
+func (s *server) failPage(v *visit, err error) {
+	f, status := statusOf(v.w.Header(), err)
+	s.errorPage(v.w, status, "error", struct {
 		frameData
 		Status, Message string
-	}{s.frame("error", http.StatusText(status)), http.StatusText(status), f.Message}, nil)
+	}{s.frame("error", http.StatusText(status)), http.StatusText(status), display.Text(f.Message, 1000)})
+}
+
+// refusePage says that somebody is not let in, and nothing else.
+func (s *server) refusePage(w http.ResponseWriter, err error) {
+	f, status := statusOf(w.Header(), err)
+	s.errorPage(w, status, "refused", struct{ Status, Message string }{http.StatusText(status), display.Text(f.Message, 1000)})
+}
+
+func (s *server) errorPage(w http.ResponseWriter, status int, name string, data any) {
+	w.Header().Set("Content-Type", pageType)
+	w.WriteHeader(status)
+	_ = pages.ExecuteTemplate(w, name, data)
 }
 
 // row is an entry in a list.
@@ -194,10 +212,10 @@ func typedName(text string) string {
 }
 
 // keysPage is the page of the keys of a bucket.
-func (s *server) keysPage(r *http.Request) (any, error) {
-	v := r.URL.Query()
-	bucket := v.Get("bucket")
-	if text := v.Get("bucket64"); text != "" {
+func (s *server) keysPage(v *visit) (any, error) {
+	form := v.r.URL.Query()
+	bucket := form.Get("bucket")
+	if text := form.Get("bucket64"); text != "" {
 		raw, err := base64.RawURLEncoding.DecodeString(text)
 		if err != nil {
 			return nil, badRequest("bucket64: %w", err)
@@ -214,18 +232,18 @@ func (s *server) keysPage(r *http.Request) (any, error) {
 	if err := s.known(bucket); err != nil {
 		return nil, err
 	}
-	q, err := s.query(r)
+	q, err := s.query(v.r)
 	if err != nil {
 		return nil, err
 	}
-	typed := v.Get("prefix")
+	typed := form.Get("prefix")
 	prefix := typedName(typed)
-	q.bucket, q.prefix, q.tag = bucket, prefix, typedName(v.Get("tag"))
+	q.bucket, q.prefix, q.tag = bucket, prefix, typedName(form.Get("tag"))
 	if q.match != nil {
 		q.prefix, q.none = narrower(prefix, q.match.Prefix)
 	}
 	q.values = false
-	page, err := s.page(r.Context(), q)
+	page, _, err := s.page(v, q)
 	if err != nil {
 		return nil, err
 	}
@@ -245,14 +263,14 @@ func (s *server) keysPage(r *http.Request) (any, error) {
 	}{
 		frameData: s.frame("keys", "Keys of "+display.Name(bucket)), Bucket: display.Name(bucket),
 		Bucket64: base64.RawURLEncoding.EncodeToString([]byte(bucket)),
-		Prefix:   typed, Glob: v.Get("glob"), Tag: v.Get("tag"), Clear: keysHref("bucket", bucket),
+		Prefix:   typed, Glob: form.Get("glob"), Tag: form.Get("tag"), Clear: keysHref("bucket", bucket),
 	}
 	data.Buckets, data.MoreBuckets = bucketRows(stats, bucket)
 	data.Filtered = data.Prefix+data.Glob+data.Tag != ""
 	for _, e := range page.Entries {
 		data.Rows = append(data.Rows, rowOf(e, now))
 	}
-	same := []string{"bucket", bucket, "prefix", data.Prefix, "glob", data.Glob, "tag", data.Tag, "limit", v.Get("limit")}
+	same := []string{"bucket", bucket, "prefix", data.Prefix, "glob", data.Glob, "tag", data.Tag, "limit", form.Get("limit")}
 	if q.after != "" {
 		data.First = keysHref(same...)
 	}
@@ -278,18 +296,21 @@ func (s *server) keysPage(r *http.Request) (any, error) {
 type fact struct{ Label, Value string }
 
 // entryPage is the page of one entry.
-func (s *server) entryPage(r *http.Request) (any, error) {
-	q, err := s.named(r)
+func (s *server) entryPage(v *visit) (any, error) {
+	q, err := s.named(v.r)
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.find(q)
+	e, err := s.find(v, q)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	w := wire.EntryOf(q.bucket, e)
-	s.value(&w, e)
+	w := s.entryOf(q.bucket, e)
+	value, redacted, err := s.shown(v.ctx, q.bucket, e)
+	if err != nil {
+		return nil, err
+	}
 	bucketName, _ := json.Marshal(wire.Name(q.bucket)) // a name is always marshalled
 	keyName, _ := json.Marshal(wire.Name(q.key))
 	data := struct {
@@ -315,7 +336,7 @@ func (s *server) entryPage(r *http.Request) (any, error) {
 			{"Written", e.Written.Format(timeFormat)},
 			{"Revision", count(e.Revision)},
 		},
-		Redacted: w.Redacted, TTL: "never",
+		Redacted: redacted, TTL: "never",
 	}
 	if !e.FreshUntil.IsZero() {
 		data.Until, data.From = w.Expires, w.Written
@@ -330,25 +351,28 @@ func (s *server) entryPage(r *http.Request) (any, error) {
 	if !e.Loaded.IsZero() {
 		data.Facts = append(data.Facts, fact{"Loaded", e.Loaded.Format(timeFormat)})
 	}
-	if e.ETag != "" {
-		data.Facts = append(data.Facts, fact{"ETag", display.Name(e.ETag)})
+	if w.ETag != "" {
+		data.Facts = append(data.Facts, fact{"ETag", display.Name(string(w.ETag))})
 	}
 	for _, tag := range e.Tags {
 		data.Tags = append(data.Tags, display.Name(tag))
 	}
 	switch {
-	case w.Value == nil && !s.o.ShowValues:
+	case value == nil && !s.o.ShowValues:
 		data.NoValue = "Values are hidden. inspect.Options.ShowValues shows them."
-	case w.Value == nil:
+	case value == nil:
 		data.NoValue = "This value is not shown."
 	default:
-		if data.Value, data.Cut, err = tree(w.Value); err != nil {
+		if data.Value, data.Cut, err = tree(v.ctx, value); err != nil {
 			return nil, err
 		}
 		const editable = 64 << 10
-		data.Editable = !w.Redacted && w.Literals == nil && len(w.Value) <= editable
-		if data.Editable {
-			data.Text = string(w.Value)
+		text, places, whole, err := jsontext.AppendSome(v.ctx, nil, value, editable)
+		if err != nil {
+			return nil, err
+		}
+		if data.Editable = !redacted && places == nil && whole; data.Editable {
+			data.Text = string(text)
 		}
 	}
 	return data, nil

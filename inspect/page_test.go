@@ -183,5 +183,6 @@ func TestMount(t *testing.T) {
 	resp, err = http.Post(srv.URL+"/c/keys", "text/plain", nil)
 	require.NoError(t, err)
 	resp.Body.Close()
-	require.Equal(t, 400, resp.StatusCode)
+	require.Equal(t, 405, resp.StatusCode)
+	require.Equal(t, "GET, HEAD", resp.Header.Get("Allow"))
 }

@@ -11,10 +11,12 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/glob"
+	"github.com/keepcache/keepcache/internal/jsonpack"
 	"github.com/keepcache/keepcache/internal/jsontext"
 	"github.com/keepcache/keepcache/internal/wire"
 )
@@ -24,10 +26,13 @@ const (
 	defaultLimit  = 100
 	pageLooks     = 200_000 // entries looked at
 	pageTime      = 250 * time.Millisecond
-	pageBytes     = 4 << 20 // of values
+	pageBytes     = 4 << 20 // of names and values
+	redactBytes   = 1 << 20 // of a value's text that Options.Redact is given
 	mostPattern   = 1024    // bytes of a pattern: matching takes as many steps a character of a key at worst
-	pageEvery     = 1024    // entries of a page between two looks at the clock, so that it has some on a slow day too
-	lookEvery     = 64      // the same for walks that take what time they are given
+	pageSteps     = 1 << 19 // of work between two looks at the clock, so that a page has some on a slow day too
+	entrySteps    = 1 << 9  // of them for an entry: it stands for some 2 µs
+	lookEvery     = 64      // entries between two looks at the clock, for walks that take what time they are given
+	lookBytes     = 1 << 20 // of their values
 	biggestTime   = 2 * time.Second
 	mostRanked    = 1000 // of biggest and soonest
 	defaultRanked = 20
@@ -82,24 +87,42 @@ func (s *server) named(r *http.Request) (q query, err error) {
 	return q, err
 }
 
-func (s *server) stats(http.ResponseWriter, *http.Request) (any, error) {
+func (s *server) stats(v *visit) (any, error) {
+	if err := v.enter(); err != nil {
+		return nil, err
+	}
 	return wire.StatsOf(s.db.Stats(), time.Now()), nil
 }
 
-func (s *server) buckets(http.ResponseWriter, *http.Request) (any, error) {
+func (s *server) buckets(v *visit) (any, error) {
+	if err := v.enter(); err != nil {
+		return nil, err
+	}
 	return wire.Buckets{Buckets: wire.BucketsOf(s.db.Stats())}, nil
 }
 
-func (s *server) keys(_ http.ResponseWriter, r *http.Request) (any, error) {
-	q, err := s.named(r)
+func (s *server) keys(v *visit) (any, error) {
+	q, err := s.named(v.r)
 	if err != nil {
 		return nil, err
 	}
-	page, err := s.page(r.Context(), q)
-	if err == nil && page.Looked == 0 { // only then, because the list of all buckets may be long
-		err = s.known(q.bucket)
+	for {
+		if err := v.enter(); err != nil {
+			return nil, err
+		}
+		page, large, err := s.page(v, q)
+		if err == nil && page.Looked == 0 { // only then, because the list of all buckets may be long
+			err = s.known(q.bucket)
+		}
+		if err != nil || large == nil {
+			return page, err
+		}
+		if now, err := v.alone(); err != nil {
+			return nil, err
+		} else if now {
+			return &outsize{entry: page.Entries[0], encoded: large, page: &page}, nil
+		}
 	}
-	return page, err
 }
 
 // known refuses a bucket that there is not, except for the default one, which every cache may be said to have.
@@ -114,45 +137,69 @@ func (s *server) known(bucket string) error {
 	return err
 }
 
-// page returns a page of a bucket's entries.
-func (s *server) page(ctx context.Context, q query) (wire.Keys, error) {
-	page := wire.Keys{Entries: []wire.Entry{}}
+// page returns a page of a bucket's entries. A value that is too large for a page with others is returned beside it, and
+// its entry is the only one.
+func (s *server) page(v *visit, q query) (page wire.Keys, large jsonpack.Encoded, err error) {
+	page = wire.Keys{Entries: []wire.Entry{}}
 	if q.none {
-		return page, nil
+		return page, nil, nil
 	}
 	if q.limit == 0 {
 		q.limit = min(defaultLimit, s.o.PageEntries)
 	}
 	q.limit = min(q.limit, s.o.PageEntries)
-	begun, last, bytes := time.Now(), "", 0
+	begun, last, bytes, steps := time.Now(), "", 0, 0
 	stop := func() {
 		next := wire.Name(last)
 		page.Next = &next
 	}
+	v.collect()
 	for e, err := range s.db.Bucket(q.bucket).After(q.after, q.prefix) {
-		if len(page.Entries) == q.limit || bytes >= pageBytes {
+		if len(page.Entries) == q.limit || bytes >= pageBytes || large != nil {
 			stop() // here is one more
 			break
 		}
-		page.Looked++
+		v.copied(e.Size)
+		v.collect()
+		steps += entrySteps + e.Size/8
+		matches := false
 		switch {
 		case errors.Is(err, keepcache.ErrCorrupt) && e.Key != "":
 			page.Damaged++
 		case err != nil:
-			return page, err
-		case q.match != nil && !q.match.Match(e.Key), q.tag != "" && !slices.Contains(e.Tags, q.tag):
+			return page, nil, err
+		case q.tag != "" && !slices.Contains(e.Tags, q.tag):
+		case q.match == nil:
+			matches = true
 		default:
-			entry := wire.EntryOf(q.bucket, e)
-			if q.values {
-				s.value(&entry, e)
-				bytes += len(entry.Value)
+			var n int
+			if matches, n, err = q.match.MatchUntil(e.Key, v.ctx.Err); err != nil {
+				return page, nil, err
 			}
+			steps += n
+		}
+		if matches {
+			entry := s.entryOf(q.bucket, e)
+			size := namesSize(&entry)
+			if q.values {
+				rest, err := s.value(v.ctx, &entry, e, max(0, pageBytes-bytes-size))
+				switch {
+				case err != nil:
+					return page, nil, err
+				case rest != nil && len(page.Entries) > 0:
+					stop() // it begins the next page
+					return page, nil, nil
+				}
+				large, size = rest, size+len(entry.Value)
+			}
+			bytes += size
 			page.Entries = append(page.Entries, entry)
 		}
-		last = e.Key
-		if page.Looked%pageEvery == 0 {
-			if err := ctx.Err(); err != nil {
-				return page, err
+		page.Looked++
+		if last = e.Key; steps >= pageSteps {
+			steps = 0
+			if err := v.ctx.Err(); err != nil {
+				return page, nil, err
 			}
 			if page.Looked >= pageLooks || time.Since(begun) > pageTime {
 				stop()
@@ -160,36 +207,77 @@ func (s *server) page(ctx context.Context, q query) (wire.Keys, error) {
 			}
 		}
 	}
-	return page, nil
+	return page, large, nil
 }
 
-// value puts the value of e into an answer, as far as it may be shown.
-func (s *server) value(w *wire.Entry, e keepcache.Entry) {
-	if !s.o.ShowValues {
+// namesSize is what the names of an entry take.
+func namesSize(w *wire.Entry) int {
+	n := len(w.Bucket) + len(w.Key) + len(w.ETag)
+	for _, tag := range w.Tags {
+		n += len(tag)
+	}
+	return n
+}
+
+// entryOf is what may be shown of an entry beside its value. A loader may have put anything into its ETag, so that is shown
+// to who may see values.
+func (s *server) entryOf(bucket string, e keepcache.Entry) wire.Entry {
+	w := wire.EntryOf(bucket, e)
+	if !s.o.ShowValues || s.o.Redact != nil {
+		w.ETag = ""
+	}
+	return w
+}
+
+// value puts the value of e into an answer, as far as it may be shown. If its text has more than most bytes, it does not, and
+// returns the value.
+func (s *server) value(ctx context.Context, w *wire.Entry, e keepcache.Entry, most int) (large jsonpack.Encoded, err error) {
+	encoded, redacted, err := s.shown(ctx, string(w.Bucket), e)
+	if err != nil || encoded == nil {
 		w.Hidden = true
-		return
+		return nil, err
 	}
-	n, err := jsontext.Of(e)
-	if err != nil {
-		w.Hidden = true // the record was proved, so this does not happen
-		return
+	text, places, whole, err := jsontext.AppendSome(ctx, nil, encoded, most)
+	switch {
+	case err != nil:
+		return nil, err
+	case !whole:
+		return encoded, nil
 	}
-	var l jsontext.Literals
-	text := n.Append(nil, &l)
-	if s.o.Redact != nil {
-		shown := s.redact(string(w.Bucket), e.Key, text)
-		if shown == nil {
-			w.Hidden = true
-			return
-		}
-		if string(shown) != string(text) {
-			text, l.Places, w.Redacted = shown, nil, true
-		}
-	}
-	w.Value, w.Literals = text, l.Places
+	w.Value, w.Literals, w.Redacted = text, places, redacted
+	return nil, nil
 }
 
-// redact asks the program what to show of a value. What is no JSON shows nothing.
+// shown returns the value of e as it may be shown, or nothing.
+func (s *server) shown(ctx context.Context, bucket string, e keepcache.Entry) (encoded jsonpack.Encoded, redacted bool, err error) {
+	if !s.o.ShowValues {
+		return nil, false, nil
+	}
+	if e.Decode(&encoded) != nil || len(encoded) == 0 {
+		return nil, false, nil // the record was proved, so this does not happen
+	}
+	if s.o.Redact == nil {
+		return encoded, false, nil
+	}
+	text, _, whole, err := jsontext.AppendSome(ctx, nil, encoded, redactBytes)
+	if err != nil || !whole {
+		return nil, false, err
+	}
+	shown := s.redact(bucket, e.Key, text)
+	if shown == nil || string(shown) == string(text) {
+		if shown == nil {
+			encoded = nil
+		}
+		return encoded, false, nil
+	}
+	encoded, err = jsonpack.Append(nil, &jsonpack.Text{JSON: shown}, redactBytes)
+	if err != nil {
+		return nil, false, nil // nothing that a value could be
+	}
+	return encoded, true, nil
+}
+
+// redact asks the program what to show of a value. What is no JSON, or longer than what it is given at most, shows nothing.
 func (s *server) redact(bucket, key string, text []byte) (shown []byte) {
 	defer func() {
 		if recover() != nil {
@@ -197,53 +285,78 @@ func (s *server) redact(bucket, key string, text []byte) (shown []byte) {
 		}
 	}()
 	shown = s.o.Redact(bucket, key, slices.Clone(text))
-	if !json.Valid(shown) {
+	if len(shown) > redactBytes || !utf8.Valid(shown) || !json.Valid(shown) {
 		return nil
 	}
 	return shown
 }
 
-func (s *server) entry(_ http.ResponseWriter, r *http.Request) (any, error) {
-	q, err := s.named(r)
+func (s *server) entry(v *visit) (any, error) {
+	q, err := s.named(v.r)
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.find(q)
-	if err != nil {
-		return nil, err
+	for {
+		e, err := s.find(v, q)
+		if err != nil {
+			return nil, err
+		}
+		entry := s.entryOf(q.bucket, e)
+		if !q.values {
+			return entry, nil
+		}
+		large, err := s.value(v.ctx, &entry, e, largeValue)
+		if err != nil || large == nil {
+			return entry, err
+		}
+		e = keepcache.Entry{} // it may have to be read again
+		if now, err := v.alone(); err != nil {
+			return nil, err
+		} else if now {
+			s.sent = slotKey{q.bucket, q.key}
+			return &outsize{entry: entry, encoded: large}, nil
+		}
 	}
-	entry := wire.EntryOf(q.bucket, e)
-	if q.values {
-		s.value(&entry, e)
-	}
-	return entry, nil
 }
 
-// find returns the entry that a request names.
-func (s *server) find(q query) (keepcache.Entry, error) {
+// find returns the entry that a request names, and enters the gate for it.
+func (s *server) find(v *visit, q query) (e keepcache.Entry, err error) {
+	if err := v.enter(); err != nil {
+		return e, err
+	}
+	if q.values && s.sent == (slotKey{q.bucket, q.key}) && len(s.large) > 0 && !v.large {
+		// It is being sent to another: do not read it in vain.
+		if _, err := v.alone(); err != nil {
+			return e, err
+		}
+	}
+	v.collect()
 	e, found, err := s.db.Bucket(q.bucket).Look(q.key)
-	if err == nil && !found {
+	if v.copied(e.Size); err == nil && !found {
 		err = fmt.Errorf("no key %s in bucket %s: %w", display.Name(q.key), display.Name(q.bucket), keepcache.ErrNotFound)
 	}
 	return e, err
 }
 
-func (s *server) exists(_ http.ResponseWriter, r *http.Request) (any, error) {
-	q, err := s.named(r)
+func (s *server) exists(v *visit) (any, error) {
+	q, err := s.named(v.r)
 	if err != nil {
 		return nil, err
 	}
-	e, found, err := s.db.Bucket(q.bucket).Look(q.key)
-	if errors.Is(err, keepcache.ErrCorrupt) {
-		err = nil // absent to all who do not look closely
+	e, err := s.find(v, q)
+	if errors.Is(err, keepcache.ErrCorrupt) || errors.Is(err, keepcache.ErrNotFound) {
+		return wire.Found{}, nil // absent to all who do not look closely
 	}
-	fresh := found && (e.FreshUntil.IsZero() || time.Now().Before(e.FreshUntil))
-	return wire.Found{Found: fresh}, err
+	fresh := e.FreshUntil.IsZero() || time.Now().Before(e.FreshUntil)
+	return wire.Found{Found: fresh && err == nil}, err
 }
 
-func (s *server) soonest(_ http.ResponseWriter, r *http.Request) (any, error) {
-	q, err := s.query(r)
+func (s *server) soonest(v *visit) (any, error) {
+	q, err := s.query(v.r)
 	if err != nil {
+		return nil, err
+	}
+	if err := v.enter(); err != nil {
 		return nil, err
 	}
 	var names []string
@@ -252,8 +365,14 @@ func (s *server) soonest(_ http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	found, err := s.db.Soonest(ranked(q.limit), names...)
 	page := wire.Keys{Entries: []wire.Entry{}, Looked: int64(len(found))}
+	bytes := 0
 	for _, e := range found {
-		page.Entries = append(page.Entries, wire.EntryOf(e.Bucket, e.Entry))
+		entry := s.entryOf(e.Bucket, e.Entry)
+		if bytes += namesSize(&entry); bytes > pageBytes {
+			page.Partial = true
+			break
+		}
+		page.Entries = append(page.Entries, entry)
 	}
 	return page, err
 }
@@ -265,8 +384,8 @@ func ranked(limit int) int {
 	return min(limit, mostRanked)
 }
 
-func (s *server) biggest(_ http.ResponseWriter, r *http.Request) (any, error) {
-	q, err := s.query(r)
+func (s *server) biggest(v *visit) (any, error) {
+	q, err := s.query(v.r)
 	if err != nil {
 		return nil, err
 	}
@@ -275,12 +394,12 @@ func (s *server) biggest(_ http.ResponseWriter, r *http.Request) (any, error) {
 		names, err = s.db.Buckets()
 	}
 	page := wire.Keys{}
-	top, begun := ranking{most: ranked(q.limit)}, time.Now()
+	top, begun, looked := ranking{most: ranked(q.limit), entryOf: s.entryOf}, time.Now(), 0
 	for _, name := range names {
 		if page.Partial = page.Partial || time.Since(begun) > biggestTime; err != nil || page.Partial {
 			break
 		}
-		if err := r.Context().Err(); err != nil {
+		if err := v.ctx.Err(); err != nil {
 			return nil, err
 		}
 		for e, err := range s.db.Bucket(name).All() {
@@ -293,8 +412,9 @@ func (s *server) biggest(_ http.ResponseWriter, r *http.Request) (any, error) {
 			default:
 				top.add(name, e)
 			}
-			if page.Looked%lookEvery == 0 {
-				if err := r.Context().Err(); err != nil {
+			if looked += lookBytes/lookEvery + e.Size; looked >= lookBytes {
+				looked = 0
+				if err := v.ctx.Err(); err != nil {
 					return nil, err
 				}
 				if page.Partial = time.Since(begun) > biggestTime; page.Partial {
@@ -303,9 +423,13 @@ func (s *server) biggest(_ http.ResponseWriter, r *http.Request) (any, error) {
 			}
 		}
 	}
-	page.Entries = top.entries
-	if page.Entries == nil {
-		page.Entries = []wire.Entry{}
+	page.Entries = []wire.Entry{}
+	for bytes := 0; len(top.entries) > 0; top.entries = top.entries[1:] {
+		if bytes += namesSize(&top.entries[0]); bytes > pageBytes {
+			page.Partial = true
+			break
+		}
+		page.Entries = append(page.Entries, top.entries[0])
 	}
 	return page, err
 }
@@ -313,6 +437,7 @@ func (s *server) biggest(_ http.ResponseWriter, r *http.Request) (any, error) {
 // ranking holds the entries with the largest values, the largest first.
 type ranking struct {
 	most    int
+	entryOf func(bucket string, e keepcache.Entry) wire.Entry
 	entries []wire.Entry
 }
 
@@ -329,7 +454,7 @@ func (k *ranking) add(bucket string, e keepcache.Entry) {
 		}
 		return cmp.Compare(size, w.Size)
 	})
-	k.entries = slices.Insert(k.entries, at, wire.EntryOf(bucket, e))
+	k.entries = slices.Insert(k.entries, at, k.entryOf(bucket, e))
 }
 
 // link returns a query string of pairs of names and values, without those that are empty.

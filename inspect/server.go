@@ -1,24 +1,20 @@
 package inspect
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"os"
-	"path"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
@@ -33,24 +29,22 @@ type server struct {
 	origins *http.CrossOriginProtection
 	closing context.Context // ends when the cache is closed
 
-	streams chan struct{} // holds a token for each event stream
-	long    chan struct{} // holds a token for long work, one at a time
-
+	bounds
 	history history
 	survey  survey
 }
 
-// Handler returns a handler that shows db. It may be mounted under any path that ends in a slash, with http.StripPrefix
-// or without. nil options are the defaults. It samples Stats in the background until db is closed.
+// Handler returns a handler that shows db. It may be mounted under any path that ends in a slash: on an http.ServeMux with
+// http.StripPrefix or without, on anything else with it. nil options are the defaults. It samples Stats in the background
+// until db is closed.
 func Handler(db *keepcache.DB, options *Options) http.Handler { return newServer(db, options) }
 
 func newServer(db *keepcache.DB, options *Options) *server {
 	s := &server{
 		db: db, o: options.withDefaults(), path: db.Path(), since: time.Now(),
 		origins: http.NewCrossOriginProtection(),
-		long:    make(chan struct{}, 1),
 	}
-	s.streams = make(chan struct{}, s.o.Streams)
+	s.bounds = newBounds(s.o.Streams)
 	if s.o.Title == "" {
 		s.o.Title = filepath.Base(s.path)
 	}
@@ -65,7 +59,7 @@ func newServer(db *keepcache.DB, options *Options) *server {
 // returns nothing.
 type endpoint struct {
 	method string
-	answer func(s *server, w http.ResponseWriter, r *http.Request) (any, error)
+	answer func(s *server, v *visit) (any, error)
 	writes bool // only where writes are allowed
 	long   bool // one at a time, and for as long as the request lasts
 	stream bool // for as long as the request lasts
@@ -91,132 +85,143 @@ var endpoints = map[string]endpoint{
 	"clear":      {method: http.MethodPost, answer: (*server).clear, writes: true, long: true},
 	"sweep":      {method: http.MethodPost, answer: (*server).sweep, writes: true, long: true},
 	"compact":    {method: http.MethodPost, answer: (*server).compact, writes: true, long: true},
-	"backup":     {method: http.MethodPost, answer: (*server).backup, writes: true, long: true},
+	"backup":     {method: http.MethodPost, answer: (*server).backup, long: true},
 }
 
 // ServeHTTP implements http.Handler.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	secure(w.Header())
-	dir, name := path.Split(r.URL.Path)
-	version := path.Base(dir)
-	api := isVersion(version)
+	rest, exact := route(r)
+	number, name, api := version(rest)
 	if api {
 		w.Header().Set(wire.VersionHeader, strconv.Itoa(wire.Version))
 	}
-	fail := func(err error) {
+	v := &visit{s: s, w: w, r: r, ctx: r.Context(), control: http.NewResponseController(w)}
+	defer v.end()
+	refuse := func(err error) {
 		if api {
 			s.fail(w, err)
 		} else {
-			s.failPage(w, r, err)
+			s.refusePage(w, err)
 		}
 	}
-	if err := s.admit(r); err != nil {
+	kind, isFile := files[rest]
+	switch err := s.admit(r, pageNames[rest]); {
+	case s.closing.Err() != nil:
+		refuse(keepcache.ErrClosed)
+		return
+	case err != nil:
+		refuse(err)
+		return
+	case isFile && exact && isGet(r):
+		// Before the program is asked: they are the same everywhere, and the page that asks for a password needs them.
+		serveFile(v, rest, kind)
+		return
+	}
+	if err := s.authorize(r); err != nil {
+		refuse(err)
+		return
+	}
+	fail := func(err error) {
+		v.leave()
+		if api {
+			s.fail(w, err)
+		} else {
+			s.failPage(v, err)
+		}
+	}
+	switch {
+	case !exact:
+		fail(noPage(rest))
+	case api:
+		s.serveAPI(v, number, name, fail)
+	default:
+		s.servePage(v, rest, fail)
+	}
+}
+
+func isGet(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
+
+func noPage(name string) error {
+	return fmt.Errorf("there is no page %s: %w", display.Name(shorten(name, 80)), keepcache.ErrNotFound)
+}
+
+func (s *server) serveAPI(v *visit, number int, name string, fail func(error)) {
+	answer, err := s.call(v, number, name)
+	if err != nil {
 		fail(err)
 		return
 	}
-	if api {
-		s.serveAPI(w, r, version, name)
+	switch answer := answer.(type) {
+	case nil: // it has answered by itself
+	case *outsize:
+		v.leave()
+		answer.send(v)
+	default:
+		v.send(wire.TypeJSON, http.StatusOK, func(buf *bytes.Buffer) error { return json.NewEncoder(buf).Encode(answer) }, fail)
+	}
+}
+
+// send sends what fill puts into a buffer.
+func (v *visit) send(kind string, status int, fill func(*bytes.Buffer) error, fail func(error)) {
+	var buf bytes.Buffer
+	err := fill(&buf)
+	if err == nil {
+		err = v.hold(buf.Len())
+	}
+	if err != nil {
+		fail(err)
 		return
 	}
-	s.servePage(w, r, name, fail)
+	v.w.Header().Set("Content-Type", kind)
+	v.w.WriteHeader(status)
+	_, _ = v.patient(int64(buf.Len())).Write(buf.Bytes())
 }
 
-// isVersion reports whether a part of a path names a version of the protocol.
-func isVersion(part string) bool {
-	n, err := strconv.Atoi(strings.TrimPrefix(part, "v"))
-	return strings.HasPrefix(part, "v") && err == nil && n > 0
-}
-
-// secure sets what keeps an answer from being more than it is: no script, style or frame of anybody else, no guessing of
-// types, no copy in a cache.
-func secure(h http.Header) {
-	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "+
-		"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	h.Set("Cache-Control", "no-store")
-}
-
-// admit refuses requests that are not for this handler.
-func (s *server) admit(r *http.Request) error {
-	if err := s.closing.Err(); err != nil {
-		return keepcache.ErrClosed
-	}
-	if !s.anyHost && !s.isHost(r.Host) {
-		return fmt.Errorf("%w: it is not known by the name %.100q (inspect.Options.Hosts)", wire.ErrForbidden, r.Host)
-	}
-	if err := s.origins.Check(r); err != nil {
-		return fmt.Errorf("%w: %w", wire.ErrForbidden, err)
-	}
-	if s.o.Authorize != nil {
-		if err := s.o.Authorize(r); err != nil {
-			return fmt.Errorf("%w: %w", wire.ErrForbidden, err)
-		}
-	}
-	return nil
-}
-
-// isHost reports whether a Host header names this server. A page of a foreign name whose address was turned to this
-// machine sends that name.
-func (s *server) isHost(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
-	if addr, err := netip.ParseAddr(host); err == nil && addr.IsLoopback() {
-		return true
-	}
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") ||
-		slices.ContainsFunc(s.o.Hosts, func(own string) bool { return strings.EqualFold(own, host) })
-}
-
-func (s *server) serveAPI(w http.ResponseWriter, r *http.Request, version, name string) {
-	answer, err := s.call(w, r, version, name)
-	switch {
-	case err != nil:
-		s.fail(w, err)
-	case answer != nil:
-		w.Header().Set("Content-Type", wire.TypeJSON)
-		_ = json.NewEncoder(w).Encode(answer)
-	}
-}
-
-func (s *server) call(w http.ResponseWriter, r *http.Request, version, name string) (any, error) {
-	if version != "v"+strconv.Itoa(wire.Version) {
+func (s *server) call(v *visit, number int, name string) (any, error) {
+	if number != wire.Version {
 		return nil, fmt.Errorf("%w: this is version %d", wire.ErrVersion, wire.Version)
 	}
 	e, ok := endpoints[name]
 	switch {
 	case !ok:
 		return nil, badRequest("there is no %.100q", name)
-	case r.Method != e.method && !(r.Method == http.MethodHead && e.method == http.MethodGet):
-		w.Header().Set("Allow", e.method)
-		return nil, badRequest("%s takes %s and not %.20q", name, e.method, r.Method)
+	case v.r.Method != e.method && !(v.r.Method == http.MethodHead && e.method == http.MethodGet):
+		allow := e.method
+		if allow == http.MethodGet {
+			allow = "GET, HEAD"
+		}
+		v.w.Header().Set("Allow", allow)
+		return nil, fmt.Errorf("%w: %s takes %s and not %.20q", wire.ErrMethod, name, allow, v.r.Method)
 	case e.writes && !s.o.AllowWrites:
 		return nil, fmt.Errorf("%w (inspect.Options.AllowWrites)", wire.ErrNoWrites)
 	}
-	ctx, stop := context.WithCancel(r.Context())
-	if !e.long && !e.stream {
-		ctx, stop = context.WithTimeout(r.Context(), s.o.Timeout)
-	}
-	defer stop()
-	defer context.AfterFunc(s.closing, stop)()
-	if e.long {
-		select {
-		case s.long <- struct{}{}:
-			defer func() { <-s.long }()
-		default:
-			return nil, wire.ErrBusy
+	if e.method == http.MethodPost {
+		if err := checkJSON(v.r); err != nil {
+			return nil, err
 		}
 	}
-	return e.answer(s, w, r.WithContext(ctx))
+	if e.stream {
+		v.within(0)
+		return e.answer(s, v)
+	}
+	if err := v.take(s.answers); err != nil {
+		return nil, err
+	}
+	if e.long {
+		v.within(0)
+		if err := v.take(s.long); err != nil {
+			return nil, err
+		}
+	} else {
+		v.within(s.o.Timeout)
+	}
+	return e.answer(s, v)
 }
 
 // fail answers with an error.
 func (s *server) fail(w http.ResponseWriter, err error) {
-	f, status := wire.FailureOf(err)
+	f, status := statusOf(w.Header(), err)
 	w.Header().Set("Content-Type", wire.TypeJSON)
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(map[string]wire.Failure{"error": f})
@@ -226,7 +231,7 @@ func badRequest(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", wire.ErrBadRequest, fmt.Errorf(format, args...))
 }
 
-func (s *server) hello(http.ResponseWriter, *http.Request) (any, error) {
+func (s *server) hello(*visit) (any, error) {
 	return wire.Hello{
 		Version: wire.Version, Path: wire.Name(s.path), PID: os.Getpid(), Program: program(),
 		Since: s.since.UnixMilli(), Now: time.Now().UnixMilli(),
@@ -242,32 +247,3 @@ func program() string {
 	}
 	return strings.TrimSpace(info.Main.Path + " " + info.Main.Version)
 }
-
-// body reads the body of a POST.
-func body(w http.ResponseWriter, r *http.Request) (b wire.Write, err error) {
-	const overhead = 1 << 20 // names, and the members around the value
-	if kind := r.Header.Get("Content-Type"); kind != wire.TypeJSON {
-		return b, badRequest("the body is %.50q and not %s", kind, wire.TypeJSON)
-	}
-	// A byte of a value is six characters at worst.
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 6*mostValueBytes+overhead))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&b); err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return b, fmt.Errorf("%w: the request", keepcache.ErrTooLarge)
-		}
-		return b, badRequest("%w", err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return b, badRequest("there is something behind the object")
-	}
-	if b.Bucket == "" {
-		b.Bucket = keepcache.DefaultBucket
-	}
-	return b, nil
-}
-
-// mostValueBytes is the largest value to take over HTTP: the library's own default. It bounds what one request makes
-// the program hold.
-const mostValueBytes = 64 << 20

@@ -53,7 +53,7 @@ type walk struct {
 }
 
 // step walks on, if it is time to, and returns the best that there is.
-func (v *survey) step(db *keepcache.DB) (best *walk, whole bool) {
+func (v *survey) step(db *keepcache.DB, entryOf func(string, keepcache.Entry) wire.Entry) (best *walk, whole bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now := time.Now()
@@ -61,7 +61,7 @@ func (v *survey) step(db *keepcache.DB) (best *walk, whole bool) {
 		budget := surveyStep
 		if v.now == nil {
 			names, _ := db.Buckets() // none, if it is closed
-			v.now = &walk{names: names, lives: make([]int64, len(lifetimes)+2), top: ranking{most: surveyTop}}
+			v.now = &walk{names: names, lives: make([]int64, len(lifetimes)+2), top: ranking{most: surveyTop, entryOf: entryOf}}
 			if v.last == nil {
 				budget = surveyFirst
 			}
@@ -101,8 +101,10 @@ func (k *walk) step(db *keepcache.DB, deadline time.Time) bool {
 				k.lives[lifeOf(e, now)]++
 				k.top.add(k.names[0], e)
 			}
-			if n++; n%lookEvery == 0 && !time.Now().Before(deadline) {
-				return false
+			if n += lookBytes/lookEvery + e.Size; n >= lookBytes {
+				if n = 0; !time.Now().Before(deadline) {
+					return false
+				}
 			}
 		}
 		k.names, k.after = k.names[1:], ""
@@ -127,12 +129,18 @@ func lifeOf(e keepcache.Entry, now time.Time) int {
 	return len(lifetimes)
 }
 
-// biggest returns the entries that were seen with the largest values and still are there.
+// biggest returns the entries that were seen with the largest values and still are there, as far as that is known: one
+// with a large value is not read for that.
 func (k *walk) biggest(db *keepcache.DB) (found []wire.Entry) {
 	for _, w := range k.top.entries {
-		if e, ok, err := db.Bucket(string(w.Bucket)).Look(string(w.Key)); err == nil && ok {
-			found = append(found, wire.EntryOf(string(w.Bucket), e))
+		if w.Size < largeValue {
+			if _, ok, err := db.Bucket(string(w.Bucket)).Look(string(w.Key)); err != nil || !ok {
+				continue
+			}
+		} else if w.Gone != 0 && w.Gone <= time.Now().UnixMilli() {
+			continue
 		}
+		found = append(found, w)
 	}
 	return found
 }

@@ -1,9 +1,13 @@
 package inspect
 
 import (
+	"context"
+	"encoding/base64"
 	"fmt"
 	"strconv"
+	"unicode/utf8"
 
+	"github.com/keepcache/keepcache/internal/jsonpack"
 	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
@@ -12,7 +16,8 @@ const (
 	mostNodes  = 5000
 	mostDepth  = 60 // of nested elements; what is deeper is shown as text
 	mostString = 4096
-	openNodes  = 120 // values up to that are unfolded whole, others on their first two levels
+	mostText   = 256 << 10 // of all strings together
+	openNodes  = 120       // values up to that are unfolded whole, others on their first two levels
 )
 
 // node is a part of a JSON value as a page shows it.
@@ -27,89 +32,126 @@ type node struct {
 	Open             bool
 }
 
-// tree makes a page's picture of a JSON text, and says what it leaves out.
-func tree(text []byte) (n *node, cut string, err error) {
-	j, err := jsontext.Parse(text)
+// tree makes a page's picture of a value, and says what it leaves out. It reads as much as it shows, and goes over the rest.
+func tree(ctx context.Context, encoded []byte) (n *node, cut string, err error) {
+	b := &builder{ctx: ctx, r: jsonpack.NewReader(encoded), nodes: mostNodes, bytes: mostText}
+	first, err := b.r.Next()
+	if err == nil {
+		n, err = b.node(first, 0)
+	}
 	if err != nil {
 		return nil, "", err
 	}
-	b := &builder{left: mostNodes, open: 2}
-	if nodes(&j, openNodes) <= openNodes {
-		b.open = mostDepth
+	open := 2
+	if mostNodes-b.nodes <= openNodes && !b.cut {
+		open = mostDepth
 	}
-	n = b.node(&j, 0)
+	unfold(n, open)
 	if b.cut {
-		cut = fmt.Sprintf("The value is long: a part of it is shown, of %s of JSON. The command and the protocol have all of it.", size(int64(len(text))))
+		cut = fmt.Sprintf("The value is long: a part of it is shown, of %s. The command and the protocol have all of it.", size(len(encoded)))
 	}
 	return n, cut, nil
 }
 
-// nodes counts the nodes of a value, up to a few more than most.
-func nodes(j *jsontext.Node, most int) (n int) {
-	n = 1
-	for i := range j.Elems {
-		if n > most {
-			break
+// unfold opens so many levels.
+func unfold(n *node, levels int) {
+	if n.Open = levels > 0; n.Open {
+		for _, kid := range n.Kids {
+			unfold(kid, levels-1)
 		}
-		n += nodes(&j.Elems[i], most-n)
 	}
-	return n
 }
 
 type builder struct {
-	left int // nodes
-	open int // levels
-	cut  bool
+	ctx   context.Context
+	r     *jsonpack.Reader
+	nodes int // that are left
+	bytes int // of text that are left
+	cut   bool
 }
 
-func (b *builder) node(j *jsontext.Node, depth int) *node {
-	b.left--
+// node makes a picture of the value that begins with a part, and reads on to its end. Once there is no room for more nothing is
+// read any more.
+func (b *builder) node(part jsonpack.Part, depth int) (*node, error) {
+	b.nodes--
 	n := &node{Opening: "[", Closing: "]"}
-	switch j.Kind {
-	case '"':
-		n.Class, n.Text = "string", b.text(string(jsontext.AppendString(nil, j.Text)))
-		return n
+	switch part.Kind {
+	case '"', 'b':
+		n.Class, n.Text = "string", b.quoted(part)
+		return n, nil
 	case '0':
-		n.Class, n.Text = "number", b.text(j.Text)
-		return n
+		n.Class, n.Text = "number", b.text(string(part.Text))
+		return n, nil
 	case 'n':
-		n.Class, n.Text = "word", j.Text
-		return n
+		n.Class, n.Text = "word", string(part.Text)
+		return n, nil
 	case '{':
 		n.Opening, n.Closing = "{", "}"
 	}
-	if len(j.Elems) == 0 {
+	if part.Count == 0 {
 		n.Class, n.Text = "fold", n.Opening+n.Closing
-		return n
+		_, err := b.r.Next() // its end
+		return n, err
 	}
 	if depth == mostDepth {
 		b.cut = true
-		n.Class, n.Text = "fold", b.text(string(j.Append(nil, &jsontext.Literals{})))
-		return n
+		text, _, err := jsontext.AppendElement(b.ctx, nil, b.r, part, mostString)
+		n.Class, n.Text = "fold", b.text(string(text)+" …")
+		return n, err
 	}
-	n.Count, n.Open = strconv.Itoa(len(j.Elems)), depth < b.open
-	for i := range j.Elems {
-		if b.left <= 0 {
+	n.Count = strconv.Itoa(part.Count)
+	for i := 0; ; i++ {
+		if b.nodes <= 0 || b.bytes <= 0 {
 			b.cut = true
-			n.More = count(len(j.Elems) - i)
+			n.More = count(part.Count - i)
 			break
 		}
-		kid := b.node(&j.Elems[i], depth+1)
-		if j.Kind == '{' {
-			kid.Named, kid.Name = true, b.text(string(jsontext.AppendString(nil, j.Keys[i])))
+		kid, err := b.r.Next()
+		if err != nil {
+			return nil, err
 		}
-		n.Kids = append(n.Kids, kid)
+		if kid.Kind == ']' || kid.Kind == '}' {
+			break
+		}
+		name := ""
+		if kid.Named {
+			name = b.quoted(jsonpack.Part{Kind: '"', Text: kid.Key})
+		}
+		k, err := b.node(kid, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		k.Named, k.Name = kid.Named, name
+		n.Kids = append(n.Kids, k)
 	}
 	if n.Kids == nil { // there was room for nothing
 		n.Class, n.Text = "fold", n.Opening+" … "+n.Closing
 	}
-	return n
+	return n, nil
+}
+
+// quoted is a string as JSON, or the base64 of bytes, without its middle where it is long.
+func (b *builder) quoted(part jsonpack.Part) string {
+	text := part.Text
+	if len(text) > 2*mostString { // the rest is not looked at
+		b.cut = true
+		n := mostString / 4 * 3 // whole groups of base64
+		for part.Kind == '"' && !utf8.RuneStart(text[n]) {
+			n--
+		}
+		text = text[:n]
+	}
+	if part.Kind == 'b' {
+		return b.text(strconv.Quote(base64.StdEncoding.EncodeToString(text)))
+	}
+	return b.text(string(jsontext.AppendString(nil, string(text))))
 }
 
 func (b *builder) text(text string) string {
-	if len(text) <= mostString {
-		return text
+	if len(text) > mostString {
+		b.cut = true
+		text = shorten(text, mostString)
 	}
-	b.cut = true
-	return shorten(text, mostString)
+	b.bytes -= len(text)
+	return text
 }

@@ -4,17 +4,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"net/http"
 	"slices"
 	"time"
 
 	"github.com/keepcache/keepcache"
-	"github.com/keepcache/keepcache/internal/jsontext"
+	"github.com/keepcache/keepcache/internal/jsonpack"
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-func (s *server) set(w http.ResponseWriter, r *http.Request) (any, error) {
-	b, value, err := s.toStore(w, r)
+func (s *server) set(v *visit) (any, error) {
+	b, value, err := v.toStore()
 	if err != nil {
 		return nil, err
 	}
@@ -23,8 +22,8 @@ func (s *server) set(w http.ResponseWriter, r *http.Request) (any, error) {
 	})
 }
 
-func (s *server) add(w http.ResponseWriter, r *http.Request) (any, error) {
-	b, value, err := s.toStore(w, r)
+func (s *server) add(v *visit) (any, error) {
+	b, value, err := v.toStore()
 	if err != nil {
 		return nil, err
 	}
@@ -39,24 +38,22 @@ func (s *server) add(w http.ResponseWriter, r *http.Request) (any, error) {
 	return wire.Found{Found: !added}, err
 }
 
-// toStore reads what is to be stored.
-func (s *server) toStore(w http.ResponseWriter, r *http.Request) (b wire.Write, value any, err error) {
-	if b, err = body(w, r); err != nil {
+// toStore reads what is to be stored. Its text is turned into what is stored by the library, which stops where that is
+// larger than it takes.
+func (v *visit) toStore() (b write, value any, err error) {
+	if b, err = v.body(); err != nil {
 		return b, nil, err
 	}
 	switch {
-	case b.Bytes != nil && b.Value != nil:
+	case b.Bytes != nil && b.value != nil:
 		return b, nil, badRequest("there are both value and bytes")
 	case b.Bytes != nil:
 		return b, b.Bytes, nil
-	case b.Value == nil:
+	case b.value == nil:
 		return b, nil, badRequest("there is no value")
 	}
-	n, err := jsontext.Parse(b.Value)
-	if err != nil {
-		return b, nil, badRequest("the value: %w", err)
-	}
-	return b, n.Stored(b.Value, &jsontext.Literals{Places: slices.Clone(b.Literals)}), nil
+	slices.Sort(b.Literals)
+	return b, &jsonpack.Text{JSON: b.value, Literals: b.Literals}, nil
 }
 
 // store has set store with the lifetime, or the deadline, that b names.
@@ -64,7 +61,7 @@ func (s *server) toStore(w http.ResponseWriter, r *http.Request) (b wire.Write, 
 // The library takes a lifetime and rounds the deadline up to the millisecond, so for a deadline the lifetime given is
 // most of a millisecond shorter; where even so too much time passed before the library looked at the clock, another
 // try follows.
-func (s *server) store(b wire.Write, set func(*keepcache.Bucket, time.Duration) (stored bool, err error)) error {
+func (s *server) store(b write, set func(*keepcache.Bucket, time.Duration) (stored bool, err error)) error {
 	c := s.db.Bucket(string(b.Bucket))
 	if b.Expires == 0 {
 		ttl, err := lifetime(b.TTL)
@@ -108,8 +105,8 @@ func lifetime(ms int64) (time.Duration, error) {
 	return time.Duration(ms) * time.Millisecond, nil
 }
 
-func (s *server) delete(w http.ResponseWriter, r *http.Request) (any, error) {
-	b, err := body(w, r)
+func (s *server) delete(v *visit) (any, error) {
+	b, err := v.body()
 	if err != nil {
 		return nil, err
 	}
@@ -117,8 +114,8 @@ func (s *server) delete(w http.ResponseWriter, r *http.Request) (any, error) {
 	return wire.Found{Found: found}, err
 }
 
-func (s *server) touch(w http.ResponseWriter, r *http.Request) (any, error) {
-	b, err := body(w, r)
+func (s *server) touch(v *visit) (any, error) {
+	b, err := v.body()
 	if err != nil {
 		return nil, err
 	}
@@ -130,16 +127,16 @@ func (s *server) touch(w http.ResponseWriter, r *http.Request) (any, error) {
 	return wire.Found{Found: found}, err
 }
 
-func (s *server) invalidate(w http.ResponseWriter, r *http.Request) (any, error) {
-	b, err := body(w, r)
+func (s *server) invalidate(v *visit) (any, error) {
+	b, err := v.body()
 	if err != nil {
 		return nil, err
 	}
 	return struct{}{}, s.db.InvalidateTag(string(b.Tag))
 }
 
-func (s *server) clear(w http.ResponseWriter, r *http.Request) (any, error) {
-	b, err := body(w, r)
+func (s *server) clear(v *visit) (any, error) {
+	b, err := v.body()
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +146,7 @@ func (s *server) clear(w http.ResponseWriter, r *http.Request) (any, error) {
 	case b.Prefix != "" && b.Drop:
 		return nil, badRequest("prefix and drop exclude each other")
 	case b.Prefix != "":
-		n, err = bucket.DeletePrefix(r.Context(), string(b.Prefix))
+		n, err = bucket.DeletePrefix(v.ctx, string(b.Prefix))
 		return wire.Removed{Removed: n}, err
 	}
 	if n, err = bucket.Len(); err != nil {
@@ -158,68 +155,55 @@ func (s *server) clear(w http.ResponseWriter, r *http.Request) (any, error) {
 	if b.Drop {
 		_, err = s.db.DropBucket(string(b.Bucket))
 	} else {
-		err = bucket.Clear(r.Context())
+		err = bucket.Clear(v.ctx)
 	}
 	return wire.Removed{Removed: n}, err
 }
 
-func (s *server) sweep(_ http.ResponseWriter, r *http.Request) (any, error) {
-	n, err := s.db.Sweep(r.Context())
+func (s *server) sweep(v *visit) (any, error) {
+	n, err := s.db.Sweep(v.ctx)
 	return wire.Removed{Removed: n}, err
 }
 
-func (s *server) compact(_ http.ResponseWriter, r *http.Request) (any, error) {
+func (s *server) compact(v *visit) (any, error) {
 	before := s.db.Stats().FileBytes
-	err := s.db.Compact(r.Context())
+	err := s.db.Compact(v.ctx)
 	return wire.Compacted{Before: before, After: s.db.Stats().FileBytes}, err
 }
 
-func (s *server) verify(_ http.ResponseWriter, r *http.Request) (any, error) {
-	v, err := s.db.Verify(r.Context())
+func (s *server) verify(v *visit) (any, error) {
+	found, err := s.db.Verify(v.ctx)
 	report := wire.Report{
-		Buckets: v.Buckets, Entries: v.Entries, Expired: v.Expired, Pending: v.Pending, Rows: v.Rows,
-		Journal:  wire.ReportJournal{FileBytes: v.Journal.FileBytes, Entries: v.Journal.Entries, Removed: v.Journal.Removed},
-		Problems: []string{}, More: v.More,
+		Buckets: found.Buckets, Entries: found.Entries, Expired: found.Expired, Pending: found.Pending, Rows: found.Rows,
+		Journal:  wire.ReportJournal{FileBytes: found.Journal.FileBytes, Entries: found.Journal.Entries, Removed: found.Journal.Removed},
+		Problems: []string{}, More: found.More,
 	}
-	for _, p := range v.Problems {
+	for _, p := range found.Problems {
 		report.Problems = append(report.Problems, p.String())
 	}
 	return report, err
 }
 
-// backup sends a copy of the whole cache, values and all.
-func (s *server) backup(w http.ResponseWriter, r *http.Request) (any, error) {
+// backup sends a copy of the whole cache, values and all. It changes nothing, so it is for who may see them.
+func (s *server) backup(v *visit) (any, error) {
 	if !s.o.ShowValues || s.o.Redact != nil {
 		return nil, wire.ErrNoValues
 	}
-	w.Header().Set("Trailer", wire.ResultTrailer)
-	w.Header().Set("Content-Type", "application/octet-stream")
-	counted := &counter{w: w, control: http.NewResponseController(w)}
-	err := s.db.Backup(r.Context(), counted)
+	v.w.Header().Set("Trailer", wire.ResultTrailer)
+	v.w.Header().Set("Content-Type", "application/octet-stream")
+	// The reader must not stall, but may take his time.
+	out := &patient{w: v.w, control: v.control}
+	err := s.db.Backup(v.ctx, out)
 	switch {
 	case err == nil:
-		w.Header().Set(wire.ResultTrailer, "ok")
-	case counted.n == 0:
-		w.Header().Del("Trailer")
+		v.w.Header().Set(wire.ResultTrailer, "ok")
+	case out.n == 0:
+		v.w.Header().Del("Trailer")
 		return nil, err
 	default:
 		f, _ := wire.FailureOf(err)
 		text, _ := json.Marshal(f)
-		w.Header().Set(wire.ResultTrailer, string(text))
+		v.w.Header().Set(wire.ResultTrailer, string(text))
 	}
 	return nil, nil
-}
-
-// counter counts what is written, to a reader who must not stall: a copy that is under way keeps old pages alive.
-type counter struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	n       int64
-}
-
-func (c *counter) Write(p []byte) (int, error) {
-	_ = c.control.SetWriteDeadline(time.Now().Add(streamStall)) // where the server can; else its own holds
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
 }

@@ -1,4 +1,5 @@
-// What the pages cannot do without a script: run lifetimes down, renew the overview, show events, send writes. It puts
+// What the pages cannot do without a script: run lifetimes down, renew the overview, say that the program is gone, show
+// events, send writes. It puts
 // text into the page as text and never as HTML, except for pages of this server, which escaped everything.
 "use strict";
 
@@ -81,31 +82,67 @@
     then(on);
   });
 
+  // ask fetches what a page is renewed from. A program that does not answer is said to be gone, with the time of its last
+  // answer, and what is shown is greyed until it answers again.
+  const clock = (at) => at.toLocaleTimeString("en-GB");
+  let heard = new Date();
+  const gone = (words) => {
+    document.body.classList.toggle("lost", Boolean(words));
+    if ($("#lost").textContent !== words) $("#lost").textContent = words;
+  };
+  const ask = async (path) => {
+    try {
+      const answer = await fetch(path, { redirect: "error", signal: AbortSignal.timeout(5000) });
+      if (answer.status === 401 || answer.status === 403) {
+        gone(`The program has refused to answer since ${clock(heard)}. What is shown is from then. Load the page anew.`);
+        return null;
+      }
+      if (answer.status === 429) return null; // it is busy, and there
+      if (!answer.ok) throw new Error(answer.statusText);
+      const text = await answer.text();
+      heard = new Date();
+      gone("");
+      return text;
+    } catch {
+      gone(`No answer from the program since ${clock(heard)}. What is shown is from then.`);
+      return null;
+    }
+  };
+  const renewEvery = 2000;
+
+  // beat asks now and then whether the program is there, and has renew show what it says, if it is time to.
+  const beat = (renew) => {
+    let timer = 0;
+    const next = async () => {
+      clearTimeout(timer);
+      if (!document.hidden) {
+        if (!(await renew?.())) {
+          const hello = await ask("v1/");
+          if (hello) $("#pid").textContent = JSON.parse(hello).pid;
+        }
+      }
+      clearTimeout(timer);
+      timer = setTimeout(next, renewEvery);
+    };
+    timer = setTimeout(next, renewEvery);
+    document.addEventListener("visibilitychange", () => document.hidden || next());
+  };
+
   const overview = () => {
     pausing(() => {});
-    let failed = 0;
-    const renew = async () => {
-      if (!paused() && !document.hidden && !document.querySelector(".figures + .grid :focus")) {
-        try {
-          const answer = await fetch("./", { redirect: "error" });
-          if (!answer.ok) throw new Error(answer.statusText);
-          const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-          for (const part of [".alarm", ".figures", ".live-line time"]) $(part).replaceWith(document.adoptNode($(part, fresh)));
-          const old = document.querySelectorAll(".grid > .card"), now = fresh.querySelectorAll(".grid > .card");
-          old.forEach((card, i) => {
-            if (!$(".said", card) && now[i]) card.replaceWith(document.adoptNode(now[i]));
-          });
-          tick();
-          failed = 0;
-        } catch {
-          failed++;
-        }
-        document.body.classList.toggle("lost", failed > 0);
-        $(".live-line .quiet").classList.toggle("bad", failed > 0);
-      }
-      setTimeout(renew, Math.min(2000 * 2 ** failed, 30000));
-    };
-    setTimeout(renew, 2000);
+    beat(async () => {
+      if (paused() || document.querySelector(".figures + .grid :focus")) return false;
+      const text = await ask("./");
+      if (!text) return true;
+      const fresh = new DOMParser().parseFromString(text, "text/html");
+      for (const part of [".marks", ".alarm", ".figures", ".live-line time", "footer"]) $(part).replaceWith(document.adoptNode($(part, fresh)));
+      const old = document.querySelectorAll(".grid > .card"), now = fresh.querySelectorAll(".grid > .card");
+      old.forEach((card, i) => {
+        if (!$(".said", card) && now[i]) card.replaceWith(document.adoptNode(now[i]));
+      });
+      tick();
+      return true;
+    });
     document.addEventListener("click", async (e) => {
       const op = e.target.dataset?.op;
       if (!op) return;
@@ -222,4 +259,5 @@
   };
 
   ({ overview, entry, events })[page]?.();
+  if (page === "keys" || page === "entry" || page === "events") beat();
 })();

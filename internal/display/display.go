@@ -3,6 +3,7 @@ package display
 
 import (
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -18,4 +19,26 @@ func Name(name string) string {
 		}
 	}
 	return name
+}
+
+// Text returns the words of others, such as an error's message, as they can be shown: what a terminal might obey is
+// escaped as Go escapes it, and what is beyond most bytes left out. A line end becomes a space.
+func Text(text string, most int) string {
+	var b strings.Builder
+	for i, r := range text {
+		if i >= most {
+			b.WriteString(" …")
+			break
+		}
+		switch {
+		case r == '\n' || r == '\t' || r == '\r':
+			b.WriteByte(' ')
+		case r == utf8.RuneError || !strconv.IsPrint(r):
+			quoted := strconv.QuoteRuneToASCII(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }

@@ -93,25 +93,44 @@ func (p *globPart) matches(c rune) bool {
 	return p.outside
 }
 
-// Match reports whether the whole key matches. After a mismatch it goes back to the last *, which is enough:
-// an earlier one could only take what the last one can take too.
+// Match reports whether the whole key matches.
 func (g *Glob) Match(key string) bool {
-	at, star, from := 0, -1, ""
+	matches, _, _ := g.MatchUntil(key, func() error { return nil })
+	return matches
+}
+
+// askEvery is how many steps MatchUntil takes between two calls of its function: some 100 µs.
+const askEvery = 1 << 14
+
+// MatchUntil is Match for who is in a hurry: it asks now and then whether to go on, and ends with the error that it gets.
+// It returns how many steps it took, as many as the bytes of key and pattern multiplied at worst.
+//
+// After a mismatch it goes back to the last *, which is enough: an earlier one could only take what the last one can take
+// too.
+func (g *Glob) MatchUntil(key string, ask func() error) (matches bool, steps int, err error) {
+	at, star, from, next := 0, -1, "", askEvery
 	for rest := key; ; {
+		if steps++; steps >= next {
+			next = steps + askEvery
+			if err := ask(); err != nil {
+				return false, steps, err
+			}
+		}
 		switch {
 		case at < len(g.parts) && g.parts[at].any:
 			star, from, at = at, rest, at+1
 			continue
 		case rest == "" && at == len(g.parts):
-			return true
+			return true, steps, nil
 		case rest != "" && at < len(g.parts):
+			steps += len(g.parts[at].set) / 2 // which is looked through
 			if c, n := utf8.DecodeRuneInString(rest); g.parts[at].matches(c) {
 				rest, at = rest[n:], at+1
 				continue
 			}
 		}
 		if star < 0 || from == "" {
-			return false
+			return false, steps, nil
 		}
 		_, n := utf8.DecodeRuneInString(from)
 		from = from[n:]

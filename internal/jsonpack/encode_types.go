@@ -231,7 +231,7 @@ func encodeMarshaler(e *encoder, v reflect.Value) error {
 	}
 	text, err := v.Interface().(json.Marshaler).MarshalJSON()
 	if err == nil {
-		e.buf, err = transcode(e.buf, text, e.depth, e.most)
+		e.buf, err = transcode(e.buf, text, e.depth, e.most, nil)
 		if err == nil || errors.Is(err, ErrTooLarge) {
 			return err
 		}

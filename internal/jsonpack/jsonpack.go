@@ -122,6 +122,8 @@ func appendPlain(dst []byte, v any, most int) ([]byte, error) {
 		return appendInt(dst, int64(v)), nil
 	case uint8:
 		return appendUint(dst, uint64(v)), nil
+	case *Text:
+		return transcode(dst, v.JSON, 0, most, v)
 	}
 	return dst, errNotPlain
 }
@@ -178,7 +180,7 @@ func AppendFromJSON(dst, text []byte, limit int) ([]byte, error) {
 	if limit > 0 && limit < math.MaxInt-len(dst) {
 		most = len(dst) + limit
 	}
-	return transcode(dst, text, 0, most)
+	return transcode(dst, text, 0, most, nil)
 }
 
 // typeCache maps a type to what was compiled for it. Types are never

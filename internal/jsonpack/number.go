@@ -1,6 +1,7 @@
 package jsonpack
 
 import (
+	"bytes"
 	"math"
 	"strconv"
 )
@@ -61,6 +62,21 @@ func isInteger[T string | []byte](lit T) bool {
 		}
 	}
 	return true
+}
+
+// FloatForm reports whether lit is how a Reader and AppendJSON write a float without a
+// fraction, 1.0 or -0.0, and returns it.
+func FloatForm(lit []byte) (f float64, ok bool) {
+	whole, ok := bytes.CutSuffix(lit, []byte(".0"))
+	if !ok || len(whole) > 22 { // a float from 1e21 on has an exponent
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(string(lit), 64)
+	if err != nil || math.Abs(f) >= 1e21 {
+		return 0, false
+	}
+	var buf [32]byte
+	return f, string(appendJSONFloat(buf[:0], f, 64)) == string(whole)
 }
 
 // appendLiteral appends the value of a valid number literal: as an integer or a

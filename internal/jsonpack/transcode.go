@@ -17,10 +17,12 @@ import (
 // A container's count is known only at its end: its head is one byte at first,
 // and those that need a longer one are mended at the end, all in one go.
 type transcoder struct {
-	open  []container
-	long  []container // closed ones with more than 15 members
-	extra int         // bytes that the long heads will add
-	plain []byte      // scratch for strings with escapes
+	open   []container
+	long   []container // closed ones with more than 15 members
+	extra  int         // bytes that the long heads will add
+	plain  []byte      // scratch for strings with escapes
+	floats *Text       // says which numbers are floats by their look; nil: none
+	number int         // numbers seen so far, where that matters
 }
 
 // container is an array or an object whose head is at out[pos].
@@ -36,14 +38,17 @@ var transcoders = sync.Pool{New: func() any { return new(transcoder) }}
 var errSyntax = errors.New("syntax error")
 
 // transcode appends the msgpack of text, which lies within depth containers, as
-// long as the result has at most most bytes. On an error it returns dst.
-func transcode(dst, text []byte, depth, most int) ([]byte, error) {
+// long as the result has at most most bytes. On an error it returns dst. See
+// Text for floats, which may be nil.
+func transcode(dst, text []byte, depth, most int, floats *Text) ([]byte, error) {
 	t := transcoders.Get().(*transcoder)
 	t.open, t.long, t.extra = t.open[:0], t.long[:0], 0
+	t.floats, t.number = floats, 0
 	out, err := t.run(dst, text, depth, most)
 	if err == nil {
 		out = t.mend(out)
 	}
+	t.floats = nil
 	if cap(t.plain) <= maxPooled {
 		transcoders.Put(t)
 	}
@@ -125,7 +130,7 @@ func (t *transcoder) run(out, text []byte, depth, most int) ([]byte, error) {
 			if end-i > maxNumberBytes {
 				return out, errNumber
 			}
-			out = appendLiteral(out, text[i:end])
+			out = t.literal(out, text[i:end])
 			i = end
 		}
 		// A value ends at text[i], or a container that is empty.
@@ -164,6 +169,20 @@ func (t *transcoder) run(out, text []byte, depth, most int) ([]byte, error) {
 			}
 		}
 	}
+}
+
+// literal appends a number.
+func (t *transcoder) literal(out, lit []byte) []byte {
+	if t.floats != nil {
+		place := t.number
+		t.number++
+		if f, ok := FloatForm(lit); ok {
+			if _, kept := slices.BinarySearch(t.floats.Literals, place); !kept {
+				return appendFloat64(out, f)
+			}
+		}
+	}
+	return appendLiteral(out, lit)
 }
 
 // key appends the object key at text[i:] and returns the offset of the value

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/jsonpack"
 )
 
 // Node is a JSON text taken apart, with its numbers as they are written and its members in their order.
@@ -190,11 +190,8 @@ func looksFloat(number string) bool { return strings.ContainsAny(number, ".eE") 
 
 // isFloatForm reports whether number is how a float without a fraction is written here: 1.0, -0.0.
 func isFloatForm(number string) bool {
-	if !strings.HasSuffix(number, ".0") {
-		return false
-	}
-	f, err := strconv.ParseFloat(number, 64)
-	return err == nil && math.Abs(f) < 1e21 && strconv.FormatFloat(f, 'f', -1, 64)+".0" == number
+	_, ok := jsonpack.FloatForm([]byte(number))
+	return ok
 }
 
 // Append appends n as compact JSON with the members of objects sorted. It adds the places of literals,
@@ -308,8 +305,12 @@ func (n *Node) goValue(l *Literals) (v any, floats bool) {
 
 // AppendString appends s, which is UTF-8, as a JSON string that is safe to show on a terminal.
 func AppendString(dst []byte, s string) []byte {
+	return append(appendChars(append(dst, '"'), s), '"')
+}
+
+// appendChars appends what stands between the quotes of a JSON string.
+func appendChars(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
-	dst = append(dst, '"')
 	for _, r := range s {
 		switch {
 		case r == '"' || r == '\\':
@@ -326,7 +327,7 @@ func AppendString(dst []byte, s string) []byte {
 			dst = utf8.AppendRune(dst, r)
 		}
 	}
-	return append(dst, '"')
+	return dst
 }
 
 // Obeyed reports whether a terminal may do something else with r than show it: control characters, and

@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -27,6 +28,9 @@ var (
 	// ErrBadRequest: the request makes no sense to the server.
 	ErrBadRequest = errors.New("bad request")
 
+	// ErrMethod is an ErrBadRequest: the endpoint takes another method.
+	ErrMethod = fmt.Errorf("%w: wrong method", ErrBadRequest)
+
 	// ErrBusy: as many such requests as the server allows are under way.
 	ErrBusy = errors.New("too many requests of this kind")
 
@@ -47,6 +51,7 @@ var codes = []struct {
 	{"no_writes", ErrNoWrites, http.StatusForbidden},
 	{"no_values", ErrNoValues, http.StatusForbidden},
 	{"forbidden", ErrForbidden, http.StatusForbidden},
+	{"bad_method", ErrMethod, http.StatusMethodNotAllowed},
 	{"bad_request", ErrBadRequest, http.StatusBadRequest},
 	{"busy", ErrBusy, http.StatusTooManyRequests},
 	{"not_found", keepcache.ErrNotFound, http.StatusNotFound},

@@ -1,0 +1,213 @@
+package inspect
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/wire"
+)
+
+const (
+	// mostValueBytes is the largest value to take over HTTP: the library's own default. It bounds what one request makes
+	// the program hold.
+	mostValueBytes = 64 << 20
+
+	// mostBodyBytes is the largest body: most values are not twice as long as JSON text, and no bytes are as base64.
+	mostBodyBytes = 2*mostValueBytes + 1<<20
+
+	// mostMembers bounds the members of a body, of which there are a dozen.
+	mostMembers = 64
+)
+
+// write is the body of a POST, with a value that is a part of the body.
+type write struct {
+	wire.Write
+	value []byte // JSON text
+}
+
+func checkJSON(r *http.Request) error {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != wire.TypeJSON {
+		return badRequest("the body is %.50q and not %s", r.Header.Get("Content-Type"), wire.TypeJSON)
+	}
+	return nil
+}
+
+// body reads the body of a POST. One that is large is read alone, and stays so until the visit is over.
+func (v *visit) body() (b write, err error) {
+	size := v.r.ContentLength
+	if size > mostBodyBytes {
+		return b, fmt.Errorf("%w: the request", keepcache.ErrTooLarge)
+	}
+	if size < 0 || size > largeValue {
+		if _, err := v.alone(); err != nil {
+			return b, err
+		}
+	}
+	// A time for the client to send it in. Not every server can; then its own holds.
+	_ = v.control.SetReadDeadline(time.Now().Add(streamStall + rateTime(max(size, 0))))
+	defer v.control.SetReadDeadline(time.Time{})
+	text, err := readBody(http.MaxBytesReader(v.w, v.r.Body, mostBodyBytes), size)
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return b, fmt.Errorf("%w: the request", keepcache.ErrTooLarge)
+		}
+		return b, badRequest("the body: %w", err)
+	}
+	if err := b.parse(text); err != nil {
+		return b, err
+	}
+	if b.Bucket == "" {
+		b.Bucket = keepcache.DefaultBucket
+	}
+	return b, nil
+}
+
+// readBody reads size bytes, or all that there is if it is negative. It takes memory as bytes arrive.
+func readBody(r io.Reader, size int64) ([]byte, error) {
+	if size < 0 {
+		return io.ReadAll(r)
+	}
+	text := make([]byte, 0, min(size, 64<<10)+1)
+	for {
+		n, err := r.Read(text[len(text):cap(text)])
+		text = text[:len(text)+n]
+		if errors.Is(err, io.EOF) {
+			return text, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(text) == cap(text) { // once the first bytes have come the others are believed in
+			text = append(make([]byte, 0, max(size+1, int64(2*cap(text)))), text...)
+		}
+	}
+}
+
+// parse reads the members of a body.
+func (b *write) parse(text []byte) error {
+	if !utf8.Valid(text) {
+		return badRequest("the body is not UTF-8")
+	}
+	if !json.Valid(text) {
+		var raw json.RawMessage
+		return badRequest("the body: %w", json.Unmarshal(text, &raw))
+	}
+	members, err := split(text)
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		into := any(nil)
+		switch m.name {
+		case "bucket":
+			into = &b.Bucket
+		case "key":
+			into = &b.Key
+		case "value":
+			b.value = m.text
+			continue
+		case "literals":
+			into = &b.Literals
+		case "bytes":
+			into = &b.Bytes
+		case "ttl_ms":
+			into = &b.TTL
+		case "expires_ms":
+			into = &b.Expires
+		case "prefix":
+			into = &b.Prefix
+		case "drop":
+			into = &b.Drop
+		case "tag":
+			into = &b.Tag
+		default:
+			return badRequest("there is no member %.50q", m.name)
+		}
+		if err := json.Unmarshal(m.text, into); err != nil {
+			return badRequest("%s: %w", m.name, err)
+		}
+	}
+	return nil
+}
+
+// member is one of an object: a part of its text.
+type member struct {
+	name string
+	text []byte
+}
+
+// split takes an object, whose text is valid, apart into its members. It builds nothing of their values.
+func split(text []byte) (members []member, err error) {
+	i := space(text, 0)
+	if text[i] != '{' {
+		return nil, badRequest("the body is no object")
+	}
+	for i = space(text, i+1); text[i] != '}'; {
+		if text[i] == ',' {
+			i = space(text, i+1)
+		}
+		if len(members) == mostMembers {
+			return nil, badRequest("the body has more than %d members", mostMembers)
+		}
+		var m member
+		end := skip(text, i)
+		if end-i > 200 {
+			return nil, badRequest("there is no member %.50q", text[i:end])
+		}
+		if err := json.Unmarshal(text[i:end], &m.name); err != nil {
+			return nil, badRequest("%w", err)
+		}
+		i = space(text, space(text, end)+1) // behind the colon
+		end = skip(text, i)
+		m.text = text[i:end]
+		members = append(members, m)
+		i = space(text, end)
+	}
+	return members, nil
+}
+
+func space(text []byte, i int) int {
+	for i < len(text) && (text[i] == ' ' || text[i] == '\t' || text[i] == '\r' || text[i] == '\n') {
+		i++
+	}
+	return i
+}
+
+// skip returns where the value ends that begins at text[i:].
+func skip(text []byte, i int) int {
+	for depth := 0; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			for i++; text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			depth++
+			continue
+		case '}', ']':
+			depth--
+		default: // of a number or a word, up to what ends it
+			if depth > 0 {
+				continue
+			}
+			for i+1 < len(text) && text[i+1] > ' ' && text[i+1] != ',' && text[i+1] != '}' && text[i+1] != ']' {
+				i++
+			}
+		}
+		if depth == 0 {
+			return i + 1
+		}
+	}
+	return len(text)
+}

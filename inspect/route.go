@@ -1,0 +1,84 @@
+package inspect
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// route returns the part of a request's path that is this handler's own: what is behind the place where it is mounted, in
+// one spelling alone. A proxy's rule for a path thereby holds for whatever is answered under it.
+//
+// With http.StripPrefix that is the whole path. Without, the pattern says it by which http.ServeMux chose the handler. Of a
+// handler that is called in any other way the path begins at the root.
+func route(r *http.Request) (rest string, ok bool) {
+	rest = strings.TrimPrefix(r.URL.Path, "/")
+	if dir, ok := mount(r.Pattern); ok && !stripped(r, dir) {
+		if n := heads(r.URL.Path, dir); n >= 0 {
+			rest = r.URL.Path[n:]
+		}
+	}
+	return rest, strings.HasSuffix(r.URL.EscapedPath(), rest) // or it is spelt another way: v1%2fkeys
+}
+
+// mount returns the segments of the path under which a pattern has its handler answer everything.
+func mount(pattern string) (dir []string, ok bool) {
+	_, path, found := strings.Cut(pattern, "/") // what is before it is a method and a host
+	if !found {
+		return nil, false
+	}
+	switch at := strings.LastIndexByte(path, '/') + 1; {
+	case at == len(path):
+	case path[at:] == "*" || strings.HasPrefix(path[at:], "{") && strings.HasSuffix(path, "...}"):
+		path = path[:at]
+	default:
+		return nil, false // that of one path
+	}
+	if path == "" {
+		return nil, true
+	}
+	return strings.Split(strings.TrimSuffix(path, "/"), "/"), true
+}
+
+// heads returns how many bytes of a path the segments are with which it begins, or -1 if it begins otherwise.
+func heads(path string, dir []string) int {
+	n := 1
+	if !strings.HasPrefix(path, "/") {
+		return -1
+	}
+	for _, want := range dir {
+		segment, _, found := strings.Cut(path[n:], "/")
+		if !found || segment != want && !(strings.HasPrefix(want, "{") && segment != "") {
+			return -1
+		}
+		n += len(segment) + 1
+	}
+	return n
+}
+
+// stripped reports whether the segments have been taken off the path of a request, as http.StripPrefix does.
+func stripped(r *http.Request, dir []string) bool {
+	u, err := url.ParseRequestURI(r.RequestURI)
+	if err != nil {
+		return false
+	}
+	gone, ok := strings.CutSuffix(u.Path, r.URL.Path)
+	if !ok || gone == "" {
+		return false
+	}
+	segments := strings.Split(strings.Trim(gone, "/"), "/")
+	n := len(segments) - len(dir)
+	return n >= 0 && heads("/"+strings.Join(segments[n:], "/")+"/", dir) >= 0
+}
+
+// version takes the version of the protocol off what route returns: v1/keys is keys.
+func version(rest string) (number int, name string, ok bool) {
+	part, name, found := strings.Cut(rest, "/")
+	digits, isVersion := strings.CutPrefix(part, "v")
+	number, err := strconv.Atoi(digits)
+	if !found || !isVersion || err != nil || number <= 0 || strconv.Itoa(number) != digits {
+		return 0, rest, false
+	}
+	return number, name, true
+}

@@ -1,0 +1,82 @@
+package inspect
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"github.com/keepcache/keepcache/internal/jsontext"
+	"github.com/keepcache/keepcache/internal/wire"
+)
+
+// outsize is an answer with a value that is too large to be whole in memory as text: it is written while it is read.
+type outsize struct {
+	entry   wire.Entry // without its value
+	encoded []byte
+	page    *wire.Keys // of which the entry is the only one; nil: the entry is the answer
+}
+
+// send sends it. What goes wrong on the way breaks the answer off, which a client sees.
+func (o *outsize) send(v *visit) {
+	v.w.Header().Set("Content-Type", wire.TypeJSON)
+	// The text may be six times what is stored, but hardly is.
+	out := v.patient(2 * int64(len(o.encoded)))
+	ctx, stop := context.WithDeadline(v.r.Context(), out.until)
+	defer stop()
+	defer context.AfterFunc(v.s.closing, stop)()
+	if err := o.write(ctx, out); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (o *outsize) write(ctx context.Context, out *patient) error {
+	w := bufio.NewWriterSize(out, 32<<10)
+	head, err := json.Marshal(o.entry)
+	if err != nil {
+		return err
+	}
+	var tail []byte
+	if o.page != nil {
+		o.page.Entries = []wire.Entry{}
+		around, err := json.Marshal(o.page)
+		if err != nil {
+			return err
+		}
+		before, after, _ := bytes.Cut(around, []byte("[]")) // entries is the first member
+		tail = after
+		w.Write(before)
+		w.WriteByte('[')
+	}
+	w.Write(bytes.TrimSuffix(head, []byte("}")))
+	w.WriteString(`,"value":`)
+	if err := jsontext.Write(ctx, w, o.encoded); err != nil {
+		return err
+	}
+	first := true
+	err = jsontext.EachLiteral(ctx, o.encoded, func(place int) error {
+		if first {
+			w.WriteString(`,"literals":[`)
+		} else {
+			w.WriteByte(',')
+		}
+		first = false
+		_, err := w.WriteString(strconv.Itoa(place))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if !first {
+		w.WriteByte(']')
+	}
+	w.WriteByte('}')
+	if o.page != nil {
+		w.WriteByte(']')
+		w.Write(tail)
+	}
+	w.WriteByte('\n')
+	return w.Flush() // has the first error of all of them
+}
