@@ -10,6 +10,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/trust"
 )
 
 // fileMode keeps a cache to its owner: it may hold anything, tokens included.
@@ -75,10 +76,11 @@ func createTemp(in *disk.Dir, path, suffix string) (f *os.File, name string, err
 	return in.CreateTemp(beside.Prefix(path, suffix, randomRoom))
 }
 
-// removeStrays removes what createTemp has made and a crash has left behind.
+// removeStrays removes what createTemp has made and a crash has left behind, if it is old and this user's.
 func removeStrays(in *disk.Dir, path, suffix string) {
 	for _, stray := range in.Beside(beside.Prefix(path, suffix, randomRoom)) {
-		if info, err := in.Lstat(stray); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > strayAge {
+		if info, err := in.Lstat(stray); err == nil && info.Mode().IsRegular() && trust.Mine(info) &&
+			time.Since(info.ModTime()) > strayAge {
 			in.Remove(stray)
 		}
 	}
@@ -109,7 +111,7 @@ func lookAt(in *disk.Dir, path string) (exists bool, err error) {
 	case !info.Mode().IsRegular():
 		return false, errNotRegular
 	}
-	return true, nil
+	return true, trust.File(path, info)
 }
 
 // openLocked opens the file at path for bbolt: locked, still the one that path names, and proved to be a file of
@@ -145,10 +147,11 @@ func openOwned(in *disk.Dir, path string, flag int, wait time.Duration) (f *os.F
 			break
 		}
 		if os.SameFile(info, now) {
-			if info.Mode().IsRegular() {
+			if !info.Mode().IsRegular() {
+				err = errNotRegular
+			} else if err = trust.File(path, info); err == nil {
 				return f, info, nil
 			}
-			err = errNotRegular
 			break
 		}
 		f.Close() // another process put a new file in its place while we waited

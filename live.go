@@ -131,7 +131,7 @@ func (l *live) read(t *tail, fn func(*liveView) error) (err error) {
 // does with a file that another has taken the place of.
 func (l *live) open(path string) (*os.File, error) {
 	in := l.dir.Load()
-	f, err := in.OpenFile(path, os.O_RDONLY|openFlags, 0)
+	f, err := in.OpenRegular(path, os.O_RDONLY, 0)
 	switch {
 	case errors.Is(err, fs.ErrClosed):
 		return nil, ErrClosed
@@ -145,7 +145,7 @@ func (l *live) open(path string) (*os.File, error) {
 	if real != l.path || !l.dir.CompareAndSwap(in, again) { // nobody closes the old one, which others may still look into
 		return nil, errors.Join(err, again.Close())
 	}
-	return again.OpenFile(path, os.O_RDONLY|openFlags, 0)
+	return again.OpenRegular(path, os.O_RDONLY, 0)
 }
 
 // names reports whether the path still leads to f. It hands err on, unless it has one of its own.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/trust"
 )
 
 // Open opens the cache in the file at path and creates it, with mode 0600, if there is none; its directory
@@ -24,7 +25,8 @@ import (
 // that is no cache, or that a newer version wrote, gives ErrFormat; it is left as it is. What becomes of a cache that is
 // damaged is up to Options.OnCorruption: it is kept aside and a fresh one takes its place, or Open returns ErrCorrupt,
 // as it does for reading only, and on Windows, where an open file cannot be replaced. Anything but a regular file is refused,
-// and a symbolic link too.
+// and a symbolic link too. In a sticky directory that others may write to, as /tmp is, a file that belongs neither to this
+// user nor to root nor to the directory's owner is refused: another may have put it there to be found.
 //
 // Before anything else, Open proves that the structure of the file is whole. After a crash, or where the file was changed
 // or copied by others since, that costs reading it once; after a Close it costs next to nothing,
@@ -299,6 +301,8 @@ func openError(path string, readOnly bool, err error) error {
 		e.Hint = "keepcache repair saves what can be proved of it"
 	case errors.Is(err, errSymlink):
 		e.Hint = "open the file that it leads to"
+	case errors.Is(err, trust.ErrForeign):
+		e.Hint = "keep the cache in a directory that only its users may write to"
 	case errors.Is(err, fs.ErrPermission) && readOnly:
 		e.Hint = "the file must be readable"
 	case errors.Is(err, fs.ErrPermission):

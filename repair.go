@@ -86,7 +86,7 @@ type proven struct {
 }
 
 func (r *repair) run(from, to string, names []string) error {
-	f, err := disk.OpenFile(from, os.O_RDONLY, 0)
+	f, err := disk.OpenRegular(from, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

@@ -202,7 +202,7 @@ func (r *replayer) makeDurable() bool {
 		return r.durable
 	}
 	r.tried = true
-	f, err := r.store.dir().OpenFile(r.path, os.O_RDWR, 0)
+	f, err := r.store.dir().OpenRegular(r.path, os.O_RDWR, 0)
 	if err != nil {
 		return false
 	}

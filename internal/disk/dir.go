@@ -187,6 +187,11 @@ func (d *Dir) OpenFile(name string, flag int, perm fs.FileMode) (f *os.File, err
 	})
 }
 
+// OpenRegular is the function OpenRegular for a file in the directory.
+func (d *Dir) OpenRegular(name string, flag int, perm fs.FileMode) (*os.File, error) {
+	return regular(name, func() (*os.File, error) { return d.OpenFile(name, flag|openFlags, perm) })
+}
+
 // tempTries bounds how many names CreateTemp tries.
 const tempTries = 1000
 

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+
+	"github.com/keepcache/keepcache/internal/trust"
 )
 
 // Kind says what a call does.
@@ -65,6 +67,34 @@ func openBy(name string, flag int, open func() (*os.File, error)) (*os.File, err
 		op.Kind = KindCreate
 	}
 	return opened(op, open)
+}
+
+// ErrNotRegular says that there is something else than a regular file, a link included.
+var ErrNotRegular = errors.New("not a regular file")
+
+// OpenRegular is OpenFile for what has to be a regular file by that very name: it follows no link at its end, and does not
+// wait at a pipe, which somebody else may have put there.
+func OpenRegular(name string, flag int, perm fs.FileMode) (*os.File, error) {
+	return regular(name, func() (*os.File, error) { return OpenFile(name, flag|openFlags, perm) })
+}
+
+func regular(name string, open func() (*os.File, error)) (*os.File, error) {
+	f, err := open()
+	if err != nil {
+		if isLink(err) {
+			err = &fs.PathError{Op: "open", Path: name, Err: ErrNotRegular}
+		}
+		return nil, err
+	}
+	ok, err := trust.Regular(f)
+	if err == nil && !ok {
+		err = &fs.PathError{Op: "open", Path: name, Err: ErrNotRegular}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // CreateTemp is os.CreateTemp.

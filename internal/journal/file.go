@@ -9,6 +9,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/trust"
 )
 
 // File is what the journal does with its file. Tests put faults between it and the real one.
@@ -56,12 +57,25 @@ func (f osFile) Close() error { return disk.Close(f.File) }
 // openIn returns a function that opens files in a directory.
 func openIn(dir *disk.Dir) func(name string, flag int, perm fs.FileMode) (File, error) {
 	return func(name string, flag int, perm fs.FileMode) (File, error) {
-		f, err := dir.OpenFile(name, flag, perm)
+		f, err := dir.OpenRegular(name, flag, perm)
 		if err != nil {
 			return nil, err
 		}
 		return osFile{f}, nil
 	}
+}
+
+// openProved opens a journal for reading that is a regular file, of somebody who may be believed.
+func openProved(dir *disk.Dir, path string) (*os.File, error) {
+	f, err := dir.OpenRegular(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := trust.Opened(f, path); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // createFile makes a journal without segments and gives it the name path, where it replaces what was there; with staged it

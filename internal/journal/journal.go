@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"sync"
 	"sync/atomic"
 
@@ -178,7 +177,7 @@ func checkReplaceable(dir *disk.Dir, path string) error {
 	if !st.Mode().IsRegular() {
 		return fmt.Errorf("journal: open %q: not a regular file", path)
 	}
-	f, err := dir.OpenFile(path, os.O_RDONLY, 0)
+	f, err := openProved(dir, path)
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}

@@ -11,7 +11,7 @@ import (
 // Peek reads of whose store a journal is, and up to which sequence the store has had everything. ok is false where
 // there is no journal that can be read.
 func Peek(dir *disk.Dir, path string) (identity [16]byte, released uint64, ok bool, err error) {
-	f, err := dir.OpenFile(path, os.O_RDONLY, 0)
+	f, err := dir.OpenRegular(path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return identity, 0, false, nil
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 
 	"github.com/keepcache/keepcache/internal/disk"
@@ -59,7 +58,7 @@ func Replay(path string, identity [16]byte, after uint64, fn func(first, last ui
 
 // ReplayIn is Replay for a journal in a directory that is held open.
 func ReplayIn(dir *disk.Dir, path string, identity [16]byte, after uint64, fn func(first, last uint64, piece []byte) error) (Report, error) {
-	f, err := dir.OpenFile(path, os.O_RDONLY, 0)
+	f, err := openProved(dir, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Report{}, nil
 	}

@@ -18,12 +18,14 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
+	"github.com/keepcache/keepcache/internal/trust"
 )
 
 // Client speaks to one server. Its methods may be called from any goroutine. Errors of the library come back as
 // such: errors.Is finds keepcache.ErrReadOnly and the others.
 type Client struct {
-	addr string
+	addr string // as it may be shown
 	base *url.URL
 	http *http.Client
 }
@@ -45,14 +47,14 @@ func New(addr string) (*Client, error) {
 		IdleConnTimeout:        time.Minute,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
-	c := &Client{addr: addr, http: &http.Client{
+	c := &Client{addr: shown(addr), http: &http.Client{
 		Transport: transport,
 		// A redirect would lead to another server than the one that was named.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		if path == "" {
-			return nil, fmt.Errorf("address %q names no socket", addr)
+			return nil, fmt.Errorf("address %q names no socket", c.addr)
 		}
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return DialSocket(ctx, path)
@@ -62,7 +64,7 @@ func New(addr string) (*Client, error) {
 	}
 	u, err := url.Parse(addr)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("address %q is neither unix:PATH nor http://HOST/PATH", addr)
+		return nil, fmt.Errorf("address %.200q is neither unix:PATH nor http://HOST/PATH", c.addr)
 	}
 	if !strings.HasSuffix(u.Path, "/") {
 		u.Path += "/"
@@ -71,8 +73,28 @@ func New(addr string) (*Client, error) {
 	return c, nil
 }
 
-// Addr returns the address that the client was made with.
+// Addr returns the address that the client was made with, as it may be shown: without its password.
 func (c *Client) Addr() string { return c.addr }
+
+// shown hides the password of an address, whether it is one that can be used or not.
+func shown(addr string) string {
+	scheme, rest, found := strings.Cut(addr, "://")
+	if !found {
+		scheme, rest = "", addr
+	}
+	if strings.HasPrefix(addr, "unix:") {
+		return addr
+	}
+	at := strings.LastIndexByte(rest, '@') // one that is not encoded may have slashes, too
+	if at < 0 {
+		return addr
+	}
+	user, _, _ := strings.Cut(rest[:at], ":")
+	if found {
+		scheme += "://"
+	}
+	return scheme + user + ":xxxxx" + rest[at:]
+}
 
 // Close lets go of idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -309,6 +331,7 @@ func (c *Client) Events(ctx context.Context, w Watch) iter.Seq2[Event, error] {
 				yield(Event{}, c.failed(ctx, "events", err))
 				return
 			}
+			e.Kind = display.Text(e.Kind, 40) // a name that the other side chose
 			if !yield(e, nil) {
 				return
 			}
@@ -376,6 +399,9 @@ func (c *Client) do(ctx context.Context, method, name string, q url.Values, body
 		if errors.As(err, &e) {
 			err = e.Err // the URL of a socket means nothing to anybody
 		}
+		if errors.Is(err, trust.ErrForeign) {
+			return nil, fmt.Errorf("%w: socket %s: %w", ErrForbidden, c.addr, err)
+		}
 		return nil, fmt.Errorf("%w at %s: %w", ErrNoServer, c.addr, err)
 	}
 	if err := c.check(resp, accept); err != nil {
@@ -389,7 +415,10 @@ func (c *Client) do(ctx context.Context, method, name string, q url.Values, body
 func (c *Client) check(resp *http.Response, accept string) error {
 	switch version := resp.Header.Get(VersionHeader); {
 	case version == "":
-		return fmt.Errorf("%w at %s: what answers is no inspection server (%s)", ErrNoServer, c.addr, resp.Status)
+		if resp.StatusCode == http.StatusUnauthorized {
+			return fmt.Errorf("%w: %s wants a password (http://USER:PASSWORD@HOST/PATH)", ErrForbidden, c.addr)
+		}
+		return fmt.Errorf("%w at %s: what answers is no inspection server (%s)", ErrNoServer, c.addr, display.Text(resp.Status, 100))
 	case version != strconv.Itoa(Version):
 		return fmt.Errorf("%w: %s speaks version %.10q, this program %d", ErrVersion, c.addr, version, Version)
 	}
@@ -402,7 +431,7 @@ func (c *Client) check(resp *http.Response, accept string) error {
 	}
 	err := json.NewDecoder(io.LimitReader(resp.Body, maxFailure)).Decode(&f)
 	if err != nil || f.Error.Code == "" {
-		return fmt.Errorf("%w: %s answers %s", ErrInternal, c.addr, resp.Status)
+		return fmt.Errorf("%w: %s answers %s", ErrInternal, c.addr, display.Text(resp.Status, 100))
 	}
 	return f.Error.Err()
 }

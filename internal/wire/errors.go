@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/display"
 )
 
 // Errors of the protocol itself.
@@ -103,9 +104,14 @@ func FailureOf(err error) (Failure, int) {
 	return f, status
 }
 
+// mostWords bounds what is shown of the words of the other side.
+const mostWords = 4096
+
 // Err returns the error that was sent: errors.Is finds the same cause in it, and an error of the library is a
-// *keepcache.Error with the same words.
+// *keepcache.Error with the same words. Its words are those of another process, and are made fit to be shown.
 func (f Failure) Err() error {
+	f.Message, f.Op = display.Text(f.Message, mostWords), display.Text(f.Op, 40)
+	f.Hint = display.Text(f.Hint, mostWords) // names and the path are quoted where they are shown
 	cause := ErrInternal
 	for _, c := range codes {
 		if c.code == f.Code {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/trust"
 )
 
 // SocketPath returns where the socket of the cache at path is: beside it, with .sock behind its name. Symbolic links
@@ -29,14 +30,25 @@ func SocketPath(path string) string {
 // zero at the end, Linux 108.
 const sunPathMost = 103
 
-// DialSocket connects to the socket at path, whatever the length of the path.
+// DialSocket connects to the socket at path, whatever the length of the path. It speaks to nobody but this user, root, and
+// the owner of the cache's file: anybody may have put a socket into a directory that all may write to.
 func DialSocket(ctx context.Context, path string) (conn net.Conn, err error) {
+	if err := trust.Socket(path); err != nil {
+		return nil, err
+	}
 	err = WithShortPath(path, func(short string) error {
 		d := net.Dialer{Timeout: dialWait}
 		conn, err = d.DialContext(ctx, "unix", short)
 		return err
 	})
-	return conn, err
+	if err != nil {
+		return nil, err
+	}
+	if err := trust.Conn(conn, path); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // WithShortPath calls fn with a path that names the same as path and fits into a socket's address, if there is one;
