@@ -47,7 +47,7 @@ func (v *visit) body() (b write, err error) {
 		return b, fmt.Errorf("%w: the request", keepcache.ErrTooLarge)
 	}
 	if size < 0 || size > largeValue {
-		if _, err := v.alone(); err != nil {
+		if err := v.turn(); err != nil {
 			return b, err
 		}
 	}

@@ -57,13 +57,9 @@ func (s *server) servePage(v *visit, name string, fail func(error)) {
 		fail(fmt.Errorf("%w: pages are for GET", wire.ErrMethod))
 		return
 	}
-	if v.r.URL.Path == "" {
+	if u, err := url.ParseRequestURI(v.r.RequestURI); v.r.URL.Path == "" && err == nil && !strings.HasSuffix(u.Path, "/") {
 		// StripPrefix has left nothing, because the slash is missing at the end, without which no link is right.
-		u, _ := url.ParseRequestURI(v.r.RequestURI)
-		base := "."
-		if u != nil {
-			base = path.Base(u.EscapedPath())
-		}
+		base := path.Base(u.EscapedPath())
 		v.w.Header().Set("Location", base+"/")
 		v.w.WriteHeader(http.StatusMovedPermanently)
 		return

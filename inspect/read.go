@@ -117,10 +117,12 @@ func (s *server) keys(v *visit) (any, error) {
 		if err != nil || large == nil {
 			return page, err
 		}
-		if now, err := v.alone(); err != nil {
-			return nil, err
-		} else if now {
+		if v.alone() {
 			return &outsize{entry: page.Entries[0], encoded: large, page: &page}, nil
+		}
+		page, large = wire.Keys{}, nil
+		if err := v.turn(); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -159,8 +161,8 @@ func (s *server) page(v *visit, q query) (page wire.Keys, large jsonpack.Encoded
 			stop() // here is one more
 			break
 		}
-		v.copied(e.Size)
 		v.collect()
+		v.copied(e.Size)
 		steps += entrySteps + e.Size/8
 		matches := false
 		switch {
@@ -237,6 +239,9 @@ func (s *server) value(ctx context.Context, w *wire.Entry, e keepcache.Entry, mo
 		w.Hidden = true
 		return nil, err
 	}
+	if len(encoded)/3 > most { // no text is that much shorter
+		return encoded, nil
+	}
 	text, places, whole, err := jsontext.AppendSome(ctx, nil, encoded, most)
 	switch {
 	case err != nil:
@@ -258,6 +263,9 @@ func (s *server) shown(ctx context.Context, bucket string, e keepcache.Entry) (e
 	}
 	if s.o.Redact == nil {
 		return encoded, false, nil
+	}
+	if len(encoded)/3 > redactBytes { // no text is that much shorter
+		return nil, false, nil
 	}
 	text, _, whole, err := jsontext.AppendSome(ctx, nil, encoded, redactBytes)
 	if err != nil || !whole {
@@ -309,12 +317,13 @@ func (s *server) entry(v *visit) (any, error) {
 		if err != nil || large == nil {
 			return entry, err
 		}
-		e = keepcache.Entry{} // it may have to be read again
-		if now, err := v.alone(); err != nil {
-			return nil, err
-		} else if now {
+		if v.alone() {
 			s.sent = slotKey{q.bucket, q.key}
 			return &outsize{entry: entry, encoded: large}, nil
+		}
+		e, large = keepcache.Entry{}, nil
+		if err := v.turn(); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -326,7 +335,10 @@ func (s *server) find(v *visit, q query) (e keepcache.Entry, err error) {
 	}
 	if q.values && s.sent == (slotKey{q.bucket, q.key}) && len(s.large) > 0 && !v.large {
 		// It is being sent to another: do not read it in vain.
-		if _, err := v.alone(); err != nil {
+		if err := v.turn(); err != nil {
+			return e, err
+		}
+		if err := v.enter(); err != nil {
 			return e, err
 		}
 	}

@@ -52,24 +52,22 @@ func (o *outsize) write(ctx context.Context, out *patient) error {
 	}
 	w.Write(bytes.TrimSuffix(head, []byte("}")))
 	w.WriteString(`,"value":`)
-	if err := jsontext.Write(ctx, w, o.encoded); err != nil {
-		return err
-	}
-	first := true
-	err = jsontext.EachLiteral(ctx, o.encoded, func(place int) error {
-		if first {
-			w.WriteString(`,"literals":[`)
-		} else {
-			w.WriteByte(',')
-		}
-		first = false
-		_, err := w.WriteString(strconv.Itoa(place))
-		return err
-	})
+	literals, err := jsontext.Write(ctx, w, o.encoded)
 	if err != nil {
 		return err
 	}
-	if !first {
+	if literals > 0 { // they are read once more for their places
+		next := byte('[')
+		w.WriteString(`,"literals":`)
+		err := jsontext.EachLiteral(ctx, o.encoded, func(place int) error {
+			w.WriteByte(next)
+			next = ','
+			_, err := w.WriteString(strconv.Itoa(place))
+			return err
+		})
+		if err != nil {
+			return err
+		}
 		w.WriteByte(']')
 	}
 	w.WriteByte('}')

@@ -142,30 +142,33 @@ func (v *visit) late() error {
 	return fmt.Errorf("%w: others are served first", wire.ErrBusy)
 }
 
-// alone reports whether this visit may have a large value. If another has one, it lets the others in and waits; then what
-// it has read is to be read again.
-func (v *visit) alone() (now bool, err error) {
+// alone reports whether this visit may have a large value. If not, another has one: the value that was read is to be
+// forgotten, and read again after turn.
+func (v *visit) alone() bool {
 	if v.large {
-		return true, nil
+		return true
 	}
 	select {
 	case v.s.large <- struct{}{}:
 		v.large = true
-		return true, nil
 	default:
 	}
-	gate := v.gate
+	return v.large
+}
+
+// turn lets the others in and waits until this visit may have a large value. Meanwhile it holds nothing of the cache.
+func (v *visit) turn() error {
+	if v.alone() {
+		return nil
+	}
 	v.leave()
 	select {
 	case v.s.large <- struct{}{}:
 		v.large = true
+		return nil
 	case <-v.ctx.Done():
-		return false, v.late()
+		return v.late()
 	}
-	if gate {
-		err = v.enter()
-	}
-	return false, err
 }
 
 // collect has the garbage of large copies collected before there is another. It is called inside the gate.

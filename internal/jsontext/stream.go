@@ -22,8 +22,8 @@ const (
 )
 
 // Write writes an encoded value as the text that Node.Append makes of it. It holds some 16 KiB of it in memory, whatever
-// the size of the value, and ends with ctx.
-func Write(ctx context.Context, w io.Writer, encoded []byte) error {
+// the size of the value, and ends with ctx. It returns how many literals there are.
+func Write(ctx context.Context, w io.Writer, encoded []byte) (literals int, err error) {
 	p := printer{ctx: ctx, r: jsonpack.NewReader(encoded), buf: make([]byte, 0, bufferBytes+pieceBytes)}
 	p.full = func() error {
 		_, err := w.Write(p.buf)
@@ -31,9 +31,9 @@ func Write(ctx context.Context, w io.Writer, encoded []byte) error {
 		return err
 	}
 	if err := p.print(0); err != nil {
-		return err
+		return 0, err
 	}
-	return p.full()
+	return p.kept, p.full()
 }
 
 // AppendSome appends the text of an encoded value to dst, as far as most bytes, and reports whether that is all of it.
@@ -95,6 +95,7 @@ type printer struct {
 
 	depth    int   // containers that are open
 	numbers  int   // seen so far
+	kept     int   // of them literals
 	literals []int // their places, if they are wanted
 	places   bool
 }
@@ -155,8 +156,10 @@ func (p *printer) print(depth int) error {
 		case 'b':
 			err = p.bytes(part.Text)
 		case '0':
-			if p.places && isLiteral(part) {
-				p.literals = append(p.literals, p.numbers)
+			if part.Kept && isLiteral(part) {
+				if p.kept++; p.places {
+					p.literals = append(p.literals, p.numbers)
+				}
 			}
 			p.numbers++
 			p.buf = append(p.buf, part.Text...) // 1 MiB at most

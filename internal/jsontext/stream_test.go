@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"path/filepath"
 	"runtime"
@@ -22,11 +23,13 @@ import (
 // streamed is what Write and EachLiteral make of a value.
 func streamed(t testing.TB, encoded []byte) (text string, places []int) {
 	var b bytes.Buffer
-	require.NoError(t, jsontext.Write(context.Background(), &b, encoded))
+	n, err := jsontext.Write(context.Background(), &b, encoded)
+	require.NoError(t, err)
 	require.NoError(t, jsontext.EachLiteral(context.Background(), encoded, func(place int) error {
 		places = append(places, place)
 		return nil
 	}))
+	require.Len(t, places, n)
 	return b.String(), places
 }
 
@@ -121,7 +124,8 @@ func TestWrite_Memory(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		var n counter
-		require.NoError(t, jsontext.Write(t.Context(), &n, encoded))
+		_, err = jsontext.Write(t.Context(), &n, encoded)
+		require.NoError(t, err)
 		_, _, whole, err := jsontext.AppendSome(t.Context(), nil, encoded, 4096)
 		require.NoError(t, err)
 		require.False(t, whole)
@@ -142,11 +146,15 @@ func TestWrite_Ends(t *testing.T) {
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	require.ErrorIs(t, jsontext.Write(ctx, new(counter), encoded), context.Canceled)
+	write := func(ctx context.Context, w io.Writer, encoded []byte) error {
+		_, err := jsontext.Write(ctx, w, encoded)
+		return err
+	}
+	require.ErrorIs(t, write(ctx, new(counter), encoded), context.Canceled)
 	require.ErrorIs(t, jsontext.EachLiteral(ctx, encoded, nil), context.Canceled)
-	require.ErrorIs(t, jsontext.Write(t.Context(), refusing{}, encoded), errRefused)
+	require.ErrorIs(t, write(t.Context(), refusing{}, encoded), errRefused)
 	for _, bad := range []string{"", "\x91", "\x81\x01\x01", "\xc1", "\x82\xa1b\x01\xa1a", "\xdf\xff\xff\xff\xff"} {
-		require.ErrorIs(t, jsontext.Write(t.Context(), new(counter), []byte(bad)), jsonpack.ErrCorrupt, "%q", bad)
+		require.ErrorIs(t, write(t.Context(), new(counter), []byte(bad)), jsonpack.ErrCorrupt, "%q", bad)
 	}
 }
 
@@ -165,7 +173,7 @@ func FuzzWrite(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, encoded []byte) {
 		var b bytes.Buffer
-		err := jsontext.Write(t.Context(), &b, encoded)
+		_, err := jsontext.Write(t.Context(), &b, encoded)
 		if jsonpack.Scan(encoded) != nil {
 			return // and it did not fall
 		}
