@@ -25,7 +25,8 @@ const (
 // all buckets, or of those that are named. It reads the expiry index and no other entries, and looks at a bounded
 // number of rows: where most rows are out of date, because lifetimes were prolonged, or are of other buckets, it
 // returns fewer than there are, and where more than a thousand entries end within one second, it may miss the soonest
-// of these. An entry that may be served stale ends when it may not be any more.
+// of these. An entry that may be served stale ends when it may not be any more. The entries come without their values,
+// which together may be large; Look has them.
 func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
 	if db.closed.Load() {
 		return nil, db.fail("soonest", "", ErrClosed)
@@ -145,6 +146,7 @@ func soonestOf(n int, names map[uint64]*Bucket, rows []dueRow, look func(b *Buck
 			continue
 		}
 		e := BucketEntry{b.name, r.entry(key)}
+		e.value = nil // a thousand of them may be large
 		at, _ := slices.BinarySearchFunc(found, e, byEnd)
 		found = slices.Insert(found, at, e)
 		found = found[:min(len(found), n)]

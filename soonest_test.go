@@ -89,6 +89,10 @@ func TestSoonest(t *testing.T) {
 			require.Equal(t, []string{"b/memory", "b/k00"}, keys(db.Soonest(2, "b")))
 			require.Len(t, keys(db.Soonest(math.MaxInt)), 200)
 			require.Empty(t, keys(db.Soonest(0)))
+			first, err := db.Soonest(1)
+			require.NoError(t, err)
+			_, err = first[0].AppendJSON(nil)
+			require.ErrorIs(t, err, keepcache.ErrCorrupt, "without its value")
 			require.Empty(t, keys(db.Soonest(5, "none")))
 		}
 		committed(t, db)

@@ -6,8 +6,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -21,21 +19,7 @@ import (
 // TestBrowser drives the page in a real browser: chromium through playwright-core. KEEPCACHE_PLAYWRIGHT names the
 // directory whose node_modules has the latter; KEEPCACHE_SCREENSHOTS one for pictures of what was seen.
 func TestBrowser(t *testing.T) {
-	dir := os.Getenv("KEEPCACHE_PLAYWRIGHT")
-	if dir == "" {
-		t.Skip("KEEPCACHE_PLAYWRIGHT names no directory with playwright-core")
-	}
-	chromium := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			chromium = path
-			break
-		}
-	}
-	if chromium == "" {
-		t.Skip("there is no chromium")
-	}
-
+	cmd := browser(t, "testdata/browser.mjs")
 	db := open(t, nil)
 	populate(t, db)
 	stop := make(chan struct{})
@@ -48,8 +32,7 @@ func TestBrowser(t *testing.T) {
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
 
-	cmd := exec.CommandContext(t.Context(), "node", "testdata/browser.mjs")
-	cmd.Env = append(os.Environ(), "BROWSER="+chromium, "MODULES="+dir, "READ_ONLY="+srv.URL+"/", "MOUNTED="+srv.URL+"/deep/ly/mounted/")
+	cmd.Env = append(cmd.Env, "READ_ONLY="+srv.URL+"/", "MOUNTED="+srv.URL+"/deep/ly/mounted/")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(out))
 	require.Equal(t, 9, strings.Count(string(out), "ok "), string(out))
