@@ -108,6 +108,9 @@ func anotherUser(t tester, args []string) {
 			requireValue(t, db.Bucket("default"), "k", "theirs")
 			require.NoError(t, db.Close())
 		}
+	case "stopped":
+		_, err := tryOpen(path, nil)
+		require.ErrorContains(t, err, "belongs to another user (user id 65533)")
 	case "refused":
 		for _, o := range []*keepcache.Options{nil, {ReadOnly: true}, {ReadOnly: true, NoLock: true}} {
 			_, err := tryOpen(path, o)
@@ -168,6 +171,12 @@ func TestOpen_OtherUsers(t *testing.T) {
 	does("someone", mine+"-journal", "touch")
 	_, err = keepcache.Open(mine, nil)
 	require.ErrorContains(t, err, "belongs to another user")
+
+	// And the name under which one is made: an owner who is not root cannot take it away.
+	theirs := filepath.Join(sticky, "theirs.cache")
+	does("nobody", theirs, "make")
+	does("someone", theirs+"-journal.new", "touch")
+	does("nobody", theirs, "stopped")
 
 	// What looks like left behind is removed only if it is one's own.
 	fresh := filepath.Join(sticky, "fresh.cache")

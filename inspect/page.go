@@ -108,24 +108,24 @@ func serveFile(v *visit, name, kind string) {
 }
 
 // failPage says what went wrong to somebody who is let in.
-func (s *server) failPage(v *visit, err error) {
+func (v *visit) failPage(err error) {
 	f, status := statusOf(v.w.Header(), err)
-	s.errorPage(v.w, status, "error", struct {
+	v.errorPage(status, "error", struct {
 		frameData
 		Status, Message string
-	}{s.frame("error", http.StatusText(status)), http.StatusText(status), display.Text(f.Message, 1000)})
+	}{v.s.frame("error", http.StatusText(status)), http.StatusText(status), display.Text(f.Message, 1000)})
 }
 
 // refusePage says that somebody is not let in, and nothing else.
-func (s *server) refusePage(w http.ResponseWriter, err error) {
-	f, status := statusOf(w.Header(), err)
-	s.errorPage(w, status, "refused", struct{ Status, Message string }{http.StatusText(status), display.Text(f.Message, 1000)})
+func (v *visit) refusePage(err error) {
+	f, status := statusOf(v.w.Header(), err)
+	v.errorPage(status, "refused", struct{ Status, Message string }{http.StatusText(status), display.Text(f.Message, 1000)})
 }
 
-func (s *server) errorPage(w http.ResponseWriter, status int, name string, data any) {
-	w.Header().Set("Content-Type", pageType)
-	w.WriteHeader(status)
-	_ = pages.ExecuteTemplate(w, name, data)
+func (v *visit) errorPage(status int, name string, data any) {
+	v.w.Header().Set("Content-Type", pageType)
+	v.w.WriteHeader(status)
+	_ = pages.ExecuteTemplate(v.patient(0), name, data)
 }
 
 // row is an entry in a list.

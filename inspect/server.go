@@ -100,9 +100,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer v.end()
 	refuse := func(err error) {
 		if api {
-			s.fail(w, err)
+			v.fail(err)
 		} else {
-			s.refusePage(w, err)
+			v.refusePage(err)
 		}
 	}
 	kind, isFile := files[rest]
@@ -125,9 +125,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fail := func(err error) {
 		v.leave()
 		if api {
-			s.fail(w, err)
+			v.fail(err)
 		} else {
-			s.failPage(v, err)
+			v.failPage(err)
 		}
 	}
 	switch {
@@ -220,11 +220,11 @@ func (s *server) call(v *visit, number int, name string) (any, error) {
 }
 
 // fail answers with an error.
-func (s *server) fail(w http.ResponseWriter, err error) {
-	f, status := statusOf(w.Header(), err)
-	w.Header().Set("Content-Type", wire.TypeJSON)
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]wire.Failure{"error": f})
+func (v *visit) fail(err error) {
+	f, status := statusOf(v.w.Header(), err)
+	v.w.Header().Set("Content-Type", wire.TypeJSON)
+	v.w.WriteHeader(status)
+	_ = json.NewEncoder(v.patient(0)).Encode(map[string]wire.Failure{"error": f})
 }
 
 func badRequest(format string, args ...any) error {

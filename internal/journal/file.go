@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -82,7 +83,7 @@ func openProved(dir *disk.Dir, path string) (*os.File, error) {
 // keeps the name that it was made under. The head is on disk before the file has its name, so a file of that name always has one.
 func createFile(path string, o *Options, h *head, staged bool) (_ File, err error) {
 	tmp := strayPath(path)
-	if err := o.Dir.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeStray(o.Dir, path); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCreate, err)
 	}
 	defer func() {
@@ -118,6 +119,22 @@ func createFile(path string, o *Options, h *head, staged bool) (_ File, err erro
 		return nil, err
 	}
 	return o.OpenFile(path, os.O_RDWR, fileMode)
+}
+
+// removeStray removes what a crash left of the making of the journal at path. Where somebody else has taken the name and it
+// cannot be removed, the error says whose it is.
+func removeStray(dir *disk.Dir, path string) error {
+	stray := strayPath(path)
+	err := dir.Remove(stray)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		if info, statErr := dir.Lstat(stray); statErr == nil {
+			err = cmp.Or(trust.File(stray, info), err)
+		}
+	}
+	return err
 }
 
 // strayPath is where a journal is made before it takes its path.

@@ -150,7 +150,7 @@ func New(path string, o Options) (*Journal, error) {
 	if err := checkReplaceable(o.Dir, path); err != nil {
 		return nil, err
 	}
-	if err := o.Dir.Remove(strayPath(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeStray(o.Dir, path); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	j := &Journal{path: path, opt: opt, block: block, front: opt.front(block), released: opt.After, staged: opt.Staged}
