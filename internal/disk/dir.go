@@ -189,7 +189,27 @@ func (d *Dir) OpenFile(name string, flag int, perm fs.FileMode) (f *os.File, err
 
 // OpenRegular is the function OpenRegular for a file in the directory.
 func (d *Dir) OpenRegular(name string, flag int, perm fs.FileMode) (*os.File, error) {
-	return regular(name, func() (*os.File, error) { return d.OpenFile(name, flag|openFlags, perm) })
+	f, err := regular(name, func() (*os.File, error) { return d.OpenFile(name, flag|openFlags, perm) })
+	if (err == nil || !errors.Is(err, fs.ErrNotExist)) && d.isLink(name) {
+		if err == nil {
+			f.Close()
+		}
+		return nil, &fs.PathError{Op: "open", Path: name, Err: ErrNotRegular}
+	}
+	return f, err
+}
+
+// isLink reports whether there is a link in a directory that is held open: that follows links, whatever the flags, to what else is in it.
+// It asks for no times, as Lstat would, which the next flush of the file would have to write.
+func (d *Dir) isLink(name string) bool {
+	if d == nil || d.root == nil {
+		return false // openFlags see to it
+	}
+	base, err := d.base(name)
+	if err == nil {
+		_, err = d.root.Readlink(base)
+	}
+	return err == nil
 }
 
 // tempTries bounds how many names CreateTemp tries.
