@@ -1,6 +1,7 @@
 package inspect_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -54,11 +55,15 @@ func FuzzServe(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, method, path string, body []byte) {
 		u, err := url.ParseRequestURI("http://localhost/" + path)
-		if err != nil || strings.Contains(u.Path, "v1/events") || u.Host != "localhost" || strings.ContainsAny(method, " \t\r\n") || !validMethod(method) {
+		if err != nil || strings.Contains(u.Path, "v1/events") || u.Host != "localhost" || method == "" {
 			return // a stream ends with its client, who is none here
 		}
+		r, err := http.NewRequest(method, u.String(), bytes.NewReader(body))
+		if err != nil {
+			return
+		}
+		r.RequestURI = u.RequestURI()
 		h := fuzzed(t)
-		r := httptest.NewRequest(method, u.String(), strings.NewReader(string(body)))
 		r.Header.Set("Content-Type", wire.TypeJSON)
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
@@ -87,9 +92,4 @@ func FuzzServe(f *testing.F) {
 			require.NotContains(t, string(text), "<b>")
 		}
 	})
-}
-
-func validMethod(method string) bool {
-	_, err := http.NewRequest(method, "http://localhost/", nil)
-	return err == nil
 }
