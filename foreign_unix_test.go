@@ -75,6 +75,7 @@ func TestOpen_JournalNotRegular(t *testing.T) {
 	require.Equal(t, "theirs", string(text))
 }
 
+// someone and nobody are users and groups of whom the tests own nothing.
 const (
 	someone = 65533
 	nobody  = 65534

@@ -80,7 +80,6 @@ func TestOpen_LockedByProcess(t *testing.T) {
 func unprivileged(t tester, args []string) {
 	require.NoError(t, os.Chdir(args[0]))
 	if os.Getuid() == 0 {
-		const nobody = 65534
 		require.NoError(t, syscall.Setgroups(nil))
 		require.NoError(t, syscall.Setgid(nobody))
 		require.NoError(t, syscall.Setuid(nobody))

@@ -27,11 +27,8 @@ func init() {
 	children["mounted"] = mountedChild
 }
 
-// nobody and others are users and groups of whom the tests own nothing.
-const (
-	nobody = 65534
-	others = 65533
-)
+// others is another group, and user, of whom the tests own nothing.
+const others = someone
 
 // needsRoot skips a test that hands files to others.
 func needsRoot(t *testing.T) {
