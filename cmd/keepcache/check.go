@@ -52,7 +52,7 @@ func newCheckEntriesCommand() *cobra.Command {
 
 func checkEntries(cmd *cobra.Command, path string) (c checked) {
 	journal := int64(0)
-	if info, err := os.Stat(path + "-journal"); err == nil {
+	if info, err := os.Stat(journalOf(path)); err == nil {
 		journal = info.Size()
 	}
 	limitCheck(path, journal*checkJournalTimes)
