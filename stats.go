@@ -73,7 +73,7 @@ func (o *Options) budgets() BudgetStats {
 type BucketStats struct {
 	Entries int64 // as Stats.Entries
 	Bytes   int64 // what their keys and records amount to
-	Cost    int64 // bytes of the file that they need, as MaxBytes counts them, without those that the bucket itself needs
+	Cost    int64 // bytes of the file that those of them in it need, as MaxBytes counts them, without what the bucket itself needs
 }
 
 // counters are what the operations count.
