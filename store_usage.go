@@ -98,15 +98,6 @@ func (t usageTable) remove(id uint64) error {
 	return t.costs.Delete(key)
 }
 
-// forgetUsage removes what the file keeps of the usage of an id.
-func forgetUsage(tx *bolt.Tx, id uint64) error {
-	t, err := openUsage(tx)
-	if err != nil {
-		return err
-	}
-	return t.remove(id)
-}
-
 // eachUsage calls fn with the usage of each id.
 func eachUsage(tx *bolt.Tx, fn func(id uint64, u usage)) error {
 	page := pageOf(tx)
@@ -152,7 +143,7 @@ type measured struct {
 	db   *bolt.DB
 	txid int
 	file int64
-	cost int64
+	cost int64 // without the names of buckets
 }
 
 // measure returns the size of the file and what entries and buckets cost. Where the file has not changed it knows.
@@ -160,14 +151,14 @@ func (s *store) measure() (file, cost int64, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
 		m := s.measured.Load()
 		if m == nil || m.db != tx.DB() || m.txid != tx.ID() {
-			m = &measured{db: tx.DB(), txid: tx.ID(), file: tx.Size(), cost: s.named.Load()}
+			m = &measured{db: tx.DB(), txid: tx.ID(), file: tx.Size()}
 			page := pageOf(tx)
 			if err := eachUsage(tx, func(_ uint64, u usage) { m.cost += u.cost() + page.bucket(u) }); err != nil {
 				return err
 			}
 			s.measured.Store(m)
 		}
-		file, cost = m.file, m.cost
+		file, cost = m.file, m.cost+s.named.Load()
 		return nil
 	})
 	return file, cost, err
