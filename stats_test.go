@@ -3,6 +3,7 @@ package keepcache_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -49,6 +50,7 @@ func TestStats_Uncommitted(t *testing.T) {
 		require.Equal(t, before.Bytes, r.Stats().Bytes)
 		if rng.IntN(10) == 0 {
 			committed(t, db)
+			maps.DeleteFunc(before.Buckets, func(_ string, b keepcache.BucketStats) bool { return b.Entries == 0 }) // the sweeper drops them
 			require.Equal(t, uncosted(before), uncosted(db.Stats()), "a commit changes nothing")
 			require.Equal(t, db.Stats().Buckets, r.Stats().Buckets, "what they cost in the file")
 		}
