@@ -3,7 +3,6 @@ package keepcache
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -300,7 +299,7 @@ func (f *flight) superseded() bool {
 		f.value, f.header, f.options = r.value, r.header, r.options
 	case r.held && r.negative:
 		f.err = ErrNotFound
-	case r.held && readTraits(r.options).retry > millis(time.Now()):
+	case r.held && readTraits(r.options).retry > millis(f.b.db.clock.now()):
 		f.err = errFailedLately
 	default:
 		return false
@@ -325,12 +324,4 @@ func contain(fn func() error, exit func(error)) (err error) {
 	err = fn()
 	returned = true
 	return err
-}
-
-// shorten takes a random part of a lifetime off.
-func shorten(ttl time.Duration, jitter float64) time.Duration {
-	if jitter == 0 || ttl == NoExpiry {
-		return ttl
-	}
-	return max(ttl-time.Duration(rand.Float64()*jitter*float64(ttl)), 1)
 }

@@ -111,7 +111,7 @@ func (f *flight) success(l *Load, o *LoadOptions, encoded []byte, now time.Time)
 		return nil, errETagTooLong
 	}
 	h := header{written: millis(now), freshUntil: deadline(now, shorten(ttl, o.Jitter))}
-	h.goneAt = prolong(h.freshUntil, int64((l.StaleFor+time.Millisecond-1)/time.Millisecond))
+	h.goneAt = prolong(h.freshUntil, spanOf(l.StaleFor))
 	t := traits{loaded: h.written, etag: []byte(l.ETag), lifetime: f.b.slidingMillis(ttl)}
 	if l.NotModified {
 		if !l.Found {

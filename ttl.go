@@ -9,77 +9,6 @@ import (
 	"time"
 )
 
-// deadline returns the time, in unix milliseconds, at which an entry written now with lifetime ttl is gone.
-// It is rounded up, and a lifetime too long for a time saturates instead of landing in the past.
-func deadline(now time.Time, ttl time.Duration) int64 {
-	if ttl == NoExpiry {
-		return never
-	}
-	const ms = int64(time.Millisecond)
-	part := int64(now.Nanosecond())%ms + int64(ttl)%ms
-	whole := int64(ttl)/ms + (part+ms-1)/ms
-	start := millis(now)
-	return min(start, mostDeadline-whole) + whole
-}
-
-// mostDeadline is the latest deadline, in the year 10889: an index row has 48 bits for it.
-const mostDeadline = rowMask - 1
-
-// millis returns t in unix milliseconds. A clock before 1970 reads as 1970, because the expiry index
-// orders deadlines as unsigned numbers.
-func millis(t time.Time) int64 { return max(t.UnixMilli(), 0) }
-
-// prolong returns the deadline that is ms milliseconds after another one.
-func prolong(deadline, ms int64) int64 {
-	if deadline == never || ms >= mostDeadline {
-		return never
-	}
-	return min(deadline, mostDeadline-ms) + ms
-}
-
-// timeOf is the inverse of millis; never is the zero time.
-func timeOf(ms int64) time.Time {
-	if ms == never {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms)
-}
-
-// rowGrain and rowPart bound how much earlier, in milliseconds, the row of an entry is put into the expiry index than
-// the entry is gone: by less than rowGrain, and by less than that part of what is left of its life. Rows then share a
-// few times, and lie in the order of their keys at each, as the entries do in the transactions of a commit: each
-// transaction puts its rows side by side. With times to the millisecond they would lie all over the pages of the
-// seconds in which their entries were written, and every transaction would write all of these pages anew.
-//
-// Measured with 200,000 entries of 250 bytes that came in random order in 20 seconds and four commits: 211 MB written,
-// and pages of the index that are full to 0.87. At a grain of one it was 401 MB and 0.38, of 128 225 MB and 0.81, of
-// 4096 212 MB and 0.79. The price is that an expired entry stays in the file for so much longer.
-const (
-	rowGrain = 1024 // a power of two, as all grains are, so that entries with longer and shorter lives share times
-	rowPart  = 64
-)
-
-// rowTime returns the time of a row that is put at now, for an entry that is gone at goneAt. While the entry lives the
-// row is not due for certain.
-func rowTime(goneAt, now int64) int64 {
-	if goneAt == never {
-		return never
-	}
-	grain := int64(rowGrain)
-	for grain > 1 && grain > (goneAt-now)/rowPart {
-		grain /= 2
-	}
-	return goneAt - goneAt%grain
-}
-
-// overdue returns for how long the entry of a row has been gone for certain, unless its life was prolonged.
-func overdue(row int64, now time.Time) time.Duration {
-	if row > millis(now)-rowGrain {
-		return 0
-	}
-	return now.Sub(time.UnixMilli(row + rowGrain))
-}
-
 // lifetime resolves the ttl argument of a call: 0 is the default of the bucket.
 func lifetime(ttl, byDefault time.Duration) (time.Duration, error) {
 	switch {
@@ -89,14 +18,6 @@ func lifetime(ttl, byDefault time.Duration) (time.Duration, error) {
 		return byDefault, nil
 	}
 	return ttl, nil
-}
-
-// remaining returns how long from now until the deadline, or NoExpiry.
-func remaining(now time.Time, deadline int64) time.Duration {
-	if deadline == never {
-		return NoExpiry
-	}
-	return min(time.UnixMilli(deadline).Sub(now), NoExpiry-1) // Sub saturates
 }
 
 // sweepStep is how many entries one transaction of the sweeper removes. A step of 1,000 takes a few

@@ -149,7 +149,7 @@ func rowOf(e wire.Entry, now time.Time) row {
 	}
 	if e.Expires != 0 {
 		r.Until = e.Expires
-		r.Life = span(time.UnixMilli(e.Expires).Sub(now))
+		r.Life = span(min(time.UnixMilli(e.Expires).Sub(now), keepcache.NoExpiry-1)) // Sub saturates
 	}
 	for _, tag := range e.Tags {
 		r.Tags = append(r.Tags, shorten(display.Name(string(tag)), 32))
@@ -336,7 +336,7 @@ func (s *server) entryPage(v *visit) (any, error) {
 	}
 	if !e.FreshUntil.IsZero() {
 		data.Until, data.From = w.Expires, w.Written
-		left := e.FreshUntil.Sub(now)
+		left := min(e.FreshUntil.Sub(now), keepcache.NoExpiry-1) // Sub saturates
 		data.Life, data.Expires = span(left), e.FreshUntil.Format(timeFormat)
 		data.LifePart = fixed(1000 * part(int64(left), int64(e.FreshUntil.Sub(e.Written))))
 		data.TTL = strconv.FormatInt(max(1, int64(left.Round(time.Second)/time.Second)), 10) + "s"

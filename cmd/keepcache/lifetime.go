@@ -93,5 +93,5 @@ func remaining(e keepcache.Entry, now time.Time) time.Duration {
 	if e.FreshUntil.IsZero() {
 		return keepcache.NoExpiry
 	}
-	return e.FreshUntil.Sub(now)
+	return min(e.FreshUntil.Sub(now), keepcache.NoExpiry-1) // Sub saturates
 }
