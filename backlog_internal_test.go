@@ -80,7 +80,7 @@ func killedCache(t *testing.T, cut bool) (path string) {
 	require.NoError(t, st.journal.Flush(st.mark))
 	pins, _ := split(db.memory.collect(nil), st.names)
 	sortPins(pins)
-	changes, _ := changesOf(pins[:len(pins)-1])
+	changes, _ := changesOf(nil, pins[:len(pins)-1])
 	require.NoError(t, db.store.apply(st.names, 0, changes, db.commits.reached(), nil))
 	clear("cleared")
 	copyCache(t, at, path)

@@ -165,15 +165,21 @@ func (b *Bucket) Exists(key string) (bool, error) {
 
 // TTL returns how long the entry of key has to live, or NoExpiry. It reports false if the key is absent.
 func (b *Bucket) TTL(key string) (ttl time.Duration, found bool, err error) {
-	r, err := b.read(key)
-	if err != nil || !r.live {
-		return 0, false, b.fail("ttl", key, err)
-	}
-	if ttl = remaining(time.Now(), r.header.freshUntil); ttl <= 0 {
-		return 0, false, nil // it has expired since it was read, or the clock was set
+	for range ttlTries {
+		r, err := b.read(key)
+		if err != nil || !r.live {
+			return 0, false, b.fail("ttl", key, err)
+		}
+		if ttl = remaining(b.db.clock.now(), r.header.freshUntil); ttl > 0 {
+			break
+		}
+		ttl = 1 // it was live when it was looked at; whether it has expired since, another look says
 	}
 	return ttl, true, nil
 }
+
+// ttlTries is how often TTL looks at an entry that reaches its deadline, and whose life is prolonged, again and again.
+const ttlTries = 3
 
 // Touch gives a live entry a new lifetime, from now on, and reports true. On an absent or expired key it
 // reports false and creates nothing. An entry that may be served stale may be so for as long as before.
@@ -189,7 +195,7 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 			h, t := r.header, r.traits()
 			t.asOf = t.since(h.revision)
 			h.freshUntil = deadline(b.db.clock.now(), ttl)
-			h.goneAt = prolong(h.freshUntil, r.header.goneAt-r.header.freshUntil)
+			h.goneAt = prolong(h.freshUntil, between(r.header.freshUntil, r.header.goneAt))
 			t.retry, t.lifetime = 0, b.slidingMillis(ttl)
 			return &draft{key: key, stored: recordOf(h, &t, r.value), header: h}, nil
 		})

@@ -30,7 +30,7 @@ func TestClock_Set(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClock()
 		c.millis()
-		c.ahead.Add(int64(time.Hour))
+		setAhead(c, time.Hour)
 		require.Equal(t, millis(time.Now().Add(time.Hour)), c.millis())
 		time.Sleep(wallAgain)
 		require.Equal(t, millis(time.Now()), c.millis())
@@ -41,18 +41,23 @@ func TestClock_Set(t *testing.T) {
 func TestClock_HeldUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClock()
-		time.Sleep(wallSlack + 1)
-		c.note(0, time.Now())
-		require.Zero(t, c.until.Load())
-		c.note(1, time.Now())
-		require.NotZero(t, c.until.Load())
+		time.Sleep(time.Second)
+		now := time.Now()
+		mono := now.Sub(c.began)
+		require.False(t, noteOf(now, mono, wallSlack+1).agrees(now, int64(mono)))
+		require.True(t, noteOf(now, mono, wallSlack).agrees(now, int64(mono)))
 	})
 }
 
 // setClock makes it so that reads have not seen yet that somebody has set the clock, ahead by so much.
-func setClock(db *DB, by time.Duration) {
-	db.clock.millis()
-	db.clock.ahead.Add(-int64(by))
+func setClock(db *DB, by time.Duration) { setAhead(db.clock, -by) }
+
+// setAhead has reads go by a note that is wrong by so much.
+func setAhead(c *clock, by time.Duration) {
+	c.millis()
+	w := *c.noted.Load()
+	w.ahead += int64(by)
+	c.noted.Store(&w)
 }
 
 // clocked runs a test with a cache.
@@ -107,5 +112,57 @@ func TestClock_TTL(t *testing.T) {
 		require.NoError(t, err)
 		require.False(t, found)
 		require.Zero(t, ttl)
+	})
+}
+
+// What a write has seen expired, because somebody has set the clock ahead, no read takes for live any more.
+func TestClock_SeenExpired(t *testing.T) {
+	for name, see := range map[string]func(b *Bucket) (live bool, err error){
+		"Touch":     func(b *Bucket) (bool, error) { return b.Touch("k", time.Hour) },
+		"Delete":    func(b *Bucket) (bool, error) { return b.Delete("k") },
+		"TTL":       func(b *Bucket) (bool, error) { _, live, err := b.TTL("k"); return live, err },
+		"Increment": func(b *Bucket) (bool, error) { n, err := b.Increment("k", 1, time.Minute); return n == 2, err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			clocked(t, func(t *testing.T, db *DB) {
+				require.NoError(t, db.Set("k", 1, time.Minute))
+				require.NoError(t, db.Set("other", 1, time.Minute))
+				time.Sleep(2 * time.Minute)
+				setClock(db, time.Hour)
+				found, err := db.Exists("other")
+				require.NoError(t, err)
+				require.True(t, found, "reads go by the old time for a while")
+				live, err := see(db.main)
+				require.NoError(t, err)
+				require.False(t, live)
+				found, err = db.Exists("other")
+				require.NoError(t, err)
+				require.False(t, found)
+			})
+		})
+	}
+}
+
+// A note of an earlier wall does not come after an exact look: it is not put in the place of one that it does not know.
+func TestClock_LateNote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClock()
+		before := c.noted.Load()
+		time.Sleep(time.Second) // who read it is held up, and somebody else looks
+		c.now()
+		require.False(t, c.noted.CompareAndSwap(before, new(wall)))
+	})
+}
+
+// Within a millisecond of a deadline the wall decides: a note may be behind by as much as the two times of it are apart.
+func TestClock_Near(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClock()
+		deadline := millis(time.Now()) + 1000
+		time.Sleep(time.Second)
+		setAhead(c, -wallSlack)
+		require.Less(t, c.millis(), deadline)
+		require.True(t, c.reached(deadline))
+		require.False(t, c.reached(never))
 	})
 }

@@ -231,7 +231,7 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 		if n == len(pins) {
 			mark = last
 		}
-		changes, expired := changesOf(pins[:n])
+		changes, expired := changesOf(c.memory, pins[:n])
 		evicted := c.evictor.join(names)
 		start := time.Now()
 		err := c.store.apply(f.rows, f.given, changes, mark, evicted.in)
@@ -240,7 +240,7 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 			part /= 4
 			times /= 4
 			n, mark = portion(pins, times), before
-			changes, expired = changesOf(pins[:n])
+			changes, expired = changesOf(c.memory, pins[:n])
 		}
 		if err != nil {
 			return entries, err
@@ -296,8 +296,8 @@ func split(pins []pin, names []naming) (live, dead []pin) {
 }
 
 // changesOf says what pinned entries are to the file. One that expired is the removal of what the file may
-// still have under its key.
-func changesOf(pins []pin) (changes []*change, expired int) {
+// still have under its key. m is the memory that has them, or nil.
+func changesOf(m *memory, pins []pin) (changes []*change, expired int) {
 	now := millis(time.Now())
 	all := make([]change, len(pins))
 	changes = make([]*change, len(pins))
@@ -305,7 +305,7 @@ func changesOf(pins []pin) (changes []*change, expired int) {
 		key := unsafe.Slice(unsafe.StringData(p.key), len(p.key)) // only read
 		all[i] = change{id: p.id, key: key, goneAt: p.goneAt, revision: p.revision}
 		switch {
-		case p.lives > now:
+		case p.lives > now || m != nil && m.outlives(&p, now):
 			all[i].stored, all[i].record = p.stored, recordIn(p.stored)
 		case p.stored != nil:
 			expired++

@@ -69,8 +69,9 @@
 // At its deadline an entry is gone for every operation alike, whether or not it has been removed from the
 // file yet. Removing is the work of a sweeper in the background, in short transactions; [DB.Sweep] has it done
 // now. Deadlines are points in time: the time during which the cache is closed counts, and opening it gives no
-// entry a new lifetime. They follow the wall clock: that somebody has set it reads see 10 milliseconds later at most, and
-// writes at once.
+// entry a new lifetime. Once a caller has seen a key absent at its deadline, nobody sees that value again: a write that
+// rests on it, such as Touch or Update, fails or begins anew if the deadline passes while it waits. Deadlines follow the wall
+// clock. After the clock is changed, writes follow at once and reads within 10 ms.
 //
 // # Durability
 //

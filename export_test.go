@@ -20,9 +20,10 @@ func (db *DB) PanicInUpdate() error {
 // FailSync has the file behave as after a sync that failed.
 func (db *DB) FailSync(err error) { db.store.current.Load().doubt(0, err) }
 
-// Without switches off what a harness has to show that it would miss: "preflight", "checksum", "guard", or nothing.
+// Without switches off what a harness has to show that it would miss: "preflight", "checksum", "guard", "deadlines", or nothing.
 func Without(what string) {
 	without.preflight, without.checksum, without.guard = what == "preflight", what == "checksum", what == "guard"
+	without.deadlines = what == "deadlines"
 }
 
 // ShallowBytes sets how much of a file that was closed in order is proved.

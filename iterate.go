@@ -2,6 +2,7 @@ package keepcache
 
 import (
 	"bytes"
+	"errors"
 	"iter"
 	"slices"
 	"strings"
@@ -81,16 +82,20 @@ func (b *Bucket) After(key, prefix string) iter.Seq2[Entry, error] {
 		}
 		err := b.scanFrom(from, prefix, func(found []stored) bool {
 			for _, f := range found {
-				switch {
-				case f.damage != nil:
+				if f.damage != nil {
 					b.damaged(f.key, f.damage)
 					if !yield(Entry{Key: f.key}, b.fail("iterate", f.key, f.damage)) {
 						return false
 					}
-				case b.db.stateOf(&f.header, f.options).live:
-					if !yield(newEntry(f.key, &f.header, f.options, f.value), nil) {
-						return false
-					}
+					continue
+				}
+				live, err := b.isLive(&f)
+				if err != nil {
+					yield(Entry{}, b.fail("iterate", f.key, err))
+					return false
+				}
+				if live && !yield(newEntry(f.key, &f.header, f.options, f.value), nil) {
+					return false
 				}
 			}
 			return true
@@ -105,15 +110,20 @@ func (b *Bucket) After(key, prefix string) iter.Seq2[Entry, error] {
 // estimate that costs nothing.
 func (b *Bucket) Len() (int, error) {
 	n := 0
+	var looked error
 	err := b.scan("", func(found []stored) bool {
 		for _, f := range found {
-			if f.damage == nil && b.db.stateOf(&f.header, f.options).live {
+			live := false
+			if f.damage == nil && looked == nil {
+				live, looked = b.isLive(&f)
+			}
+			if live {
 				n++
 			}
 		}
-		return true
+		return looked == nil
 	})
-	if err != nil {
+	if err = errors.Join(err, looked); err != nil {
 		return 0, b.fail("count", "", err)
 	}
 	return n, nil
@@ -126,6 +136,21 @@ type stored struct {
 	options []byte
 	value   []byte
 	damage  error
+	expired bool // its deadline had been reached before the scan came to it
+}
+
+// isLive reports whether an entry of a scan is live. The scan may have come to it long ago: where its deadline was reached
+// since, somebody may have prolonged its life before that, and f becomes what it is now.
+func (b *Bucket) isLive(f *stored) (bool, error) {
+	now := b.db.stateOf(&f.header, f.options)
+	if now.fresh || f.expired && !b.sliding {
+		return now.live, nil
+	}
+	r, err := b.peek(f.key)
+	if err == nil && r.live {
+		*f = stored{key: f.key, header: r.header, options: r.options, value: r.value}
+	}
+	return r.live, err
 }
 
 // scan hands what is stored under keys that begin with prefix to fn, in the order of the keys, a page at a
@@ -160,6 +185,7 @@ func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
 		if b.db.closed.Load() {
 			return ErrClosed
 		}
+		asOf := millis(b.db.clock.now())
 		var items []item
 		var err error
 		if more {
@@ -178,7 +204,7 @@ func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
 		case len(items) == 0:
 			n = min(n, pageItems)
 		}
-		page, err := b.merge(ns, id, items, pinned[:n])
+		page, err := b.merge(ns, id, items, pinned[:n], asOf)
 		if err != nil {
 			return err
 		}
@@ -191,8 +217,8 @@ func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
 }
 
 // merge makes one page of a scan out of a page of the file and of the pinned keys that belong to it. Where
-// memory knows a key it is right, and the file may be late.
-func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string) ([]stored, error) {
+// memory knows a key it is right, and the file may be late. asOf is a moment before all of this was read.
+func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string, asOf int64) ([]stored, error) {
 	page := make([]stored, 0, len(items)+len(pinned))
 	for len(items) > 0 || len(pinned) > 0 {
 		var key string
@@ -208,7 +234,7 @@ func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string) 
 		known := b.db.memory.peek(b.db.memory.hash(id, key), id, key)
 		if known.known {
 			if known.record != nil {
-				page = append(page, storedAs(key, known.record, known.slid))
+				page = append(page, storedAs(key, known.record, known.slid, asOf))
 			}
 			continue
 		}
@@ -225,15 +251,17 @@ func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string) 
 			page = append(page, stored{key: key, damage: err})
 			continue
 		}
-		page = append(page, storedAs(key, rec, 0))
+		page = append(page, storedAs(key, rec, 0, asOf))
 	}
 	return page, nil
 }
 
-// storedAs takes apart a record that has been proved, of an entry that reads keep fresh until slid.
-func storedAs(key string, rec []byte, slid int64) stored {
+// storedAs takes apart a record that has been proved, of an entry that reads keep fresh until slid. asOf is a moment before it
+// was read.
+func storedAs(key string, rec []byte, slid, asOf int64) stored {
 	f := stored{key: key, header: readHeader(rec), options: recordOptions(rec), value: recordValue(rec)}
 	f.header.slide(slid)
+	f.expired = asOf >= f.header.freshUntil
 	return f
 }
 

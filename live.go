@@ -27,8 +27,9 @@ import (
 // Otherwise it reads again. Each operation opens the file for itself, so that nothing is shared and any number of
 // goroutines can read. It maps nothing and changes nothing.
 type live struct {
-	path string // as that of a store
-	dir  atomic.Pointer[disk.Dir]
+	path  string // as that of a store
+	dir   atomic.Pointer[disk.Dir]
+	clock *clock
 }
 
 const (
@@ -62,7 +63,7 @@ func openLive(in *disk.Dir, path string) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &live{path: path}
+	l := &live{path: path, clock: newClock()}
 	l.dir.Store(in)
 	return l, l.read(newTail(""), func(*liveView) error { return nil })
 }
@@ -75,6 +76,7 @@ type liveView struct {
 	mark     uint64
 	floor    uint64 // every tag counts as invalidated at this revision
 	tail     *tail
+	began    int64 // a moment before any of it was read
 }
 
 // read calls fn, once or several times, until nothing has changed around a call of it. fn begins anew each time, and
@@ -166,6 +168,7 @@ func (l *live) names(f *os.File, err error) (bool, error) {
 
 // attempt calls fn with the state of f, and reports whether that state is still in force.
 func (l *live) attempt(f *os.File, t *tail, fn func(*liveView) error) (same bool, err error) {
+	began := millis(l.clock.now())
 	meta, found := pagetree.Newest(f)
 	if !found {
 		info, err := f.Stat()
@@ -180,7 +183,7 @@ func (l *live) attempt(f *os.File, t *tail, fn func(*liveView) error) (same bool
 		}
 		return true, err
 	}
-	v := &liveView{meta: meta, tree: meta.Tree(f), tail: t}
+	v := &liveView{meta: meta, tree: meta.Tree(f), tail: t, began: began}
 	if err = v.recognise(); err == nil {
 		err = l.catchUp(v)
 	}

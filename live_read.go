@@ -53,7 +53,7 @@ func (b *Bucket) readIn(v *liveView, id uint64, key string) (r reading, err erro
 	if err := b.db.learnTags(v, recordOptions(rec)); err != nil {
 		return r, err
 	}
-	r.take(b.db, rec)
+	r.take(b.db, rec, v.began)
 	r.seen.revision = r.header.revision
 	return r, nil
 }
@@ -100,7 +100,7 @@ func (b *Bucket) scanLive(from, prefix string, fn func([]stored) bool) error {
 				if err := b.db.learnTags(v, recordOptions(it.record)); err != nil {
 					return err
 				}
-				page = append(page, storedAs(key, it.record, 0))
+				page = append(page, storedAs(key, it.record, 0, v.began))
 			}
 			return nil
 		})

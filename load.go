@@ -228,7 +228,7 @@ func (b *Bucket) plan(r *reading, o *LoadOptions) servePlan {
 		return serveNothing
 	}
 	t := r.traits()
-	now := millis(time.Now())
+	now := millis(b.db.clock.now())
 	switch {
 	case r.negative:
 		return serveNegative
@@ -237,8 +237,7 @@ func (b *Bucket) plan(r *reading, o *LoadOptions) servePlan {
 		if since == 0 {
 			since = r.header.written
 		}
-		if r.header.freshUntil == never || t.retry > now ||
-			float64(now-since) < o.RefreshAhead*float64(r.header.freshUntil-since) {
+		if t.retry > now || !isPast(since, r.header.freshUntil, now, o.RefreshAhead) {
 			return serveFresh
 		}
 		return serveAndLoad
@@ -250,47 +249,62 @@ func (b *Bucket) plan(r *reading, o *LoadOptions) servePlan {
 	return serveAndLoad
 }
 
-// wait waits for a flight, and falls back upon what was found before. again means that what the flight
-// brought was invalidated before this request came. The time limits count from began.
+// wait waits for a flight, and falls back upon what was found before, as long as that may be served. again means that what
+// the flight brought was invalidated before this request came. The time limits count from began.
 func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions, began time.Time) (value []byte, result LoadResult, again bool, err error) {
 	joined := b.db.revision()
-	hasStale := r.held && !r.negative
-	var timeout <-chan time.Time
-	limit := o.HardTimeout
-	if hasStale {
-		limit = o.SoftTimeout
-	}
-	if limit > 0 {
-		timer := time.NewTimer(max(limit-time.Since(began), 0))
-		defer timer.Stop()
-		timeout = timer.C
-	}
+	landed := false
 	select {
 	case <-f.done: // first of all, also where the time is over
-		timeout = nil
+		landed = true
 	default:
 	}
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-		return nil, result, false, ctx.Err()
-	case <-timeout:
-		if !hasStale {
+	for !landed {
+		stale := b.isStale(r)
+		limit, left := o.HardTimeout, NoExpiry
+		if stale {
+			limit, left = o.SoftTimeout, remaining(b.db.clock.now(), r.header.goneAt)
+		}
+		if limit > 0 {
+			left = min(left, limit-time.Since(began))
+		}
+		switch {
+		case left > 0:
+		case stale && b.isStale(r):
+			b.served(f.key, r, nil)
+			return r.value, LoadResult{Stale: true}, false, nil
+		case !stale:
 			return nil, result, false, fmt.Errorf("the load takes longer than %v: %w", limit, context.DeadlineExceeded)
 		}
-		b.served(f.key, r, nil)
-		return r.value, LoadResult{Stale: true}, false, nil
+		var over <-chan time.Time
+		if left != NoExpiry {
+			timer := time.NewTimer(max(left, 0))
+			defer timer.Stop() // the loop runs three times at most
+			over = timer.C
+		}
+		select {
+		case <-f.done:
+			landed = true
+		case <-ctx.Done():
+			return nil, result, false, ctx.Err()
+		case <-over:
+		}
 	}
 	switch {
 	case f.err == nil && f.outdated(joined):
 		return nil, result, true, nil
 	case f.err == nil, errors.Is(f.err, ErrNotFound):
 		return f.value, result, false, f.err
-	case hasStale && b.db.stateOf(&r.header, r.options).held:
+	case b.isStale(r):
 		b.served(f.key, r, f.err)
 		return r.value, LoadResult{Stale: true, Err: f.err}, false, nil
 	}
 	return nil, result, false, f.err
+}
+
+// isStale reports whether what was found before may be served for want of something better.
+func (b *Bucket) isStale(r *reading) bool {
+	return r.held && !r.negative && b.db.stateOf(&r.header, r.options).held
 }
 
 // negativeHit counts and tells that a request was answered by what is remembered of ErrNotFound.

@@ -31,7 +31,7 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 	if err := b.canRead(); err != nil {
 		return entries, b.fail("load", "", err)
 	}
-	var missing []waiting
+	var missing, served []waiting
 	var stale []*flight
 	for _, key := range slices.Compact(slices.Sorted(slices.Values(keys))) {
 		r, err := b.look(key)
@@ -51,6 +51,9 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 		case serveAnyway:
 			b.served(key, &r, nil)
 			entries[key] = r.entry(key)
+			if !r.live {
+				served = append(served, waiting{key: key, seen: r})
+			}
 		default:
 			b.counted(key, &reading{})
 			missing = append(missing, waiting{key: key, seen: r})
@@ -59,8 +62,21 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 	if len(stale) > 0 {
 		b.refresh(ctx, stale, start)
 	}
-	if len(missing) > 0 {
-		err = b.fetchMany(ctx, missing, entries, o, start)
+	if len(missing) == 0 {
+		return entries, nil
+	}
+	err = b.fetchMany(ctx, missing, entries, o, start)
+	// What was stale may be gone by now.
+	for _, w := range served {
+		if b.isStale(&w.seen) {
+			continue
+		}
+		delete(entries, w.key)
+		many, late := b.loadMany(ctx, []string{w.key}, o, start)
+		maps.Copy(entries, many)
+		if err == nil {
+			err = late
+		}
 	}
 	return entries, err
 }

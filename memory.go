@@ -247,12 +247,22 @@ func (m *memory) retract(d *draft) bool {
 	return true
 }
 
-// meets reports whether a key is still as a look found it. The caller holds the shard's lock.
-func (s *shard) meets(hash, id uint64, key string, seen sight) bool {
+// stands reports whether a key is still as a look found it, the life that reads have given it included.
+func (m *memory) stands(hash, id uint64, key string, seen *sight) bool {
+	s := m.shardOf(hash)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	if e := s.table.find(hash, id, key); e != nil {
-		return e.revision == seen.revision
+		return e.revision == seen.revision && e.slid.Load() == seen.slid
 	}
 	return s.version == seen.version
+}
+
+// await returns when all who hold the lock of a hash's shard now, be it shared, have let go of it.
+func (m *memory) await(hash uint64) {
+	s := m.shardOf(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 }
 
 // part is how many bytes of evictable entries a shard may have.

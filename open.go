@@ -117,7 +117,7 @@ func openNoLock(in *disk.Dir, path string, options Options) (*DB, error) {
 	s := &store{path: path, readOnly: true}
 	s.home.Store(in)
 	db := &DB{
-		path: path, options: options, clock: newClock(), store: s, live: l, memory: newMemory(0),
+		path: path, options: options, clock: l.clock, store: s, live: l, memory: newMemory(0),
 		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(), events: newTeller(path, &options),
 		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
 	}
@@ -217,6 +217,7 @@ func (db *DB) newJournal(after uint64, staged bool) (*journal.Journal, error) {
 func (db *DB) start(left *backlog) error {
 	o := &db.options
 	w := &writer{
+		clock:      db.clock,
 		memory:     db.memory,
 		tags:       &db.tags,
 		path:       db.store.path,

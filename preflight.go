@@ -34,7 +34,7 @@ var fileTraces = []string{string(metaBucket), string(bucketsBucket), string(entr
 
 // without switches off what stands between damage and the caller. Only tests set it: what they find then shows that
 // they would find it.
-var without struct{ preflight, checksum, guard bool }
+var without struct{ preflight, checksum, guard, deadlines bool }
 
 // examined is what a look at a file found before bbolt maps it.
 type examined struct {

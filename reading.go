@@ -22,6 +22,10 @@ type reading struct {
 	seen sight
 }
 
+// deadline returns the moment until which the entry was fresh as it was found. The header may say more, after a read has
+// prolonged its life.
+func (r *reading) deadline() int64 { return max(r.saved, r.seen.slid) }
+
 // stored reports whether there is anything under the key, be it expired or damaged.
 func (r *reading) stored() bool { return r.header.revision != 0 || r.damage != nil }
 
@@ -31,68 +35,109 @@ func (r *reading) traits() traits { return readTraits(r.options) }
 // entry is what was read, as a caller gets it.
 func (r *reading) entry(key string) Entry { return newEntry(key, &r.header, r.options, r.value) }
 
-// take fills in what a record says.
-func (r *reading) take(db *DB, rec []byte) {
+// take fills in what a record says, as of a moment; 0 is now.
+func (r *reading) take(db *DB, rec []byte, asOf int64) {
 	r.header, r.options, r.value = readHeader(rec), recordOptions(rec), recordValue(rec)
 	r.saved = r.header.freshUntil
 	r.header.slide(r.seen.slid)
-	r.state = db.stateOf(&r.header, r.options)
+	if asOf == 0 && r.header.freshUntil != never {
+		asOf = db.clock.at(r.header.freshUntil, r.header.goneAt)
+	}
+	r.state = timely(asOf, &r.header)
+	if len(r.options) > 0 && r.held {
+		r.state = db.regard(r.state, &r.header, r.options)
+	}
 }
 
-// expect makes the draft one for a key that is still as r found it.
-func (d *draft) expect(r reading) { d.expects, d.id, d.seen = true, r.id, r.seen }
+// expect makes the draft one for a key that is still as r found it, and whose deadline has been reached, or has not, as it
+// had been then.
+func (d *draft) expect(r reading) {
+	d.expects, d.id, d.seen = true, r.id, r.seen
+	d.fresh, d.until = true, never
+	if r.header.revision != 0 {
+		d.fresh, d.until = r.fresh, r.deadline()
+	}
+}
 
 // read looks at a key. A damaged entry reads as absent, with the damage beside it.
 func (b *Bucket) read(key string) (r reading, err error) {
+	if err = b.readAsOf(&r, key, 0); !r.fresh && r.header.revision != 0 && err == nil && b.isDoubtful(key, &r) {
+		asOf := b.moment(key, r.id)
+		r = reading{}
+		err = b.readAsOf(&r, key, asOf)
+	}
+	return r, err
+}
+
+// isDoubtful reports whether an entry that was found at its end may have been written anew, or its life prolonged,
+// before that: between the look at the key and the one at the clock.
+func (b *Bucket) isDoubtful(key string, r *reading) bool {
+	return b.db.live == nil && (b.sliding || !b.db.memory.stands(b.db.memory.hash(r.id, key), r.id, key, &r.seen))
+}
+
+// moment returns the time for a look at a key that is yet to come. Who finds then that a deadline had been reached need
+// not look twice: what others publish under the old deadline they have published before. That takes a lock where lives are prolonged
+// under a lock that is shared.
+func (b *Bucket) moment(key string, id uint64) int64 {
+	now := millis(b.db.clock.now())
+	if b.sliding {
+		b.db.memory.await(b.db.memory.hash(id, key))
+	}
+	return now
+}
+
+// readAsOf is read as of a moment before it, into an empty r; 0 is the moment after the look at the key.
+func (b *Bucket) readAsOf(r *reading, key string, asOf int64) (err error) {
 	switch {
 	case b.db.closed.Load():
-		return r, ErrClosed
+		return ErrClosed
 	case !validName(b.name):
-		return r, ErrInvalidName
+		return ErrInvalidName
 	case !validKey(key):
-		return r, ErrInvalidKey
+		return ErrInvalidKey
 	}
 	if b.db.live != nil {
-		return b.readLive(key)
+		*r, err = b.readLive(key)
+		return err
 	}
 	ns := b.namespace()
 	if ns == nil {
-		return r, nil
+		return nil
 	}
 	if r.id = ns.id.Load(); r.id == 0 {
-		return r, nil
+		return nil
 	}
 	hash := b.db.memory.hash(r.id, key)
 	r.shard = b.db.memory.shardOf(hash)
 	r.seen = b.db.memory.look(hash, r.id, key)
 	if r.seen.known {
 		if r.seen.record != nil {
-			r.take(b.db, r.seen.record)
+			r.take(b.db, r.seen.record, asOf)
 			if r.live {
 				b.db.evictor.use(hash)
 			}
 		}
-		return r, nil
+		return nil
 	}
 	r.file = true
 	own, stored, err := b.db.store.get(r.id, key)
 	if errors.Is(err, ErrUnavailable) {
 		r.damage = err // a miss to who only reads, and no answer to who depends on it
-		return r, nil
+		return nil
 	}
 	if err != nil {
-		return r, err
+		return err
 	}
 	rec := recordIn(stored)
 	if rec == nil {
 		b.db.memory.lacks(hash, r.seen.version)
-		return r, nil
+		return nil
 	}
 	if _, _, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
 		b.damaged(key, r.damage)
-		return r, nil
+		return nil
 	}
-	r.take(b.db, rec)
+	r.take(b.db, rec, asOf)
 	r.seen.revision = r.header.revision
 	if r.live {
 		b.db.evictor.use(hash)
@@ -100,7 +145,7 @@ func (b *Bucket) read(key string) (r reading, err error) {
 	if r.held {
 		r.own = !b.db.memory.keep(hash, r.id, own, stored, r.header, r.seen.version, b.sliding)
 	}
-	return r, nil
+	return nil
 }
 
 // damaged counts and tells that a read met a damaged entry.

@@ -178,7 +178,7 @@ func (r *replayer) transact() (done bool, err error) {
 		mark = r.reached
 	}
 	names := r.names
-	changes, _ := changesOf(r.pins[:n])
+	changes, _ := changesOf(nil, r.pins[:n])
 	if r.highest > r.mark {
 		if names, changes, err = r.store.newer(names, changes); err != nil {
 			return false, err

@@ -13,13 +13,13 @@ func (b *Bucket) slidingMillis(ttl time.Duration) int64 {
 	if !b.sliding || ttl == NoExpiry {
 		return 0
 	}
-	return int64(ttl/time.Millisecond) + int64(min(ttl%time.Millisecond, 1))
+	return spanOf(ttl)
 }
 
 // slide moves the times of a header so that the entry is fresh until a later time.
 func (h *header) slide(until int64) {
 	if until > h.freshUntil {
-		h.goneAt = prolong(h.goneAt, until-h.freshUntil)
+		h.goneAt = prolong(h.goneAt, between(h.freshUntil, until))
 		h.freshUntil = until
 	}
 }
@@ -50,17 +50,16 @@ func (b *Bucket) trySlide(key string, r *reading) bool {
 		return true
 	}
 	lifetime := r.traits().lifetime
-	until := deadline(b.db.clock.now(), time.Duration(min(lifetime, int64(NoExpiry/time.Millisecond)))*time.Millisecond)
+	until := deadline(b.db.clock.now(), durationOf(min(lifetime, mostDeadline)))
 	if lifetime == 0 || until <= r.header.freshUntil {
 		return true
 	}
-	saved := r.saved
 	r.header.slide(until)
-	if until-saved > lifetime/slidingPart && b.saveSlid(key, r, false) == nil {
+	if between(r.saved, until) > lifetime/slidingPart && b.saveSlid(key, r, false) == nil {
 		return true
 	}
 	// Where the write failed, memory alone knows. That is no matter for a reader.
-	return b.db.memory.slide(b.db.memory.hash(r.id, key), r.id, key, r.header.revision, until)
+	return b.db.memory.slide(b.db.clock, b.db.memory.hash(r.id, key), r.id, key, r, until)
 }
 
 // saveSlid writes an entry with the times that reads have given it. It changes nothing that anybody sees. later says
@@ -73,16 +72,22 @@ func (b *Bucket) saveSlid(key string, r *reading, later bool) error {
 	return b.write(d)
 }
 
-// slide notes until when an entry lives, if memory has it in the given revision, and reports whether it has.
-func (m *memory) slide(hash, id uint64, key string, revision uint64, until int64) bool {
+// slide notes until when an entry lives, if memory has it as it was read and its deadline has not been reached, and reports
+// whether it did. Who has to know that no such note is on its way any more, made before a deadline and not yet to be seen, takes
+// the lock for himself.
+func (m *memory) slide(c *clock, hash, id uint64, key string, r *reading, until int64) bool {
 	s := m.shardOf(hash)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	e := s.table.find(hash, id, key)
-	if e == nil || e.revision != revision || e.stored == nil {
+	if e == nil || e.revision != r.header.revision || e.stored == nil {
 		return false
 	}
-	for old := e.slid.Load(); until > old && !e.slid.CompareAndSwap(old, until); old = e.slid.Load() {
+	old := e.slid.Load()
+	if c.reached(max(r.deadline(), old)) && !without.deadlines {
+		return false
+	}
+	for ; until > old && !e.slid.CompareAndSwap(old, until); old = e.slid.Load() {
 	}
 	return true
 }
@@ -109,25 +114,38 @@ func (e *entry) livesUntil() int64 {
 	return h.goneAt
 }
 
-// lives reports whether memory knows that an entry, of which the file says that it is gone, lives at a time.
+// lives reports whether memory knows that an entry, of which the file says that it is gone, lives at a time that has come. See
+// slide for the lock.
 func (m *memory) lives(id uint64, key string, now int64) bool {
 	hash := m.hash(id, key)
 	s := m.shardOf(hash)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	e := s.table.find(hash, id, key)
 	return e != nil && e.slid.Load() != 0 && e.livesUntil() > now
 }
 
 // holds reports whether memory knows that an entry lives at a time of which the file says that it is gone: it
-// was written anew, or reads have prolonged its life.
+// was written anew, or reads have prolonged its life. See slide for the lock.
 func (m *memory) holds(id uint64, key string, now int64) bool {
 	hash := m.hash(id, key)
 	s := m.shardOf(hash)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	e := s.table.find(hash, id, key)
 	return e != nil && e.stored != nil && (e.pinned || e.slid.Load() != 0) && e.livesUntil() > now
+}
+
+// outlives reports whether a pinned entry that was to be gone lives at a time that has come, because reads have prolonged its life
+// since it was collected: a commit may take its time. See slide for the lock.
+func (m *memory) outlives(p *pin, now int64) bool {
+	if p.stored == nil || len(recordOptions(recordIn(p.stored))) == 0 {
+		return false
+	}
+	s := m.shardOf(p.entry.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.entry.revision == p.revision && p.entry.livesUntil() > now
 }
 
 // slidKey is an entry whose life reads have prolonged.

@@ -159,6 +159,14 @@ func (b *Bucket) peek(key string) (r reading, err error) {
 	if b.db.live != nil {
 		return b.readLive(key)
 	}
+	r, err = b.peekAsOf(key, 0)
+	if !r.fresh && r.header.revision != 0 && err == nil && b.isDoubtful(key, &r) {
+		r, err = b.peekAsOf(key, b.moment(key, r.id))
+	}
+	return r, err
+}
+
+func (b *Bucket) peekAsOf(key string, asOf int64) (r reading, err error) {
 	ns := b.namespace()
 	if ns == nil {
 		return r, nil
@@ -177,7 +185,8 @@ func (b *Bucket) peek(key string) (r reading, err error) {
 		}
 	}
 	if rec != nil {
-		r.take(b.db, rec)
+		r.take(b.db, rec, asOf)
+		r.seen.revision = r.header.revision
 	}
 	return r, nil
 }

@@ -153,25 +153,36 @@ func recordOf(h header, t *traits, value []byte) []byte {
 
 // state is what an entry is at a moment.
 type state struct {
+	fresh    bool // its deadline has not been reached
 	live     bool // every operation sees it
 	held     bool // it is live, stale or negative: GetOrLoad sees it. Not if a tag of it was invalidated
 	negative bool
 }
 
-// stateOf judges an entry by its times and its options.
-func (db *DB) stateOf(h *header, options []byte) (s state) {
-	if h.freshUntil == never {
-		s.live, s.held = true, true
-	} else {
-		now := db.clock.millis()
-		s.live, s.held = now < h.freshUntil, now < h.goneAt
+// stateOf judges an entry by its times and its options, as of now.
+func (db *DB) stateOf(h *header, options []byte) state {
+	now := int64(0)
+	if h.freshUntil != never {
+		now = db.clock.at(h.freshUntil, h.goneAt)
 	}
-	if len(options) == 0 || !s.held {
-		return s
+	s := timely(now, h)
+	if len(options) > 0 && s.held {
+		s = db.regard(s, h, options)
 	}
+	return s
+}
+
+// timely judges an entry by its times alone.
+func timely(now int64, h *header) state {
+	fresh := now < h.freshUntil
+	return state{fresh: fresh, live: fresh, held: now < h.goneAt}
+}
+
+// regard returns the state of an entry that is held as far as its times say, with regard to its options.
+func (db *DB) regard(s state, h *header, options []byte) state {
 	t := readTraits(options)
 	if db.tags.invalidated(t.tags) >= t.since(h.revision) && len(t.tags) > 0 {
-		return state{}
+		return state{fresh: s.fresh}
 	}
 	if t.negative {
 		s.negative, s.live = true, false

@@ -21,6 +21,7 @@ import (
 // all under the lock of the key's shard, so that the versions of a key have one order everywhere. The
 // committer moves what is published into the file later.
 type writer struct {
+	clock  *clock
 	memory *memory
 	tags   *tagTable
 	always bool // each write waits until it is flushed
@@ -68,7 +69,9 @@ type draft struct {
 	quiet    bool    // it changes nothing that anybody sees, and so voids no load
 	later    bool    // the caller has it flushed
 	sameLife bool    // the entry lives on as it is: what reads have prolonged it by meanwhile stays
-	expects  bool    // the write is only for a key that is still as seen
+	expects  bool    // the write is only for a key that is still as seen, and for an entry
+	fresh    bool    // of which the deadline has, or has not,
+	until    int64   // been reached at publication; never where there is none
 	seen     sight
 	before   prior // what publication replaced
 }
@@ -147,7 +150,7 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 	locked := w.lockShards(drafts)
 	defer w.unlockShards(locked)
 	for _, d := range drafts {
-		if d.expects && !w.memory.shardOf(d.hash).meets(d.hash, d.id, d.key, d.seen) || d.flight != nil && d.flight.void.Load() {
+		if d.expects && !w.meets(d) || d.flight != nil && d.flight.void.Load() {
 			return 0, nil, errMissed
 		}
 	}
@@ -176,6 +179,26 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 		w.commits.kick()
 	}
 	return last, j, nil
+}
+
+// meets reports whether a key is still as a draft expects it. The caller holds the shard's lock. Between the decision to
+// write and this moment a writer may have waited for room for seconds: the deadline of what he decided upon may have been reached, and
+// others may have seen that.
+func (w *writer) meets(d *draft) bool {
+	s := w.memory.shardOf(d.hash)
+	e := s.table.find(d.hash, d.id, d.key)
+	if e == nil {
+		if s.version != d.seen.version {
+			return false
+		}
+	} else if e.revision != d.seen.revision {
+		return false
+	}
+	until := d.until
+	if e != nil && until != never {
+		until = max(until, e.slid.Load()) // other reads have prolonged it
+	}
+	return until == never || without.deadlines || millis(w.clock.now()) < until == d.fresh
 }
 
 // enter gives the namings and the drafts, whose shards are locked, their revisions and appends them.
