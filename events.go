@@ -192,8 +192,16 @@ func (t *teller) call(e Event) {
 		t.late.put(e)
 		return
 	}
-	contained(t.handle, e)
+	if e.Kind&callersKinds != 0 {
+		contained(t.handle, e)
+		return
+	}
+	apart(func() { t.handle(e) })
 }
+
+// callersKinds are the kinds of events that happen in the goroutine of a caller, outside of all that others wait for.
+// runtime.Goexit in a handler, as that of a test which fails, ends that goroutine. The others happen in goroutines of ours too.
+const callersKinds = EventHit | EventMiss | EventSet | EventDelete | EventStale | EventNegative
 
 // contained calls a handler, whose panic is to do no harm.
 func contained(handle func(Event), e Event) {

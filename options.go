@@ -252,6 +252,8 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if f.Logger == nil {
 		f.Logger = slog.New(slog.DiscardHandler)
+	} else {
+		f.Logger = slog.New(guarded{f.Logger.Handler()})
 	}
 	return f, nil
 }
