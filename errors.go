@@ -44,6 +44,10 @@ var (
 
 	// ErrUnsupportedValue: the value is none that JSON can express.
 	ErrUnsupportedValue = errors.New("unsupported value")
+
+	// ErrMismatch: the stored value does not fit the type of the destination, as after a program has changed its types.
+	// GetOrLoad and GetOrLoadMany take such a value for absent and load it anew.
+	ErrMismatch = errors.New("the value does not fit the destination")
 )
 
 // Errors of loaders.

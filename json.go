@@ -1,8 +1,10 @@
 package keepcache
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/keepcache/keepcache/internal/jsonpack"
 )
@@ -24,10 +26,17 @@ func valueError(err error, limit int) error {
 	case errors.Is(err, jsonpack.ErrTooLarge):
 		return fmt.Errorf("%w: its encoding passes %d bytes", ErrTooLarge, limit)
 	case errors.Is(err, jsonpack.ErrUnsupported):
-		return fmt.Errorf("%w: %w", ErrUnsupportedValue, err)
+		return unsupported{err}
 	}
 	return err
 }
+
+// unsupported is an ErrUnsupportedValue whose cause has the same words already.
+type unsupported struct{ cause error }
+
+func (e unsupported) Error() string        { return e.cause.Error() }
+func (e unsupported) Is(target error) bool { return target == ErrUnsupportedValue }
+func (e unsupported) Unwrap() error        { return e.cause }
 
 // checkValue proves that encoded, which comes from outside, is one whole value.
 func checkValue(encoded []byte) error {
@@ -40,8 +49,24 @@ func checkValue(encoded []byte) error {
 // decodeValue decodes into dst, a pointer, what appendValue made or checkValue proved.
 func decodeValue(encoded []byte, dst any) error {
 	err := jsonpack.Unmarshal(encoded, dst)
+	if err == nil {
+		return nil
+	}
 	if errors.Is(err, jsonpack.ErrCorrupt) {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if _, ok := errors.AsType[*json.InvalidUnmarshalError](err); ok {
+		return err // dst is none
+	}
+	return fmt.Errorf("%w: %w", ErrMismatch, err)
+}
+
+// decodeAnew decodes as decodeValue does, and replaces what an earlier attempt may have left in dst.
+func decodeAnew(encoded []byte, dst any) error {
+	fresh := reflect.New(reflect.TypeOf(dst).Elem())
+	err := decodeValue(encoded, fresh.Interface())
+	if err == nil {
+		reflect.ValueOf(dst).Elem().Set(fresh.Elem())
 	}
 	return err
 }

@@ -119,31 +119,48 @@ type Loader = func(ctx context.Context, l *Load) (any, error)
 // waiting but not the load; or that of the loader, for which errors.Is works, if there is nothing to serve
 // instead. A loader that panics or calls runtime.Goexit has failed. That the cache itself cannot be read or
 // written is no error: it is a miss, counted in LoadStats and told as EventLoadFailed. If dst does not fit,
-// the value is stored and there is an error.
+// the value is stored and there is an error. A stored value that does not fit dst is taken for absent; after an error dst may
+// hold a part of it. A nil ctx is context.Background.
 //
 // In a DB that is open for reading only nothing is stored.
 func (b *Bucket) GetOrLoad(ctx context.Context, key string, dst any, load Loader, opts *LoadOptions) (LoadResult, error) {
 	r, done, err := b.hit(key, opts)
-	if !done && err == nil {
-		return b.load(ctx, key, r, dst, load, opts)
-	}
-	if err == nil {
-		err = decodeValue(r.value, dst)
+	switch {
+	case err != nil:
+	case !done:
+		return b.load(ctx, key, r, dst, decodeValue, load, opts)
+	default:
+		if err = decodeValue(r.value, dst); errors.Is(err, ErrMismatch) {
+			b.mismatched(key, &r, err)
+			return b.load(ctx, key, r, dst, decodeAnew, load, opts)
+		}
+		b.counted(key, &r)
+		b.slid(key, &r)
 	}
 	return LoadResult{}, b.fail("load", key, err)
 }
 
-// hit is the way of a value that is fresh and need not be looked at further.
+// given returns ctx, or the background where it is nil.
+func given(ctx context.Context) context.Context {
+	if ctx == nil {
+		return context.Background()
+	}
+	return ctx
+}
+
+// hit is the way of a value that is fresh and need not be looked at further, but for whether it fits.
 func (b *Bucket) hit(key string, opts *LoadOptions) (r reading, done bool, err error) {
 	if r, err = b.look(key); err != nil {
 		return r, true, err
 	}
-	done = r.live && (opts == nil || opts.RefreshAhead == 0)
-	if done {
-		b.counted(key, &r)
-		b.slid(key, &r)
-	}
-	return r, done, nil
+	return r, r.live && (opts == nil || opts.RefreshAhead == 0), nil
+}
+
+// mismatched counts and tells that a value did not fit, and makes a miss of it.
+func (b *Bucket) mismatched(key string, r *reading, err error) {
+	r.state = state{fresh: r.fresh}
+	b.db.counts.loadsMismatched.Add(1)
+	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.name, Key: key, Detail: "what is stored does not fit and is loaded anew", Err: err})
 }
 
 // look reads a key. That the cache cannot be read is a miss.
@@ -158,42 +175,67 @@ func (b *Bucket) look(key string) (r reading, err error) {
 	return reading{}, nil
 }
 
-// load is GetOrLoad beyond hit. r is what was found.
-func (b *Bucket) load(ctx context.Context, key string, r reading, dst any, load Loader, opts *LoadOptions) (LoadResult, error) {
+// load is GetOrLoad beyond hit. r is what was found, and decode reads a value into dst.
+func (b *Bucket) load(ctx context.Context, key string, r reading, dst any, decode func([]byte, any) error, load Loader, opts *LoadOptions) (LoadResult, error) {
 	o, err := opts.resolve(b)
 	if err != nil {
 		return LoadResult{}, b.fail("load", key, err)
 	}
-	value, result, err := b.fetch(ctx, key, r, &o, func(ctx context.Context, fs []*flight) { fs[0].run(ctx, &o, load) })
-	if err == nil {
-		err = decodeValue(value, dst)
+	start := func(ctx context.Context, fs []*flight) { fs[0].run(ctx, &o, load) }
+	take := func(value []byte) error {
+		err := decode(value, dst)
+		if errors.Is(err, ErrMismatch) {
+			decode = decodeAnew
+		}
+		return err
 	}
+	result, err := b.fetch(given(ctx), key, r, &o, start, take, func(r *reading) error { return r.fits(dst) })
 	return result, b.fail("load", key, err)
 }
 
-// fetch serves one key: with what was found, or by a flight that start begins, or by one that is under way.
-func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOptions, start func(context.Context, []*flight)) ([]byte, LoadResult, error) {
+// fetch serves one key: with what was found, or by a flight that start begins, or by one that is under way. take gets the
+// value, and fits says whether it could. A stored value that take refuses as a mismatch is a miss.
+func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOptions, start func(context.Context, []*flight),
+	take func([]byte) error, fits func(*reading) error) (LoadResult, error) {
+	missed := false
 	for {
-		switch b.plan(&r, o) {
-		case serveFresh:
-			b.counted(key, &r)
-			b.slid(key, &r)
-			return r.value, LoadResult{}, nil
+		switch plan := b.plan(&r, o); plan {
 		case serveNegative:
 			b.negativeHit(key)
-			return nil, LoadResult{}, ErrNotFound
-		case serveAndLoad:
-			b.refresh(ctx, []*flight{{b: b, key: key, stale: r}}, start)
-			fallthrough
-		case serveAnyway:
+			return LoadResult{}, ErrNotFound
+		case serveFresh, serveAnyway, serveAndLoad:
+			err := take(r.value)
+			if errors.Is(err, ErrMismatch) {
+				b.mismatched(key, &r, err)
+				break
+			}
+			switch plan {
+			case serveFresh:
+				b.counted(key, &r)
+				b.slid(key, &r)
+				return LoadResult{}, err
+			case serveAndLoad:
+				b.refresh(ctx, []*flight{{b: b, key: key, stale: r}}, start)
+			}
 			b.served(key, &r, nil)
-			return r.value, LoadResult{Stale: !r.live}, nil
+			return LoadResult{Stale: !r.live}, err
+		default:
+			if b.isStale(&r) { // it may have to be served after all
+				held := r
+				held.live = true
+				if err := fits(&held); errors.Is(err, ErrMismatch) {
+					b.mismatched(key, &r, err)
+				}
+			}
 		}
-		b.counted(key, &reading{})
 		if err := ctx.Err(); err != nil {
-			return nil, LoadResult{}, err
+			b.missed(key, &missed)
+			return LoadResult{}, err
 		}
-		f, own := b.board(key, r)
+		if !b.isStale(&r) {
+			b.missed(key, &missed)
+		}
+		f, own := b.board(ctx, key, r)
 		if own {
 			if !b.db.loads.begin(func() { start(b.db.loads.ctxOf(ctx), []*flight{f}) }) {
 				f.land(nil, ErrClosed)
@@ -201,11 +243,26 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 		}
 		value, result, again, err := b.wait(ctx, f, &r, o, time.Now())
 		if !again {
-			return value, result, err
+			if !result.Stale {
+				b.missed(key, &missed)
+			}
+			if err == nil {
+				err = take(value)
+			}
+			return result, err
 		}
+		b.missed(key, &missed)
 		if r, err = b.look(key); err != nil {
-			return nil, LoadResult{}, err
+			return LoadResult{}, err
 		}
+	}
+}
+
+// missed counts that a request found nothing, once.
+func (b *Bucket) missed(key string, before *bool) {
+	if !*before {
+		*before = true
+		b.counted(key, &reading{})
 	}
 }
 
@@ -250,7 +307,7 @@ func (b *Bucket) plan(r *reading, o *LoadOptions) servePlan {
 }
 
 // wait waits for a flight, and falls back upon what was found before, as long as that may be served. again means that what
-// the flight brought was invalidated before this request came. The time limits count from began.
+// the flight brought was invalidated before this request came, or that it failed because the request that began it has ended. The time limits count from began.
 func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions, began time.Time) (value []byte, result LoadResult, again bool, err error) {
 	joined := b.db.revision()
 	landed := false
@@ -291,8 +348,10 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 		}
 	}
 	switch {
-	case f.err == nil && f.outdated(joined):
+	case f.err == nil && f.outdated(joined), f.strange && ctx.Err() == nil:
 		return nil, result, true, nil
+	case errors.Is(f.err, context.Canceled) && b.db.loads.ctx.Err() != nil:
+		return nil, result, false, ErrClosed
 	case f.err == nil, errors.Is(f.err, ErrNotFound):
 		return f.value, result, false, f.err
 	case b.isStale(r):

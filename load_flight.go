@@ -2,7 +2,9 @@ package keepcache
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -23,6 +25,9 @@ type flight struct {
 	stale reading // what was there when it began
 	began time.Time
 
+	caller  context.Context // of the request that began it, to tell whether the loader failed because that has ended
+	strange bool            // it did, which is no matter of others who wait
+
 	// void says that the key was written or removed since the flight began, so that it must store nothing. Writes set
 	// it, and the flight's own write looks at it, while the key's shard is locked.
 	void atomic.Bool
@@ -32,6 +37,7 @@ type flight struct {
 	options []byte
 	header header
 	err    error
+	unfit  error // why what it brought cannot be stored; it is handed to those who wait all the same
 }
 
 // flights are the loads of a bucket that are under way. The zero value is ready for use.
@@ -43,8 +49,8 @@ type flights struct {
 
 // board returns the flight of a key that is under way, or begins one, which is then the caller's own to let
 // run and land.
-func (b *Bucket) board(key string, r reading) (f *flight, own bool) {
-	f = &flight{b: b, key: key, stale: r}
+func (b *Bucket) board(ctx context.Context, key string, r reading) (f *flight, own bool) {
+	f = &flight{b: b, key: key, stale: r, caller: ctx}
 	return f.board()
 }
 
@@ -270,11 +276,21 @@ func (f *flight) run(ctx context.Context, o *LoadOptions, load Loader) {
 	err := contain(func() error {
 		value, err := load(ctx, l)
 		if err == nil && !l.NotModified {
-			encoded, err = appendValue(nil, value, f.b.db.options.MaxValueBytes) // may run code of the value's type
+			encoded, err = f.encode(value)
 		}
 		return err
 	}, func(err error) { f.finish(l, o, nil, err) })
 	f.finish(l, o, encoded, err)
+}
+
+// encode encodes a value that was loaded, also one that is too large to be stored. It may run code of the value's type.
+func (f *flight) encode(value any) ([]byte, error) {
+	encoded, err := appendValue(nil, value, f.b.db.options.MaxValueBytes)
+	if errors.Is(err, ErrTooLarge) {
+		f.unfit = err
+		encoded, err = appendValue(nil, value, math.MaxInt32)
+	}
+	return encoded, err
 }
 
 func (f *flight) newLoad(o *LoadOptions) *Load {

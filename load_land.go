@@ -17,20 +17,26 @@ var (
 // finish lands a flight with what a loader brought: it stores that, as far as it may, and counts.
 func (f *flight) finish(l *Load, o *LoadOptions, encoded []byte, err error) {
 	took := time.Since(f.began)
+	f.strange = err != nil && f.caller != nil && f.caller.Err() != nil && errors.Is(err, f.caller.Err())
 	d, err := f.outcome(l, o, encoded, err)
 	f.b.db.counts.loaded(took, err)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		f.b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: f.b.name, Key: f.key, Err: err})
-	} else if f.b.db.events.wants(EventLoad) {
-		f.b.db.events.tell(Event{Kind: EventLoad, Bucket: f.b.name, Key: f.key, Detail: took.String()})
-	}
 	if err == nil {
-		f.header, f.options, f.value = d.header, recordOptions(d.record()), recordValue(d.record())
+		rec := d.record()
+		f.header, f.options, f.value = d.header, recordOptions(rec), recordValue(rec)
 	}
-	if l.NoStore && err == nil || f.b.db.options.ReadOnly {
+	if (l.NoStore || f.unfit != nil) && err == nil || f.b.db.options.ReadOnly {
 		d = nil
 	}
-	f.land(d, err)
+	defer f.land(d, err) // also where code that is not ours ends this goroutine
+	switch {
+	case err != nil && !errors.Is(err, ErrNotFound):
+		f.b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: f.b.name, Key: f.key, Err: err})
+	case f.b.db.events.wants(EventLoad):
+		f.b.db.events.tell(Event{Kind: EventLoad, Bucket: f.b.name, Key: f.key, Detail: took.String()})
+	}
+	if f.unfit != nil && err == nil && !l.NoStore && !f.b.db.options.ReadOnly {
+		f.b.loadFailed(f.key, "what was loaded cannot be stored", f.unfit)
+	}
 }
 
 // land stores what a flight brought, if anything, and lets those who wait go. They see it stored.
@@ -80,7 +86,7 @@ func (f *flight) outcome(l *Load, o *LoadOptions, encoded []byte, err error) (*d
 		if r.stored() {
 			return &draft{key: f.key}, err // what is there is not to be served any more
 		}
-	case r.held && !r.negative && o.RetryAfter > 0:
+	case r.held && !r.negative && o.RetryAfter > 0 && !f.strange:
 		return f.retryLater(o, now), err
 	}
 	return nil, err
@@ -101,14 +107,16 @@ func (f *flight) retryLater(o *LoadOptions, now time.Time) *draft {
 // jsonNull is a stored null.
 var jsonNull = []byte{0xc0}
 
-// success drafts the record of what a loader returned, encoded.
+// success drafts the record of what a loader returned, encoded. What cannot be stored of that is left out, and noted.
 func (f *flight) success(l *Load, o *LoadOptions, encoded []byte, now time.Time) (*draft, error) {
 	ttl, err := lifetime(l.TTL, f.b.defaultTTL)
 	if err != nil || l.StaleFor < 0 {
-		return nil, ErrInvalidTTL
+		f.unfit = ErrInvalidTTL
+		ttl, l.StaleFor = 1, 0
 	}
 	if len(l.ETag) > MaxETagBytes {
-		return nil, errETagTooLong
+		f.unfit = errETagTooLong
+		l.ETag = ""
 	}
 	h := header{written: millis(now), freshUntil: deadline(now, shorten(ttl, o.Jitter))}
 	h.goneAt = prolong(h.freshUntil, spanOf(l.StaleFor))
@@ -128,7 +136,8 @@ func (f *flight) success(l *Load, o *LoadOptions, encoded []byte, now time.Time)
 		}
 	}
 	if t.tags, err = packTags(l.Tags); err != nil {
-		return nil, err
+		f.unfit = err
+		t.tags = nil
 	}
 	t.asOf = f.start + 1 // an invalidation from the beginning of the load on is later than what it brought
 	return &draft{key: f.key, header: h, stored: recordOf(h, &t, encoded)}, nil

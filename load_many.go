@@ -3,7 +3,6 @@ package keepcache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -23,10 +22,12 @@ func (b *Bucket) GetOrLoadMany(ctx context.Context, keys []string, load ManyLoad
 	if err != nil {
 		return map[string]Entry{}, b.fail("load", "", err)
 	}
-	return b.loadMany(ctx, keys, &o, func(ctx context.Context, fs []*flight) { runMany(ctx, fs, &o, load) })
+	return b.loadMany(ctx, keys, &o, func(ctx context.Context, fs []*flight) { runMany(ctx, fs, &o, load) }, nil)
 }
 
-func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, start func(context.Context, []*flight)) (entries map[string]Entry, err error) {
+// loadMany is GetOrLoadMany. fits, if there is one, says whether a stored value is what the caller can use; a mismatch is a miss.
+func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, start func(context.Context, []*flight), fits func([]byte) error) (entries map[string]Entry, err error) {
+	ctx = given(ctx)
 	entries = make(map[string]Entry, len(keys))
 	if err := b.canRead(); err != nil {
 		return entries, b.fail("load", "", err)
@@ -37,6 +38,11 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 		r, err := b.look(key)
 		if err != nil {
 			return entries, b.fail("load", key, err)
+		}
+		if fits != nil && r.held && !r.negative {
+			if err := fits(r.value); errors.Is(err, ErrMismatch) {
+				b.mismatched(key, &r, err)
+			}
 		}
 		switch b.plan(&r, o) {
 		case serveFresh:
@@ -55,7 +61,9 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 				served = append(served, waiting{key: key, seen: r})
 			}
 		default:
-			b.counted(key, &reading{})
+			if !b.isStale(&r) {
+				b.counted(key, &reading{})
+			}
 			missing = append(missing, waiting{key: key, seen: r})
 		}
 	}
@@ -65,14 +73,14 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 	if len(missing) == 0 {
 		return entries, nil
 	}
-	err = b.fetchMany(ctx, missing, entries, o, start)
+	err = b.fetchMany(ctx, missing, entries, o, start, fits)
 	// What was stale may be gone by now.
 	for _, w := range served {
 		if b.isStale(&w.seen) {
 			continue
 		}
 		delete(entries, w.key)
-		many, late := b.loadMany(ctx, []string{w.key}, o, start)
+		many, late := b.loadMany(ctx, []string{w.key}, o, start, fits)
 		maps.Copy(entries, many)
 		if err == nil {
 			err = late
@@ -89,7 +97,7 @@ type waiting struct {
 }
 
 // fetchMany loads what is missing, in one call as far as nobody does so already, and adds it to entries.
-func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[string]Entry, o *LoadOptions, start func(context.Context, []*flight)) error {
+func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[string]Entry, o *LoadOptions, start func(context.Context, []*flight), fits func([]byte) error) error {
 	if err := ctx.Err(); err != nil {
 		return b.fail("load", "", err)
 	}
@@ -97,7 +105,7 @@ func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[s
 	for i := range missing {
 		w := &missing[i]
 		var mine bool
-		if w.flight, mine = b.board(w.key, w.seen); mine {
+		if w.flight, mine = b.board(ctx, w.key, w.seen); mine {
 			own = append(own, w.flight)
 		}
 	}
@@ -110,11 +118,15 @@ func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[s
 	began := time.Now()
 	for i := range missing {
 		w := &missing[i]
+		wasStale := b.isStale(&w.seen)
 		_, result, again, err := b.wait(ctx, w.flight, &w.seen, o, began)
+		if wasStale && !result.Stale {
+			b.counted(w.key, &reading{})
+		}
 		if again {
 			// Rare enough to be done one by one.
 			var many map[string]Entry
-			if many, err = b.loadMany(ctx, []string{w.key}, o, start); err == nil {
+			if many, err = b.loadMany(ctx, []string{w.key}, o, start, fits); err == nil {
 				maps.Copy(entries, many)
 				continue
 			}
@@ -169,7 +181,7 @@ func runMany(ctx context.Context, fs []*flight, o *LoadOptions, load ManyLoader)
 			if !ok {
 				continue
 			}
-			if encoded[f.key], err = appendValue(nil, value, f.b.db.options.MaxValueBytes); err != nil {
+			if encoded[f.key], err = f.encode(value); err != nil {
 				failed[f.key] = err
 			}
 		}
@@ -180,19 +192,28 @@ func runMany(ctx context.Context, fs []*flight, o *LoadOptions, load ManyLoader)
 // GetOrLoadMany returns the values of keys and loads, in one call, those that are absent. See
 // Bucket.GetOrLoadMany.
 func (v View[T]) GetOrLoadMany(ctx context.Context, keys []string, load func(ctx context.Context, keys []string) (map[string]T, error), opts *LoadOptions) (map[string]T, error) {
-	entries, err := v.b.GetOrLoadMany(ctx, keys, func(ctx context.Context, keys []string) (map[string]any, error) {
+	o, err := opts.resolve(v.b)
+	if err != nil {
+		return map[string]T{}, v.b.fail("load", "", err)
+	}
+	loader := func(ctx context.Context, keys []string) (map[string]any, error) {
 		loaded, err := load(ctx, keys)
 		values := make(map[string]any, len(loaded))
 		for key, value := range loaded {
 			values[key] = value
 		}
 		return values, err
-	}, opts)
+	}
+	start := func(ctx context.Context, fs []*flight) { runMany(ctx, fs, &o, loader) }
+	entries, err := v.b.loadMany(ctx, keys, &o, start, func(value []byte) error { return decodeValue(value, new(T)) })
 	values := make(map[string]T, len(entries))
 	for _, key := range slices.Sorted(maps.Keys(entries)) {
 		var value T
 		if decodeErr := entries[key].Decode(&value); decodeErr != nil {
-			return values, errors.Join(err, v.b.fail("load", key, fmt.Errorf("decode: %w", decodeErr)))
+			if err == nil {
+				err = v.b.fail("load", key, decodeErr)
+			}
+			continue
 		}
 		values[key] = value
 	}

@@ -17,6 +17,7 @@ type LoadStats struct {
 	Stale        uint64        // requests served with a stale value
 	NegativeHits uint64        // requests answered with ErrNotFound without a load
 	Discarded    uint64        // results not stored, because the key was written or removed meanwhile
+	Mismatched   uint64        // stored values that did not fit the destination, and were loaded anew
 	CacheErrors  uint64        // times that the cache could not be read or written around a load, which went on
 }
 
@@ -35,7 +36,7 @@ func LoadHistogramBound(i int) time.Duration {
 
 // loadCounters are what loads count.
 type loadCounters struct {
-	loads, loadFailures, loadTime, refreshes, stale, negativeHits, loadsDiscarded, loadCacheErrors atomic.Uint64
+	loads, loadFailures, loadTime, refreshes, stale, negativeHits, loadsDiscarded, loadsMismatched, loadCacheErrors atomic.Uint64
 
 	loadHistogram [len(LoadHistogram{})]atomic.Uint64
 }
@@ -60,6 +61,7 @@ func (c *loadCounters) snapshot() LoadStats {
 		Stale:        c.stale.Load(),
 		NegativeHits: c.negativeHits.Load(),
 		Discarded:    c.loadsDiscarded.Load(),
+		Mismatched:   c.loadsMismatched.Load(),
 		CacheErrors:  c.loadCacheErrors.Load(),
 	}
 	for i := range c.loadHistogram {

@@ -2,6 +2,7 @@ package keepcache
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"time"
 )
@@ -110,12 +111,19 @@ func (v View[T]) All() iter.Seq2[Item[T], error] {
 // Bucket.GetOrLoad; that one also says whether the value is stale.
 func (v View[T]) GetOrLoad(ctx context.Context, key string, load func(ctx context.Context, l *Load) (T, error), opts *LoadOptions) (value T, err error) {
 	r, done, err := v.b.hit(key, opts)
-	switch {
-	case done && err == nil:
-		err = decodeValue(r.value, &value)
-	case !done:
-		_, err := v.b.load(ctx, key, r, &value, func(ctx context.Context, l *Load) (any, error) { return load(ctx, l) }, opts)
-		return value, err
+	decode := decodeValue
+	if done && err == nil {
+		if err = decodeValue(r.value, &value); !errors.Is(err, ErrMismatch) {
+			v.b.counted(key, &r)
+			v.b.slid(key, &r)
+			return value, v.b.fail("load", key, err)
+		}
+		v.b.mismatched(key, &r, err)
+		decode, err = decodeAnew, nil
 	}
-	return value, v.b.fail("load", key, err)
+	if err != nil {
+		return value, v.b.fail("load", key, err)
+	}
+	_, err = v.b.load(ctx, key, r, &value, decode, func(ctx context.Context, l *Load) (any, error) { return load(ctx, l) }, opts)
+	return value, err
 }

@@ -273,5 +273,11 @@ func appendFinite32(dst []byte, f float32) ([]byte, error) {
 
 func errNotFinite(v reflect.Value) error {
 	str := strconv.FormatFloat(v.Float(), 'g', -1, v.Type().Bits())
-	return fmt.Errorf("%w: %w", ErrUnsupported, &json.UnsupportedValueError{Value: v, Str: str})
+	return fmt.Errorf("%w: %w", ErrUnsupported, notFinite{&json.UnsupportedValueError{Value: v, Str: str}})
 }
+
+// notFinite is the error of encoding/json, in words that do not repeat ErrUnsupported.
+type notFinite struct{ *json.UnsupportedValueError }
+
+func (e notFinite) Error() string { return e.Str }
+func (e notFinite) Unwrap() error { return e.UnsupportedValueError }
