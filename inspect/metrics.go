@@ -148,6 +148,7 @@ func (e *exposition) stats(s keepcache.Stats) {
 	e.counter("keepcache_stale_hits", "Requests served with a stale value.", "", float64(s.Loads.Stale))
 	e.counter("keepcache_negative_hits", "Requests answered from the memory that there is no such thing.", "", float64(s.Loads.NegativeHits))
 	e.counter("keepcache_discarded_loads", "Loaded values not stored, because the key changed meanwhile.", "", float64(s.Loads.Discarded))
+	e.counter("keepcache_mismatched_loads", "Stored values that did not fit and were loaded anew.", "", float64(s.Loads.Mismatched))
 	e.counter("keepcache_load_cache_errors", "Times that the cache failed around a load, which went on.", "", float64(s.Loads.CacheErrors))
 
 	e.gauge("keepcache_memory_entries", "Entries in memory.", "", float64(s.Memory.Entries))

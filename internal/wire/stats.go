@@ -120,6 +120,7 @@ type Loads struct {
 	Stale        uint64        `json:"stale"`
 	NegativeHits uint64        `json:"negative_hits"`
 	Discarded    uint64        `json:"discarded"`
+	Mismatched   uint64        `json:"mismatched"`
 	CacheErrors  uint64        `json:"cache_errors"`
 }
 
@@ -182,7 +183,7 @@ func StatsOf(s keepcache.Stats, now time.Time) Stats {
 		},
 		Loads: Loads{
 			s.Loads.Loads, s.Loads.Failures, s.Loads.Time, trim(s.Loads.Histogram[:]), s.Loads.Refreshes,
-			s.Loads.Stale, s.Loads.NegativeHits, s.Loads.Discarded, s.Loads.CacheErrors,
+			s.Loads.Stale, s.Loads.NegativeHits, s.Loads.Discarded, s.Loads.Mismatched, s.Loads.CacheErrors,
 		},
 		Memory:  Memory(s.Memory),
 		Journal: Journal(s.Journal),
@@ -225,7 +226,7 @@ func (w Stats) Stats() keepcache.Stats {
 		Loads: keepcache.LoadStats{
 			Loads: w.Loads.Loads, Failures: w.Loads.Failures, Time: w.Loads.Time, Refreshes: w.Loads.Refreshes,
 			Stale: w.Loads.Stale, NegativeHits: w.Loads.NegativeHits, Discarded: w.Loads.Discarded,
-			CacheErrors: w.Loads.CacheErrors,
+			Mismatched: w.Loads.Mismatched, CacheErrors: w.Loads.CacheErrors,
 		},
 		Memory:  keepcache.MemoryStats(w.Memory),
 		Journal: keepcache.JournalStats(w.Journal),
