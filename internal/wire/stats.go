@@ -26,6 +26,7 @@ type Stats struct {
 	FreeBytes int64 `json:"free_bytes"`
 	Entries   int64 `json:"entries"`
 	Bytes     int64 `json:"bytes"`
+	Cost      int64 `json:"cost"`
 
 	Buckets []Bucket `json:"buckets"`
 
@@ -170,7 +171,7 @@ func StatsOf(s keepcache.Stats, now time.Time) Stats {
 	w := Stats{
 		Now:  now.UnixMilli(),
 		Hits: s.Hits, Misses: s.Misses, FileHits: s.FileHits, Sets: s.Sets, Deletes: s.Deletes, Damaged: s.Damaged,
-		FileBytes: s.FileBytes, FreePages: s.FreePages, FreeBytes: s.FreeBytes, Entries: s.Entries, Bytes: s.Bytes,
+		FileBytes: s.FileBytes, FreePages: s.FreePages, FreeBytes: s.FreeBytes, Entries: s.Entries, Bytes: s.Bytes, Cost: s.Cost,
 		Buckets:   BucketsOf(s),
 		Reads:     Latencies{trim(s.Reads.Counts[:]), s.Reads.Time},
 		Writes:    Latencies{trim(s.Writes.Counts[:]), s.Writes.Time},
@@ -202,7 +203,7 @@ func StatsOf(s keepcache.Stats, now time.Time) Stats {
 func BucketsOf(s keepcache.Stats) []Bucket {
 	list := make([]Bucket, 0, len(s.Buckets))
 	for name, b := range s.Buckets {
-		list = append(list, Bucket{Name(name), b.Entries, b.Bytes})
+		list = append(list, Bucket{Name(name), b.Entries, b.Bytes, b.Cost})
 	}
 	slices.SortFunc(list, func(a, b Bucket) int { return cmp.Compare(a.Name, b.Name) })
 	return list
@@ -212,7 +213,7 @@ func BucketsOf(s keepcache.Stats) []Bucket {
 func (w Stats) Stats() keepcache.Stats {
 	s := keepcache.Stats{
 		Hits: w.Hits, Misses: w.Misses, FileHits: w.FileHits, Sets: w.Sets, Deletes: w.Deletes, Damaged: w.Damaged,
-		FileBytes: w.FileBytes, FreePages: w.FreePages, FreeBytes: w.FreeBytes, Entries: w.Entries, Bytes: w.Bytes,
+		FileBytes: w.FileBytes, FreePages: w.FreePages, FreeBytes: w.FreeBytes, Entries: w.Entries, Bytes: w.Bytes, Cost: w.Cost,
 		Buckets:   make(map[string]keepcache.BucketStats, len(w.Buckets)),
 		Reads:     latencies(w.Reads),
 		Writes:    latencies(w.Writes),
@@ -242,7 +243,7 @@ func (w Stats) Stats() keepcache.Stats {
 	}
 	copy(s.Loads.Histogram[:], w.Loads.Histogram)
 	for _, b := range w.Buckets {
-		s.Buckets[string(b.Name)] = keepcache.BucketStats{Entries: b.Entries, Bytes: b.Bytes}
+		s.Buckets[string(b.Name)] = keepcache.BucketStats{Entries: b.Entries, Bytes: b.Bytes, Cost: b.Cost}
 	}
 	return s
 }

@@ -144,6 +144,7 @@ type Bucket struct {
 	Name    Name  `json:"name"`
 	Entries int64 `json:"entries"` // expired ones that were not swept yet included
 	Bytes   int64 `json:"bytes"`   // of their keys and records
+	Cost    int64 `json:"cost"`    // bytes of the file that they need, as budgets count them
 }
 
 // Buckets is the answer to v1/buckets, in the byte order of the names.
