@@ -77,15 +77,15 @@ func TestOpen_JournalNotRegular(t *testing.T) {
 
 // someone and nobody are users and groups of whom the tests own nothing.
 const (
-	uidSomeone = 65533
-	uidNobody  = 65534
+	someone = 65533
+	nobody  = 65534
 )
 
 // anotherUser becomes another user, from root, and does something to the cache at a path.
 func anotherUser(t tester, args []string) {
-	uid, path := uidNobody, args[1]
+	uid, path := nobody, args[1]
 	if args[0] == "someone" {
-		uid = uidSomeone
+		uid = someone
 	}
 	require.NoError(t, syscall.Setgroups(nil))
 	require.NoError(t, syscall.Setgid(uid))
@@ -156,7 +156,7 @@ func TestOpen_OtherUsers(t *testing.T) {
 	refused(trap) // root as well
 
 	own := filepath.Join(dir("own", 0o777|fs.ModeSticky), "app.cache")
-	require.NoError(t, os.Chown(filepath.Dir(own), uidNobody, -1))
+	require.NoError(t, os.Chown(filepath.Dir(own), nobody, -1))
 	does("nobody", own, "make")
 	does("someone", own, "use") // the owner of the directory may put there what he likes
 
