@@ -124,6 +124,9 @@ func (c *committer) commit() error {
 	if n == 0 && err == nil {
 		c.evictor.enforce(round{floor: c.reached()})
 	}
+	if err != nil {
+		c.writer.recount() // what was taken off for names is still to come
+	}
 	took := time.Since(start)
 
 	c.mu.Lock()
@@ -216,7 +219,11 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 	sortPins(pins)
 	mark, total, part := c.reached(), len(pins), 1.0
 	before := mark
-	f := fold(names, c.filed)
+	filed := c.filed
+	if c.failed() {
+		filed = nil // the file may have what that commit wrote all the same
+	}
+	f := fold(names, filed)
 	if !whole {
 		if err := c.transactNames(&f); err != nil {
 			return 0, err
@@ -228,22 +235,28 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 			times = c.times(j) * part
 			n = portion(pins, times)
 		}
-		if n == len(pins) {
-			mark = last
-		}
-		changes, expired := changesOf(c.memory, pins[:n])
-		evicted := c.evictor.join(names)
-		start := time.Now()
-		err := c.store.apply(f.rows, f.given, changes, mark, evicted.in)
-		for ; errors.Is(err, errNoAddresses) && !whole && n > 1; err = c.store.apply(f.rows, f.given, changes, mark, evicted.in) {
+		var expired int
+		var changes []*change
+		var evicted *joined
+		var start time.Time
+		for {
+			if mark = before; n == len(pins) {
+				mark = last
+			}
+			changes, expired = changesOf(c.memory, pins[:n])
+			evicted = c.evictor.join(names)
+			start = time.Now()
+			err := c.store.apply(f.rows, f.given, changes, mark, evicted.in)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, errNoAddresses) || whole || n <= 1 {
+				return entries, err
+			}
 			// A smaller one may do with what the file has of free pages and of its map.
 			part /= 4
 			times /= 4
-			n, mark = portion(pins, times), before
-			changes, expired = changesOf(c.memory, pins[:n])
-		}
-		if err != nil {
-			return entries, err
+			n = portion(pins, times)
 		}
 		c.slow = float64(time.Since(start)) > times*float64(slowCommit)
 		c.settle(len(names), &f, dead, pins[:n], mark)
@@ -381,6 +394,13 @@ func (c *committer) tryPause(ctx context.Context, patience time.Duration) (resum
 func (c *committer) contains(revision uint64) bool {
 	_, highest, err := c.store.revisions()
 	return err != nil || highest >= revision
+}
+
+// failed reports whether the last commit failed.
+func (c *committer) failed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err != nil
 }
 
 func (c *committer) hasEnded() bool {

@@ -68,7 +68,6 @@ func (c *committer) transactNames(f *folded) error {
 	for len(f.rows) > namesStep {
 		step := f.rows[:namesStep]
 		if err := c.store.apply(step, f.given, nil, c.reached(), nil); err != nil {
-			c.writer.recount()
 			return err
 		}
 		c.settleNames(step)

@@ -197,7 +197,7 @@ func (b *Bucket) load(ctx context.Context, key string, r reading, dst any, decod
 // value, and fits says whether it could. A stored value that take refuses as a mismatch is a miss.
 func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOptions, start func(context.Context, []*flight),
 	take func([]byte) error, fits func(*reading) error) (LoadResult, error) {
-	missed := false
+	missed, anew := false, false
 	for {
 		switch plan := b.plan(&r, o); plan {
 		case serveNegative:
@@ -249,7 +249,10 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 			if err == nil {
 				err = take(value)
 			}
-			return result, err
+			if !errors.Is(err, ErrMismatch) || !f.quicker || anew {
+				return result, err
+			}
+			anew = true // what somebody else has written does not fit either
 		}
 		b.missed(key, &missed)
 		if r, err = b.look(key); err != nil {

@@ -35,9 +35,10 @@ type flight struct {
 	done chan struct{} // closed when what follows is set
 	value,
 	options []byte
-	header header
-	err    error
-	unfit  error // why what it brought cannot be stored; it is handed to those who wait all the same
+	header  header
+	err     error
+	quicker bool  // the value is not the loader's: somebody else has written it since the flight was asked for
+	unfit   error // why what it brought cannot be stored; it is handed to those who wait all the same
 }
 
 // flights are the loads of a bucket that are under way. The zero value is ready for use.
@@ -313,6 +314,7 @@ func (f *flight) superseded() bool {
 	switch {
 	case r.live:
 		f.value, f.header, f.options = r.value, r.header, r.options
+		f.quicker = true
 	case r.held && r.negative:
 		f.err = ErrNotFound
 	case r.held && readTraits(r.options).retry > millis(f.b.db.clock.now()):

@@ -61,7 +61,11 @@ func (t *table) seek(hash, id uint64, key string) *slot {
 // A record may be right behind its key by chance, in memory of its own. The entry keeps both alive, so reading on from the
 // one into the other is sound, but checkptr, which comes with the race detector, would end the program for it.
 //
+// Right behind the key a commit may be writing the row that goes before the record in the file. What is read of it here is not
+// used, and a race detector is not to complain of it.
+//
 //go:nocheckptr
+//go:norace
 func (t *table) fetch(hash, id uint64, key string) *entry {
 	mask := uint64(len(t.slots) - 1)
 	for i := hash & mask; ; i = (i + 1) & mask {

@@ -258,7 +258,7 @@ func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64
 		highest = names.Sequence()
 		named := make(map[uint64]bool)
 		err := names.ForEach(func(name, id []byte) error {
-			if len(id) != 8 || !validName(string(name)) {
+			if len(id) != 8 || decodeUint64(id) == 0 || !validName(string(name)) {
 				return fmt.Errorf("%w: the table of buckets has a malformed row", ErrCorrupt)
 			}
 			ids[string(name)] = decodeUint64(id)

@@ -34,9 +34,10 @@ const neighbours = 4
 
 // sizeOf estimates by how much a transaction may make the file grow: what it writes, and the pages on the
 // way to it, with what is in these already.
-func sizeOf(changes []*change) (bytes int64) {
+func sizeOf(names []naming, changes []*change) (bytes int64) {
 	const pages = 16 << 10
 	largest := int64(0)
+	bytes = int64(len(names)) * pages
 	for _, c := range changes {
 		n := int64(len(c.key) + len(c.record))
 		bytes += n + pages
@@ -55,7 +56,7 @@ func (s *store) apply(names []naming, given uint64, changes []*change, mark uint
 			s.named.Add(named)
 		}
 	}()
-	return s.updateBy(sizeOf(changes), func(tx *bolt.Tx) error {
+	return s.updateBy(sizeOf(names, changes), func(tx *bolt.Tx) error {
 		table := tx.Bucket(bucketsBucket)
 		page := pageOf(tx)
 		named = 0

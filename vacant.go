@@ -88,6 +88,7 @@ func (db *DB) dropVacant(some []vacancy) error {
 	if err := db.store.dropFilled(vacant); err != nil || len(vacant) == 0 {
 		return err
 	}
+	db.memory.dropPinned(vacant) // again: another file may have come, and what it lacks been pinned for it
 	var names []naming
 	for _, v := range some {
 		if vacant[v.id] {

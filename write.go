@@ -331,7 +331,8 @@ func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*j
 func (w *writer) without(err error) {
 	if !w.told {
 		w.told = true
-		w.log.Warn("keepcache: there can be no journal, so each write waits until it is in the file", "path", w.path, "err", err)
+		// The caller holds locks, and a logger may use the cache.
+		go w.log.Warn("keepcache: there can be no journal, so each write waits until it is in the file", "path", w.path, "err", err)
 	}
 }
 

@@ -30,7 +30,7 @@ func Metrics(db *keepcache.DB) http.Handler {
 			http.Error(w, "metrics are for GET", http.StatusMethodNotAllowed)
 			return
 		}
-		v := &visit{s: s, w: w, r: r, ctx: r.Context(), control: http.NewResponseController(w)}
+		v := s.begin(w, r)
 		defer v.end()
 		fail := func(err error) { http.Error(w, err.Error(), http.StatusServiceUnavailable) }
 		if err := v.take(s.answers); err != nil {

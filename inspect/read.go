@@ -120,7 +120,6 @@ func (s *server) keys(v *visit) (any, error) {
 		if v.alone() {
 			return &outsize{entry: page.Entries[0], encoded: large, page: &page}, nil
 		}
-		page, large = wire.Keys{}, nil
 		if err := v.turn(); err != nil {
 			return nil, err
 		}
@@ -321,7 +320,6 @@ func (s *server) entry(v *visit) (any, error) {
 			s.sent = slotKey{q.bucket, q.key}
 			return &outsize{entry: entry, encoded: large}, nil
 		}
-		e, large = keepcache.Entry{}, nil
 		if err := v.turn(); err != nil {
 			return nil, err
 		}

@@ -96,7 +96,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if api {
 		w.Header().Set(wire.VersionHeader, strconv.Itoa(wire.Version))
 	}
-	v := &visit{s: s, w: w, r: r, ctx: r.Context(), control: http.NewResponseController(w)}
+	v := s.begin(w, r)
 	defer v.end()
 	refuse := func(err error) {
 		if api {

@@ -65,8 +65,8 @@ func TestCheckPages_Lies(t *testing.T) {
 	require.NotEmpty(t, branches)
 	require.NotEmpty(t, leaves)
 	meta := newestMeta(sound)
-	list := int(native.Uint64(meta[32:]))
-	require.Less(t, list, 1<<32, "the file stores a list of its free pages")
+	list := native.Uint64(meta[32:])
+	require.Less(t, list, uint64(1<<32), "the file stores a list of its free pages")
 	root := int(native.Uint64(meta[16:]))
 
 	all := func(ids []int, change func(page []byte)) func(b []byte) {

@@ -57,7 +57,7 @@ func program(t *testing.T, name string, args ...string) *exec.Cmd {
 
 // peakOf returns the most memory that a process had, in bytes, or what this one had when it was started, if that is more.
 func peakOf(cmd *exec.Cmd) int64 {
-	return cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	return int64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) << 10
 }
 
 // until waits until something holds.

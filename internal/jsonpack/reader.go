@@ -3,6 +3,7 @@ package jsonpack
 import (
 	"bytes"
 	"io"
+	"math"
 	"slices"
 )
 
@@ -164,7 +165,7 @@ func (r *Reader) pop() {
 
 // arrange finds the order of an object's members, unless they are stored in it or it would take too much.
 func (r *Reader) arrange(l *level) {
-	if l.count < 2 || l.count > mostSorted-len(r.index) || len(r.data) > 1<<32-1 {
+	if l.count < 2 || l.count > mostSorted-len(r.index) || int64(len(r.data)) > math.MaxUint32 {
 		return
 	}
 	sorted, off := true, l.start

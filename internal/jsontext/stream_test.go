@@ -86,7 +86,7 @@ func TestWrite(t *testing.T) {
 	check([]byte("\x00\xff"))
 	check(bytes.Repeat([]byte("\x00\xff"), 10_000))
 	check(strings.Repeat("ä€😀\x01", 5000))
-	check(map[string]any{"f": 1.0, "g": float32(2), "h": 1e21, "i": math.Inf(1) > 0, "j": uint64(math.MaxUint64), "k": -0.0})
+	check(map[string]any{"f": 1.0, "g": float32(2), "h": 1e21, "i": math.Inf(1) > 0, "j": uint64(math.MaxUint64), "k": math.Copysign(0, -1)})
 	many := map[string]any{}
 	for i := range 3000 {
 		many[fmt.Sprint(i*7919%3000)] = []any{i, float64(i), fmt.Sprint(i)}
