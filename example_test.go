@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/keepcache/keepcache"
@@ -618,8 +620,9 @@ func ExampleError() {
 		fmt.Println(e.Op, e.Bucket, e.Key)
 	}
 
+	// An error names the operation, its object and the file.
 	err = db.Set("", "value", 0)
-	fmt.Println(err)
+	fmt.Println(strings.ReplaceAll(err.Error(), filepath.Dir(db.Path()), "..."))
 
 	// A second Open of the same file, here or in another process, does not wait for ever.
 	_, err = keepcache.Open("app.cache", &keepcache.Options{LockTimeout: 10 * time.Millisecond})
@@ -628,6 +631,6 @@ func ExampleError() {
 	// Output:
 	// true
 	// set default answer
-	// keepcache: set bucket "default" of "app.cache": invalid key
+	// keepcache: set bucket "default" of ".../app.cache": invalid key
 	// true
 }
