@@ -21,13 +21,20 @@ func (s *store) attributes() (disk.Attributes, error) {
 	if h == nil {
 		return disk.Attributes{}, ErrClosed
 	}
+	last := s.like.Load()
+	if !h.users.TryRLock() { // it is being closed: a copy has taken its place, with the same attributes
+		if last == nil {
+			return disk.Attributes{}, ErrClosed
+		}
+		return *last, nil
+	}
+	defer h.users.RUnlock()
 	now, err := disk.AttributesOf(h.file)
 	if err == nil {
 		s.like.Store(&now)
 		return now, nil
 	}
-	last := s.like.Load()
-	if h.err() == nil || last == nil {
+	if !h.closed && h.err() == nil || last == nil {
 		return disk.Attributes{}, err
 	}
 	return *last, nil // the descriptor of a poisoned handle may be closed
