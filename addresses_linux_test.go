@@ -60,8 +60,9 @@ func runLimited(t *testing.T, name string, kib int) {
 	}
 	cmd := childCommand(name, t.TempDir())
 	cmd.Env = append(cmd.Env, "MALLOC_ARENA_MAX=1") // of a libc's 64 MiB for each thread, where the test binary has one
-	if kib > 0 {                                    // from the beginning: the runtime reserves less then
-		cmd.Args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -v %d && exec "$0" "$@"`, kib), cmd.Path}, cmd.Args[1:]...)
+	if kib > 0 {
+		// From the beginning, as the runtime reserves less then. A libc gives each thread as much as a stack may have.
+		cmd.Args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -s 1024 && ulimit -v %d && exec "$0" "$@"`, kib), cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = "/bin/sh"
 	}
 	out, err := cmd.Output()
