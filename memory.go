@@ -155,7 +155,11 @@ func (m *memory) keep(hash, id uint64, key string, stored []byte, h header, vers
 		return false
 	}
 	before := s.cold.bytes()
-	full := before+int64(len(key)+cap(stored))+entryOverhead > m.part()
+	size, part := int64(len(key)+cap(stored))+entryOverhead, m.part()
+	if size > part && !must {
+		return false // it would drive out all others, and then itself
+	}
+	full := before+size > part
 	if full && !must && !s.cold.ghosts.has(hash) {
 		s.cold.ghosts.put(hash)
 		return false
