@@ -225,7 +225,9 @@ func TestSweep_Retired(t *testing.T) {
 				require.Equal(t, uint64(3500), stats.Cleared)
 				require.Zero(t, stats.Removed)
 				require.Zero(t, stats.Pending)
-				require.Equal(t, keepcache.Report{Buckets: 1, Entries: 1, Rows: 1}, sound(t, db))
+				report := sound(t, db)
+				report.Journal = keepcache.JournalReport{}
+				require.Equal(t, keepcache.Report{Buckets: 1, Entries: 1, Rows: 1}, report)
 				requireValue(t, db.Bucket("cleared"), "k000001", "new")
 			})
 		})
