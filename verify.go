@@ -158,6 +158,8 @@ func (v *verifier) run() error {
 			return err
 		}
 	}
+	// A bucket that was cleared or dropped since its name was looked up is retired by now, and has been looked at.
+	retired = slices.DeleteFunc(retired, func(id uint64) bool { return exist[id] })
 	for _, id := range filed {
 		if !exist[id] { // cleared or dropped, as the journal says
 			exist[id] = true
