@@ -111,7 +111,7 @@ func lookAt(in *disk.Dir, path string) (exists bool, err error) {
 	case !info.Mode().IsRegular():
 		return false, errNotRegular
 	}
-	return true, trust.File(path, info)
+	return true, trust.File(path, info, in.Info)
 }
 
 // openLocked opens the file at path for bbolt: locked, still the one that path names, and proved to be a file of
@@ -149,7 +149,7 @@ func openOwned(in *disk.Dir, path string, flag int, wait time.Duration) (f *os.F
 		if os.SameFile(info, now) {
 			if !info.Mode().IsRegular() {
 				err = errNotRegular
-			} else if err = trust.File(path, info); err == nil {
+			} else if err = trust.File(path, info, in.Info); err == nil {
 				return f, info, nil
 			}
 			break

@@ -248,6 +248,19 @@ func (d *Dir) Lstat(name string) (info fs.FileInfo, err error) {
 	return info, err
 }
 
+// Info describes the directory itself, as it is now. For a nil Dir that is the one of the file at path.
+func (d *Dir) Info(path string) (fs.FileInfo, error) {
+	switch {
+	case d == nil:
+		return os.Stat(filepath.Dir(path))
+	case d.root != nil:
+		return d.root.Stat(".")
+	case d.Moved():
+		return nil, &fs.PathError{Op: "stat", Path: d.path, Err: ErrElsewhere}
+	}
+	return os.Stat(d.path)
+}
+
 // Rename is os.Rename.
 func (d *Dir) Rename(from, to string) error {
 	return do(&Op{Kind: KindRename, Path: from, To: to}, func() error {

@@ -72,7 +72,7 @@ func openProved(dir *disk.Dir, path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := trust.Opened(f, path); err != nil {
+	if err := trust.Opened(f, path, dir.Info); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func removeStray(dir *disk.Dir, path string) error {
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		if info, statErr := dir.Lstat(stray); statErr == nil {
-			err = cmp.Or(trust.File(stray, info), err)
+			err = cmp.Or(trust.File(stray, info, dir.Info), err)
 		}
 	}
 	return err

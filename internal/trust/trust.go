@@ -18,18 +18,23 @@ var ErrForeign = errors.New("belongs to another user")
 // may make files and nobody may touch those of others, the sticky ones, it has to be this user's, root's or that of the
 // directory's owner. That is the rule of Linux's fs.protected_regular. info describes the file. Where the system knows no
 // owners every file will do.
-func File(path string, info fs.FileInfo) error {
+//
+// dir describes the directory that the file was found in. It is asked only about a file that is neither this user's nor root's.
+func File(path string, info fs.FileInfo, dir Directory) error {
 	uid, ok := owner(info)
-	return file(path, uid, ok)
+	return file(path, uid, ok, dir)
 }
 
+// Directory describes the directory in which the file at path was found. The path may lead elsewhere by now.
+type Directory func(path string) (fs.FileInfo, error)
+
 // Opened is File for a file that is open.
-func Opened(f *os.File, path string) error {
+func Opened(f *os.File, path string, dir Directory) error {
 	uid, known, _, err := look(f)
 	if err != nil {
 		return err
 	}
-	return file(path, uid, known)
+	return file(path, uid, known, dir)
 }
 
 // Regular reports whether an open file is a regular one.
@@ -47,11 +52,11 @@ func lookAtAll(f *os.File) (uid uint32, known, regular bool, err error) {
 	return uid, known, info.Mode().IsRegular(), nil
 }
 
-func file(path string, uid uint32, known bool) error {
+func file(path string, uid uint32, known bool, in Directory) error {
 	if !known || own(uid) {
 		return nil
 	}
-	dir, err := os.Stat(filepath.Dir(path))
+	dir, err := in(path)
 	if err != nil {
 		return err
 	}
