@@ -86,6 +86,9 @@ func (db *DB) Close() error {
 			db.work.Wait()
 		}
 		err = errors.Join(err, db.store.close())
+		if db.live != nil {
+			err = errors.Join(err, db.live.close())
+		}
 		if err = errors.Join(err, db.store.dir().Close()); err != nil {
 			db.closeErr = db.fail("close", "", err)
 		}

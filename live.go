@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,9 @@ type live struct {
 	path  string // as that of a store
 	dir   atomic.Pointer[disk.Dir]
 	clock *clock
+
+	moving sync.Mutex // held while dir changes; protects what follows
+	closed bool
 }
 
 const (
@@ -144,10 +148,26 @@ func (l *live) open(path string) (*os.File, error) {
 	if openErr != nil {
 		return nil, err
 	}
-	if real != l.path || !l.dir.CompareAndSwap(in, again) { // nobody closes the old one, which others may still look into
+	if real != l.path || !l.move(in, again) {
 		return nil, errors.Join(err, again.Close())
 	}
 	return again.OpenRegular(path, os.O_RDONLY, 0)
+}
+
+// move goes on in another directory, unless it has moved already or is closed. The old one is left to the collector: others may
+// still look into it.
+func (l *live) move(from, to *disk.Dir) bool {
+	l.moving.Lock()
+	defer l.moving.Unlock()
+	return !l.closed && l.dir.CompareAndSwap(from, to)
+}
+
+// close lets go of the directory that is in use.
+func (l *live) close() error {
+	l.moving.Lock()
+	defer l.moving.Unlock()
+	l.closed = true
+	return l.dir.Load().Close()
 }
 
 // names reports whether the path still leads to f. It hands err on, unless it has one of its own.

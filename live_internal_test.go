@@ -2,11 +2,15 @@ package keepcache
 
 import (
 	"bytes"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 // What happens while a read without the lock is under way makes it read again, whatever it has taken already.
@@ -73,4 +77,36 @@ func TestLive_ReadsAgain(t *testing.T) {
 			require.True(t, bytes.HasSuffix(got, []byte(want)), "%.20q", got)
 		})
 	}
+}
+
+// A reader without the lock that has gone on in a directory that came back lets go of that one, and moves nowhere any more.
+func TestLive_CloseMoved(t *testing.T) {
+	if !canReplace {
+		t.Skip("the directory of an open file cannot be removed")
+	}
+	path := filepath.Join(t.TempDir(), "in", "test.cache")
+	fill := func() {
+		require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
+		db, err := Open(path, nil)
+		require.NoError(t, err)
+		require.NoError(t, db.Set("k", "v", 0))
+		require.NoError(t, db.Close())
+	}
+	fill()
+	db, err := Open(path, &Options{ReadOnly: true, NoLock: true})
+	require.NoError(t, err)
+	was := db.live.dir.Load()
+	require.NoError(t, os.RemoveAll(filepath.Dir(path)))
+	fill()
+	found, err := db.Exists("k")
+	require.NoError(t, err)
+	require.True(t, found)
+	now := db.live.dir.Load()
+	require.NotSame(t, was, now)
+	require.NoError(t, db.Close())
+	for _, dir := range []*disk.Dir{was, now} {
+		_, err := dir.Lstat(path)
+		require.ErrorIs(t, err, fs.ErrClosed)
+	}
+	require.False(t, db.live.move(now, was))
 }
