@@ -314,6 +314,9 @@ func (e *evictor) enforceOne(r round, sc scope) error {
 		if err != nil {
 			return err
 		}
+		if q.looked == 0 {
+			return nil // the counts say more than there is, and however often one looks nothing is found
+		}
 		if len(victims) == 0 {
 			if barren += q.looked; barren < u.entries {
 				continue

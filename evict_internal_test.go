@@ -1,0 +1,30 @@
+package keepcache
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
+)
+
+// overcounted opens a cache whose file says that it has a hundred entries of 1 KiB in a bucket that has none.
+func overcounted(t *testing.T, o Options) *DB {
+	o.SweepInterval, o.CommitInterval, o.CompactBytes = -1, time.Hour, -1
+	db, err := Open(filepath.Join(t.TempDir(), "test.cache"), &o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	require.NoError(t, db.store.update(func(tx *bolt.Tx) error {
+		used, err := openUsage(tx)
+		require.NoError(t, err)
+		return used.put(7, usage{entries: 100, bytes: 100 << 10, leaf: 100 << 10, row: 100 << 10})
+	}))
+	return db
+}
+
+// Counts that say more than there is do not have the evictor look for it for ever.
+func TestEvict_Overcounted(t *testing.T) {
+	db := overcounted(t, Options{MaxBytes: 64 << 10})
+	require.NoError(t, db.evictor.enforceAll(round{}))
+}
