@@ -68,7 +68,7 @@ func beganAnew(f *os.File) (bool, error) {
 
 // finishFile makes a cache of the file at path if it is still to be made one. A journal that is there tells whose it was.
 func finishFile(in *disk.Dir, path string, wait time.Duration) error {
-	f, info, err := openOwned(in, path, os.O_RDWR, wait)
+	f, _, err := openOwned(in, path, os.O_RDWR, wait)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,8 @@ func finishFile(in *disk.Dir, path string, wait time.Duration) error {
 	if err := lockAlone(f); err != nil {
 		return err
 	}
-	if info, err = f.Stat(); err != nil {
+	info, err := f.Stat()
+	if err != nil {
 		return err
 	}
 	if err := unfinished(f, info.Size()); !errors.Is(err, errUnmade) {

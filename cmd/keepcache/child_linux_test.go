@@ -27,7 +27,8 @@ func parent() {
 		if err := os.WriteFile(file, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
 			os.Exit(exitError)
 		}
-		for { //nolint:staticcheck // as a check that has gone astray
+		//lint:ignore SA5002 it is as a check that has gone astray
+		for {
 		}
 	}
 	if how == "pipe" {
