@@ -1,6 +1,7 @@
 package keepcache
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -27,4 +28,19 @@ func overcounted(t *testing.T, o Options) *DB {
 func TestEvict_Overcounted(t *testing.T) {
 	db := overcounted(t, Options{MaxBytes: 64 << 10})
 	require.NoError(t, db.evictor.enforceAll(round{}))
+}
+
+// Counts that cannot be true are put right where a file is opened anew while the cache is in use, as when it is opened.
+func TestHeal_Overcounted(t *testing.T) {
+	db := overcounted(t, Options{})
+	require.NoError(t, db.store.update(func(tx *bolt.Tx) error {
+		used, err := openUsage(tx)
+		require.NoError(t, err)
+		return used.put(7, usage{entries: 1, bytes: 1 << 40})
+	}))
+	db.store.current.Load().poison(failure{err: errors.New("test")})
+	require.Eventually(t, func() bool { return db.Stats().Health.Healed == 1 }, 20*time.Second, time.Millisecond)
+	_, used, err := db.store.size()
+	require.NoError(t, err)
+	require.NotContains(t, used, uint64(7))
 }

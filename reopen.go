@@ -83,9 +83,12 @@ func (hl *healer) reopen(old *handle, found reopened, in *disk.Dir) (h *handle, 
 	from := db.heritage()
 	switch {
 	case err == nil && identity == s.identity && same && mark >= from.mark:
+		if err = h.mendCounts(h.update); err != nil {
+			return nil, "", false, errors.Join(err, h.close())
+		}
 		return h, "it was opened anew", false, nil
 	case err == nil && identity == s.identity:
-		if err = h.update(from.write); err != nil {
+		if err = errors.Join(h.update(from.write), h.mendCounts(h.update)); err != nil {
 			return nil, "", false, errors.Join(err, h.close())
 		}
 		return h, "an older copy was opened", true, nil

@@ -104,10 +104,10 @@ func plausible(used map[uint64]usage, file int64) bool {
 }
 
 // mendCounts counts all entries anew if the counts that the file keeps cannot be true, or if it does not say what they
-// cost, because an older keepcache has changed it.
-func (s *store) mendCounts() error {
+// cost, because an older keepcache has changed it. update is the handle's, or that of the store which has it already.
+func (h *handle) mendCounts(update func(func(*bolt.Tx) error) error) error {
 	sound, guessed := true, false
-	err := s.view(func(tx *bolt.Tx) error {
+	err := h.view(func(tx *bolt.Tx) error {
 		used, err := usedIn(tx)
 		sound, guessed = plausible(used, tx.Size()), sum(used).guessed
 		return err
@@ -115,36 +115,34 @@ func (s *store) mendCounts() error {
 	if err != nil || sound && !guessed {
 		return err
 	}
-	err = s.recount()
-	if sound && s.current.Load().err() == nil {
+	err = update(recount)
+	if sound && h.err() == nil {
 		return nil // an estimate will do, as on a full disk
 	}
 	return err
 }
 
 // recount counts all entries anew.
-func (s *store) recount() error {
-	return s.update(func(tx *bolt.Tx) error {
-		counted, page := make(map[uint64]usage), pageOf(tx)
-		w := forwards{tx: tx}
-		for w.seek(placed{}); w.k != nil; w.next() {
-			counted[w.id] = counted[w.id].plus(page.of(w.k, recordIn(w.v)))
-		}
-		if err := tx.DeleteBucket(usageBucket); err != nil {
-			return err
-		}
-		if err := tx.DeleteBucket(costsBucket); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
-			return err
-		}
-		if _, err := tx.CreateBucket(usageBucket); err != nil {
-			return err
-		}
-		t, err := openUsage(tx)
-		for id, u := range counted {
-			if err == nil {
-				err = t.put(id, u)
-			}
-		}
+func recount(tx *bolt.Tx) error {
+	counted, page := make(map[uint64]usage), pageOf(tx)
+	w := forwards{tx: tx}
+	for w.seek(placed{}); w.k != nil; w.next() {
+		counted[w.id] = counted[w.id].plus(page.of(w.k, recordIn(w.v)))
+	}
+	if err := tx.DeleteBucket(usageBucket); err != nil {
 		return err
-	})
+	}
+	if err := tx.DeleteBucket(costsBucket); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
+		return err
+	}
+	if _, err := tx.CreateBucket(usageBucket); err != nil {
+		return err
+	}
+	t, err := openUsage(tx)
+	for id, u := range counted {
+		if err == nil {
+			err = t.put(id, u)
+		}
+	}
+	return err
 }

@@ -81,7 +81,7 @@ func newStore(in *disk.Dir, path string, readOnly bool, h *handle) (s *store, er
 		removeStrays(in, path, backupSuffix)
 	}
 	if err == nil && !readOnly {
-		err = s.mendCounts()
+		err = h.mendCounts(s.update)
 	}
 	if err != nil {
 		s.release()
