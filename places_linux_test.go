@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/disk"
 )
 
 func init() {
@@ -234,6 +235,42 @@ func TestOwner_Labels(t *testing.T) {
 	require.Nil(t, get(path, access))
 	requireOwner(t, path, os.Getuid(), os.Getgid(), 0o600)
 	require.NoError(t, db.Close())
+}
+
+// A file with more labels than are kept is used as any other, and damage of it is mended in place; it is only not replaced.
+func TestOwner_ManyLabels(t *testing.T) {
+	path := newPath(t)
+	db := openUnchecked(t, path)
+	mustSet(t, db.Bucket("b"), "k", "v", 0)
+	require.NoError(t, db.Close())
+	for i := range 65 {
+		err := unix.Setxattr(path, fmt.Sprint("user.", i), []byte("x"), 0)
+		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSPC) {
+			t.Skip("the file system has not so many extended attributes")
+		}
+		require.NoError(t, err)
+	}
+	before, err := os.Stat(path)
+	require.NoError(t, err)
+	for _, o := range []*keepcache.Options{{ReadOnly: true}, nil} {
+		db, err := tryOpen(path, o)
+		require.NoError(t, err)
+		requireValue(t, db.Bucket("b"), "k", "v")
+		require.NoError(t, db.Close())
+	}
+	db = openUnchecked(t, path)
+	require.NoError(t, os.Chmod(path, 0o640))
+	mustSet(t, db.Bucket("b"), "k", "more", 0)
+	require.ErrorIs(t, db.Compact(context.Background()), disk.ErrAttributes)
+	require.NoError(t, db.Close())
+	breakFile(t, path)
+	db = openUnchecked(t, path)
+	mustSet(t, db.Bucket("b"), "k", "v", 0)
+	require.Equal(t, uint64(1), db.Stats().Health.Quarantined)
+	require.NoError(t, db.Close())
+	now, err := os.Stat(path)
+	require.NoError(t, err)
+	require.True(t, os.SameFile(before, now))
 }
 
 // Who may write to another's file, but not own one for them, uses it, and does not replace it. A damaged one is made anew in place.

@@ -15,6 +15,7 @@ type Attributes struct {
 	uid, gid int
 	mode     fs.FileMode
 	labels   []label
+	unread   error // why labels are not all that the file has
 }
 
 // label is an extended attribute.
@@ -22,6 +23,9 @@ type label struct {
 	name  string
 	value []byte
 }
+
+// errACL says that it is not known who may use a file besides those of whom its mode tells.
+var errACL = errors.New("its ACL cannot be read")
 
 // ErrAttributes is in the errors of GiveTo.
 var ErrAttributes = errors.New("its owner, group, mode and labels cannot be given to another file")
@@ -33,15 +37,16 @@ const (
 	private fs.FileMode = 0o600
 )
 
-// AttributesOf returns the attributes that f has now.
+// AttributesOf returns the attributes that f has now. Labels that cannot be read, or are too many, are no error before they are to
+// be given to another file.
 func AttributesOf(f *os.File) (a Attributes, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return a, err
 	}
 	a = AttributesIn(info)
-	a.labels, err = labelsOf(f)
-	return a, err
+	a.labels, a.unread = labelsOf(f)
+	return a, nil
 }
 
 // AttributesIn returns the attributes of which info tells: all but the labels.
@@ -61,6 +66,9 @@ func (a Attributes) Same(b Attributes) bool {
 func (a Attributes) GiveTo(f *os.File) error {
 	if !a.owned {
 		return nil
+	}
+	if a.unread != nil {
+		return fmt.Errorf("%w: %w", ErrAttributes, a.unread)
 	}
 	changed := false
 	err := between(f, func() (err error) {
@@ -89,7 +97,7 @@ func (a Attributes) give(f *os.File) (changed bool, err error) {
 }
 
 // LendTo gives f, which stands beside the file that a is of, as much of a as the system allows: whoever may use the one is to be
-// able to use the other, and nobody else. Where the group cannot be given, the group of f may do what others may. The maker of f can
+// able to use the other, and nobody else. Where the group cannot be given, or an ACL is not known, the group of f may do what others may. The maker of f can
 // always read and write it.
 func (a Attributes) LendTo(f *os.File) error {
 	if !a.owned {
@@ -105,7 +113,7 @@ func (a Attributes) LendTo(f *os.File) error {
 		}
 		mode := a.mode
 		whole := true
-		if _, gid, owned := ownerIn(info); owned && gid != a.gid {
+		if _, gid, owned := ownerIn(info); owned && gid != a.gid || errors.Is(a.unread, errACL) {
 			mode = mode&^0o070 | mode&0o007<<3
 			whole = false
 		}
@@ -119,7 +127,7 @@ func (a Attributes) LendTo(f *os.File) error {
 
 // Private returns the attributes of a file that nobody but the owner is to use.
 func (a Attributes) Private() Attributes {
-	a.mode, a.labels = private, nil
+	a.mode, a.labels, a.unread = private, nil, nil
 	return a
 }
 

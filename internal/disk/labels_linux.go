@@ -38,33 +38,41 @@ func keeps(name string) bool {
 // unlabelled reports whether an error says that there is no such label, or that the file system has none.
 func unlabelled(err error) bool { return errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) }
 
-func labelsOf(f *os.File) (labels []label, err error) {
+// labelsOf returns the labels of f. Where it cannot return all of them it says why, and returns those that say who may use f as far as
+// they can be read.
+func labelsOf(f *os.File) (labels []label, unread error) {
 	buf := make([]byte, namesBytes)
 	n, err := unix.Flistxattr(int(f.Fd()), buf)
 	if unlabelled(err) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // or a sandbox forbids it
 		return nil, nil
 	}
+	names := string(buf[:max(n, 0)])
 	if err != nil {
-		return nil, &os.PathError{Op: "flistxattr", Path: f.Name(), Err: err}
+		unread = &os.PathError{Op: "flistxattr", Path: f.Name(), Err: err}
+		names = labelACL + "\x00" + labelSELinux + "\x00" + labelSmack
 	}
 	total := 0
-	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
-		if !keeps(name) {
+	for name := range strings.SplitSeq(names, "\x00") {
+		if !keeps(name) || unread != nil && strings.HasPrefix(name, labelUser) {
 			continue
 		}
 		value, err := valueOf(f, name)
 		if unlabelled(err) {
 			continue // it went meanwhile
 		}
+		if err != nil && name == labelACL {
+			err = fmt.Errorf("%w: %w", errACL, err)
+		}
 		if err != nil {
-			return nil, err
+			unread = errors.Join(unread, err)
+			continue
 		}
 		labels = append(labels, label{name, value})
 		if total += len(name) + len(value); len(labels) > labelsMost || total > labelsBytes {
-			return nil, errLabels
+			unread = errors.Join(unread, errLabels)
 		}
 	}
-	return labels, nil
+	return labels, unread
 }
 
 func valueOf(f *os.File, name string) ([]byte, error) {
