@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/trust"
@@ -47,6 +48,7 @@ func Open(path string, options *Options) (*DB, error) {
 	if err != nil {
 		return nil, openError(path, filled.ReadOnly, err)
 	}
+	beside.Remember(real)
 	db, err := openIn(in, real, filled)
 	if err != nil {
 		in.Close()

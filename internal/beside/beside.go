@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"path/filepath"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -25,7 +26,7 @@ func Prefix(path, suffix string, room int) string {
 	if need <= surely {
 		return path + suffix
 	}
-	most := longest(dir)
+	most := longestIn(dir)
 	if need <= most {
 		return path + suffix
 	}
@@ -38,7 +39,49 @@ func Prefix(path, suffix string, room int) string {
 	return dir + name[:min(keep, len(name))] + mark + suffix
 }
 
+// limits has the longest name by directory. It has room for limitsMost; caches with such names in more directories are asked about
+// each time.
+var limits struct {
+	sync.Mutex
+	known map[string]int
+}
+
+const limitsMost = 1000
+
+// ask returns how many bytes the name of a file in dir may have.
+var ask = longest
+
+// Remember notes how long names may be in the directory of path, which is to be opened. From then on this process names the files
+// beside it by that, whatever the directory's path leads to: where it is renamed, nobody could say any more.
+func Remember(path string) {
+	dir, name := filepath.Split(path)
+	if len(name)+suffixMost <= surely {
+		return // nobody will ask
+	}
+	limits.Lock()
+	defer limits.Unlock()
+	if _, again := limits.known[dir]; !again && len(limits.known) >= limitsMost {
+		return
+	}
+	if limits.known == nil {
+		limits.known = make(map[string]int)
+	}
+	limits.known[dir] = ask(dir)
+}
+
+func longestIn(dir string) int {
+	limits.Lock()
+	defer limits.Unlock()
+	if most, ok := limits.known[dir]; ok {
+		return most
+	}
+	return ask(dir)
+}
+
 const (
+	// suffixMost is longer than any suffix, with what is appended to it.
+	suffixMost = 64
+
 	// surely is how long a name may be on every file system that is in use: the shortest limit, of an encrypted one, is
 	// 143 bytes.
 	surely = 140
