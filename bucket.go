@@ -32,6 +32,9 @@ type Bucket struct {
 // Name returns the bucket's name.
 func (b *Bucket) Name() string { return b.name }
 
+// DefaultTTL returns the lifetime that 0 stands for in this bucket, NoExpiry for none.
+func (b *Bucket) DefaultTTL() time.Duration { return b.defaultTTL }
+
 // Set stores value under key for the given lifetime. It replaces the entry that was there, lifetime
 // included. The value is anything that encoding/json can marshal; ErrUnsupportedValue and ErrTooLarge say
 // that it cannot be stored.
@@ -40,7 +43,7 @@ func (b *Bucket) Set(key string, value any, ttl time.Duration) error {
 	if err == nil {
 		rec.buf, err = appendValue(rec.buf, value, b.db.options.MaxValueBytes)
 	}
-	return b.set(key, rec, h, err)
+	return b.set("set", key, rec, h, err)
 }
 
 // Get reads the value of key into dst, a non-nil pointer, with the rules of json.Unmarshal, except that an
@@ -69,11 +72,11 @@ func (b *Bucket) SetBytes(key string, value []byte, ttl time.Duration) error {
 	if err == nil {
 		rec.buf, err = appendBytes(rec.buf, value, b.db.options.MaxValueBytes)
 	}
-	return b.set(key, rec, h, err)
+	return b.set("set", key, rec, h, err)
 }
 
 // set writes the record that was begun and filled, unless that failed.
-func (b *Bucket) set(key string, rec *frame, h header, err error) error {
+func (b *Bucket) set(op, key string, rec *frame, h header, err error) error {
 	if err == nil {
 		begun := b.db.counts.beginWrite()
 		d := rec.finish(key, h)
@@ -81,7 +84,7 @@ func (b *Bucket) set(key string, rec *frame, h header, err error) error {
 		b.db.counts.writes.end(begun)
 	}
 	if err != nil {
-		return b.fail("set", key, err)
+		return b.fail(op, key, err)
 	}
 	b.db.counts.sets.Add(1)
 	b.note(EventSet, key)
@@ -114,6 +117,11 @@ func (b *Bucket) GetBytes(key string) (value []byte, found bool, err error) {
 // one key at the same time exactly one succeeds.
 func (b *Bucket) Add(key string, value any, ttl time.Duration) (added bool, err error) {
 	d, err := b.prepare(key, value, ttl)
+	return b.add(key, d, err)
+}
+
+// add is Add for a draft, unless there was an error in preparing it.
+func (b *Bucket) add(key string, d *draft, err error) (added bool, _ error) {
 	if err == nil {
 		err = b.settle(key, func(r reading) (*draft, error) {
 			if added = !r.live; !added || r.damage != nil {
@@ -283,9 +291,7 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
 	now := b.db.clock.now()
 	h := header{written: millis(now), freshUntil: deadline(now, ttl)}
 	h.goneAt = h.freshUntil
-	f := frames.Get().(*frame)
-	f.buf = append(append(f.buf[:0], key...), make([]byte, rowSize)...)
-	f.buf = appendHeader(f.buf, h)
+	f := frameOf(key, h)
 	if len(b.tags) > 0 || b.sliding {
 		f.buf = appendTraits(f.buf, &traits{tags: b.tags, lifetime: b.slidingMillis(ttl)})
 	}
@@ -295,6 +301,14 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
 // frame is a buffer in which key and record are built, as together has them. It is used again, so that a record takes no more memory than
 // it needs, and building it none.
 type frame struct{ buf []byte }
+
+// frameOf starts the record of an entry.
+func frameOf(key string, h header) *frame {
+	f := frames.Get().(*frame)
+	f.buf = append(append(f.buf[:0], key...), make([]byte, rowSize)...)
+	f.buf = appendHeader(f.buf, h)
+	return f
+}
 
 var frames = sync.Pool{New: func() any { return &frame{make([]byte, 0, 512)} }}
 

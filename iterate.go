@@ -23,6 +23,10 @@ type Entry struct {
 	Loaded     time.Time // when a loader fetched the value or found it unchanged; zero if none did
 	ETag       string    // what the loader left in Load.ETag
 	Tags       []string  // see Bucket.WithTags; nil if there are none
+	RetryAt    time.Time // until when GetOrLoad does not try again, because a load has failed; zero if none has
+
+	Sliding  time.Duration // the lifetime that a read gives it anew, see BucketOptions.Sliding; 0 if reads do not
+	Negative bool          // a loader found that there is no such thing; only Bucket.Kept yields such entries
 
 	value []byte
 }
@@ -56,7 +60,11 @@ func newEntry(key string, h *header, options, value []byte) Entry {
 		if t.loaded != 0 {
 			e.Loaded = timeOf(t.loaded)
 		}
+		if t.retry != 0 {
+			e.RetryAt = timeOf(t.retry)
+		}
 		e.ETag, e.Tags = string(t.etag), t.tags.strings()
+		e.Sliding, e.Negative = durationOf(t.lifetime), t.negative
 	}
 	return e
 }
@@ -75,6 +83,17 @@ func (b *Bucket) Prefix(prefix string) iter.Seq2[Entry, error] { return b.After(
 // After ranges as Prefix does over the entries behind a key, which need not be there: a page of a long list begins
 // where the last one ended, at the cost of one look-up.
 func (b *Bucket) After(key, prefix string) iter.Seq2[Entry, error] {
+	return b.rangeOver(key, prefix, func(s state) bool { return s.live })
+}
+
+// Kept ranges as After does over all entries that GetOrLoad sees: the live ones, those that it may still serve stale, and
+// the negative ones. With Restore it makes a copy of a bucket.
+func (b *Bucket) Kept(key, prefix string) iter.Seq2[Entry, error] {
+	return b.rangeOver(key, prefix, func(s state) bool { return s.held })
+}
+
+// rangeOver is After for the entries whose state is wanted.
+func (b *Bucket) rangeOver(key, prefix string, wanted func(state) bool) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		from := prefix
 		if key >= prefix {
@@ -89,12 +108,12 @@ func (b *Bucket) After(key, prefix string) iter.Seq2[Entry, error] {
 					}
 					continue
 				}
-				live, err := b.isLive(&f)
+				now, err := b.stateNow(&f)
 				if err != nil {
 					yield(Entry{}, b.fail("iterate", f.key, err))
 					return false
 				}
-				if live && !yield(newEntry(f.key, &f.header, f.options, f.value), nil) {
+				if wanted(now) && !yield(newEntry(f.key, &f.header, f.options, f.value), nil) {
 					return false
 				}
 			}
@@ -113,11 +132,11 @@ func (b *Bucket) Len() (int, error) {
 	var looked error
 	err := b.scan("", func(found []stored) bool {
 		for _, f := range found {
-			live := false
+			var now state
 			if f.damage == nil && looked == nil {
-				live, looked = b.isLive(&f)
+				now, looked = b.stateNow(&f)
 			}
-			if live {
+			if now.live {
 				n++
 			}
 		}
@@ -139,18 +158,18 @@ type stored struct {
 	expired bool // its deadline had been reached before the scan came to it
 }
 
-// isLive reports whether an entry of a scan is live. The scan may have come to it long ago: where its deadline was reached
+// stateNow returns the state of an entry of a scan. The scan may have come to it long ago: where its deadline was reached
 // since, somebody may have prolonged its life before that, and f becomes what it is now.
-func (b *Bucket) isLive(f *stored) (bool, error) {
+func (b *Bucket) stateNow(f *stored) (state, error) {
 	now := b.db.stateOf(&f.header, f.options)
 	if now.fresh || f.expired && !b.sliding {
-		return now.live, nil
+		return now, nil
 	}
 	r, err := b.peek(f.key)
-	if err == nil && r.live {
+	if err == nil && r.held {
 		*f = stored{key: f.key, header: r.header, options: r.options, value: r.value}
 	}
-	return r.live, err
+	return r.state, err
 }
 
 // scan hands what is stored under keys that begin with prefix to fn, in the order of the keys, a page at a

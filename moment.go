@@ -24,6 +24,34 @@ func timeOf(ms int64) time.Time {
 	return time.UnixMilli(ms)
 }
 
+// momentOf returns the moment of a deadline that is given as a point in time, rounded up; the zero time is never.
+func momentOf(until time.Time) int64 {
+	switch {
+	case until.IsZero():
+		return never
+	case until.Before(time.UnixMilli(1)):
+		return 1 // 0 is none in forms that others read
+	case until.After(time.UnixMilli(mostDeadline - 1)):
+		return mostDeadline
+	}
+	ms := until.UnixMilli()
+	if until.After(time.UnixMilli(ms)) {
+		ms++
+	}
+	return ms
+}
+
+// stampOf returns the moment at which something was done, rounded down; the zero time is 0.
+func stampOf(at time.Time) int64 {
+	switch {
+	case at.Before(time.UnixMilli(0)): // the zero time too
+		return 0
+	case at.After(time.UnixMilli(mostDeadline)):
+		return mostDeadline
+	}
+	return at.UnixMilli()
+}
+
 // deadline returns the moment at which an entry written now with lifetime ttl is gone.
 // It is rounded up, and a lifetime too long for a moment saturates instead of landing in the past.
 func deadline(now time.Time, ttl time.Duration) int64 {
