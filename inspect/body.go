@@ -22,7 +22,7 @@ const (
 	// mostBodyBytes is the largest body: most values are not twice as long as JSON text, and no bytes are as base64.
 	mostBodyBytes = 2*mostValueBytes + 1<<20
 
-	// mostMembers bounds the members of a body, of which there are a dozen.
+	// mostMembers bounds the members of a body, of which there are some twenty.
 	mostMembers = 64
 )
 
@@ -123,6 +123,22 @@ func (b *write) parse(text []byte) error {
 			into = &b.TTL
 		case "expires_ms":
 			into = &b.Expires
+		case "tags":
+			into = &b.Tags
+		case "gone_ms":
+			into = &b.Gone
+		case "written_ms":
+			into = &b.Written
+		case "loaded_ms":
+			into = &b.Loaded
+		case "retry_ms":
+			into = &b.Retry
+		case "sliding_ms":
+			into = &b.Sliding
+		case "etag":
+			into = &b.ETag
+		case "negative":
+			into = &b.Negative
 		case "prefix":
 			into = &b.Prefix
 		case "drop":

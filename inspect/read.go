@@ -44,6 +44,7 @@ type query struct {
 
 	match  *glob.Glob
 	none   bool // nothing can match
+	kept   bool // stale and negative entries too
 	limit  int
 	values bool
 }
@@ -52,7 +53,7 @@ func (s *server) query(r *http.Request) (q query, err error) {
 	v := r.URL.Query()
 	q = query{
 		bucket: v.Get("bucket"), prefix: v.Get("prefix"), tag: v.Get("tag"), after: v.Get("after"), key: v.Get("key"),
-		values: v.Get("values") == "1",
+		values: v.Get("values") == "1", kept: v.Get("kept") == "1",
 	}
 	if pattern := v.Get("glob"); pattern != "" {
 		if len(pattern) > mostPattern {
@@ -155,7 +156,11 @@ func (s *server) page(v *visit, q query) (page wire.Keys, large jsonpack.Encoded
 		page.Next = &next
 	}
 	v.collect()
-	for e, err := range s.db.Bucket(q.bucket).After(q.after, q.prefix) {
+	entries := s.db.Bucket(q.bucket).After
+	if q.kept {
+		entries = s.db.Bucket(q.bucket).Kept
+	}
+	for e, err := range entries(q.after, q.prefix) {
 		if len(page.Entries) == q.limit || bytes >= pageBytes || large != nil {
 			stop() // here is one more
 			break
@@ -225,6 +230,7 @@ func namesSize(w *wire.Entry) int {
 func (s *server) entryOf(bucket string, e keepcache.Entry) wire.Entry {
 	w := wire.EntryOf(bucket, e)
 	if !s.o.ShowValues || s.o.Redact != nil {
+		w.ETagHidden = w.ETag != ""
 		w.ETag = ""
 	}
 	return w

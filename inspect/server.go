@@ -78,6 +78,7 @@ var endpoints = map[string]endpoint{
 
 	"verify":     {method: http.MethodPost, answer: (*server).verify, long: true},
 	"set":        {method: http.MethodPost, answer: (*server).set, writes: true},
+	"restore":    {method: http.MethodPost, answer: (*server).restore, writes: true},
 	"add":        {method: http.MethodPost, answer: (*server).add, writes: true},
 	"delete":     {method: http.MethodPost, answer: (*server).delete, writes: true},
 	"touch":      {method: http.MethodPost, answer: (*server).touch, writes: true},

@@ -2,24 +2,36 @@ package inspect
 
 import (
 	"encoding/json"
-	"fmt"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/jsonpack"
+	"github.com/keepcache/keepcache/internal/rewrite"
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
+// set stores a value. What else the entry has that is there it keeps, as far as it is not told otherwise and it does not
+// belong to the old value.
 func (s *server) set(v *visit) (any, error) {
 	b, value, err := v.toStore()
 	if err != nil {
 		return nil, err
 	}
-	return struct{}{}, s.store(b, func(c *keepcache.Bucket, ttl time.Duration) (bool, error) {
-		return true, c.Set(string(b.Key), value, ttl)
-	})
+	until, ttl, err := b.deadline()
+	if err != nil {
+		return nil, err
+	}
+	r := rewrite.Write{Key: string(b.Key), Value: value, TTL: ttl, Until: until, Tags: b.TagList(), Retag: b.Tags != nil}
+	c := s.db.Bucket(string(b.Bucket))
+	if err := v.enter(); err != nil {
+		return nil, err
+	}
+	v.collect()
+	v.copied(r.Look(c))
+	v.leave() // a write may have to wait
+	return struct{}{}, r.Set(c)
 }
 
 func (s *server) add(v *visit) (any, error) {
@@ -27,15 +39,30 @@ func (s *server) add(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	until, ttl, err := b.deadline()
+	if err != nil {
+		return nil, err
+	}
+	c := s.db.Bucket(string(b.Bucket)).WithTags(b.TagList()...)
 	added := false
-	err = s.store(b, func(c *keepcache.Bucket, ttl time.Duration) (_ bool, err error) {
-		if added { // with a deadline that was a little late
-			return true, c.Set(string(b.Key), value, ttl)
-		}
+	if until.IsZero() {
 		added, err = c.Add(string(b.Key), value, ttl)
-		return added, err
-	})
+	} else {
+		added, err = c.AddUntil(string(b.Key), value, until)
+	}
 	return wire.Found{Found: !added}, err
+}
+
+// restore stores an entry exactly as it is told.
+func (s *server) restore(v *visit) (any, error) {
+	b, value, err := v.toStore()
+	if err != nil {
+		return nil, err
+	}
+	if b.TTL != 0 || min(b.Expires, b.Written, b.Loaded, b.Retry) < 0 || b.Gone < -1 {
+		return nil, badRequest("a time is negative, or ttl_ms is there")
+	}
+	return struct{}{}, s.db.Bucket(string(b.Bucket)).Restore(b.Entry(), value)
 }
 
 // toStore reads what is to be stored. Its text is turned into what is stored by the library, which stops where that is
@@ -56,40 +83,16 @@ func (v *visit) toStore() (b write, value any, err error) {
 	return b, &jsonpack.Text{JSON: b.value, Literals: b.Literals}, nil
 }
 
-// store has set store with the lifetime, or the deadline, that b names.
-//
-// The library takes a lifetime and rounds the deadline up to the millisecond, so for a deadline the lifetime given is
-// most of a millisecond shorter; where even so too much time passed before the library looked at the clock, another
-// try follows.
-func (s *server) store(b write, set func(*keepcache.Bucket, time.Duration) (stored bool, err error)) error {
-	c := s.db.Bucket(string(b.Bucket))
+// deadline returns the point in time at which what is written is to expire, or else for how long it is to live.
+func (b *write) deadline() (until time.Time, ttl time.Duration, err error) {
 	if b.Expires == 0 {
-		ttl, err := lifetime(b.TTL)
-		if err != nil {
-			return err
-		}
-		_, err = set(c, ttl)
-		return err
+		ttl, err = lifetime(b.TTL)
+		return until, ttl, err
 	}
-	const slack, tries = 900 * time.Microsecond, 20
 	if b.TTL != 0 || b.Expires < 0 {
-		return badRequest("expires_ms is %d and ttl_ms %d", b.Expires, b.TTL)
+		return until, 0, badRequest("expires_ms is %d and ttl_ms %d", b.Expires, b.TTL)
 	}
-	deadline := time.UnixMilli(b.Expires)
-	for range tries {
-		left := time.Until(deadline) // saturates
-		if left <= slack {
-			return fmt.Errorf("%w: the deadline has passed", keepcache.ErrInvalidTTL)
-		}
-		if stored, err := set(c, min(left-slack, keepcache.NoExpiry-1)); err != nil || !stored {
-			return err
-		}
-		e, found, err := c.Look(string(b.Key))
-		if err != nil || !found || !e.FreshUntil.After(deadline) {
-			return nil
-		}
-	}
-	return nil
+	return time.UnixMilli(b.Expires), 0, nil
 }
 
 // lifetime reads a lifetime as the protocol has it.

@@ -128,6 +128,7 @@ type Query struct {
 	After  string // only keys behind this one
 	Limit  int    // of one page; 0 is the server's own
 	Values bool   // with values
+	Kept   bool   // stale and negative entries too, which else no list has
 }
 
 func (q Query) values() url.Values {
@@ -147,6 +148,9 @@ func (q Query) values() url.Values {
 	}
 	if q.Values {
 		v.Set("values", "1")
+	}
+	if q.Kept {
+		v.Set("kept", "1")
 	}
 	return v
 }
@@ -213,8 +217,11 @@ func (c *Client) Soonest(ctx context.Context, bucket string, limit int) (k Keys,
 	return k, c.get(ctx, "soonest", Query{Bucket: bucket, Limit: limit}.values(), &k)
 }
 
-// Set stores a value: w.Bucket, Key, Value with Literals or Bytes, and TTL or Expires count.
+// Set stores a value: w.Bucket, Key, Value with Literals or Bytes, TTL or Expires, and Tags count.
 func (c *Client) Set(ctx context.Context, w Write) error { return c.post(ctx, "set", w, nil) }
+
+// Restore stores an entry exactly as w says, which Restore has made; the value is as in Set.
+func (c *Client) Restore(ctx context.Context, w Write) error { return c.post(ctx, "restore", w, nil) }
 
 // Add is Set for a key that is absent, and reports whether it was.
 func (c *Client) Add(ctx context.Context, w Write) (added bool, err error) {

@@ -5,6 +5,7 @@ package wire
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"time"
 	"unicode/utf8"
 
@@ -83,6 +84,11 @@ type Entry struct {
 	Loaded   int64  `json:"loaded_ms,omitempty"`
 	ETag     Name   `json:"etag,omitempty"`
 	Tags     []Name `json:"tags,omitempty"`
+	Retry    int64  `json:"retry_ms,omitempty"`   // not to be loaded again before
+	Sliding  int64  `json:"sliding_ms,omitempty"` // the lifetime that a read gives it anew; a span
+	Negative bool   `json:"negative,omitempty"`   // a loader found that there is no such thing
+
+	ETagHidden bool `json:"etag_hidden,omitempty"` // there is an ETag, which is not shown
 
 	Value    json.RawMessage `json:"value,omitempty"`    // left out where it was not asked for, or is hidden
 	Literals []int           `json:"literals,omitempty"` // which numbers of the value are stored as text
@@ -96,6 +102,7 @@ func EntryOf(bucket string, e keepcache.Entry) Entry {
 		Bucket: Name(bucket), Key: Name(e.Key), Size: e.Size, Written: e.Written.UnixMilli(),
 		Expires: unixMilli(e.FreshUntil), Gone: unixMilli(e.GoneAt), Revision: e.Revision,
 		Loaded: unixMilli(e.Loaded), ETag: Name(e.ETag),
+		Retry: unixMilli(e.RetryAt), Sliding: e.Sliding.Milliseconds(), Negative: e.Negative,
 	}
 	for _, tag := range e.Tags {
 		w.Tags = append(w.Tags, Name(tag))
@@ -109,11 +116,20 @@ func (w Entry) Entry() keepcache.Entry {
 		Key: string(w.Key), Size: w.Size, Written: time.UnixMilli(w.Written),
 		FreshUntil: timeOf(w.Expires), GoneAt: timeOf(w.Gone), Revision: w.Revision,
 		Loaded: timeOf(w.Loaded), ETag: string(w.ETag),
+		RetryAt: timeOf(w.Retry), Sliding: span(w.Sliding), Negative: w.Negative,
 	}
 	for _, tag := range w.Tags {
 		e.Tags = append(e.Tags, string(tag))
 	}
 	return e
+}
+
+// span returns a span of milliseconds; what is longer than a duration can be is one of the longest.
+func span(ms int64) time.Duration {
+	if ms > math.MaxInt64/int64(time.Millisecond) {
+		return keepcache.NoExpiry - 1
+	}
+	return time.Duration(ms) * time.Millisecond
 }
 
 func unixMilli(t time.Time) int64 {
@@ -199,9 +215,69 @@ type Write struct {
 	TTL      int64           `json:"ttl_ms,omitempty"`   // of set, add and touch; 0 is the bucket's default, -1 never
 	Expires  int64           `json:"expires_ms,omitempty"`
 
+	// Tags are of set, add and restore. Left out, set leaves an entry those that it has.
+	Tags *[]Name `json:"tags,omitempty"`
+
+	// What else restore gives an entry, as in Entry. Gone of -1 is never, and left out it is Expires.
+	Gone     int64 `json:"gone_ms,omitempty"`
+	Written  int64 `json:"written_ms,omitempty"`
+	Loaded   int64 `json:"loaded_ms,omitempty"`
+	Retry    int64 `json:"retry_ms,omitempty"`
+	Sliding  int64 `json:"sliding_ms,omitempty"`
+	ETag     Name  `json:"etag,omitempty"`
+	Negative bool  `json:"negative,omitempty"`
+
 	Prefix Name `json:"prefix,omitempty"` // of clear: only keys that begin with it
 	Drop   bool `json:"drop,omitempty"`   // of clear: the bucket as well
 	Tag    Name `json:"tag,omitempty"`    // of invalidate
+}
+
+// Restore returns what restore is to be told of an entry of a bucket, without its value.
+func Restore(bucket string, e keepcache.Entry) Write {
+	w := Write{
+		Bucket: Name(bucket), Key: Name(e.Key), Expires: unixMilli(e.FreshUntil), Gone: unixMilli(e.GoneAt),
+		Written: unixMilli(e.Written), Loaded: unixMilli(e.Loaded), Retry: unixMilli(e.RetryAt),
+		Sliding: e.Sliding.Milliseconds(), ETag: Name(e.ETag), Negative: e.Negative,
+	}
+	switch {
+	case e.GoneAt.Equal(e.FreshUntil):
+		w.Gone = 0
+	case e.GoneAt.IsZero():
+		w.Gone = -1
+	}
+	if len(e.Tags) > 0 {
+		tags := make([]Name, len(e.Tags))
+		for i, tag := range e.Tags {
+			tags[i] = Name(tag)
+		}
+		w.Tags = &tags
+	}
+	return w
+}
+
+// Entry is the inverse of Restore.
+func (w *Write) Entry() keepcache.Entry {
+	e := keepcache.Entry{
+		Key: string(w.Key), FreshUntil: timeOf(w.Expires), GoneAt: timeOf(w.Gone), Written: timeOf(w.Written), Loaded: timeOf(w.Loaded),
+		RetryAt: timeOf(w.Retry), Sliding: span(w.Sliding), ETag: string(w.ETag), Tags: w.TagList(), Negative: w.Negative,
+	}
+	switch w.Gone {
+	case 0:
+		e.GoneAt = e.FreshUntil
+	case -1:
+		e.GoneAt = time.Time{}
+	}
+	return e
+}
+
+// TagList returns the tags that w has.
+func (w *Write) TagList() (tags []string) {
+	if w.Tags != nil {
+		for _, tag := range *w.Tags {
+			tags = append(tags, string(tag))
+		}
+	}
+	return tags
 }
 
 // Event is one thing that happened: an element of v1/events.
