@@ -30,8 +30,8 @@ type cache interface {
 
 	// put stores a value, with onlyNew only if the key is absent, and reports whether it did.
 	put(bucket, key string, v value, ttl time.Duration, onlyNew bool) (bool, error)
-	// restore stores a value with a deadline in unix milliseconds, 0 for none. It reports false if that has passed.
-	restore(bucket, key string, v value, expires int64) (bool, error)
+	// restore stores an entry as it was exported. It reports false if it is gone by now.
+	restore(bucket string, e keepcache.Entry, v value) (bool, error)
 	// together is how many calls of restore may run at the same time.
 	together() int
 	delete(bucket, key string) (bool, error)
@@ -48,13 +48,15 @@ type listing struct {
 	bucket, prefix, glob, tag, after string
 	limit                            int // of what is wanted in all; 0: no limit
 	values                           bool
+	kept                             bool // stale and negative entries too
 }
 
 // entry is an entry with its value, wherever it comes from.
 type entry struct {
 	keepcache.Entry
 	wired    *jsontext.Node // the value, where it came over the wire
-	redacted bool
+	redacted bool           // the value is not what is stored
+	partial  bool           // the ETag is not shown
 }
 
 // node returns the value.

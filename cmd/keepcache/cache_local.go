@@ -10,6 +10,7 @@ import (
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/glob"
+	"github.com/keepcache/keepcache/internal/rewrite"
 )
 
 // local is a cache that this process has open.
@@ -43,7 +44,11 @@ func (l *local) list(q listing) iter.Seq2[*entry, error] {
 				return
 			}
 		}
-		for e, err := range l.db.Bucket(q.bucket).After(q.after, q.prefix) {
+		entries := l.db.Bucket(q.bucket).After
+		if q.kept {
+			entries = l.db.Bucket(q.bucket).Kept
+		}
+		for e, err := range entries(q.after, q.prefix) {
 			switch {
 			case err != nil:
 			case match != nil && !match.Match(e.Key), q.tag != "" && !slices.Contains(e.Tags, q.tag):
@@ -67,38 +72,26 @@ func (l *local) put(bucket, key string, v value, ttl time.Duration, onlyNew bool
 	case onlyNew:
 		return l.db.Bucket(bucket).Add(key, stored, ttl)
 	}
-	err = l.db.Bucket(bucket).Set(key, stored, ttl)
+	w := rewrite.Write{Key: key, Value: stored, TTL: ttl}
+	w.Look(l.db.Bucket(bucket))
+	err = w.Set(l.db.Bucket(bucket))
 	return err == nil, err
 }
 
-// restore sets the entry with exactly its deadline. The library takes a lifetime and rounds the deadline up to
-// the millisecond, so the lifetime given is most of a millisecond shorter; where even so too much time
-// passed before the library looked at the clock, another try follows.
-func (l *local) restore(bucket, key string, v value, expires int64) (bool, error) {
+func (l *local) restore(bucket string, e keepcache.Entry, v value) (bool, error) {
 	stored, err := v.stored()
-	if err != nil {
-		return false, err
+	if err == nil {
+		err = l.db.Bucket(bucket).Restore(e, stored)
 	}
-	b := l.db.Bucket(bucket)
-	if expires == 0 {
-		return true, b.Set(key, stored, keepcache.NoExpiry)
+	return restored(e, err)
+}
+
+// restored says whether an entry was restored. That it was gone is no error.
+func restored(e keepcache.Entry, err error) (bool, error) {
+	if errors.Is(err, keepcache.ErrInvalidTTL) && !e.GoneAt.IsZero() && !time.Now().Before(e.GoneAt) {
+		return false, nil
 	}
-	const slack, tries = 900 * time.Microsecond, 20
-	deadline := time.UnixMilli(expires)
-	for range tries {
-		left := time.Until(deadline) // saturates
-		if left <= slack {
-			return false, nil
-		}
-		if err := b.Set(key, stored, min(left-slack, keepcache.NoExpiry-1)); err != nil {
-			return false, err
-		}
-		e, found, err := b.Stat(key)
-		if err != nil || !found || !e.FreshUntil.After(deadline) {
-			return true, nil
-		}
-	}
-	return true, nil
+	return err == nil, err
 }
 
 // together: the library flushes together what is written together.

@@ -84,7 +84,7 @@ func (r *remote) find(bucket, key string, values bool) (*entry, error) {
 
 // unwire takes an entry off the wire.
 func unwire(w wire.Entry, values bool) (*entry, error) {
-	e := &entry{Entry: w.Entry(), redacted: w.Redacted}
+	e := &entry{Entry: w.Entry(), redacted: w.Redacted, partial: w.ETagHidden}
 	switch {
 	case !values:
 		return e, nil
@@ -114,7 +114,7 @@ func (r *remote) list(q listing) iter.Seq2[*entry, error] {
 		}
 		damaged, told := 0, 0
 		for w, err := range r.client.All(r.ctx, wire.Query{
-			Bucket: q.bucket, Prefix: q.prefix, Glob: q.glob, Tag: q.tag, After: q.after, Limit: limit, Values: q.values,
+			Bucket: q.bucket, Prefix: q.prefix, Glob: q.glob, Tag: q.tag, After: q.after, Limit: limit, Values: q.values, Kept: q.kept,
 		}, &damaged) {
 			for ; told < damaged; told++ {
 				if !yield(&entry{Entry: keepcache.Entry{Key: "?"}}, keepcache.ErrCorrupt) {
@@ -154,20 +154,19 @@ func (r *remote) stats() (keepcache.Stats, error) {
 	return r.client.Stats(ctx)
 }
 
-// write fills in what every write of a value has.
-func (v *value) write(bucket, key string) wire.Write {
-	w := wire.Write{Bucket: wire.Name(bucket), Key: wire.Name(key), Value: v.text, Literals: v.literals}
+// fill puts the value into a write.
+func (v *value) fill(w *wire.Write) {
+	w.Value, w.Literals = v.text, v.literals
 	if v.text == nil {
 		w.Bytes = append([]byte{}, v.raw...) // not nil: empty bytes are bytes
 	}
-	return w
 }
 
 func (r *remote) put(bucket, key string, v value, ttl time.Duration, onlyNew bool) (bool, error) {
 	ctx, cancel := r.brief()
 	defer cancel()
-	w := v.write(bucket, key)
-	w.TTL = wire.TTL(ttl)
+	w := wire.Write{Bucket: wire.Name(bucket), Key: wire.Name(key), TTL: wire.TTL(ttl)}
+	v.fill(&w)
 	if onlyNew {
 		return r.client.Add(ctx, w)
 	}
@@ -175,18 +174,12 @@ func (r *remote) put(bucket, key string, v value, ttl time.Duration, onlyNew boo
 	return err == nil, err
 }
 
-func (r *remote) restore(bucket, key string, v value, expires int64) (bool, error) {
+func (r *remote) restore(bucket string, e keepcache.Entry, v value) (bool, error) {
 	ctx, cancel := r.brief()
 	defer cancel()
-	w := v.write(bucket, key)
-	if w.Expires = expires; expires == 0 {
-		w.TTL = wire.TTL(keepcache.NoExpiry)
-	}
-	err := r.client.Set(ctx, w)
-	if expires != 0 && errors.Is(err, keepcache.ErrInvalidTTL) {
-		return false, nil // it has passed
-	}
-	return err == nil, err
+	w := wire.Restore(bucket, e)
+	v.fill(&w)
+	return restored(e, r.client.Restore(ctx, w))
 }
 
 func (r *remote) together() int { return 8 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,16 +15,26 @@ func newExportCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Write all entries as JSON Lines",
-		Long: `Export writes the live entries of all buckets, or of the one that --bucket names,
-to standard output, one JSON object a line:
+		Long: `Export writes the entries of all buckets, or of the one that --bucket names, to
+standard output: live ones, those that a loader may still serve stale, and what is
+remembered of what it did not find. One JSON object a line, whose members are left
+out where there is nothing to say:
 
   bucket      the bucket's name; bucket_base64 where it is not UTF-8
+  etag        the ETag of a loaded value; etag_base64 where it is not UTF-8
   expires_ms  when it expires, in unix milliseconds; left out if never
+  gone_ms     until when it may be served stale, -1 for ever; left out if not at all
   key         the key; key_base64 where it is not UTF-8
-  literals    which numbers of the value were stored as text; mostly left out
+  literals    which numbers of the value were stored as text
+  loaded_ms   when it was loaded
+  negative    true: a loader found that there is no such thing; the value is null
+  retry_ms    when it may be loaded again at the earliest, after that has failed
+  sliding_ms  the lifetime that each read gives it anew, in milliseconds
+  tags        its tags; {"base64": ...} stands for one that is not UTF-8
   value       the value
+  written_ms  when it was written
 
-Import reads it back: values, deadlines and names are the same then.`,
+Import reads it back: all of this is the same then.`,
 		Example: `  keepcache export > backup.jsonl
   keepcache export --bucket sessions | gzip > sessions.jsonl.gz`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,12 +59,12 @@ Import reads it back: values, deadlines and names are the same then.`,
 				defer p.end()
 				n, damaged, redacted := 0, 0, 0
 				for _, name := range names {
-					for e, err := range c.list(listing{bucket: name, values: true}) {
+					for e, err := range c.list(listing{bucket: name, values: true, kept: true}) {
 						if isDamagedEntry(e, err) {
 							damaged++
 							continue
 						}
-						if err == nil && e.redacted {
+						if err == nil && (e.redacted || e.partial) {
 							redacted++
 						}
 						var line []byte
@@ -79,7 +90,7 @@ Import reads it back: values, deadlines and names are the same then.`,
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "exported %s\n", plural(n, "entry", "entries"))
 				if redacted > 0 {
-					return fmt.Errorf("%s not what is stored: the running program shows another", plural(redacted, "value is", "values are"))
+					return fmt.Errorf("%s not what is stored: the running program hides a part of it", plural(redacted, "entry is", "entries are"))
 				}
 				return damagedEntries(damaged)
 			})
@@ -96,9 +107,22 @@ func exportLine(bucket string, e *entry) ([]byte, error) {
 	var l jsontext.Literals
 	value := n.Append(nil, &l)
 	var o object
+	moment := func(name string, t time.Time) {
+		if !t.IsZero() {
+			o.int(name, max(t.UnixMilli(), 1)) // 0 is none
+		}
+	}
 	o.name("bucket", bucket)
-	if !e.FreshUntil.IsZero() {
-		o.int("expires_ms", e.FreshUntil.UnixMilli())
+	if e.ETag != "" {
+		o.name("etag", e.ETag)
+	}
+	moment("expires_ms", e.FreshUntil)
+	switch {
+	case e.GoneAt.Equal(e.FreshUntil):
+	case e.GoneAt.IsZero():
+		o.int("gone_ms", -1)
+	default:
+		o.int("gone_ms", e.GoneAt.UnixMilli())
 	}
 	o.name("key", e.Key)
 	if len(l.Places) > 0 {
@@ -111,6 +135,18 @@ func exportLine(bucket string, e *entry) ([]byte, error) {
 		}
 		o.raw("literals", append(list, ']'))
 	}
+	moment("loaded_ms", e.Loaded)
+	if e.Negative {
+		o.bool("negative", true)
+	}
+	moment("retry_ms", e.RetryAt)
+	if e.Sliding != 0 {
+		o.int("sliding_ms", e.Sliding.Milliseconds())
+	}
+	if len(e.Tags) > 0 {
+		o.raw("tags", tagsJSON(e.Tags))
+	}
 	o.raw("value", value)
+	moment("written_ms", e.Written)
 	return o.line(), nil
 }

@@ -12,12 +12,14 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/jsontext"
+	"github.com/keepcache/keepcache/internal/wire"
 )
 
 func newImportCommand(f *flags) *cobra.Command {
@@ -27,8 +29,10 @@ func newImportCommand(f *flags) *cobra.Command {
 		Short: "Read entries that export wrote",
 		Long: `Import sets the entries in a file of JSON Lines, or in standard input, as export
 writes them. Entries of the same key are replaced, others stay. Deadlines are
-absolute: what expired meanwhile is left out, and counted. With --bucket everything
-goes into that bucket. At a bad line import stops and names it; the lines before it
+absolute: what is gone meanwhile is left out, and counted. Of the members of a line
+(keepcache help export) only key and value must be there, and bucket without
+--bucket; ttl_ms in the place of expires_ms is a lifetime from now on, or -1 for
+ever. With --bucket everything goes into that bucket. At a bad line import stops and names it; the lines before it
 are in. The cache file is made if there is none.`,
 		Example: `  keepcache export --file old.cache | keepcache import --file new.cache
   keepcache import backup.jsonl`,
@@ -99,12 +103,12 @@ type importer struct {
 
 // line is one entry to set.
 type line struct {
-	number      int
-	bucket, key string
-	value       value
-	expires     int64 // unix milliseconds; 0 for never
-	gone        bool  // it had expired when its turn came
-	err         error
+	number int
+	bucket string
+	entry  keepcache.Entry
+	value  value
+	gone   bool // it was gone when its turn came
+	err    error
 }
 
 func (im *importer) run(ctx context.Context, in io.Reader) error {
@@ -164,7 +168,7 @@ func readLine(r *bufio.Reader, longest int) ([]byte, error) {
 
 // add puts l into the batch. Lines of one batch are set at the same time, so it has no key twice.
 func (im *importer) add(l *line, size int) error {
-	id := [2]string{l.bucket, l.key}
+	id := [2]string{l.bucket, l.entry.Key}
 	if im.seen[id] || len(im.batch) == batchLines || im.bytes+size > batchBytes {
 		if err := im.flush(); err != nil {
 			return err
@@ -208,7 +212,7 @@ func (im *importer) flush() error {
 }
 
 func (l *line) set(c cache) {
-	stored, err := c.restore(l.bucket, l.key, l.value, l.expires)
+	stored, err := c.restore(l.bucket, l.entry, l.value)
 	l.gone, l.err = err == nil && !stored, err
 }
 
@@ -216,11 +220,21 @@ func (l *line) set(c cache) {
 type record struct {
 	Bucket       *string         `json:"bucket"`
 	BucketBase64 []byte          `json:"bucket_base64"`
+	ETag         *string         `json:"etag"`
+	ETagBase64   []byte          `json:"etag_base64"`
 	Expires      *int64          `json:"expires_ms"`
+	Gone         *int64          `json:"gone_ms"`
 	Key          *string         `json:"key"`
 	KeyBase64    []byte          `json:"key_base64"`
 	Literals     []int           `json:"literals"`
+	Loaded       *int64          `json:"loaded_ms"`
+	Negative     bool            `json:"negative"`
+	Retry        *int64          `json:"retry_ms"`
+	Sliding      *int64          `json:"sliding_ms"`
+	Tags         []wire.Name     `json:"tags"`
+	TTL          *int64          `json:"ttl_ms"`
 	Value        json.RawMessage `json:"value"`
+	Written      *int64          `json:"written_ms"`
 }
 
 func (im *importer) parse(text []byte) (*line, error) {
@@ -238,7 +252,7 @@ func (im *importer) parse(text []byte) (*line, error) {
 	}
 	l := &line{}
 	var err error
-	if l.key, err = nameOf("key", r.Key, r.KeyBase64); err != nil {
+	if l.entry.Key, err = nameOf("key", r.Key, r.KeyBase64); err != nil {
 		return nil, err
 	}
 	if l.bucket = im.into; l.bucket == "" {
@@ -249,16 +263,57 @@ func (im *importer) parse(text []byte) (*line, error) {
 	if r.Value == nil {
 		return nil, errors.New("it has no value")
 	}
-	if r.Expires != nil {
-		if l.expires = *r.Expires; l.expires <= 0 {
-			return nil, fmt.Errorf("expires_ms is %d", l.expires)
-		}
+	if err := r.fill(&l.entry, time.Now()); err != nil {
+		return nil, err
 	}
 	if _, err := jsontext.Parse(r.Value); err != nil {
 		return nil, err
 	}
 	l.value = value{text: r.Value, literals: r.Literals}
 	return l, nil
+}
+
+// fill puts what a line says into an entry, but for key and value.
+func (r *record) fill(e *keepcache.Entry, now time.Time) error {
+	w := wire.Write{Key: wire.Name(e.Key), Negative: r.Negative}
+	for _, m := range []struct {
+		name       string
+		from, into *int64
+		never      bool // -1 stands for it
+	}{
+		{"expires_ms", r.Expires, &w.Expires, false}, {"ttl_ms", r.TTL, &w.TTL, true}, {"gone_ms", r.Gone, &w.Gone, true},
+		{"loaded_ms", r.Loaded, &w.Loaded, false}, {"retry_ms", r.Retry, &w.Retry, false}, {"sliding_ms", r.Sliding, &w.Sliding, false},
+		{"written_ms", r.Written, &w.Written, false},
+	} {
+		if m.from == nil {
+			continue
+		}
+		if *m.into = *m.from; *m.from <= 0 && !(m.never && *m.from == -1) {
+			return fmt.Errorf("%s is %d", m.name, *m.from)
+		}
+	}
+	if r.ETag != nil || r.ETagBase64 != nil {
+		etag, err := nameOf("etag", r.ETag, r.ETagBase64)
+		if err != nil {
+			return err
+		}
+		w.ETag = wire.Name(etag)
+	}
+	if len(r.Tags) > 0 {
+		w.Tags = &r.Tags
+	}
+	if w.TTL != 0 && w.Expires != 0 {
+		return errors.New("it has both expires_ms and ttl_ms")
+	}
+	if w.TTL > 0 {
+		start := now.UnixMilli()
+		w.Expires = start + min(w.TTL, math.MaxInt64-start)
+	}
+	if w.Gone != 0 && w.Gone != -1 && (w.Expires == 0 || w.Gone < w.Expires) {
+		return errors.New("gone_ms is before it expires")
+	}
+	*e = w.Entry()
+	return nil
 }
 
 // lineWords says in the words of import what encoding/json has against a line.

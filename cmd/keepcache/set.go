@@ -18,7 +18,8 @@ func newSetCommand(f *flags) *cobra.Command {
 		Use:   "set KEY VALUE",
 		Short: "Store a value under a key",
 		Long: `Set stores a JSON value under a key and replaces what was there, lifetime
-included: without --ttl the entry never expires. VALUE is JSON; with --string it is
+included: without --ttl the entry never expires. Its tags stay, and for how long a
+loader may serve it stale; its ETag goes. VALUE is JSON; with --string it is
 text taken as it is, with --bytes any bytes. The VALUE - is read from standard
 input. The file is made if there is none.`,
 		Example: `  keepcache set user:123 '{"username":"ada","roles":["admin"]}' --ttl 5m
