@@ -418,7 +418,7 @@ func (s *store) keepIntruder(in *disk.Dir) error {
 		return errTaken // only in its own directory does anything make way
 	}
 	if s.intruder, err = keepAside(in, s.path, replacedSuffix, info); err == nil {
-		pruneAside(in, s.path, replacedSuffix)
+		pruneAside(in, s.path, replacedSuffix, s.intruder)
 		err = in.Sync(s.path)
 	}
 	return err

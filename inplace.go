@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/trust"
 )
 
 // An empty file is made a cache in place, and so is a damaged one that no other can replace. While that lasts the file begins
@@ -26,6 +28,10 @@ import (
 const (
 	makingText = "keepcache is making a cache of this file, and the next Open finishes that.\n"
 	anewText   = "keepcache is making this file anew, because it was damaged, and the next Open finishes that.\n"
+
+	// One of these follows anewText: a copy's name with a newline behind it, or that there is none. Older ones lack both.
+	keptText = "What it had is in "
+	lostText = "What it had could not be kept.\n"
 
 	makingBytes = 512
 )
@@ -41,17 +47,26 @@ func unfinished(f *os.File, size int64) error {
 	if size == 0 {
 		return errUnmade
 	}
-	b := make([]byte, min(size, makingBytes))
-	if _, err := disk.ReadAt(f, b, 0); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
+	text, err := beginningOf(f)
 	switch {
-	case strings.HasPrefix(string(b), makingText), size == makingBytes && strings.Trim(string(b), "\x00") == "":
+	case err != nil:
+		return err
+	case strings.HasPrefix(text, makingText), size == makingBytes && text == "":
 		return errUnmade // or the text was not on disk yet, but its length
-	case strings.HasPrefix(string(b), anewText):
+	case strings.HasPrefix(text, anewText):
 		return errAnew
 	}
 	return nil
+}
+
+// beginningOf returns the text with which a file begins, without the zeros behind it.
+func beginningOf(f *os.File) (string, error) {
+	b := make([]byte, makingBytes)
+	n, err := disk.ReadAt(f, b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	return strings.TrimRight(string(b[:n]), "\x00"), nil
 }
 
 // beganAnew reports whether a file was being made anew when a crash came. f may be nil.
@@ -184,12 +199,20 @@ func elsewhere(path string) string {
 // remake is quarantine in place: the contents of the file are copied aside, unless an earlier time that a crash ended has done it,
 // and a fresh one is made where it is. The handle that it returns has d.file.
 func remake(d damaged, suffix string, from *heritage, again bool) (h *handle, aside string, err error) {
+	var text string
 	if again {
-		aside = newestAside(d.in, d.path, suffix)
+		if text, err = beginningOf(d.file); err != nil {
+			return nil, "", err
+		}
+		var kept *os.File
+		if kept, aside = openKept(d.in, d.file, d.path, suffix, text); kept != nil {
+			kept.Close()
+		}
 	} else {
 		aside = copyAside(d, suffix)
+		text = anewMark(aside)
 	}
-	if err := makeInPlace(d.in, d.file, d.path, anewText, from.write); err != nil {
+	if err := makeInPlace(d.in, d.file, d.path, text, from.write); err != nil {
 		return nil, aside, err
 	}
 	h, err = openHandle(d.path, false, reserveMost, time.Second, func(string, int, os.FileMode) (*os.File, error) { return d.file, nil })
@@ -206,7 +229,7 @@ func copyAside(d damaged, suffix string) (aside string) {
 			aside = prefix + now.Add(time.Duration(n)*time.Microsecond).Format(asideTime)
 			err := copyWhole(d.file, in, aside, like)
 			if err == nil {
-				pruneAside(in, path, suffix)
+				pruneAside(in, path, suffix, aside)
 				return aside
 			}
 			if !errors.Is(err, fs.ErrExist) {
@@ -241,16 +264,66 @@ func copyWhole(from *os.File, in *disk.Dir, name string, like disk.Attributes) e
 	return err
 }
 
-// newestAside returns the file that was kept aside last, or nothing.
-func newestAside(in *disk.Dir, path, suffix string) string {
-	found := asides(in, path, suffix)
-	if len(found) == 0 {
-		found = asides(nil, elsewhere(path), suffix)
+// anewMark returns the text for a file of which there is the given copy, or none.
+func anewMark(aside string) string {
+	text := anewText + lostText
+	if aside != "" {
+		text = anewText + keptText + filepath.Base(aside) + "\n"
 	}
-	if len(found) == 0 {
-		return ""
+	if len(text) > makingBytes {
+		return anewText // no usual file system has such names
 	}
-	return found[len(found)-1]
+	return text
+}
+
+// openKept opens the copy of what f, the file at path, had before it was being made anew, and returns it with its path, or nil if
+// there is none. text is that of f. Where it names no copy, because an older keepcache wrote it, the newest one counts.
+func openKept(in *disk.Dir, f *os.File, path, suffix, text string) (kept *os.File, aside string) {
+	text = strings.TrimPrefix(text, anewText)
+	if text == lostText {
+		return nil, ""
+	}
+	named, known := strings.CutPrefix(text, keptText)
+	named = strings.TrimSuffix(named, "\n")
+	for try := range 2 {
+		if try == 1 {
+			in, path = nil, elsewhere(path)
+		}
+		for _, name := range slices.Backward(asides(in, path, suffix)) {
+			if known && filepath.Base(name) != named {
+				continue
+			}
+			if kept, err := openCopy(in, name, f); err == nil {
+				return kept, name
+			}
+		}
+	}
+	return nil, ""
+}
+
+// openCopy opens a copy of f, unless somebody may have put it there who could not have written to f.
+func openCopy(in *disk.Dir, name string, f *os.File) (*os.File, error) {
+	kept, err := in.OpenRegular(name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err = trust.Opened(kept, name, in.Info); errors.Is(err, trust.ErrForeign) && sameOwner(kept, f) {
+		err = nil
+	}
+	if err != nil {
+		kept.Close()
+		return nil, err
+	}
+	return kept, nil
+}
+
+func sameOwner(a, b *os.File) bool {
+	of, err := a.Stat()
+	if err != nil {
+		return false
+	}
+	other, err := b.Stat()
+	return err == nil && disk.AttributesIn(of).SameOwner(disk.AttributesIn(other))
 }
 
 // inheritFrom is inherit for the damaged file at path. Where it was being made anew, what it had is in the copy that was kept.
@@ -262,8 +335,12 @@ func inheritFrom(in *disk.Dir, f *os.File, path string) (*heritage, error) {
 		}
 		return inherit(in, f, journalPath(path))
 	}
-	kept, err := disk.OpenFile(newestAside(in, path, corruptSuffix), os.O_RDONLY|openFlags, 0)
+	text, err := beginningOf(f)
 	if err != nil {
+		return nil, err
+	}
+	kept, _ := openKept(in, f, path, corruptSuffix, text)
+	if kept == nil {
 		return inherit(in, f, journalPath(path))
 	}
 	defer kept.Close()

@@ -110,7 +110,7 @@ func replaceDamaged(d damaged, suffix string, from *heritage) (h *handle, aside 
 		}
 		return nil, "", errors.Join(err, h.close(), in.Remove(next))
 	}
-	pruneAside(in, path, suffix)
+	pruneAside(in, path, suffix, aside)
 	if err = in.Sync(path); err != nil {
 		return nil, aside, errors.Join(err, h.close())
 	}
@@ -150,9 +150,13 @@ func asides(in *disk.Dir, path, suffix string) []string {
 	})
 }
 
-// pruneAside removes the oldest of the files that were kept aside until their number and their bytes are within bounds.
-func pruneAside(in *disk.Dir, path, suffix string) {
+// pruneAside removes the oldest of the files that were kept aside until their number and their bytes are within bounds. What
+// has a later name than the newest one does not count: among the temporary files anybody may have put it there.
+func pruneAside(in *disk.Dir, path, suffix, newest string) {
 	found := asides(in, path, suffix)
+	if i := slices.Index(found, newest); i >= 0 {
+		found = found[:i+1]
+	}
 	var bytes int64
 	for i, name := range slices.Backward(found) {
 		info, err := in.Lstat(name)

@@ -317,7 +317,7 @@ func dispose(in *disk.Dir, path string, report *journal.Report, bad *malformed, 
 	if err := in.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it has another name now
 		return err
 	}
-	pruneAside(in, path, journalSuffix)
+	pruneAside(in, path, journalSuffix, aside)
 	hl.badJournal(why, lost, report, bad)
 	hl.quarantined(aside, why, nil)
 	return nil

@@ -61,6 +61,9 @@ func (a Attributes) Same(b Attributes) bool {
 	return a.mode == b.mode && a.owned == b.owned && a.uid == b.uid && a.gid == b.gid
 }
 
+// SameOwner reports whether two have the same owner, where the system knows owners.
+func (a Attributes) SameOwner(b Attributes) bool { return a.owned && b.owned && a.uid == b.uid }
+
 // GiveTo gives f, which is to take the place of the file that a is of, all of a. It says nothing to the system about what f has
 // already. An error matches ErrAttributes; f is then not to take that place.
 func (a Attributes) GiveTo(f *os.File) error {
