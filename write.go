@@ -1,18 +1,14 @@
 package keepcache
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/bits"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/keepcache/keepcache/internal/journal"
 )
@@ -123,8 +119,8 @@ func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error
 	if w.commits.contains(last) {
 		return unknownOutcome(err)
 	}
-	locked := w.lockShards(drafts)
-	defer w.unlockShards(locked)
+	locked := w.memory.lockShards(drafts)
+	defer w.memory.unlockShards(locked)
 	for _, d := range drafts {
 		if !w.memory.retract(d) {
 			// It was overwritten meanwhile, by somebody who may have read it: what was published stays.
@@ -147,8 +143,8 @@ func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error
 // a shard after he has asked how far writes have come sees everything up to there. What is done in here, and not under the
 // lock that orders all writes, other writers need not wait for.
 func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
-	locked := w.lockShards(drafts)
-	defer w.unlockShards(locked)
+	locked := w.memory.lockShards(drafts)
+	defer w.memory.unlockShards(locked)
 	for _, d := range drafts {
 		if d.expects && !w.meets(d) || d.flight != nil && d.flight.void.Load() {
 			return 0, nil, errMissed
@@ -424,97 +420,3 @@ func (w *writer) close() {
 	defer w.mu.Unlock()
 	w.closed = true
 }
-
-// seen is for who wrote nothing because of what he saw. It returns when that is as durable as the mode asks: another caller
-// may have written it and still wait for the flush, without which a power cut would take it back.
-func (w *writer) seen() error {
-	if !w.always {
-		return nil
-	}
-	w.mu.Lock()
-	aside := w.aside
-	w.mu.Unlock()
-	if err := w.flush(); err != nil || w.commits.reached() >= aside {
-		return err
-	}
-	return unknownOutcome(w.commits.await(aside)) // it may be in no journal
-}
-
-// flush flushes what was written so far and returns when it is on disk, in the journal or in the file.
-func (w *writer) flush() error {
-	w.mu.Lock()
-	last, j := w.revision, w.journal
-	w.unflushed = false
-	w.mu.Unlock()
-	if j != nil {
-		if err := j.Flush(last); err == nil {
-			return nil
-		}
-		w.lost(j)
-	}
-	return unknownOutcome(w.commits.await(last))
-}
-
-// loop flushes what was written, at the latest an interval after it was, until ctx ends.
-func (w *writer) loop(ctx context.Context, interval time.Duration, log *slog.Logger) {
-	timer := time.NewTimer(interval)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-w.needFlush:
-		}
-		timer.Reset(interval)
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		if err := w.flush(); err != nil {
-			log.Error("keepcache: flush failed", "err", err)
-		}
-	}
-}
-
-// shardSet is a set of shards.
-type shardSet [mostShards / 64]uint64
-
-// lockShards locks the shards of the drafts, each once and in the order of their numbers, so that two
-// batches cannot wait for each other.
-func (w *writer) lockShards(drafts []*draft) (set shardSet) {
-	for _, d := range drafts {
-		n := w.memory.shardIndex(d.hash)
-		set[n/64] |= 1 << (n % 64)
-	}
-	lock := lockSoon
-	for i, word := range set {
-		for ; word != 0; word &= word - 1 {
-			lock(&w.memory.shards[i*64+bits.TrailingZeros64(word)].mu)
-			lock = (*sync.RWMutex).Lock // others wait for what is locked already
-		}
-	}
-	return set
-}
-
-func (w *writer) unlockShards(set shardSet) {
-	for i, word := range set {
-		for ; word != 0; word &= word - 1 {
-			w.memory.shards[i*64+bits.TrailingZeros64(word)].mu.Unlock()
-		}
-	}
-}
-
-// lockSoon locks mu. Who finds it locked lets others run a few times before he queues up for it: a key that many write would
-// otherwise have a queue that hands the lock on from one sleeper to the next, each of whom has to be woken first.
-func lockSoon(mu *sync.RWMutex) {
-	for range yieldsMost {
-		if mu.TryLock() {
-			return
-		}
-		runtime.Gosched()
-	}
-	mu.Lock()
-}
-
-const yieldsMost = 4
