@@ -176,6 +176,7 @@ func mutatedShapes(t *testing.T, dir string) {
 
 // Whatever bbolt's check finds in a damaged file, or dies of, ours finds, and it needs little memory for it.
 func TestCheckPages_Mutated(t *testing.T) {
+	skipRaced(t)
 	parent := t.TempDir()
 	if _, err := os.Stat("/dev/shm"); err == nil {
 		parent = "/dev/shm"
