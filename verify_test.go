@@ -151,7 +151,11 @@ func TestVerify_JournalHole(t *testing.T) {
 // Verify beside a program that writes finds nothing wrong, whatever happens meanwhile, and finds damage.
 func TestVerify_Beside(t *testing.T) {
 	path := newPath(t)
-	db := open(t, path, &keepcache.Options{CommitInterval: time.Millisecond})
+	often := time.Millisecond
+	if raced {
+		often = 100 * time.Millisecond // or it would be outpaced
+	}
+	db := open(t, path, &keepcache.Options{CommitInterval: often})
 	fill(t, db.Bucket("b"), 2000, time.Hour)
 	require.NoError(t, db.InvalidateTag("tag"))
 	r := beside(t, path)

@@ -182,6 +182,7 @@ func TestCheck_Words(t *testing.T) {
 
 // More memory than a check may have ends it, and that is said.
 func TestLimitMemory(t *testing.T) {
+	skipRaced(t)
 	old := os.Args[0]
 	os.Args[0] = "glutton"
 	defer func() { os.Args[0] = old }()

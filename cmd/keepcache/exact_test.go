@@ -115,9 +115,10 @@ func exactEntry(t *testing.T, rnd *rand.Rand, db *keepcache.DB, i int) {
 		StaleFor: []time.Duration{0, time.Minute, keepcache.NoExpiry}[rnd.IntN(3)],
 	}
 	var dst any
+	etag := []string{"", "e1", "\xfe"}[rnd.IntN(3)]
 	load := func(err error) {
 		_, _ = b.GetOrLoad(ctx, key, &dst, func(_ context.Context, l *keepcache.Load) (any, error) {
-			l.ETag = []string{"", "e1", "\xfe"}[rnd.IntN(3)]
+			l.ETag = etag
 			return map[string]any{"i": i, "f": 1.0}, err
 		}, opts)
 	}
