@@ -1,6 +1,7 @@
 package keepcache
 
 import (
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -18,6 +19,12 @@ const (
 	// courtesy: correctness does not rest on it, and an Update within an Update of the same key must not wait
 	// for itself.
 	queueMost = 100 * time.Millisecond
+
+	// backoffAfter is the number of conflicts after which there is a pause before the next look, of a random time up to
+	// backoffMost. Where memory is so small that it has one shard, a writer of other keys that takes its lock again and again can
+	// come between each look and each write: the two keep step, and only chance ends that.
+	backoffAfter = 64
+	backoffMost  = 200 * time.Microsecond
 )
 
 // settle looks at a key, lets decide draft a write on what it found, and writes that if the key is still
@@ -32,6 +39,9 @@ func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error 
 			if leave = b.db.queues.enter(b.name, key); leave != nil {
 				defer leave()
 			}
+		}
+		if try >= backoffAfter {
+			time.Sleep(rand.N(backoffMost))
 		}
 		r, err := b.read(key)
 		if err != nil {
