@@ -98,16 +98,7 @@ func (a *liveAudit) table() (ids map[string]uint64, retired []uint64, highest ui
 		if err != nil {
 			return err
 		}
-		all, _, err := v.tree.Root().Bucket(entriesBucket)
-		if err != nil {
-			return err
-		}
-		return all.Scan(nil, func(e *pagetree.Element) (bool, error) {
-			if e.IsBucket() && len(e.Key) == 8 && !named[decodeUint64(e.Key)] {
-				retired = append(retired, decodeUint64(e.Key))
-			}
-			return true, nil
-		})
+		return v.unnamed(named, func(id uint64) { retired = append(retired, id) })
 	})
 	return ids, retired, highest, err
 }

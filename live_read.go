@@ -272,13 +272,18 @@ func (v *liveView) sweepStats(s *SweepStats, named map[uint64]bool) error {
 	if err != nil {
 		return err
 	}
+	return v.unnamed(named, func(uint64) { s.Pending++ })
+}
+
+// unnamed calls fn with each id that has entries in the file and no name.
+func (v *liveView) unnamed(named map[uint64]bool, fn func(id uint64)) error {
 	all, _, err := v.tree.Root().Bucket(entriesBucket)
 	if err != nil {
 		return err
 	}
 	return all.Scan(nil, func(e *pagetree.Element) (bool, error) {
 		if e.IsBucket() && len(e.Key) == 8 && !named[decodeUint64(e.Key)] {
-			s.Pending++
+			fn(decodeUint64(e.Key))
 		}
 		return true, nil
 	})
