@@ -48,12 +48,22 @@ func (d *disk) open(name string, flag int, perm fs.FileMode) (journal.File, erro
 	return d, f.Close()
 }
 
+// hookWrites sets onWrite beside a journal that makes its next segment already.
+func (d *disk) hookWrites(hook func(b []byte, off int64) (int, error)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.onWrite = hook
+}
+
 func (d *disk) Follow(files.Attributes) error { return nil }
 
 func (d *disk) WriteAt(b []byte, off int64) (int, error) {
+	d.mu.Lock()
+	onWrite := d.onWrite
+	d.mu.Unlock()
 	n, err := len(b), error(nil)
-	if d.onWrite != nil {
-		n, err = d.onWrite(b, off)
+	if onWrite != nil {
+		n, err = onWrite(b, off)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -285,17 +285,17 @@ func TestWindow_CopyFails(t *testing.T) {
 			j := newJournal(t, tempPath(t), o)
 			first := piece{1, 1, content(1, c.first)}
 			require.NoError(t, j.Append(1, 1, first.data))
-			d.onWrite = func(b []byte, off int64) (int, error) {
+			d.hookWrites(func(b []byte, off int64) (int, error) {
 				if len(b) == 1024 && off == 20<<10+1024 { // the second block
 					return 0, syscall.EIO
 				}
 				return len(b), nil
-			}
+			})
 			err := j.Append(2, 2, content(2, c.second))
 			require.ErrorIs(t, err, syscall.EIO)
 			require.NotErrorIs(t, err, journal.ErrFailed)
 			requireSame(t, []piece{first}, d.replay(t, 0))
-			d.onWrite = nil
+			d.hookWrites(nil)
 			third := piece{3, 3, content(3, 100)}
 			require.NoError(t, j.Append(3, 3, third.data))
 			requireSame(t, []piece{first, third}, d.replay(t, 0))
