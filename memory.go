@@ -155,7 +155,7 @@ func (m *memory) keep(hash, id uint64, key string, stored []byte, h header, vers
 		return false
 	}
 	before := s.cold.bytes()
-	size, part := int64(len(key)+cap(stored))+entryOverhead, m.part()
+	size, part := int64(len(key)+cap(stored))+entryOverhead, m.part(m.held())
 	if size > part && !must {
 		return false // it would drive out all others, and then itself
 	}
@@ -269,23 +269,30 @@ func (m *memory) await(hash uint64) {
 	defer s.mu.Unlock()
 }
 
-// part is how many bytes of evictable entries a shard may have.
-func (m *memory) part() int64 {
-	return max(m.limit-m.tables.Load()-m.pinned.Load()-m.names.Load(), 0) / int64(len(m.shards))
+// held is how many bytes of the limit no eviction frees.
+func (m *memory) held() int64 { return m.tables.Load() + m.pinned.Load() + m.names.Load() }
+
+// part is how many bytes of evictable entries a shard may have beside what is held.
+func (m *memory) part(held int64) int64 {
+	return max(m.limit-held, 0) >> (64 - m.shift) // divided by the number of shards, in a tenth of the time
 }
 
 // evict drops evictable entries of a shard, whose lock the caller holds, until the shard is within its part
 // of what pinned entries leave, and then of other shards, as far as nobody uses them, until all are. before
 // is what the shard's evictable entries had when the caller took the lock.
 func (m *memory) evict(s *shard, before int64) {
-	m.shrink(s, m.part())
-	m.cached.Add(s.cold.bytes() - before)
+	held := m.held()
+	m.shrink(s, m.part(held))
+	if more := s.cold.bytes() - before; more != 0 {
+		m.cached.Add(more)
+	}
 	for range m.shards {
 		cached := m.cached.Load()
-		over := min(m.pinned.Load()+m.names.Load()+cached+m.tables.Load()-m.limit, cached) // what is pinned alone may be more than the limit at first
+		over := min(held+cached-m.limit, cached) // what is pinned alone may be more than the limit at first
 		if over <= 0 {
 			return
 		}
+		held = m.held()
 		other := &m.shards[m.hand.Add(1)%uint32(len(m.shards))]
 		if other == s || !other.mu.TryLock() {
 			continue
