@@ -123,15 +123,18 @@ type sight struct {
 }
 
 // look looks a key up. It counts as a use of the entry.
-func (m *memory) look(hash, id uint64, key string) sight { return m.find(hash, id, key, 1) }
+func (s *shard) look(hash, id uint64, key string, seen *sight) { s.find(hash, id, key, 1, seen) }
 
 // peek looks a key up without counting it as a use, for scans.
-func (m *memory) peek(hash, id uint64, key string) sight { return m.find(hash, id, key, 0) }
+func (m *memory) peek(hash, id uint64, key string) (seen sight) {
+	m.shardOf(hash).find(hash, id, key, 0, &seen)
+	return seen
+}
 
-func (m *memory) find(hash, id uint64, key string, uses uint32) sight {
-	s := m.shardOf(hash)
+// find looks a key up, into a sight that is empty.
+func (s *shard) find(hash, id uint64, key string, uses uint32, seen *sight) {
 	s.mu.RLock()
-	seen := sight{version: s.version}
+	seen.version = s.version
 	if e := s.table.fetch(hash, id, key); e != nil {
 		seen.known, seen.record, seen.revision, seen.slid = true, recordIn(e.stored), e.revision, e.slid.Load()
 		if n := e.uses.Load(); n+uses <= maxUses && uses > 0 {
@@ -141,7 +144,6 @@ func (m *memory) find(hash, id uint64, key string, uses uint32) sight {
 		seen.known = true
 	}
 	s.mu.RUnlock()
-	return seen
 }
 
 // keep takes a stored value that was read from the file into the table, and its key, both as they are, unless the shard has changed since it

@@ -109,7 +109,7 @@ func (b *Bucket) readAsOf(r *reading, key string, asOf int64) (err error) {
 	}
 	hash := b.db.memory.hash(r.id, key)
 	r.shard = b.db.memory.shardOf(hash)
-	r.seen = b.db.memory.look(hash, r.id, key)
+	r.shard.look(hash, r.id, key, &r.seen)
 	if r.seen.known {
 		if r.seen.record != nil {
 			r.take(b.db, r.seen.record, asOf)
