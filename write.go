@@ -165,10 +165,7 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 		if !d.ownKey {
 			key = cloneKey(key)
 		}
-		before := w.memory.publish(d.hash, d.id, key, d.stored, d.header)
-		if j == nil {
-			d.before = before // the write may have to be taken back
-		}
+		d.before = w.memory.publish(d.hash, d.id, key, d.stored, d.header)
 		if until > d.header.freshUntil {
 			w.memory.shardOf(d.hash).table.find(d.hash, d.id, d.key).slid.Store(until)
 		}
