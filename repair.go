@@ -52,7 +52,11 @@ const (
 // buckets that are tried beside those that the file names: an entry can be proved only under the name of its bucket.
 //
 // The new file has an identity of its own, as a backup has. Of several versions of a key the one with the highest revision
-// counts. ErrLocked says that a process has the file open. When Repair fails or ctx ends it, there is no new file.
+// counts.
+//
+// When Repair fails or ctx ends it, there is no new file. ErrLocked says that a process has the file open, ErrFormat that
+// it shows no trace of a cache, and ErrCorrupt that it does, and no entry can be proved. Where the report has Unproved, the
+// names of their buckets may prove them.
 func Repair(ctx context.Context, from, to string, names []string) (RepairReport, error) {
 	r := &repair{ctx: ctx, sums: make(map[string]uint32), ids: make(map[string]uint64)}
 	err := r.run(from, to, names)
@@ -120,6 +124,13 @@ func (r *repair) run(from, to string, names []string) error {
 	defer in.Remove(tmp)
 	r.to.db.NoSync, r.to.db.NoGrowSync = true, true
 	err = r.salvage(names)
+	if err == nil && r.report.Entries == 0 && !r.report.Whole {
+		why := errors.New("no entry is left of it")
+		if r.report.Unproved > 0 {
+			why = errors.New("no record of it can be proved under the name of a bucket that is known")
+		}
+		err = unrecognised(f, info.Size(), why)
+	}
 	if err == nil {
 		r.to.db.NoFreelistSync = false // it is a file at rest
 		err = r.to.update(func(*bolt.Tx) error { return nil })

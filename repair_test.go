@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache"
 )
@@ -155,4 +156,55 @@ func TestRepair_Claims(t *testing.T) {
 	require.Positive(t, report.Unproved)
 	require.Positive(t, report.Entries)
 	require.Less(t, after.HeapSys, before.HeapSys+400<<20)
+}
+
+// Of what is no cache, and of a cache of which nothing can be proved, repair makes no file. One that is empty is whole.
+func TestRepair_Nothing(t *testing.T) {
+	foreign := newPath(t)
+	other, err := bolt.Open(foreign, 0o600, nil)
+	require.NoError(t, err)
+	require.NoError(t, other.Update(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("users"))
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte("ada"), bytes.Repeat([]byte{1}, 100)) // which looks like a record at first sight
+	}))
+	require.NoError(t, other.Close())
+	text := newPath(t)
+	require.NoError(t, os.WriteFile(text, bytes.Repeat([]byte("this is a text. "), 1000), 0o600))
+	unnamed := newPath(t)
+	db := open(t, unnamed, nil)
+	for i := range 100 {
+		mustSet(t, db.Bucket("sessions"), numbered(i), i, time.Hour)
+	}
+	require.NoError(t, db.Close())
+	content, err := os.ReadFile(unnamed)
+	require.NoError(t, err)
+	clear(content[:8192])
+	require.NoError(t, os.WriteFile(unnamed, bytes.ReplaceAll(content, []byte("sessions"), []byte("sossions")), 0o600))
+
+	for _, c := range []struct {
+		path string
+		want error
+	}{{text, keepcache.ErrFormat}, {foreign, keepcache.ErrFormat}, {unnamed, keepcache.ErrCorrupt}} {
+		to := newPath(t)
+		report, err := keepcache.Repair(t.Context(), c.path, to, nil)
+		requireError(t, err, c.want, "repair", c.path)
+		require.Zero(t, report.Entries)
+		left, err := filepath.Glob(to + "*")
+		require.NoError(t, err)
+		require.Empty(t, left)
+	}
+	to := newPath(t)
+	report, err := keepcache.Repair(t.Context(), unnamed, to, []string{"sessions"})
+	require.NoError(t, err)
+	require.EqualValues(t, 100, report.Entries)
+
+	empty, to := newPath(t), newPath(t)
+	require.NoError(t, open(t, empty, nil).Close())
+	report, err = keepcache.Repair(t.Context(), empty, to, nil)
+	require.NoError(t, err)
+	require.True(t, report.Whole)
+	require.FileExists(t, to)
 }
