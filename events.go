@@ -68,7 +68,7 @@ const (
 	RareEvents = EventCorrupt | EventLoadFailed | EventCompact | EventUnavailable | EventHealed | EventQuarantine
 )
 
-// String returns the name of one kind, as the command prints it.
+// String returns the name of one kind: one word, as the command prints and takes it.
 func (k EventKind) String() string {
 	switch k {
 	case EventCorrupt:
@@ -90,7 +90,7 @@ func (k EventKind) String() string {
 	case EventLoad:
 		return "load"
 	case EventLoadFailed:
-		return "load failed"
+		return "load-failed"
 	case EventRefresh:
 		return "refresh"
 	case EventStale:

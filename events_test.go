@@ -90,7 +90,7 @@ func TestEvents_Operations(t *testing.T) {
 		defer mu.Unlock()
 		require.Equal(t, map[string]int{
 			"set b/k": 1, "hit b/k": 1, "miss b/absent": 1, "delete b/k": 1,
-			"miss b/l": 1, "load b/l": 1, "hit b/l": 1, "refresh b/l": 1, "stale b/l": 1, "load failed b/l": 1,
+			"miss b/l": 1, "load b/l": 1, "hit b/l": 1, "refresh b/l": 1, "stale b/l": 1, "load-failed b/l": 1,
 			"miss b/n": 1, "load b/n": 1, "negative b/n": 2,
 		}, told)
 		require.Equal(t, "unknown", keepcache.EventKind(1<<31).String())
@@ -122,4 +122,15 @@ func TestEvents_Batch(t *testing.T) {
 	}
 	requireValue(t, db.Bucket("fresh"), "k", int64(1))
 	requireValue(t, db.Bucket("fresh"), "other", int64(1))
+}
+
+// The name of a kind is one word, the same that the command and the protocol take.
+func TestEventKind_Names(t *testing.T) {
+	seen := make(map[string]bool)
+	for kind := keepcache.EventKind(1); kind.String() != "unknown"; kind <<= 1 {
+		require.Regexp(t, "^[a-z]+(-[a-z]+)*$", kind.String())
+		require.False(t, seen[kind.String()], kind.String())
+		seen[kind.String()] = true
+	}
+	require.Len(t, seen, 17)
 }

@@ -36,6 +36,7 @@ var kindNames = func() map[string]keepcache.EventKind {
 	for kind := keepcache.EventKind(1); kind != 0 && kind.String() != "unknown"; kind <<= 1 {
 		names[kind.String()] = kind
 	}
+	names["load failed"] = keepcache.EventLoadFailed // as it was called before
 	return names
 }()
 

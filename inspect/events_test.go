@@ -116,6 +116,22 @@ func TestEvents_Busy(t *testing.T) {
 	require.Less(t, sets, uint64(10_000))
 }
 
+// TestEvents_Kinds takes the name that an event has, and the one that failed loads had before.
+func TestEvents_Kinds(t *testing.T) {
+	db := open(t, nil)
+	_, url := serve(t, db, &inspect.Options{Streams: 20})
+	for _, name := range []string{"load-failed", "load%20failed", "quarantine", "healed,unavailable,progress"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"v1/events?kinds="+name, nil)
+		require.NoError(t, err)
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, resp.StatusCode, name)
+		cancel()
+		resp.Body.Close()
+	}
+}
+
 // TestEvents_Limit refuses a stream too many, and takes one when another has ended.
 func TestEvents_Limit(t *testing.T) {
 	db := open(t, nil)
