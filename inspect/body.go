@@ -145,6 +145,8 @@ func (b *write) parse(text []byte) error {
 			into = &b.Drop
 		case "tag":
 			into = &b.Tag
+		case "by":
+			into = &b.By
 		default:
 			return badRequest("there is no member %.50q", m.name)
 		}

@@ -301,13 +301,40 @@ func TestWriting(t *testing.T) {
 	}
 }
 
+// TestIncrement adds to an integer, whose lifetime stays, and to nothing else.
+func TestIncrement(t *testing.T) {
+	db := open(t, nil)
+	c, url := serve(t, db, &inspect.Options{AllowWrites: true})
+	ctx := t.Context()
+	for i, by := range []int64{2, -5, 0} {
+		sum, err := c.Increment(ctx, "b", "n", by, time.Hour)
+		require.NoError(t, err)
+		require.EqualValues(t, []int64{2, -3, -3}[i], sum)
+	}
+	_, err := c.Increment(ctx, "b", "n", 1, keepcache.NoExpiry)
+	require.NoError(t, err)
+	left, found, err := db.Bucket("b").TTL("n")
+	require.NoError(t, err)
+	require.True(t, found)
+	require.LessOrEqual(t, left, time.Hour)
+	require.NoError(t, db.Set("text", "2", 0))
+	_, err = c.Increment(ctx, "", "text", 1, 0)
+	require.ErrorContains(t, err, "not an integer")
+	_, err = c.Increment(ctx, "", "", 1, 0)
+	require.ErrorIs(t, err, keepcache.ErrInvalidKey)
+	resp, err := http.Post(url+"v1/increment", "application/json", strings.NewReader(`{"key":"n","by":1.5}`))
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, http.StatusBadRequest, resp.StatusCode)
+}
+
 // TestReadOnly refuses every write by default, hides every value, and offers no backup.
 func TestReadOnly(t *testing.T) {
 	db := open(t, nil)
 	require.NoError(t, db.Set("a", "secret", 0))
 	c, url := serve(t, db, nil)
 	ctx := t.Context()
-	for _, name := range []string{"set", "add", "delete", "touch", "invalidate", "clear", "sweep", "compact"} {
+	for _, name := range []string{"set", "add", "delete", "touch", "increment", "invalidate", "clear", "sweep", "compact"} {
 		resp, err := http.Post(url+"v1/"+name, "application/json", strings.NewReader(`{"key":"a","value":1}`))
 		require.NoError(t, err)
 		text, err := io.ReadAll(resp.Body)

@@ -82,6 +82,7 @@ var endpoints = map[string]endpoint{
 	"add":        {method: http.MethodPost, answer: (*server).add, writes: true},
 	"delete":     {method: http.MethodPost, answer: (*server).delete, writes: true},
 	"touch":      {method: http.MethodPost, answer: (*server).touch, writes: true},
+	"increment":  {method: http.MethodPost, answer: (*server).increment, writes: true},
 	"invalidate": {method: http.MethodPost, answer: (*server).invalidate, writes: true},
 	"clear":      {method: http.MethodPost, answer: (*server).clear, writes: true, long: true},
 	"sweep":      {method: http.MethodPost, answer: (*server).sweep, writes: true, long: true},

@@ -130,6 +130,19 @@ func (s *server) touch(v *visit) (any, error) {
 	return wire.Found{Found: found}, err
 }
 
+func (s *server) increment(v *visit) (any, error) {
+	b, err := v.body()
+	if err != nil {
+		return nil, err
+	}
+	ttl, err := lifetime(b.TTL)
+	if err != nil {
+		return nil, err
+	}
+	sum, err := s.db.Bucket(string(b.Bucket)).Increment(string(b.Key), b.By, ttl)
+	return wire.Sum{Sum: sum}, err
+}
+
 func (s *server) invalidate(v *visit) (any, error) {
 	b, err := v.body()
 	if err != nil {

@@ -191,14 +191,14 @@ func (c *Client) All(ctx context.Context, q Query, damaged *int) iter.Seq2[Entry
 }
 
 // Entry returns one entry, with its value where the server shows it. The error is keepcache.ErrNotFound where it is
-// absent, and keepcache.ErrCorrupt where it is damaged. It counts as no read, and prolongs no sliding lifetime.
+// absent, and keepcache.ErrCorrupt where it is damaged. It does not count as a read and prolongs no sliding lifetime.
 func (c *Client) Entry(ctx context.Context, bucket, key string, values bool) (e Entry, err error) {
 	q := Query{Bucket: bucket, Values: values}.values()
 	q.Set("key", key)
 	return e, c.get(ctx, "entry", q, &e)
 }
 
-// Exists reports whether a key is there and not expired. It counts as no read, and prolongs no sliding lifetime.
+// Exists reports whether a key is there and not expired. It does not count as a read and prolongs no sliding lifetime.
 func (c *Client) Exists(ctx context.Context, bucket, key string) (bool, error) {
 	q := Query{Bucket: bucket}.values()
 	q.Set("key", key)
@@ -212,7 +212,7 @@ func (c *Client) Biggest(ctx context.Context, bucket string, limit int) (k Keys,
 	return k, c.get(ctx, "biggest", Query{Bucket: bucket, Limit: limit}.values(), &k)
 }
 
-// Soonest returns the entries that are gone soonest, the soonest first: of one bucket, or for "" of all.
+// Soonest returns the entries that expire next, the soonest first: of one bucket, or for "" of all.
 func (c *Client) Soonest(ctx context.Context, bucket string, limit int) (k Keys, err error) {
 	return k, c.get(ctx, "soonest", Query{Bucket: bucket, Limit: limit}.values(), &k)
 }
@@ -228,6 +228,13 @@ func (c *Client) Add(ctx context.Context, w Write) (added bool, err error) {
 	var f Found
 	err = c.post(ctx, "add", w, &f)
 	return !f.Found && err == nil, err
+}
+
+// Increment adds to the integer of a key and returns the sum. ttl is as in keepcache.Bucket.Increment.
+func (c *Client) Increment(ctx context.Context, bucket, key string, by int64, ttl time.Duration) (int64, error) {
+	var s Sum
+	err := c.post(ctx, "increment", Write{Bucket: Name(bucket), Key: Name(key), By: by, TTL: TTL(ttl)}, &s)
+	return s.Sum, err
 }
 
 // Delete removes a key and reports whether it was there.

@@ -174,6 +174,11 @@ type Found struct {
 	Found bool `json:"found"`
 }
 
+// Sum is the answer to increment.
+type Sum struct {
+	Sum int64 `json:"sum"`
+}
+
 // Removed is the answer to clear and sweep.
 type Removed struct {
 	Removed int `json:"removed"`
@@ -212,7 +217,7 @@ type Write struct {
 	Value    json.RawMessage `json:"value,omitempty"`    // of set and add: JSON
 	Literals []int           `json:"literals,omitempty"` // as in Entry
 	Bytes    []byte          `json:"bytes,omitempty"`    // of set and add, in the place of Value: base64
-	TTL      int64           `json:"ttl_ms,omitempty"`   // of set, add and touch; 0 is the bucket's default, -1 never
+	TTL      int64           `json:"ttl_ms,omitempty"`   // of set, add, increment and touch; 0 is the bucket's default, -1 never
 	Expires  int64           `json:"expires_ms,omitempty"`
 
 	// Tags are of set, add and restore. Left out, set leaves an entry those that it has.
@@ -227,9 +232,10 @@ type Write struct {
 	ETag     Name  `json:"etag,omitempty"`
 	Negative bool  `json:"negative,omitempty"`
 
-	Prefix Name `json:"prefix,omitempty"` // of clear: only keys that begin with it
-	Drop   bool `json:"drop,omitempty"`   // of clear: the bucket as well
-	Tag    Name `json:"tag,omitempty"`    // of invalidate
+	Prefix Name  `json:"prefix,omitempty"` // of clear: only keys that begin with it
+	Drop   bool  `json:"drop,omitempty"`   // of clear: the bucket as well
+	Tag    Name  `json:"tag,omitempty"`    // of invalidate
+	By     int64 `json:"by,omitempty"`     // of increment
 }
 
 // Restore returns what restore is to be told of an entry of a bucket, without its value.
