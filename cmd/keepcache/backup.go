@@ -22,17 +22,18 @@ func newBackupCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup [FILE]",
 		Short: "Write a copy of the cache",
-		Long: `Backup writes a copy of the cache to FILE, or to standard output without one: a
-cache file of its own that every command reads, and that restore puts in place. FILE
-is not there before it is whole, and an existing one is kept unless --force is given.`,
+		Long: `Backup writes a copy of the cache to FILE, or to standard output without one.
+The copy is a cache file of its own: every command reads it, and restore puts
+it in place. FILE appears only when it is complete, and an existing one is kept
+unless --force is given.`,
 		Example: `  keepcache backup app.backup
   keepcache backup | gzip > app.backup.gz`,
-		Args: cobra.MaximumNArgs(1),
+		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := interruptible(cmd)
 			defer stop()
 			if len(args) == 0 && isTerminal(cmd.OutOrStdout()) {
-				return usagef("a backup is no text for a terminal: name a FILE, or redirect the output")
+				return usagef("a backup is binary: name a FILE, or redirect the output")
 			}
 			return f.openWith(cmd, copying, tellingProgress(cmd, "copying"), func(c cache, _ string) error {
 				write := func(w io.Writer) error {
@@ -66,9 +67,9 @@ func newRestoreCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore BACKUP",
 		Short: "Make the cache from a backup",
-		Long: `Restore proves a backup entry by entry and puts a copy of it in the place of the
-cache file. BACKUP is - for standard input. A cache that is there is kept unless
---force is given; one that a program has open is never replaced.`,
+		Long: `Restore checks a backup entry by entry and puts a copy of it in the place of
+the cache file. BACKUP is - for standard input. An existing cache is kept
+unless --force is given; one that a program has open is never replaced.`,
 		Example: `  keepcache restore app.backup --file new.cache
   gunzip < app.backup.gz | keepcache restore -`,
 		Args: keyArgs("BACKUP"),
@@ -147,7 +148,7 @@ func prove(ctx context.Context, path string) (entries int, err error) {
 func replaceCache(tmp, path string) error {
 	if _, err := os.Lstat(path); err != nil {
 		if _, err := os.Lstat(journalOf(path)); err == nil {
-			return fmt.Errorf("%s belongs to a cache that is not there any more; move it away first", strconv.Quote(journalOf(path)))
+			return fmt.Errorf("%s belongs to a cache that no longer exists; move it away first", strconv.Quote(journalOf(path)))
 		}
 		return os.Link(tmp, path)
 	}
@@ -162,7 +163,7 @@ func replaceCache(tmp, path string) error {
 		return err
 	}
 	if _, err = os.Lstat(journalOf(path)); err == nil {
-		err = fmt.Errorf("%s was written to meanwhile", strconv.Quote(path))
+		err = fmt.Errorf("%s was changed in the meantime", strconv.Quote(path))
 	} else {
 		err = os.Rename(tmp, path)
 	}
@@ -192,7 +193,7 @@ func follow(f *os.File, path string) error {
 // place has write fill a file beside path, flushes it, and has finish put it there. Whatever fails, path is as before.
 func place(path string, force bool, write func(io.Writer) error, finish func(tmp, path string) error) (err error) {
 	if _, err := os.Lstat(path); err == nil && !force {
-		return fmt.Errorf("%s is there already (--force replaces it)", strconv.Quote(path))
+		return fmt.Errorf("%s already exists (--force replaces it)", strconv.Quote(path))
 	}
 	// The directory is settled here: a link on the way may be turned while the copy is written.
 	if path, err = disk.Resolve(path); err != nil {

@@ -13,8 +13,8 @@ func newBucketsCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "buckets",
 		Short: "List the buckets",
-		Long: `Buckets lists the buckets of the cache in byte order. --long adds their entries,
-expired ones that were not swept yet included, and the bytes of these.`,
+		Long: `Buckets lists the buckets of the cache in byte order. --long adds their
+entries, expired ones that were not swept yet included, and the bytes of these.`,
 		Example: `  keepcache buckets --long`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.open(cmd, reading, func(c cache, _ string) error {

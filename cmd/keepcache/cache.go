@@ -18,7 +18,7 @@ import (
 // cache is what the commands see of a cache. There are two: a file that this process opens, and a program that has
 // it open and answers on its socket.
 type cache interface {
-	// find returns an entry, or an absentError. The value comes with it if it is asked for.
+	// find returns an entry, or an noError. The value comes with it if it is asked for.
 	find(bucket, key string, values bool) (*entry, error)
 	exists(bucket, key string) (bool, error)
 	// list ranges over the entries of a bucket in the order of their keys. A damaged entry is an ErrCorrupt beside an
@@ -28,14 +28,20 @@ type cache interface {
 	buckets() ([]string, error)
 	stats() (keepcache.Stats, error)
 
-	// put stores a value, with onlyNew only if the key is absent, and reports whether it did.
-	put(bucket, key string, v value, ttl time.Duration, onlyNew bool) (bool, error)
+	// set stores a value. An entry that is there keeps its tags if w has none.
+	set(bucket string, w write) error
+	// add stores a value if the key is absent, and reports whether it was.
+	add(bucket string, w write) (bool, error)
+	// increment adds to an integer and returns the sum. The lifetime is that of an entry that it makes.
+	increment(bucket, key string, by int64, ttl time.Duration) (int64, error)
 	// restore stores an entry as it was exported. It reports false if it is gone by now.
 	restore(bucket string, e keepcache.Entry, v value) (bool, error)
 	// together is how many calls of restore may run at the same time.
 	together() int
 	delete(bucket, key string) (bool, error)
 	touch(bucket, key string, ttl time.Duration) (bool, error)
+	// invalidate makes all entries with a tag absent.
+	invalidate(tag string) error
 	// clear removes the entries of a bucket, or those that begin with prefix, or the bucket too.
 	clear(ctx context.Context, bucket, prefix string, drop bool) (removed int, err error)
 	sweep(ctx context.Context) (removed int, err error)
@@ -88,6 +94,14 @@ type value struct {
 	raw      []byte // where text is nil
 }
 
+// write is a value to be stored under a key.
+type write struct {
+	key   string
+	value value
+	ttl   time.Duration
+	tags  []string
+}
+
 func textValue(s string) value {
 	text, _ := json.Marshal(s) // of a string it never fails
 	return value{text: text}
@@ -125,6 +139,6 @@ func known(c cache, bucket string) error {
 
 // damagedEntry is the error of a key whose entry is damaged.
 func damagedEntry(bucket, key string) error {
-	return fmt.Errorf("the entry of %s in bucket %s is damaged (keepcache verify tells more): %w",
+	return fmt.Errorf("the entry of %s in bucket %s is damaged (keepcache verify has the details): %w",
 		display.Name(key), display.Name(bucket), keepcache.ErrCorrupt)
 }

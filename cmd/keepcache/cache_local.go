@@ -17,6 +17,7 @@ import (
 type local struct {
 	db       *keepcache.DB
 	unlocked bool // it is open with NoLock
+	fresh    bool // it is a new file, which goes if the command fails
 }
 
 func (l *local) find(bucket, key string, _ bool) (*entry, error) {
@@ -64,19 +65,29 @@ func (l *local) list(q listing) iter.Seq2[*entry, error] {
 func (l *local) buckets() ([]string, error)      { return l.db.Buckets() }
 func (l *local) stats() (keepcache.Stats, error) { return l.db.Stats(), nil }
 
-func (l *local) put(bucket, key string, v value, ttl time.Duration, onlyNew bool) (bool, error) {
-	stored, err := v.stored()
-	switch {
-	case err != nil:
-		return false, err
-	case onlyNew:
-		return l.db.Bucket(bucket).Add(key, stored, ttl)
+func (l *local) set(bucket string, w write) error {
+	stored, err := w.value.stored()
+	if err != nil {
+		return err
 	}
-	w := rewrite.Write{Key: key, Value: stored, TTL: ttl}
-	w.Look(l.db.Bucket(bucket))
-	err = w.Set(l.db.Bucket(bucket))
-	return err == nil, err
+	r := rewrite.Write{Key: w.key, Value: stored, TTL: w.ttl, Tags: w.tags, Retag: len(w.tags) > 0}
+	r.Look(l.db.Bucket(bucket))
+	return r.Set(l.db.Bucket(bucket))
 }
+
+func (l *local) add(bucket string, w write) (bool, error) {
+	stored, err := w.value.stored()
+	if err != nil {
+		return false, err
+	}
+	return l.db.Bucket(bucket).WithTags(w.tags...).Add(w.key, stored, w.ttl)
+}
+
+func (l *local) increment(bucket, key string, by int64, ttl time.Duration) (int64, error) {
+	return l.db.Bucket(bucket).Increment(key, by, ttl)
+}
+
+func (l *local) invalidate(tag string) error { return l.db.InvalidateTag(tag) }
 
 func (l *local) restore(bucket string, e keepcache.Entry, v value) (bool, error) {
 	stored, err := v.stored()

@@ -162,16 +162,42 @@ func (v *value) fill(w *wire.Write) {
 	}
 }
 
-func (r *remote) put(bucket, key string, v value, ttl time.Duration, onlyNew bool) (bool, error) {
+// wired returns what is to be stored as the protocol has it.
+func (w *write) wired(bucket string) wire.Write {
+	to := wire.Write{Bucket: wire.Name(bucket), Key: wire.Name(w.key), TTL: wire.TTL(w.ttl)}
+	w.value.fill(&to)
+	if len(w.tags) > 0 {
+		tags := make([]wire.Name, len(w.tags))
+		for i, tag := range w.tags {
+			tags[i] = wire.Name(tag)
+		}
+		to.Tags = &tags
+	}
+	return to
+}
+
+func (r *remote) set(bucket string, w write) error {
 	ctx, cancel := r.brief()
 	defer cancel()
-	w := wire.Write{Bucket: wire.Name(bucket), Key: wire.Name(key), TTL: wire.TTL(ttl)}
-	v.fill(&w)
-	if onlyNew {
-		return r.client.Add(ctx, w)
-	}
-	err := r.client.Set(ctx, w)
-	return err == nil, err
+	return r.client.Set(ctx, w.wired(bucket))
+}
+
+func (r *remote) add(bucket string, w write) (bool, error) {
+	ctx, cancel := r.brief()
+	defer cancel()
+	return r.client.Add(ctx, w.wired(bucket))
+}
+
+func (r *remote) increment(bucket, key string, by int64, ttl time.Duration) (int64, error) {
+	ctx, cancel := r.brief()
+	defer cancel()
+	return r.client.Increment(ctx, bucket, key, by, ttl)
+}
+
+func (r *remote) invalidate(tag string) error {
+	ctx, cancel := r.brief()
+	defer cancel()
+	return r.client.InvalidateTag(ctx, tag)
 }
 
 func (r *remote) restore(bucket string, e keepcache.Entry, v value) (bool, error) {

@@ -15,9 +15,10 @@ func newCompactCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "compact",
 		Short: "Shrink the file to what it holds",
-		Long: `Compact writes the file anew without its free pages and says what that gained. It
-needs room on the disk for the copy; the file is as before until the copy is whole.
-A program that has the cache open does this by itself when much is free.`,
+		Long: `Compact writes the file anew without its free pages and prints what that has
+saved. It needs space on the disk for the copy; the file does not change before
+the copy is complete. A program that has the cache open does this by itself
+when much of the file is free.`,
 		Example: `  keepcache compact`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := interruptible(cmd)

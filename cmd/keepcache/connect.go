@@ -25,9 +25,12 @@ const (
 	copying                // changes nothing and yet needs the lock
 	changing               // changes a cache that exists
 	creating               // makes the file if there is none
+	filling                // the same, once: what is put into it can be read only once
 )
 
-func (a access) writes() bool { return a == changing || a == creating }
+func (a access) writes() bool { return a == changing || a.creates() }
+
+func (a access) creates() bool { return a == creating || a == filling }
 
 // locks reports whether the file has to be open for writing.
 func (a access) locks() bool { return a.writes() || a == copying }
@@ -58,7 +61,7 @@ func (f *flags) openWith(cmd *cobra.Command, how access, options keepcache.Optio
 	if err != nil {
 		return err
 	}
-	if err := present(path); err != nil && how != creating {
+	if err := present(path); err != nil && !how.creates() {
 		return err
 	}
 	r, silent := f.callSocket(contextOf(cmd), path)
@@ -68,6 +71,12 @@ func (f *flags) openWith(cmd *cobra.Command, how access, options keepcache.Optio
 			return r.run(how, bucket, fn)
 		}
 		silent = fmt.Errorf("%s shows no values on its socket", r.who())
+	}
+	if how.creates() {
+		made, err := f.makeFile(cmd.ErrOrStderr(), path, how, options, func(l *local) error { return fn(l, bucket) })
+		if made || err != nil {
+			return err
+		}
 	}
 	return f.openFile(cmd.ErrOrStderr(), path, how, options, silent, func(l *local) error { return fn(l, bucket) })
 }
@@ -147,7 +156,7 @@ func (f *flags) openFile(w io.Writer, path string, how access, options keepcache
 		if err != nil {
 			return err
 		}
-		err = fn(&local{db, options.NoLock})
+		err = fn(&local{db: db, unlocked: options.NoLock})
 		return errors.Join(err, db.Close())
 	})
 }

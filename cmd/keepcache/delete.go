@@ -6,14 +6,16 @@ import (
 
 func newDeleteCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "delete KEY",
-		Short: "Remove a key",
-		Long: `Delete removes a key. If it is absent, delete changes nothing and gives exit
-code 3.`,
-		Example: `  keepcache delete temp-key`,
-		Args:    keyArgs("KEY"),
+		Use:   "delete KEY...",
+		Short: "Remove keys",
+		Long: `Delete removes keys. Those that are absent are named on standard error, and
+give exit code 3.`,
+		Example: `  keepcache delete temp-key
+  keepcache delete user:1 user:2 user:3
+  keepcache delete -- -k`,
+		Args: someArgs("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.openKey(cmd, changing, args[0], func(c cache, bucket, key string) error {
+			return f.openKeys(cmd, changing, args, func(c cache, bucket, key string) error {
 				found, err := c.delete(bucket, key)
 				if err == nil && !found {
 					err = absentKey(key, bucket)

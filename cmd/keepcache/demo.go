@@ -24,14 +24,14 @@ func newDemoCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
 		Short: "See a cache survive kill -9, in a few seconds",
-		Long: `Demo shows what a cache does: a process stores the values of a service and is
-killed in the middle of its life; another one finds everything in place, with the
-lifetimes counted on; an entry expires while you watch; a miss is filled from a
-source; a key is deleted. Each step says what was expected and what was seen, and
-exit code 1 says that something was not as promised.
+		Long: `Demo shows what a cache does: a process stores values and is killed; another
+one finds everything in place, with the lifetimes still running; an entry
+expires while you watch; a miss is filled from a source; a key is deleted. Each
+step prints what was expected and what was seen. Exit code 1 says that
+something was not as promised.
 
-It works on a new file, in a temporary directory or where --file says, and leaves
-it for you to look into.`,
+It works on a new file, in a temporary directory or where --file says, and
+leaves it for you to look into.`,
 		Example: `  keepcache demo
   keepcache demo --file demo.cache`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

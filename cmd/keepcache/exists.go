@@ -4,35 +4,41 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache/internal/display"
 )
 
 func newExistsCommand(f *flags) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "exists KEY",
-		Short: "Say whether a key is there",
-		Long: `Exists prints true if a key is there, and false, with exit code 3, if it is absent
-or expired.`,
+		Use:   "exists KEY...",
+		Short: "Say whether keys are there",
+		Long: `Exists prints true if a key is there, and false if it is absent or expired. Of
+several keys each has a line, with its name. If one is absent the exit code is
+3.`,
 		Example: `  keepcache exists flag-key
   if keepcache exists flag-key > /dev/null; then echo on; fi`,
-		Args: keyArgs("KEY"),
+		Args: someArgs("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.openKey(cmd, reading, args[0], func(c cache, bucket, key string) error {
+			return f.openKeys(cmd, reading, args, func(c cache, bucket, key string) error {
 				found, err := c.exists(bucket, key)
 				if err != nil {
 					return err
 				}
-				if asJSON {
+				switch out := cmd.OutOrStdout(); {
+				case asJSON:
 					var o object
 					o.name("bucket", bucket)
 					o.bool("exists", found)
 					o.name("key", key)
-					cmd.OutOrStdout().Write(o.line())
-				} else {
-					fmt.Fprintln(cmd.OutOrStdout(), found)
+					out.Write(o.line())
+				case len(args) > 1:
+					fmt.Fprintf(out, "%-5t  %s\n", found, display.Name(key))
+				default:
+					fmt.Fprintln(out, found)
 				}
 				if !found {
-					return &absentError{} // it has been said
+					return &noError{} // it has been said
 				}
 				return nil
 			})

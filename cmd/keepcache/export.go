@@ -16,19 +16,19 @@ func newExportCommand(f *flags) *cobra.Command {
 		Use:   "export",
 		Short: "Write all entries as JSON Lines",
 		Long: `Export writes the entries of all buckets, or of the one that --bucket names, to
-standard output: live ones, those that a loader may still serve stale, and what is
-remembered of what it did not find. One JSON object a line, whose members are left
-out where there is nothing to say:
+standard output: live ones, those that a loader may still serve stale, and those
+that say that a loader found nothing. Each is a JSON object on a line of its
+own, with these members, which are left out where there is nothing to say:
 
   bucket      the bucket's name; bucket_base64 where it is not UTF-8
   etag        the ETag of a loaded value; etag_base64 where it is not UTF-8
   expires_ms  when it expires, in unix milliseconds; left out if never
-  gone_ms     until when it may be served stale, -1 for ever; left out if not at all
+  gone_ms     until when it may be served stale, -1 for ever
   key         the key; key_base64 where it is not UTF-8
   literals    which numbers of the value were stored as text
   loaded_ms   when it was loaded
-  negative    true: a loader found that there is no such thing; the value is null
-  retry_ms    when it may be loaded again at the earliest, after that has failed
+  negative    true: a loader found nothing; the value is null
+  retry_ms    when it may be loaded again at the earliest, after a failure
   sliding_ms  the lifetime that each read gives it anew, in milliseconds
   tags        its tags; {"base64": ...} stands for one that is not UTF-8
   value       the value

@@ -52,23 +52,40 @@ func (f *flags) name(arg string) (string, error) {
 	return name, nil
 }
 
-// openKey is open for commands that have one key as their first argument.
-func (f *flags) openKey(cmd *cobra.Command, how access, arg string, fn func(c cache, bucket, key string) error) error {
-	key, err := f.name(arg)
-	if err != nil {
-		return err
+// openKeys opens the cache for a command that has keys as its arguments, and calls fn with one after the other. A key for
+// which the answer is no does not keep it from the others; a failure does.
+func (f *flags) openKeys(cmd *cobra.Command, how access, args []string, fn func(c cache, bucket, key string) error) error {
+	keys := make([]string, len(args))
+	for i, arg := range args {
+		var err error
+		if keys[i], err = f.name(arg); err != nil {
+			return err
+		}
 	}
-	return f.open(cmd, how, func(c cache, bucket string) error { return fn(c, bucket, key) })
+	return f.open(cmd, how, func(c cache, bucket string) (answer error) {
+		for _, key := range keys {
+			err := fn(c, bucket, key)
+			var no *noError
+			if err != nil && !errors.As(err, &no) {
+				return err
+			}
+			if err != nil {
+				complain(cmd, cmd.ErrOrStderr(), err)
+				answer = &noError{} // it has been said
+			}
+		}
+		return answer
+	})
 }
 
-// present refuses a path where nothing is: only set, add and import make a file.
+// present refuses a path where nothing is: only set, add, incr and import make a file.
 func present(path string) error {
 	info, err := os.Lstat(path)
 	if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
-		return fmt.Errorf("%s is empty (only set, add, import and restore make a cache of it)", strconv.Quote(path))
+		return fmt.Errorf("%s is empty (set, add, incr, import and restore make a cache of it)", strconv.Quote(path))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no file %s (only set, add, import and restore make one)", strconv.Quote(path))
+		return fmt.Errorf("there is no file %s (set, add, incr, import and restore make one)", strconv.Quote(path))
 	}
 	return nil
 }
@@ -79,7 +96,7 @@ func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("the file cannot be read, it may be damaged: %v (keepcache verify tells more)", p)
+			err = fmt.Errorf("the file cannot be read, it may be damaged: %v (keepcache verify has the details)", p)
 		}
 	}()
 	return fn()

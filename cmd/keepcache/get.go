@@ -18,34 +18,37 @@ import (
 func newGetCommand(f *flags) *cobra.Command {
 	var asString, asBytes, asJSON bool
 	cmd := &cobra.Command{
-		Use:   "get KEY",
-		Short: "Print the value of a key",
-		Long: `Get prints the value of a key as JSON: object members sorted, integers exact, and
-a float without a fraction as 1.0. On a terminal, lists and objects are indented.
-With --string the text of a string is printed as it is, with --bytes the bytes
-that a program stored as such. An absent or expired key prints nothing and gives
-exit code 3.`,
+		Use:   "get KEY...",
+		Short: "Print the values of keys",
+		Long: `Get prints the value of a key as JSON: object members sorted, integers exact,
+and a float without a fraction as 1.0. On a terminal, lists and objects are
+indented. With --string the text of a string is printed as it is, with --bytes
+the bytes that a program stored as such. Of several keys it prints one value
+after the other.
+
+An absent or expired key prints nothing and gives exit code 3. With --json each
+key has a line, also an absent one: then "found" is false. That is so for ttl
+and stat too.`,
 		Example: `  keepcache get user:123
   keepcache get motd --string
   keepcache get logo --bytes > logo.png
-  keepcache get user:123 --json    # with its lifetime`,
-		Args: keyArgs("KEY"),
+  keepcache get user:123 user:456 --json    # with their lifetimes`,
+		Args: someArgs("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, pair := range [][2]string{{"string", "bytes"}, {"string", "json"}, {"bytes", "json"}} {
 				if err := exclusive(cmd, pair[0], pair[1]); err != nil {
 					return err
 				}
 			}
-			key, err := f.name(args[0])
-			if err != nil {
-				return err
+			if asBytes && len(args) > 1 {
+				return usagef("--bytes is for one key: nothing would say where its bytes end")
 			}
-			return f.open(cmd, showing, func(c cache, bucket string) error {
+			return f.openKeys(cmd, showing, args, func(c cache, bucket, key string) error {
 				out := cmd.OutOrStdout()
 				entry, err := c.find(bucket, key, true)
 				switch {
 				case asJSON:
-					return printFound(out, bucket, key, entry, err)
+					return printObject(out, bucket, key, err, func() error { return printFound(out, bucket, key, entry) })
 				case err != nil:
 					return err
 				case asString:
@@ -79,24 +82,31 @@ exit code 3.`,
 	return cmd
 }
 
-// printFound prints an entry with its value and lifetime, or that it is not there.
-func printFound(w io.Writer, bucket, key string, e *entry, err error) error {
-	var absent *absentError
-	if err != nil && !errors.As(err, &absent) {
-		return err
-	}
-	var o object
-	o.name("bucket", bucket)
-	if err != nil {
+// printObject prints what --json prints of a key that was looked for: what print does where it is there, and an object
+// that says so where it is absent.
+func printObject(w io.Writer, bucket, key string, err error, print func() error) error {
+	var no *noError
+	switch {
+	case err == nil:
+		return print()
+	case errors.As(err, &no):
+		var o object
+		o.name("bucket", bucket)
 		o.bool("found", false)
 		o.name("key", key)
 		w.Write(o.line())
-		return err
 	}
+	return err
+}
+
+// printFound prints an entry with its value and lifetime.
+func printFound(w io.Writer, bucket, key string, e *entry) error {
 	n, err := e.node()
 	if err != nil {
 		return err
 	}
+	var o object
+	o.name("bucket", bucket)
 	expiresMember(&o, e.Entry)
 	o.bool("found", true)
 	o.name("key", key)
@@ -130,7 +140,7 @@ func printString(w io.Writer, key string, e *entry) error {
 		return err
 	}
 	if n.Kind != '"' {
-		return fmt.Errorf("the value of %s is no string; get it without --string", display.Name(key))
+		return fmt.Errorf("the value of %s is not a string; get it without --string", display.Name(key))
 	}
 	io.WriteString(w, n.Text+"\n")
 	return nil

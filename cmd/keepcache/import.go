@@ -27,16 +27,21 @@ func newImportCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import [FILE]",
 		Short: "Read entries that export wrote",
-		Long: `Import sets the entries in a file of JSON Lines, or in standard input, as export
-writes them. Entries of the same key are replaced, others stay. Deadlines are
-absolute: what is gone meanwhile is left out, and counted. Of the members of a line
-(keepcache help export) only key and value must be there, and bucket without
---bucket; ttl_ms in the place of expires_ms is a lifetime from now on, or -1 for
-ever. With --bucket everything goes into that bucket. At a bad line import stops and names it; the lines before it
-are in. The cache file is made if there is none.`,
+		Long: `Import sets the entries in a file of JSON Lines, or in standard input, as
+export writes them. Entries of the same key are replaced, others stay.
+Deadlines are absolute: what has expired meanwhile is left out, and counted.
+
+Of the members of a line (keepcache help export) only key and value are
+required, and bucket without --bucket. ttl_ms in place of expires_ms is a
+lifetime from now on, in milliseconds, or -1 for ever. With --bucket everything
+goes into that bucket.
+
+At a bad line import stops and names it; the lines before it are imported. The
+cache file is made if there is none, and then only if the whole import
+succeeds.`,
 		Example: `  keepcache export --file old.cache | keepcache import --file new.cache
   keepcache import backup.jsonl`,
-		Args: cobra.MaximumNArgs(1),
+		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkMost(most); err != nil {
 				return err
@@ -54,16 +59,19 @@ are in. The cache file is made if there is none.`,
 			ctx, stop := interruptible(cmd)
 			defer stop()
 			options := keepcache.Options{MaxValueBytes: int(most)}
-			return f.openWith(cmd, creating, options, func(c cache, one string) error {
+			return f.openWith(cmd, filling, options, func(c cache, one string) error {
 				im := &importer{cache: c, progress: newProgress(cmd.ErrOrStderr()), longest: longestLine(most)}
 				if cmd.Flags().Changed("bucket") {
 					im.into = one
 				}
 				err := im.run(ctx, in)
 				im.progress.end()
+				if l, ok := c.(*local); ok && l.fresh && err != nil {
+					return fmt.Errorf("%w; no cache file was made", err)
+				}
 				words := "imported " + plural(im.imported, "entry", "entries")
 				if im.expired > 0 {
-					words += fmt.Sprintf(", left out %d that expired meanwhile", im.expired)
+					words += fmt.Sprintf(", skipped %d that had expired", im.expired)
 				}
 				fmt.Fprintln(cmd.ErrOrStderr(), words)
 				return err
@@ -248,7 +256,7 @@ func (im *importer) parse(text []byte) (*line, error) {
 		return nil, lineWords(err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("there is something behind the object")
+		return nil, errors.New("there is more after the object")
 	}
 	l := &line{}
 	var err error
@@ -323,7 +331,7 @@ func lineWords(err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("it is cut short")
 	case errors.As(err, &mismatch) && mismatch.Field == "":
-		return fmt.Errorf("it is no object but %s", mismatch.Value)
+		return fmt.Errorf("it is not an object but %s", mismatch.Value)
 	case errors.As(err, &mismatch):
 		return fmt.Errorf("%s cannot be %s", mismatch.Field, mismatch.Value)
 	}

@@ -21,18 +21,21 @@ func newKeysCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys [PREFIX]",
 		Short: "List the keys of a bucket",
-		Long: `Keys lists the keys of a bucket in byte order, those that begin with PREFIX if it
-is given. There are no pattern characters in PREFIX; --glob takes a pattern for whole
-keys: * is any text, ? one character, [a-z] and [^a-z] one of a set, and \ takes the
-next character as it is. --tag lists only entries with a tag. With --limit it stops after so many, and says on standard
-error how to go on. A key that is not plain text is shown quoted; --quoted makes every
-command read it like that. --long adds size and lifetime.`,
+		Long: `Keys lists the keys of a bucket in byte order, those that begin with PREFIX if
+it is given. There are no pattern characters in PREFIX; --glob takes a pattern
+for whole keys: * is any text, ? one character, [a-z] and [^a-z] one of a set,
+and \ takes the next character as it is. --tag lists only entries with a tag.
+--long adds sizes and lifetimes.
+
+With --limit it stops after so many keys, and says on standard error how to
+continue. A key that is not plain text is shown quoted; --quoted makes every
+command read it like that.`,
 		Example: `  keepcache keys
   keepcache keys user: --long
   keepcache keys --glob 'user:*:name'
   keepcache keys --limit 100 --after user:123
   keepcache keys --json`,
-		Args: cobra.MaximumNArgs(1),
+		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			prefix := ""
 			var err error
@@ -84,7 +87,7 @@ command read it like that. --long adds size and lifetime.`,
 						return err
 					}
 					if limit > 0 && n == limit {
-						fmt.Fprintf(cmd.ErrOrStderr(), "keepcache: there are more, go on with --after %s\n", shellQuote(display.Name(shown)))
+						fmt.Fprintf(cmd.ErrOrStderr(), "keepcache: there are more; continue with --after %s\n", shellQuote(display.Name(shown)))
 						break
 					}
 					list.print(e.Entry)
@@ -98,7 +101,7 @@ command read it like that. --long adds size and lifetime.`,
 	cmd.Flags().StringVar(&pattern, "glob", "", "only keys that match this pattern")
 	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after so many keys (0: no limit)")
 	cmd.Flags().StringVar(&tag, "tag", "", "only entries with this tag")
-	cmd.Flags().StringVar(&after, "after", "", "begin behind this key")
+	cmd.Flags().StringVar(&after, "after", "", "begin after this key")
 	addJSON(cmd, &asJSON)
 	return cmd
 }
@@ -125,11 +128,11 @@ func (l lister) print(e keepcache.Entry) {
 	}
 }
 
-// damagedEntries is the error of a command that had to leave out damaged entries.
+// damagedEntries is the error of a command that had to skip damaged entries.
 func damagedEntries(n int) error {
 	if n == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s left out (keepcache verify tells more): %w",
-		plural(n, "entry", "entries"), keepcache.ErrCorrupt)
+	return &partialError{fmt.Errorf("skipped %s: %w (keepcache verify has the details)",
+		plural(n, "entry", "entries"), keepcache.ErrCorrupt)}
 }

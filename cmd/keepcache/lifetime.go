@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/keepcache/keepcache"
 )
 
@@ -15,7 +17,10 @@ const (
 	never = "never"
 )
 
-const lifetimeHelp = "lifetime such as 90s, 5m, 1h30m, 7d or never"
+// addTTL adds the flag --ttl.
+func addTTL(cmd *cobra.Command, ttl *string, otherwise string) {
+	cmd.Flags().StringVarP(ttl, "ttl", "t", otherwise, "lifetime such as 90s, 5m, 1h30m, 7d or never")
+}
 
 // parseLifetime reads a lifetime: a Go duration that may begin with days, or never.
 func parseLifetime(text string) (time.Duration, error) {

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
 
@@ -40,6 +44,34 @@ func isTerminal(w io.Writer) bool {
 func tellTyping(in io.Reader, w io.Writer, what string) {
 	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		fmt.Fprintf(w, "reading %s from the terminal; end with Ctrl-D\n", what)
+	}
+}
+
+// canAsk reports whether a person is there who can be asked.
+func canAsk(cmd *cobra.Command) bool {
+	in, ok := cmd.InOrStdin().(*os.File)
+	return ok && term.IsTerminal(int(in.Fd()))
+}
+
+var errNotDone = errors.New("nothing was done")
+
+// ask asks the person at the terminal whether to go on. All but y and yes is no, which is an error.
+func ask(ctx context.Context, cmd *cobra.Command, question string) error {
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s? [y/N] ", question)
+	answered := make(chan string, 1)
+	go func() { // a read of a terminal cannot be interrupted, and ends with the process
+		line, _ := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 1024)).ReadString('\n')
+		answered <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case answer := <-answered:
+		if answer == "y" || answer == "yes" {
+			return nil
+		}
+		return errNotDone
+	case <-ctx.Done():
+		fmt.Fprintln(cmd.ErrOrStderr())
+		return errInterrupted
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -13,51 +14,105 @@ import (
 
 func newRepairCommand(f *flags) *cobra.Command {
 	var to string
+	var allowEmpty bool
+	var buckets []string
 	cmd := &cobra.Command{
 		Use:   "repair --to FILE",
-		Short: "Save what can be proved of a damaged file into a new one",
+		Short: "Save what is sound of a damaged file into a new one",
 		Long: `Repair reads a file in whatever state, such as one that was kept aside as
-app.cache.corrupt-TIME, and writes every entry that its checksum proves to a new
-cache file. The damaged file is only read. Of several versions of an entry the
-latest counts.
+app.cache.corrupt-TIME, and writes every entry that its checksum proves to a
+new cache file. The damaged file is only read. Of several versions of an entry
+the latest counts.
 
-Where the damage hides pages, all pages are searched, also those that were given
-up: an entry that was deleted can be back then. An entry can be proved only under
-the name of its bucket: where the file no longer says which buckets there are,
-name one with --bucket and repair again.`,
-		Example: `  keepcache repair --file app.cache.corrupt-20060102T150405Z --to saved.cache`,
+If damage hides some pages, all pages are searched, also those that were given
+up: an entry that was deleted can be back then. An entry can be proved only
+under the name of its bucket. If the file no longer says which buckets there
+are, name them with --bucket, which may be repeated.
+
+Exit code 0 says that everything is saved, 5 that something could not be saved
+or that pages are missing, and 1 that nothing was saved: then there is no new
+file, unless --allow-empty asks for an empty one.`,
+		Example: `  keepcache repair --file app.cache.corrupt-20060102T150405Z --to saved.cache
+  keepcache repair -f damaged.cache --to saved.cache -b default -b sessions`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := f.path()
 			if err != nil {
 				return err
 			}
 			if to == "" {
-				return usagef("--to is missing: where is the new file to be?")
+				return usagef("--to is missing: it names the new file")
+			}
+			for i, name := range buckets {
+				if buckets[i], err = f.name(name); err != nil {
+					return err
+				}
 			}
 			if err := present(path); err != nil {
 				return err
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()
-			r, err := keepcache.Repair(ctx, path, to, []string{f.bucket})
-			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			r, err := keepcache.Repair(ctx, path, to, buckets)
+			switch {
+			case ctx.Err() != nil && errors.Is(err, context.Canceled):
 				return errInterrupted
-			}
-			if err != nil {
+			case errors.Is(err, keepcache.ErrFormat), errors.Is(err, keepcache.ErrCorrupt):
+				if allowEmpty {
+					return makeEmpty(cmd, to, err)
+				}
+				return fmt.Errorf("%w; nothing was saved%s", err, hintBuckets(r))
+			case err != nil:
 				return err
 			}
 			errOut := cmd.ErrOrStderr()
 			fmt.Fprintf(errOut, "saved %s in %s to %s\n", plural(r.Entries, "entry", "entries"),
 				plural(int64(r.Buckets), "bucket", "buckets"), strconv.Quote(to))
-			if r.Unproved > 0 {
-				fmt.Fprintf(errOut, "left out %s that no checksum proves\n", plural(r.Unproved, "record", "records"))
-			}
 			if !r.Whole {
 				fmt.Fprintln(errOut, "pages are missing, so all were searched: entries that were deleted can be back")
+			}
+			switch {
+			case r.Unproved > 0:
+				return &partialError{fmt.Errorf("skipped %s that failed %s checksum%s", plural(r.Unproved, "record", "records"),
+					possessive(r.Unproved), hintBuckets(r))}
+			case !r.Whole:
+				return &partialError{errors.New("not everything may have been saved")}
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "the new file, which must not exist")
+	cmd.Flags().StringArrayVarP(&buckets, "bucket", "b", nil, "a bucket that the file may no longer name; may be repeated")
+	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "make an empty cache if nothing can be saved")
 	return cmd
+}
+
+// hintBuckets says what may prove records that were not proved.
+func hintBuckets(r keepcache.RepairReport) string {
+	if r.Unproved == 0 || r.Whole {
+		return ""
+	}
+	return "; if its records belong to buckets that it no longer names, name these with --bucket and repair again"
+}
+
+func possessive(n int64) string {
+	if n == 1 {
+		return "its"
+	}
+	return "their"
+}
+
+// makeEmpty makes an empty cache at path, where nothing may be, after Repair has saved nothing because of why.
+func makeEmpty(cmd *cobra.Command, path string, why error) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s already exists", strconv.Quote(path))
+	}
+	db, err := keepcache.Open(path, nil)
+	if err == nil {
+		err = db.Close()
+	}
+	if err != nil {
+		return err
+	}
+	complain(cmd, cmd.ErrOrStderr(), why)
+	return &partialError{fmt.Errorf("%s is an empty cache: nothing was saved", strconv.Quote(path))}
 }

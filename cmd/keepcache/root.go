@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,14 +26,17 @@ func newRootCommand() *cobra.Command {
 		Long: `keepcache looks into cache files and changes them.
 
 A cache is one file. Name it with --file, or once for all commands in the
-environment variable KEEPCACHE_FILE. Values are JSON; entries can have a
-lifetime, and are gone when it ends. A cache that a program has open is reached
-through the socket beside the file, if the program serves one, and read without its
-lock if not; --addr names a program instead of a file. What a command finds goes to standard
-output, everything else it has to say to standard error.
+environment variable KEEPCACHE_FILE. Values are JSON. Entries can have a
+lifetime, and are absent once it is over.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such key or bucket,
-4 the file is locked by another process.`,
+A cache that a program has open is reached through the socket beside the file,
+if the program serves one. If not, it is read without its lock and cannot be
+changed. --addr names a program instead of a file.
+
+What was asked for goes to standard output, all messages to standard error.
+
+Exit codes:
+` + exitCodes,
 		Example: `  keepcache demo
   export KEEPCACHE_FILE=app.cache
   keepcache set user:123 '{"username":"ada","roles":["admin"]}' --ttl 5m
@@ -42,11 +46,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such key or bucket,
 			if len(args) == 0 {
 				return nil
 			}
-			err := fmt.Errorf("unknown command %q", args[0])
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				err = fmt.Errorf("%w, did you mean %q?", err, near[0])
-			}
-			return err
+			return unknownCommand(cmd, args[0])
 		},
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors:              true,
@@ -56,9 +56,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such key or bucket,
 	}
 	p := root.PersistentFlags()
 	p.StringVarP(&f.file, "file", "f", "", "cache file (default: $KEEPCACHE_FILE)")
-	p.StringVar(&f.addr, "addr", "", "running program instead of a file: unix:PATH or http://HOST/PATH (default: $KEEPCACHE_ADDR)")
+	p.StringVar(&f.addr, "addr", "", "running program in place of a file: unix:PATH or\nhttp://HOST/PATH (default: $KEEPCACHE_ADDR)")
 	p.StringVarP(&f.bucket, "bucket", "b", keepcache.DefaultBucket, "bucket")
-	p.BoolVar(&f.quoted, "quoted", false, `read names that begin with " as the quoted text that keys prints`)
+	p.BoolVar(&f.quoted, "quoted", false, "read names that begin with \" as quoted text, as\nkeys prints it")
 
 	root.AddGroup(
 		&cobra.Group{ID: groupEntries, Title: "Entries:"},
@@ -73,25 +73,70 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such key or bucket,
 	}
 	add(groupEntries,
 		newGetCommand(f), newSetCommand(f), newAddCommand(f), newDeleteCommand(f), newExistsCommand(f),
-		newTTLCommand(f), newTouchCommand(f), newKeysCommand(f), newStatCommand(f))
+		newTTLCommand(f), newTouchCommand(f), newIncrCommand(f), newKeysCommand(f), newStatCommand(f))
 	add(groupCache,
 		newBucketsCommand(f), newStatsCommand(f), newTopCommand(f), newWatchCommand(f),
-		newClearCommand(f), newSweepCommand(f), newCompactCommand(f),
+		newInvalidateCommand(f), newClearCommand(f), newSweepCommand(f), newCompactCommand(f),
 		newVerifyCommand(f), newRepairCommand(f), newBackupCommand(f), newRestoreCommand(f),
 		newExportCommand(f), newImportCommand(f))
 	add(groupOther, newDemoCommand(f), newVersionCommand(), newCompletionCommand())
 	add("", newCheckEntriesCommand(), newCheckPagesCommand(), newDemoWriterCommand())
 	root.SetHelpCommandGroupID(groupOther)
+	root.SetHelpCommand(newHelpCommand())
+	root.InitDefaultHelpCmd() // adds it
+	root.Version = buildVersion().String()
+	root.SetVersionTemplate("{{.Version}}\n")
 
-	// The template shows the bare program as a use, which only leads to this help.
-	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable .HasParent}}", 1))
+	root.SetUsageTemplate(strings.NewReplacer(
+		// The bare program is no use of its own: it leads to this help.
+		"{{if .Runnable}}", "{{if and .Runnable .HasParent}}",
+		".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth),
+	).Replace(root.UsageTemplate()))
 	asUsage(root)
 	return root
 }
 
+// helpWidth is the length of the longest line of help, in columns: that of a terminal that nobody has resized.
+const helpWidth = 80
+
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Print what a command does and takes",
+		Long:    `Help prints what a command does, its flags, and examples.`,
+		Example: `  keepcache help import`,
+		GroupID: groupOther,
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+			for _, c := range cmd.Root().Commands() {
+				if len(args) == 0 && c.IsAvailableCommand() {
+					names = append(names, cobra.CompletionWithDesc(c.Name(), c.Short))
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		Args: oneArg,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return &usageError{unknownCommand(cmd.Root(), args[0])}
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
+}
+
+func unknownCommand(root *cobra.Command, name string) error {
+	err := fmt.Errorf("unknown command %q", name)
+	if near := root.SuggestionsFor(name); len(near) > 0 {
+		err = fmt.Errorf("%w, did you mean %q?", err, near[0])
+	}
+	return err
+}
+
 // asUsage makes every complaint of cobra about the command line a usageError, in cmd and below it.
 func asUsage(cmd *cobra.Command) {
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{flagError(cmd, err)} })
 	check := cmd.Args
 	if check == nil {
 		check = keyArgs()
@@ -106,6 +151,42 @@ func asUsage(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
 		asUsage(c)
 	}
+}
+
+// flagError puts an error of the flags into words for a person. To that of an unknown flag it adds what to do if it is
+// meant to be a name, or a value such as -5.
+func flagError(cmd *cobra.Command, err error) error {
+	var number *strconv.NumError
+	if errors.As(err, &number) {
+		why := "it is not a whole number"
+		if errors.Is(number, strconv.ErrRange) {
+			why = "it is out of range"
+		}
+		return errors.New(strings.Replace(err.Error(), number.Error(), why, 1))
+	}
+	args, _, _ := strings.Cut(strings.TrimPrefix(cmd.Use, cmd.Name()), " --")
+	if args == "" || !strings.HasPrefix(err.Error(), "unknown shorthand flag") {
+		return err
+	}
+	return fmt.Errorf("%w\nAn argument that begins with - goes behind --: %s [flags] --%s", err, cmd.CommandPath(), args)
+}
+
+// someArgs asks for one argument or more.
+func someArgs(name string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("%s is missing", name)
+		}
+		return nil
+	}
+}
+
+// oneArg takes one argument or none.
+func oneArg(_ *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return fmt.Errorf("unexpected argument %q; quote what has spaces in it", args[1])
+	}
+	return nil
 }
 
 // keyArgs asks for exactly the named arguments.

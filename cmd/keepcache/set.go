@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -18,27 +17,24 @@ func newSetCommand(f *flags) *cobra.Command {
 		Use:   "set KEY VALUE",
 		Short: "Store a value under a key",
 		Long: `Set stores a JSON value under a key and replaces what was there, lifetime
-included: without --ttl the entry never expires. Its tags stay, and for how long a
-loader may serve it stale; its ETag goes. VALUE is JSON; with --string it is
-text taken as it is, with --bytes any bytes. The VALUE - is read from standard
-input. The file is made if there is none.`,
+included: without --ttl the entry never expires. VALUE is JSON; with --string
+it is text taken as it is, with --bytes any bytes. The VALUE - is read from
+standard input. A value such as -5 goes behind --, after all flags.
+
+The entry keeps its tags unless --tag gives it others, and for how long a
+loader may serve it stale; its ETag goes. The file is made if there is none.`,
 		Example: `  keepcache set user:123 '{"username":"ada","roles":["admin"]}' --ttl 5m
+  keepcache set page:home '"<html>"' --tag product:7 --tag lang:en
+  keepcache set degrees -- -5
   keepcache set motd 'Hello, World!' --string
   keepcache set logo - --bytes < logo.png`,
 		Args: keyArgs("KEY", "VALUE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			value, ttl, err := in.read(cmd, args[1])
+			w, err := in.read(cmd, f, args)
 			if err != nil {
 				return err
 			}
-			key, err := f.name(args[0])
-			if err != nil {
-				return err
-			}
-			return f.openWith(cmd, creating, in.options(), func(c cache, bucket string) error {
-				_, err := c.put(bucket, key, value, ttl, false)
-				return err
-			})
+			return f.openWith(cmd, creating, in.options(), func(c cache, bucket string) error { return c.set(bucket, w) })
 		},
 	}
 	in.addFlags(cmd)
@@ -50,6 +46,7 @@ type input struct {
 	ttl      string
 	asString bool
 	asBytes  bool
+	tags     []string
 	most     int64 // bytes
 }
 
@@ -57,7 +54,8 @@ type input struct {
 const defaultMost = 64 << 20
 
 func (in *input) addFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&in.ttl, "ttl", "t", never, lifetimeHelp)
+	addTTL(cmd, &in.ttl, never)
+	cmd.Flags().StringArrayVar(&in.tags, "tag", nil, "give the entry this tag; may be repeated")
 	cmd.Flags().BoolVarP(&in.asString, "string", "s", false, "take VALUE as text, not as JSON")
 	cmd.Flags().BoolVar(&in.asBytes, "bytes", false, "take VALUE as bytes, not as JSON")
 	addMost(cmd, &in.most)
@@ -77,37 +75,52 @@ func checkMost(most int64) error {
 	return nil
 }
 
-// read returns the value to store and its lifetime.
-func (in *input) read(cmd *cobra.Command, arg string) (v value, ttl time.Duration, err error) {
+// read returns what is to be stored.
+func (in *input) read(cmd *cobra.Command, f *flags, args []string) (w write, err error) {
 	if err := exclusive(cmd, "string", "bytes"); err != nil {
-		return v, 0, err
+		return w, err
 	}
 	if err := checkMost(in.most); err != nil {
-		return v, 0, err
+		return w, err
 	}
-	if ttl, err = parseLifetime(in.ttl); err != nil {
-		return v, 0, err
+	if w.ttl, err = parseLifetime(in.ttl); err != nil {
+		return w, err
 	}
+	if w.key, err = f.name(args[0]); err != nil {
+		return w, err
+	}
+	for _, arg := range in.tags {
+		tag, err := f.name(arg)
+		if err != nil {
+			return w, err
+		}
+		w.tags = append(w.tags, tag)
+	}
+	w.value, err = in.readValue(cmd, args[1])
+	return w, err
+}
+
+func (in *input) readValue(cmd *cobra.Command, arg string) (v value, err error) {
 	text := []byte(arg)
 	if arg == "-" {
 		tellTyping(cmd.InOrStdin(), cmd.ErrOrStderr(), "the value")
 		if text, err = readAll(cmd.InOrStdin(), in.most); err != nil {
-			return v, 0, err
+			return v, err
 		}
 	}
 	switch {
 	case in.asBytes:
-		return value{raw: text}, ttl, nil
+		return value{raw: text}, nil
 	case in.asString:
 		if !utf8.Valid(text) {
-			return v, 0, usagef("VALUE is not UTF-8 text; --bytes takes any bytes")
+			return v, usagef("VALUE is not UTF-8 text; --bytes takes any bytes")
 		}
-		return textValue(string(text)), ttl, nil
+		return textValue(string(text)), nil
 	}
 	if _, err := jsontext.Parse(text); err != nil {
-		return v, 0, usagef("VALUE is not JSON: %v; --string takes plain text", err)
+		return v, usagef("VALUE is not JSON: %v; --string takes plain text", err)
 	}
-	return value{text: text}, ttl, nil
+	return value{text: text}, nil
 }
 
 func readAll(r io.Reader, most int64) ([]byte, error) {

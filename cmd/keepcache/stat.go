@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -16,77 +17,87 @@ import (
 func newStatCommand(f *flags) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "stat KEY",
-		Short: "Print what is known of a key",
+		Use:   "stat KEY...",
+		Short: "Print the details of keys",
 		Long: `Stat prints the size of a key's encoded value, when it was written, when it
-expires, its tags, and its revision, which rises with every write. Of an entry that a
-loader may serve stale it says until when. An absent key gives exit code 3.`,
+expires, its tags, and its revision, which rises with every write. If a loader
+may serve the entry stale after that, it says until when. An absent key gives
+exit code 3.`,
 		Example: `  keepcache stat user:123`,
-		Args:    keyArgs("KEY"),
+		Args:    someArgs("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			key, err := f.name(args[0])
-			if err != nil {
-				return err
-			}
-			return f.open(cmd, reading, func(c cache, bucket string) error {
-				found, err := c.find(bucket, key, false)
-				if err != nil {
+			out, between := cmd.OutOrStdout(), ""
+			return f.openKeys(cmd, reading, args, func(c cache, bucket, key string) error {
+				e, err := c.find(bucket, key, false)
+				switch {
+				case asJSON:
+					return printObject(out, bucket, key, err, func() error {
+						out.Write(statJSON(bucket, key, e.Entry))
+						return nil
+					})
+				case err != nil:
 					return err
 				}
-				e, out := found.Entry, cmd.OutOrStdout()
-				if asJSON {
-					var o object
-					o.name("bucket", bucket)
-					if e.ETag != "" {
-						o.name("etag", e.ETag)
-					}
-					expiresMember(&o, e)
-					if goneLater(e) {
-						o.int("gone_ms", e.GoneAt.UnixMilli())
-					}
-					o.name("key", key)
-					if !e.Loaded.IsZero() {
-						o.int("loaded_ms", e.Loaded.UnixMilli())
-					}
-					o.int("revision", int64(e.Revision))
-					o.int("size", int64(e.Size))
-					if len(e.Tags) > 0 {
-						o.raw("tags", tagsJSON(e.Tags))
-					}
-					lifetimeMember(&o, e)
-					o.int("written_ms", e.Written.UnixMilli())
-					out.Write(o.line())
-					return nil
-				}
-				expires := never
-				if left := remaining(e, time.Now()); left != keepcache.NoExpiry {
-					expires = showPoint(e.FreshUntil, left)
-				}
-				fmt.Fprintf(out, "key       %s\n", display.Name(key))
-				fmt.Fprintf(out, "bucket    %s\n", display.Name(bucket))
-				fmt.Fprintf(out, "size      %s\n", size(int64(e.Size)))
-				fmt.Fprintf(out, "written   %s\n", showTime(e.Written))
-				fmt.Fprintf(out, "expires   %s\n", expires)
-				if goneLater(e) {
-					gone := e.GoneAt
-					fmt.Fprintf(out, "stale     may be served until %s\n", showPoint(gone, time.Until(gone)))
-				}
-				if !e.Loaded.IsZero() {
-					fmt.Fprintf(out, "loaded    %s\n", showTime(e.Loaded))
-				}
-				if e.ETag != "" {
-					fmt.Fprintf(out, "etag      %s\n", display.Name(e.ETag))
-				}
-				if len(e.Tags) > 0 {
-					fmt.Fprintf(out, "tags      %s\n", displayAll(e.Tags))
-				}
-				fmt.Fprintf(out, "revision  %d\n", e.Revision)
+				io.WriteString(out, between)
+				printStat(out, bucket, key, e.Entry)
+				between = "\n"
 				return nil
 			})
 		},
 	}
 	addJSON(cmd, &asJSON)
 	return cmd
+}
+
+func statJSON(bucket, key string, e keepcache.Entry) []byte {
+	var o object
+	o.name("bucket", bucket)
+	if e.ETag != "" {
+		o.name("etag", e.ETag)
+	}
+	expiresMember(&o, e)
+	o.bool("found", true)
+	if goneLater(e) {
+		o.int("gone_ms", e.GoneAt.UnixMilli())
+	}
+	o.name("key", key)
+	if !e.Loaded.IsZero() {
+		o.int("loaded_ms", e.Loaded.UnixMilli())
+	}
+	o.int("revision", int64(e.Revision))
+	o.int("size", int64(e.Size))
+	if len(e.Tags) > 0 {
+		o.raw("tags", tagsJSON(e.Tags))
+	}
+	lifetimeMember(&o, e)
+	o.int("written_ms", e.Written.UnixMilli())
+	return o.line()
+}
+
+func printStat(out io.Writer, bucket, key string, e keepcache.Entry) {
+	expires := never
+	if left := remaining(e, time.Now()); left != keepcache.NoExpiry {
+		expires = showPoint(e.FreshUntil, left)
+	}
+	fmt.Fprintf(out, "key       %s\n", display.Name(key))
+	fmt.Fprintf(out, "bucket    %s\n", display.Name(bucket))
+	fmt.Fprintf(out, "size      %s\n", size(int64(e.Size)))
+	fmt.Fprintf(out, "written   %s\n", showTime(e.Written))
+	fmt.Fprintf(out, "expires   %s\n", expires)
+	if goneLater(e) {
+		gone := e.GoneAt
+		fmt.Fprintf(out, "stale     may be served until %s\n", showPoint(gone, time.Until(gone)))
+	}
+	if !e.Loaded.IsZero() {
+		fmt.Fprintf(out, "loaded    %s\n", showTime(e.Loaded))
+	}
+	if e.ETag != "" {
+		fmt.Fprintf(out, "etag      %s\n", display.Name(e.ETag))
+	}
+	if len(e.Tags) > 0 {
+		fmt.Fprintf(out, "tags      %s\n", displayAll(e.Tags))
+	}
+	fmt.Fprintf(out, "revision  %d\n", e.Revision)
 }
 
 func showTime(t time.Time) string { return t.Format("2006-01-02 15:04:05.000 -07:00") }

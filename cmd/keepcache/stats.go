@@ -17,13 +17,14 @@ func newStatsCommand(f *flags) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "stats",
-		Short: "Print how the cache stands",
-		Long: `Stats prints the size of the file, the entries and their bytes, in all and by
-bucket, its free pages, and what the sweeper has still to remove. Entries are those
-of the file; they include expired ones that were not swept yet. After a crash it also
-says how much the journal has that the file does not. What is counted since the cache
-was opened, such as hits, evictions and, with --json, the work of the tiers, is
-counted by the program that has it open.`,
+		Short: "Print statistics of the cache",
+		Long: `Stats prints the size of the file, its free pages, the number and size of all
+entries, and both for each bucket. Expired entries count until the sweeper has
+removed them. After a crash it also prints how much the journal has that the
+file does not have yet.
+
+Hits, evictions and, with --json, the work of memory, journal and commits are
+counted since the cache was opened, by the program that has it open.`,
 		Example: `  keepcache stats
   keepcache stats --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -77,7 +78,7 @@ func printActivity(out io.Writer, s keepcache.Stats) {
 		fmt.Fprintf(out, "hits      %.1f %% of %s\n", 100*s.HitRatio(), plural(n, "read", "reads"))
 	}
 	if e := s.Evictions; e.Expired+e.Size+e.Entries+e.Explicit > 0 {
-		fmt.Fprintf(out, "gone      %s expired, %s for size, %s for number, %s removed\n",
+		fmt.Fprintf(out, "removed   %s expired, %s over size, %s over count, %s deleted\n",
 			count(e.Expired), count(e.Size), count(e.Entries), count(e.Explicit))
 	}
 	if c := s.Compact; c.Compactions > 0 {

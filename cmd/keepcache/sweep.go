@@ -15,10 +15,10 @@ import (
 func newSweepCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "sweep",
-		Short: "Free the room of expired entries now",
-		Long: `Sweep removes expired and cleared entries from the file, in all buckets, and says
-how many there were. They are absent for every reader before that; sweeping only
-frees their room. A program that has the cache open does this by itself.`,
+		Short: "Remove expired entries from the file now",
+		Long: `Sweep removes expired and cleared entries from the file, in all buckets, and
+prints how many there were. No reader sees them before that either: sweeping
+only frees their space. A program that has the cache open does this by itself.`,
 		Example: `  keepcache sweep`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := interruptible(cmd)

@@ -17,17 +17,17 @@ func newTopCommand(f *flags) *cobra.Command {
 		Use:   "top",
 		Short: "Watch a running cache at work",
 		Long: `Top shows what a cache does that a program has open and serves on its socket:
-operations a second, hit ratio, latencies, sizes against budgets, what the sweeper has
-to do, and one of four lists: buckets, the keys that are used most, the largest, and
-recent events. Keys that are used most come from a sample of the events.
+operations per second, hit ratio, latencies, sizes and their limits, the work
+of the sweeper, and one of four lists: buckets, hot keys, big keys, and events.
+Hot keys come from a sample of the events.
 
-  tab, arrows   the next list, the one before; b, h, g and e go to one
+  tab, arrows   next or previous list; b, h, g and e go to one
   s             sort by another column
-  /             only names with this text in them; escape shows all again
+  /             show only names with this text; escape shows all again
   p             pause
   q             quit
 
-Where standard output is no terminal, or with --once, one picture is printed.`,
+If standard output is not a terminal, or with --once, it prints one picture.`,
 		Example: `  keepcache top
   keepcache top --interval 5s
   keepcache top --once`,

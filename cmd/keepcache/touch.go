@@ -7,13 +7,13 @@ import (
 func newTouchCommand(f *flags) *cobra.Command {
 	var ttl string
 	cmd := &cobra.Command{
-		Use:   "touch KEY --ttl LIFETIME",
-		Short: "Give a key a new lifetime",
-		Long: `Touch gives a key a new lifetime, from now on, and leaves its value alone. An
-absent or expired key gives exit code 3 and stays absent.`,
+		Use:   "touch KEY... --ttl LIFETIME",
+		Short: "Give keys a new lifetime",
+		Long: `Touch gives keys a new lifetime, from now on, and leaves their values alone. An
+absent or expired key stays absent, and gives exit code 3.`,
 		Example: `  keepcache touch session-token --ttl 30m
   keepcache touch session-token --ttl never`,
-		Args: keyArgs("KEY"),
+		Args: someArgs("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if ttl == "" {
 				return usagef("--ttl is missing")
@@ -22,7 +22,7 @@ absent or expired key gives exit code 3 and stays absent.`,
 			if err != nil {
 				return err
 			}
-			return f.openKey(cmd, changing, args[0], func(c cache, bucket, key string) error {
+			return f.openKeys(cmd, changing, args, func(c cache, bucket, key string) error {
 				found, err := c.touch(bucket, key, lifetime)
 				if err == nil && !found {
 					err = absentKey(key, bucket)
@@ -31,6 +31,6 @@ absent or expired key gives exit code 3 and stays absent.`,
 			})
 		},
 	}
-	cmd.Flags().StringVarP(&ttl, "ttl", "t", "", lifetimeHelp)
+	addTTL(cmd, &ttl, "")
 	return cmd
 }

@@ -5,37 +5,43 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache/internal/display"
 )
 
 func newTTLCommand(f *flags) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "ttl KEY",
-		Short: "Print how long a key has to live",
-		Long: `TTL prints how long a key has to live, or never if it does not expire. An absent
-key gives exit code 3.`,
+		Use:   "ttl KEY...",
+		Short: "Print how long keys have to live",
+		Long: `TTL prints how long a key has to live, or never if it does not expire. Of
+several keys each has a line, with its name. An absent key gives exit code 3.`,
 		Example: `  keepcache ttl session-token`,
-		Args:    keyArgs("KEY"),
+		Args:    someArgs("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			key, err := f.name(args[0])
-			if err != nil {
-				return err
-			}
-			return f.open(cmd, reading, func(c cache, bucket string) error {
+			return f.openKeys(cmd, reading, args, func(c cache, bucket, key string) error {
 				e, err := c.find(bucket, key, false)
-				if err != nil {
+				out := cmd.OutOrStdout()
+				switch {
+				case asJSON:
+					return printObject(out, bucket, key, err, func() error {
+						var o object
+						o.name("bucket", bucket)
+						expiresMember(&o, e.Entry)
+						o.bool("found", true)
+						o.name("key", key)
+						lifetimeMember(&o, e.Entry)
+						out.Write(o.line())
+						return nil
+					})
+				case err != nil:
 					return err
 				}
-				if !asJSON {
-					fmt.Fprintln(cmd.OutOrStdout(), showLifetime(remaining(e.Entry, time.Now())))
-					return nil
+				left := showLifetime(remaining(e.Entry, time.Now()))
+				if len(args) > 1 {
+					left = fmt.Sprintf("%16s  %s", left, display.Name(key))
 				}
-				var o object
-				o.name("bucket", bucket)
-				expiresMember(&o, e.Entry)
-				o.name("key", key)
-				lifetimeMember(&o, e.Entry)
-				cmd.OutOrStdout().Write(o.line())
+				fmt.Fprintln(out, left)
 				return nil
 			})
 		},

@@ -22,14 +22,16 @@ func newVerifyCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Check the file for damage",
-		Long: `Verify checks the file in two ways: every entry against its checksum and the expiry
-index, in the file and in the journal that a crash has left beside it, and the pages
-under them, in the end with bbolt's own check. Each check is a process of its own, of
-bounded memory, so that no damage can take verify itself down. It changes nothing.
+		Long: `Verify checks every entry against its checksum and the expiry index, in the
+file and in the journal that a crash has left beside it; then it checks the
+pages of the file, also with bbolt's own check. Each check is a process of its
+own with bounded memory, so that a damaged file cannot crash verify. It changes
+nothing.
 
-A program that serves the cache on its socket does the first check itself. Without a
-socket both are done beside the program, without its lock; bbolt's own check has to
-wait until nobody has the file open. Exit code 1 says that the file is damaged.`,
+If a program serves the cache on its socket, it checks the entries itself. If a
+program has the cache open without a socket, verify reads beside it, without
+the lock, and leaves out bbolt's own check. Exit code 1 says that the file is
+damaged.`,
 		Example: `  keepcache verify --file app.cache`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			limit, err := parseLifetime(timeout)

@@ -11,9 +11,11 @@ import (
 func newVersionCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version",
-		Long:    `Version prints what this program was built from and with.`,
+		Use:   "version",
+		Short: "Print the version",
+		Long: `Version prints the version of this program, the revision of the source that it
+was built from and its time, the version of Go, and the system. --version does
+the same.`,
 		Example: `  keepcache version`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := buildVersion()
@@ -27,11 +29,7 @@ func newVersionCommand() *cobra.Command {
 				cmd.OutOrStdout().Write(o.line())
 				return nil
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "keepcache %s", v.version)
-			if v.revision != "" {
-				fmt.Fprintf(cmd.OutOrStdout(), " (%s, %s)", v.revision, v.time)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), " %s %s/%s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintln(cmd.OutOrStdout(), v)
 			return nil
 		},
 	}
@@ -40,6 +38,15 @@ func newVersionCommand() *cobra.Command {
 }
 
 type version struct{ version, revision, time string }
+
+// String returns the version as a line.
+func (v version) String() string {
+	built := ""
+	if v.revision != "" {
+		built = fmt.Sprintf(" (%s, %s)", v.revision, v.time)
+	}
+	return fmt.Sprintf("keepcache %s%s %s %s/%s", v.version, built, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
 
 // buildVersion returns what the go command has put into the program.
 func buildVersion() version {

@@ -28,7 +28,7 @@ var watched = []struct {
 	{keepcache.EventStale, ""},
 	{keepcache.EventNegative, ""},
 	{keepcache.EventLoad, "loaded"},
-	{keepcache.EventLoadFailed, "load-failed"},
+	{keepcache.EventLoadFailed, ""},
 	{keepcache.EventRefresh, ""},
 	{keepcache.EventExpire, "expired"},
 	{keepcache.EventEvict, "evicted"},
@@ -47,11 +47,11 @@ func newWatchCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "Print what happens in a running cache",
-		Long: `Watch prints the events of a cache that a program has open and serves on its socket,
-as they happen, until it is interrupted: set, delete, hit, miss, stale, negative, load,
-load-failed, refresh, expire, evict, corrupt, compact, unavailable, healed, quarantine.
-The program never waits for it: what comes faster than it is sent is left out, and
-counted.`,
+		Long: `Watch prints the events of a cache that a program has open and serves on its
+socket, as they happen, until it is interrupted. The kinds are set, delete,
+hit, miss, stale, negative, load, load-failed, refresh, expire, evict, corrupt,
+compact, unavailable, healed and quarantine. The program never waits for watch:
+events that come faster than they are sent are left out, and counted.`,
 		Example: `  keepcache watch
   keepcache watch --bucket sessions --prefix user: --kinds set,expire
   keepcache watch --json | jq .key`,
@@ -118,15 +118,21 @@ counted.`,
 
 // parseKind reads the name of a kind of events.
 func parseKind(name string) (string, error) {
-	var all []string
 	for _, w := range watched {
-		own := w.kind.String()
-		if name == own || name == w.alias && name != "" {
+		if own := w.kind.String(); name == own || name == w.alias && name != "" {
 			return own, nil
 		}
-		all = append(all, strings.ReplaceAll(own, " ", "-"))
 	}
-	return "", usagef("--kinds: unknown kind %q; there are %s", name, strings.Join(slices.Sorted(slices.Values(all)), ", "))
+	return "", usagef("--kinds: unknown kind %q; there are %s", name, strings.Join(kindNames(), ", "))
+}
+
+// kindNames returns the names of all kinds in their order.
+func kindNames() (names []string) {
+	for _, w := range watched {
+		names = append(names, w.kind.String())
+	}
+	slices.Sort(names)
+	return names
 }
 
 // eventLine writes an event for a person.
