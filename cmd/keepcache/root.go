@@ -92,6 +92,7 @@ Exit codes:
 		"{{if .Runnable}}", "{{if and .Runnable .HasParent}}",
 		".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth),
 	).Replace(root.UsageTemplate()))
+	completeNames(root, f)
 	asUsage(root)
 	return root
 }
