@@ -61,13 +61,13 @@
 //
 // # Expiry
 //
-// Each write names a lifetime. 0 is the default of the bucket, which [Options] set, and which is to live for
-// ever if they do not; [NoExpiry] is to live for ever whatever the default; a negative one gives
-// [ErrInvalidTTL]. A write replaces the old lifetime with the value. Reading never prolongs one, except in a bucket
-// with BucketOptions.Sliding; [Bucket.Touch] does.
+// Each write names a lifetime. 0 is the default of the bucket, which [Options] set; without one the entry never
+// expires. With [NoExpiry] it never expires, whatever the default. A negative lifetime gives [ErrInvalidTTL]. A write
+// replaces the old lifetime with the value. Reading never prolongs one, except in a bucket with
+// BucketOptions.Sliding; [Bucket.Touch] does.
 //
-// At its deadline an entry is gone for every operation alike, whether or not it has been removed from the
-// file yet. Removing is the work of a sweeper in the background, in short transactions; [DB.Sweep] has it done
+// At its deadline an entry is absent for every operation alike, whether or not it has been removed from the
+// file yet. A sweeper removes it later, in the background and in short transactions; [DB.Sweep] does so
 // now. Deadlines are points in time: the time during which the cache is closed counts, and opening it gives no
 // entry a new lifetime. Once a caller has seen a key absent at its deadline, nobody sees that value again: a write that
 // rests on it, such as Touch or Update, fails or begins anew if the deadline passes while it waits. Deadlines follow the wall
@@ -95,13 +95,13 @@
 // # Size
 //
 // Options.MaxBytes bounds the live data in the file, by what entries and buckets need there, which Stats.Cost tells,
-// and [BucketOptions] that of a bucket, by bytes and by number. The budget is kept when writes are committed to the file: what expired a second ago
-// or earlier goes first, then what was used least, lately and often both counted; what was written last stays. An evicted entry is absent, as if it
-// had expired. How entries were used is known in memory only, so that reading writes nothing; after a restart
-// the oldest entries go first until there is a new record of it.
+// and [BucketOptions] that of a bucket, by bytes and by number. The budget is enforced when writes are committed to the file. Entries that expired a second
+// ago or earlier go first, then those that were used least, recently and often; what was written last stays. An evicted entry is absent, as if it
+// had expired. Use is recorded in memory only, so reading writes nothing; after a restart the oldest
+// entries go first until there is a new record.
 //
-// Room that is freed is used again, and when much of the file is free it is compacted in the background:
-// copied to a new file, which then takes its name, while reads and writes go on. [DB.Compact] does it now.
+// Freed space is used again. When much of the file is free, it is compacted in the background: copied to a new
+// file, which then takes its name, while reads and writes go on. [DB.Compact] does it now.
 // [DB.Backup] writes a copy of the cache while it is in use. After a crash a cache is two files, app.cache and
 // app.cache-journal, which have to be moved together.
 //
@@ -119,8 +119,8 @@
 //
 // A damaged file is found before it is used, kept aside under another name, and replaced by a fresh one, see
 // Options.OnCorruption. When the file is cut short, removed or replaced while the cache is open, or its disk
-// fails, reads find what memory has, writes go on, what depends on what is stored gives [ErrUnavailable], and the
-// cache mends it by itself. Stats.Health says how it stands. docs/reliability.md says what is promised, how that
+// fails, reads find what memory has and writes go on, but operations that depend on stored data return [ErrUnavailable];
+// the cache repairs itself. Stats.Health says how it stands. docs/reliability.md says what is promised, how that
 // is tested, and what is not promised. [Repair] and the command `keepcache repair` save what can be proved of a damaged file.
 //
 // # Looking inside

@@ -116,9 +116,9 @@ func (fs *flights) voidPrefix(prefix string) {
 	}
 }
 
-// voidFlights voids the loads of keys that are about to be removed. Who removes calls it before he looks, because
-// what he does not find he does not write, and a write is what voids a flight otherwise: a flight that was quicker
-// he finds, and one that was not finds itself void.
+// voidFlights voids the loads of keys that are about to be removed. Void loads before looking: a write voids the load of
+// its key, but there is no write where a key is absent. The look then finds what a load has stored before, and a load
+// that stores later finds itself void.
 func (b *Bucket) voidFlights(keys ...string) {
 	if ns := b.namespace(); ns != nil {
 		for _, key := range keys {

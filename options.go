@@ -103,11 +103,11 @@ type Options struct {
 	OnCorruption OnCorruption
 
 	// NoLock, which ReadOnly has to go with, opens a file that another process may have open, without its lock
-	// and without holding that process up. Each operation looks at the file and its journal anew, and again when
-	// they changed meanwhile: what it returns is what every write had left that was over when it began, though not
-	// by how much reads have prolonged lifetimes since (see BucketOptions.Sliding). A range is of one moment
-	// in each of its pages. While the other process writes faster than it can be read, operations fail. Statistics
-	// are what the file tells, and Verify needs the lock. Default: false.
+	// and without delaying that process. Each operation reads the file and its journal anew, and again if they
+	// changed meanwhile: it sees every write that had returned before it began, but not by how much reads have
+	// prolonged lifetimes since (see BucketOptions.Sliding). Each page of a range shows one moment. While the other
+	// process writes faster than this one can read, operations fail. Statistics are those that the file has.
+	// Default: false.
 	NoLock bool
 
 	// Events is told what happens in the cache. Default: nobody is.

@@ -99,7 +99,7 @@ func TestSoonest(t *testing.T) {
 	}
 }
 
-// TestLook shows an entry and counts as no read.
+// TestLook shows an entry which does not count as a read.
 func TestLook(t *testing.T) {
 	db := newDB(t, nil)
 	require.NoError(t, db.Set("a", []any{1.0, 2}, time.Hour))

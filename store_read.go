@@ -67,7 +67,7 @@ func (h *handle) snapshot() (_ *snapshot, err error) {
 	return &snapshot{handle: h, tx: tx, cursors: make(map[uint64]*sync.Pool)}, nil
 }
 
-// end ends the transaction of a snapshot, which nil is none.
+// end ends the snapshot's transaction. A nil snapshot is empty.
 func (sn *snapshot) end() {
 	if sn != nil {
 		sn.handle.end(sn.tx)

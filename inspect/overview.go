@@ -38,7 +38,7 @@ func (s *server) overview() overviewData {
 	first := samples[0]
 	d := overviewData{frameData: s.frame("overview", "Overview"), Now: now.Format("15:04:05")}
 	if h := stats.Health; h.Unavailable {
-		d.Alarm = "The file cannot be used since " + h.Since.Format("15:04:05") + "; reads and writes go on without it."
+		d.Alarm = "The file has been unavailable since " + h.Since.Format("15:04:05") + "; reads and writes go on without it."
 		if h.Err != nil {
 			d.Alarm += " " + display.Text(h.Err.Error(), 300)
 		}
@@ -122,7 +122,7 @@ func percent(part float64) (value, unit string) {
 func facts(s keepcache.Stats) []fact {
 	f := []fact{
 		{"Hits", count(s.Hits)},
-		{"of them from the file", count(s.FileHits)},
+		{"Hits from the file", count(s.FileHits)},
 		{"Misses", count(s.Misses)},
 		{"Writes", count(s.Sets)},
 		{"Deletes", count(s.Deletes)},
@@ -138,10 +138,10 @@ func facts(s keepcache.Stats) []fact {
 		f = append(f, fact{"Compactions", count(s.Compact.Compactions)})
 	}
 	if s.Damaged > 0 {
-		f = append(f, fact{"Damaged entries met", count(s.Damaged)})
+		f = append(f, fact{"Damaged entries read", count(s.Damaged)})
 	}
 	if s.Health.Failures > 0 {
-		f = append(f, fact{"Times without the file", count(s.Health.Failures)})
+		f = append(f, fact{"Times the file was unavailable", count(s.Health.Failures)})
 	}
 	if s.Health.Moved {
 		f = append(f, fact{"Directory", "renamed or removed since the cache was opened"})

@@ -78,7 +78,7 @@
     if (e.target.id !== "pause") return;
     const on = !paused();
     e.target.setAttribute("aria-pressed", on);
-    e.target.textContent = on ? "Go on" : "Pause";
+    e.target.textContent = on ? "Resume" : "Pause";
     then(on);
   });
 
@@ -148,7 +148,7 @@
       if (!op) return;
       const said = $(".said", e.target.closest("section"));
       e.target.disabled = true;
-      say(said, "at work …");
+      say(said, "working …");
       try {
         const r = await post(op, {});
         say(said, op === "sweep" ? `${r.removed} removed` : `${r.before_bytes} to ${r.after_bytes} bytes`);
@@ -225,7 +225,7 @@
         mark.textContent = e.kind;
         kind.append(mark);
         cell(row, shown(e.bucket), "name");
-        cell(row, e.kind === "dropped" ? `${e.dropped} more were too quick to show` : [shown(e.key), shown(e.detail), shown(e.error)].filter(Boolean).join("  "), "name");
+        cell(row, e.kind === "dropped" ? `${e.dropped} more came too fast to show` : [shown(e.key), shown(e.detail), shown(e.error)].filter(Boolean).join("  "), "name");
         rows.append(row);
       }
       waited = [];
@@ -239,16 +239,16 @@
       const q = new URLSearchParams();
       for (const name of ["bucket", "prefix"]) if (form.elements[name].value) q.set(name, form.elements[name].value);
       const kinds = [...form.querySelectorAll("[name=kind]")].filter((c) => c.checked).map((c) => c.value);
-      if (!kinds.length) return say(state, "No kind is chosen.");
+      if (!kinds.length) return say(state, "No kind is selected.");
       q.set("kinds", kinds.join(","));
       source = new EventSource(`v1/events?${q}`);
-      source.onopen = () => say(state, "Waiting for what happens.");
+      source.onopen = () => say(state, "Waiting for events.");
       source.onerror = () => say(state, source.readyState === EventSource.CLOSED ? "The server refused the stream: too many are watching, or it allows none." : "The server does not answer; trying again.", true);
       source.onmessage = (m) => {
         waited.push(JSON.parse(m.data));
         if (waited.length > 2 * most) waited = waited.slice(-most);
         waiting ??= setTimeout(flush, 200);
-        state.textContent = "As it happens, the newest first.";
+        state.textContent = "Live, the newest first.";
       };
     };
     pausing(start);
