@@ -182,7 +182,7 @@ func TestExportImport(t *testing.T) {
 	}
 	words.Reset()
 	require.Zero(t, run([]string{"import", "--file", to}, strings.NewReader(exported), &again, &words), &words)
-	require.Equal(t, fmt.Sprintf("imported %d entries, left out 1 that expired meanwhile\n", i), words.String())
+	require.Equal(t, fmt.Sprintf("imported %d entries, skipped 1 that had expired\n", i), words.String())
 	require.Empty(t, again.String())
 
 	a, b := openCache(t, from), openCache(t, to)
