@@ -75,7 +75,7 @@ file, unless --allow-empty asks for an empty one.`,
 				return &partialError{fmt.Errorf("skipped %s that failed %s checksum%s", plural(r.Unproved, "record", "records"),
 					possessive(r.Unproved), hintBuckets(r))}
 			case !r.Whole:
-				return &partialError{errors.New("not everything may have been saved")}
+				return &partialError{errors.New("some entries may be lost")}
 			}
 			return nil
 		},
