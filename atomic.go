@@ -131,7 +131,8 @@ func (b *Bucket) Increment(key string, delta int64, ttl time.Duration) (sum int6
 //
 // Update is atomic: between what fn saw and what it returned nobody else changed the key. To that end fn may
 // run several times, without a lock or transaction being held, so it must do nothing but compute. It may
-// use the cache.
+// use the cache, but not write the key itself: its result would be late each time, which is ErrContended after a dozen runs,
+// of which what fn wrote stays.
 func (b *Bucket) Update(key string, fn func(old Entry, found bool) (any, error)) error {
 	ttl, err := lifetime(0, b.defaultTTL)
 	if err == nil {

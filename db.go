@@ -15,21 +15,22 @@ import (
 // DB is an open cache. All its methods may be called from any goroutine. The methods Set, Get, Delete and
 // Exists speak for the bucket named DefaultBucket.
 type DB struct {
-	path    string
-	options Options
-	clock   *clock
-	store   *store
-	live    *live // in the place of store and memory in a DB that is open without the lock; else nil
-	memory  *memory
-	writer  *writer    // nil in a DB that is open for reading only
-	commits *committer // nil in a DB that is open for reading only
-	sweeper *sweeper
-	evictor *evictor // nil where nothing is limited
-	counts  counters
-	events  *teller
-	queues  queues
-	tags    tagTable
-	loads   *loads
+	path     string
+	options  Options
+	clock    *clock
+	store    *store
+	live     *live // in the place of store and memory in a DB that is open without the lock; else nil
+	memory   *memory
+	writer   *writer    // nil in a DB that is open for reading only
+	commits  *committer // nil in a DB that is open for reading only
+	sweeper  *sweeper
+	evictor  *evictor // nil where nothing is limited
+	counts   counters
+	events   *teller
+	queues   queues
+	suspects suspects
+	tags     tagTable
+	loads    *loads
 
 	tagsSwept   time.Time // when sweepTags last ran; used by one sweep at a time
 	vacantSwept time.Time // when sweepVacant last ran; the same

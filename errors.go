@@ -65,7 +65,7 @@ var (
 	ErrNoRoom = errors.New("no room for writes")
 
 	// ErrContended says that others changed the key again and again between the call's look at it and its write, which
-	// it gave up. Nothing was changed.
+	// it gave up, or that the function of an Update has done so itself. The call has changed nothing.
 	ErrContended = errors.New("too many writers change this key at the same time")
 
 	// ErrUnknownOutcome says that the disk failed while a write was on its way: it is seen as long as the cache is open,

@@ -222,6 +222,7 @@ func (db *DB) start(left *backlog) error {
 		clock:      db.clock,
 		memory:     db.memory,
 		tags:       &db.tags,
+		suspects:   &db.suspects,
 		path:       db.store.path,
 		log:        o.Logger,
 		always:     o.Sync == SyncAlways,

@@ -28,12 +28,14 @@ const (
 )
 
 // settle looks at a key, lets decide draft a write on what it found, and writes that if the key is still
-// as it was; otherwise it starts over. A nil draft is the decision to write nothing, which is as durable when settle
-// returns as a write. decide runs anew only if what it decided on has changed, and outside of all locks and transactions.
+// as it was; otherwise it starts over, unless it is decide itself that changes the key each time. A nil draft is the
+// decision to write nothing, which is as durable when settle returns as a write. decide runs anew only if what it decided on has changed, and outside of all locks and transactions.
 func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error {
 	var before reading
 	var d *draft
 	var leave func()
+	var self *suspect
+	runs := 0 // of decide
 	for try := range conflictTries {
 		if try >= queueAfter && leave == nil {
 			if leave = b.db.queues.enter(b.name, key); leave != nil {
@@ -48,11 +50,18 @@ func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error 
 			return err
 		}
 		if d == nil || !r.same(&before) {
+			if runs++; runs > suspectAfter && self == nil {
+				self = b.db.suspects.add(b.name, key)
+				defer b.db.suspects.remove(self)
+			}
 			if d, err = decide(r); err != nil {
 				return err
 			}
 			if d == nil {
 				return b.db.writer.seen()
+			}
+			if self != nil && b.db.suspects.convicts(self) {
+				return errOwnWrites
 			}
 		}
 		before = r

@@ -17,10 +17,11 @@ import (
 // all under the lock of the key's shard, so that the versions of a key have one order everywhere. The
 // committer moves what is published into the file later.
 type writer struct {
-	clock  *clock
-	memory *memory
-	tags   *tagTable
-	always bool // each write waits until it is flushed
+	clock    *clock
+	memory   *memory
+	tags     *tagTable
+	suspects *suspects
+	always   bool // each write waits until it is flushed
 
 	open func(after uint64) (*journal.Journal, error) // makes a journal for revisions above after
 
@@ -171,6 +172,7 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 		}
 	}
 	w.coming.Add(-memoryOf(drafts))
+	w.suspects.saw(names, drafts)
 	if w.crowded(j) {
 		w.commits.kick()
 	}
