@@ -33,10 +33,10 @@ func (db *DB) Backup(ctx context.Context, w io.Writer) error {
 	}
 	err := db.writable()
 	if err == nil {
-		err = db.commits.commit()
+		err = db.onGround(ctx, func(context.Context) error { return db.commits.commit() })
 	}
 	if err == nil {
-		err = db.within(ctx, func(ctx context.Context) error { return db.compactor.backup(ctx, w) })
+		err = db.within(ctx, func(ctx context.Context) error { return db.backup(ctx, w) })
 	}
 	if err != nil {
 		return db.fail("backup", "", err)
@@ -94,13 +94,18 @@ func (db *DB) copyFile(ctx context.Context, to, from string, h *handle) error {
 	return errors.Join(err, w.Close())
 }
 
-func (c *compactor) backup(ctx context.Context, w io.Writer) error {
-	in, err := c.store.dir().Again() // for as long as the copy is needed, which may be longer than the cache is open
+func (db *DB) backup(ctx context.Context, w io.Writer) error {
+	in, err := db.store.dir().Again() // for as long as the copy is needed, which may be longer than the cache is open
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	f, name, err := c.copy(ctx, in)
+	var f *os.File
+	var name string
+	err = db.onGround(ctx, func(ctx context.Context) (err error) {
+		f, name, err = db.compactor.copy(ctx, in)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -85,13 +85,15 @@ var errNoCompaction = fmt.Errorf("a file cannot be replaced while it is open on 
 func (db *DB) Compact(ctx context.Context) error {
 	err := db.writable()
 	if err == nil {
-		err = db.commits.commit()
-	}
-	if err == nil {
-		err = db.sweeper.sweep(ctx, true) // what is removed before is not copied
-	}
-	if err == nil {
-		err = db.within(ctx, db.compactor.run)
+		err = db.onGround(ctx, func(ctx context.Context) error {
+			if err := db.commits.commit(); err != nil {
+				return err
+			}
+			if err := db.sweeper.sweep(ctx, true); err != nil { // what is removed before is not copied
+				return err
+			}
+			return db.within(ctx, db.compactor.run)
+		})
 	}
 	if err != nil {
 		e := &Error{Op: "compact", Path: db.path, Err: err}

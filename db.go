@@ -1,6 +1,7 @@
 package keepcache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/ground"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -17,6 +19,7 @@ import (
 type DB struct {
 	path     string
 	options  Options
+	ground   *ground.Ground // of what outlives a call; nil in a DB that is open without the lock
 	clock    *clock
 	store    *store
 	live     *live // in the place of store and memory in a DB that is open without the lock; else nil
@@ -64,38 +67,76 @@ type DB struct {
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		db.closing.run()
-		db.events.late.hurry()
+		db.events.hurry()
 		var err error
 		if db.sweeper.lives != nil {
 			err = db.saveSlidKeys(db.memory.slidKeys())
 		}
 		db.closed.Store(true)
 		db.loads.close()
-		if db.writer != nil {
-			db.writer.close()
-			db.stop()
-			db.healer.last()
-			err = errors.Join(err, db.commits.finish())
-			db.work.Wait()
-			db.compactor.turn <- struct{}{} // a Compact or Backup that is on its way ends
-			if j := db.writer.position().journal; j != nil {
-				// What a failed commit held is in the journal for the next Open.
-				err = errors.Join(err, j.Close(err == nil))
-			}
-		} else {
-			db.stop()
-			db.work.Wait()
-		}
-		err = errors.Join(err, db.store.close())
-		if db.live != nil {
-			err = errors.Join(err, db.live.close())
-		}
-		if err = errors.Join(err, db.store.dir().Close()); err != nil {
-			db.closeErr = db.fail("close", "", err)
-		}
-		db.events.late.close()
+		<-db.ground.Start(func() { db.close(err) })
+		db.events.close()
+		db.ground.Close()
 	})
 	return db.closeErr
+}
+
+// close is what of Close others may be waiting for, after an error of what came before.
+func (db *DB) close(err error) {
+	if db.writer != nil {
+		db.writer.close()
+		db.stop()
+		db.healer.last()
+		err = errors.Join(err, db.commits.finish())
+		db.work.Wait()
+		db.compactor.turn <- struct{}{} // a Compact or Backup that is on its way ends
+		if j := db.writer.position().journal; j != nil {
+			// What a failed commit held is in the journal for the next Open.
+			err = errors.Join(err, j.Close(err == nil))
+		}
+	} else {
+		db.stop()
+		db.work.Wait()
+	}
+	err = errors.Join(err, db.store.close())
+	if db.live != nil {
+		err = errors.Join(err, db.live.close())
+	}
+	if err = errors.Join(err, db.store.dir().Close()); err != nil {
+		db.closeErr = db.fail("close", "", err)
+	}
+}
+
+// onGround runs fn, whose channels and timers others may meet, where the cache was opened. Its context ends with ctx.
+func (db *DB) onGround(ctx context.Context, fn func(context.Context) error) (err error) {
+	own, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := db.ground.Start(func() { err = fn(groundContext{own, ctx}) })
+	select {
+	case <-done:
+	case <-ctx.Done():
+		cancel()
+		<-done
+	}
+	if ended := ctx.Err(); ended != nil && errors.Is(err, context.Canceled) {
+		return ended // and not that of the other context
+	}
+	return err
+}
+
+// groundContext is the context of a caller without its channel, which may belong to a bubble.
+type groundContext struct {
+	context.Context
+	caller context.Context
+}
+
+func (c groundContext) Err() error { return cmp.Or(c.caller.Err(), c.Context.Err()) }
+
+func (c groundContext) Value(key any) any {
+	if v := c.Context.Value(key); v != nil {
+		return v
+	}
+	return c.caller.Value(key)
 }
 
 // Path returns the path of the cache's file as Open found it: absolute, and with no links among its directories. It stays as it
@@ -254,12 +295,14 @@ func (db *DB) Sweep(ctx context.Context) (removed int, err error) {
 		return 0, db.fail("sweep", "", err)
 	}
 	before := db.sweeper.total()
-	if ctx.Err() == nil {
-		err = db.commits.commit()
-	}
-	if err == nil {
-		err = db.sweeper.sweep(ctx, true)
-	}
+	err = db.onGround(ctx, func(ctx context.Context) error {
+		if ctx.Err() == nil {
+			if err := db.commits.commit(); err != nil {
+				return err
+			}
+		}
+		return db.sweeper.sweep(ctx, true)
+	})
 	if err != nil {
 		err = db.fail("sweep", "", err)
 	}

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/ground"
 )
 
 // Events tells an embedder what happens in a cache. The zero value tells nothing.
@@ -19,6 +21,12 @@ type Events struct {
 	// wait for it. If it does not return for a second then, because it waits for them or for something else, what does
 	// not fit is dropped, and the Logger is told how many. Close waits until what is left has been told of, but not
 	// for a call that takes more than a second, and ten seconds at the longest.
+	//
+	// What Handle itself brings about, such as EventSet of a Set in it, is told of after that call has begun and not from within
+	// it, in the same way: one by one in their order, from another goroutine. Of these 1 MiB can wait, some 4,000. Nobody waits for room,
+	// as that could be Handle itself: what does not fit is dropped, as is what comes after Close has begun, and the Logger is told
+	// how many. So a Handle whose every event brings about another keeps a goroutine busy until Close, and does no other harm.
+	// What it starts in goroutines of its own counts as others' doing.
 	Handle func(Event)
 
 	// Kinds are the kinds that Handle is called for, combined with |. Default: RareEvents.
@@ -116,12 +124,13 @@ type teller struct {
 	handle  func(Event)
 	kinds   EventKind // that handle is called for
 	late    *outbox   // nil where handle is called for none of lateKinds
+	own     *outbox   // of what happens in a call of a handler; nil where there is none
 	watches atomic.Pointer[[]*Watch]
 
 	mu sync.Mutex // held while watches and wanted change
 }
 
-func newTeller(path string, o *Options) *teller {
+func newTeller(path string, o *Options, g *ground.Ground) *teller {
 	e := &o.Events
 	t := &teller{handle: e.Handle}
 	if t.handle != nil {
@@ -129,8 +138,11 @@ func newTeller(path string, o *Options) *teller {
 			t.kinds = RareEvents
 		}
 	}
+	if t.kinds != 0 {
+		t.own = &outbox{path: path, log: o.Logger, handle: t.handle, ground: g, most: ownOutboxBytes, rash: true}
+	}
 	if t.kinds&lateKinds != 0 {
-		t.late = &outbox{path: path, log: o.Logger, handle: t.handle}
+		t.late = &outbox{path: path, log: o.Logger, handle: t.handle, ground: g, most: outboxBytes}
 	}
 	t.watches.Store(new([]*Watch))
 	t.wanted.Store(uint32(t.kinds))
@@ -185,26 +197,32 @@ func (t *teller) tell(e Event) {
 	}
 }
 
-// call calls Options.Events, now or soon.
+// call calls Options.Events, now or soon; soon where it is a call of a handler that brings the event about.
 func (t *teller) call(e Event) {
 	e.Time = time.Now()
-	if e.Kind&lateKinds != 0 {
+	switch {
+	case e.Kind&lateKinds != 0:
 		t.late.put(e)
-		return
-	}
-	if e.Kind&callersKinds != 0 {
+	case inHandler():
+		t.own.put(e)
+	case e.Kind&callersKinds != 0:
 		contained(t.handle, e)
-		return
+	default:
+		apart(func() { contained(t.handle, e) })
 	}
-	apart(func() { t.handle(e) })
+}
+
+// hurry and close are those of the outboxes.
+func (t *teller) hurry() {
+	t.own.hurry(ownOutboxLast)
+	t.late.hurry(outboxLast)
+}
+
+func (t *teller) close() {
+	t.late.close()
+	t.own.close()
 }
 
 // callersKinds are the kinds of events that happen in the goroutine of a caller, outside of all that others wait for.
 // runtime.Goexit in a handler, as that of a test which fails, ends that goroutine. The others happen in goroutines of ours too.
 const callersKinds = EventHit | EventMiss | EventSet | EventDelete | EventStale | EventNegative
-
-// contained calls a handler, whose panic is to do no harm.
-func contained(handle func(Event), e Event) {
-	defer func() { _ = recover() }()
-	handle(e)
-}

@@ -171,7 +171,8 @@ type loads struct {
 
 	mu     sync.Mutex // protects what follows
 	closed bool
-	work   sync.WaitGroup // its Add and Wait
+	n      int           // loads that are under way; no WaitGroup, which must not be used inside and outside of a bubble
+	over   chan struct{} // closed when the last of them has ended after close
 }
 
 const (
@@ -184,36 +185,55 @@ const (
 )
 
 func newLoads() *loads {
-	l := &loads{slots: make(chan struct{}, backgroundLoads)}
-	l.ctx, l.stop = context.WithCancel(context.Background())
+	l := &loads{slots: make(chan struct{}, backgroundLoads), over: make(chan struct{})}
+	l.ctx, l.stop = newContext()
 	return l
 }
 
-// begin runs fn in a goroutine of its own, and reports false after close.
+// begin runs fn in a goroutine of its own, and reports false after close. What a handler of events begins is told of as
+// what the handler does itself.
 func (l *loads) begin(fn func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.closed {
-		l.work.Go(fn)
+	if l.closed {
+		return false
 	}
-	return !l.closed
+	l.n++
+	inherits := inHandler()
+	go func() {
+		defer l.end()
+		if inherits {
+			forHandler(fn)
+		} else {
+			fn()
+		}
+	}()
+	return true
+}
+
+// end counts a load as ended.
+func (l *loads) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.n--; l.n == 0 && l.closed {
+		close(l.over)
+	}
 }
 
 // close ends the loads and waits for them, but not for ever.
 func (l *loads) close() {
 	l.mu.Lock()
 	l.closed = true
+	idle := l.n == 0
 	l.mu.Unlock()
 	l.stop()
-	done := make(chan struct{})
-	go func() {
-		l.work.Wait()
-		close(done)
-	}()
+	if idle {
+		return
+	}
 	timer := time.NewTimer(closeGrace)
 	defer timer.Stop()
 	select {
-	case <-done:
+	case <-l.over:
 	case <-timer.C:
 	}
 }

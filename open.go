@@ -9,6 +9,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/ground"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/trust"
 )
@@ -84,8 +85,10 @@ func open(in *disk.Dir, path string, options Options, trusting bool) (*DB, error
 
 // openOn opens a cache upon an open store, which it closes if that fails.
 func openOn(path string, options Options, s *store) (*DB, error) {
-	db, err := newDB(path, options, s)
+	g := ground.New()
+	db, err := newDB(path, options, s, g)
 	if err != nil {
+		g.Close()
 		return nil, errors.Join(err, s.close())
 	}
 	s.taken = true
@@ -120,17 +123,17 @@ func openNoLock(in *disk.Dir, path string, options Options) (*DB, error) {
 	s.home.Store(in)
 	db := &DB{
 		path: path, options: options, clock: l.clock, store: s, live: l, memory: newMemory(0),
-		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(), events: newTeller(path, &options),
+		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(), events: newTeller(path, &options, nil),
 		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
 	}
 	db.healer = newHealer(db) // which has nothing to do
-	db.ctx, db.stop = context.WithCancel(context.Background())
+	db.ctx, db.stop = newContext()
 	db.main = db.Bucket(DefaultBucket)
 	return db, nil
 }
 
 // newDB builds the parts upon an open store, brings in what the journal has, and starts the background work.
-func newDB(path string, options Options, s *store) (*DB, error) {
+func newDB(path string, options Options, s *store, g *ground.Ground) (*DB, error) {
 	var evictor *evictor
 	if !options.ReadOnly {
 		evictor = newEvictor(&options)
@@ -138,13 +141,14 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 	db := &DB{
 		path:    path,
 		options: options,
+		ground:  g,
 		clock:   newClock(),
 		store:   s,
 		memory:  newMemory(options.MemoryBytes),
 		evictor: evictor,
 		sweeper: &sweeper{store: s, log: options.Logger},
 		loads:   newLoads(),
-		events:  newTeller(path, &options),
+		events:  newTeller(path, &options, g),
 		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
 	}
 	if evictor != nil {
@@ -159,7 +163,7 @@ func newDB(path string, options Options, s *store) (*DB, error) {
 		if err := db.overlay(journalPath(s.path)); err != nil {
 			return nil, err
 		}
-		db.ctx, db.stop = context.WithCancel(context.Background())
+		db.ctx, db.stop = newContext()
 		db.work.Go(func() { db.healer.loop(db.ctx) })
 		return db, nil
 	}
@@ -210,7 +214,7 @@ func (db *DB) readTables() (unnamed []uint64, err error) {
 func (db *DB) newJournal(after uint64, staged bool) (*journal.Journal, error) {
 	o := &db.options
 	return journal.New(journalPath(db.store.path), journal.Options{
-		Dir: db.store.dir(), Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after, Staged: staged,
+		Dir: db.store.dir(), Ground: db.ground, Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after, Staged: staged,
 		Window: o.Sync != SyncAlways, NoMap: o.Sync == SyncAlways, Like: db.store.attributes,
 	})
 }
@@ -267,7 +271,7 @@ func (db *DB) start(left *backlog) error {
 		store: db.store, log: o.Logger, events: db.events, least: o.CompactBytes, turn: make(chan struct{}, 1),
 	}
 
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := newContext()
 	db.ctx, db.stop = ctx, stop
 	db.work.Go(func() { db.healer.loop(ctx) })
 	db.work.Go(func() { c.loop(ctx, o.CommitInterval) })
@@ -282,6 +286,13 @@ func (db *DB) start(left *backlog) error {
 	}
 	c.kick()
 	return nil
+}
+
+// newContext returns a context to be cancelled. Its channel is made here, and not by whoever is the first to ask for it.
+func newContext() (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithCancel(context.Background())
+	ctx.Done()
+	return ctx, stop
 }
 
 func newIdentity() (id [16]byte) {

@@ -5,20 +5,26 @@ import (
 	"sync"
 	"time"
 	"unsafe"
+
+	"github.com/keepcache/keepcache/internal/ground"
 )
 
 // lateKinds are the kinds of events that happen while commits or sweeps are kept from running. They wait in an outbox
 // until they can be told outside of that, so that who is told may call whatever waits for a commit.
 const lateKinds = EventExpire | EventEvict
 
-// outbox holds events that Options.Events is still to be told of, and tells of them one by one, in a goroutine of its own
-// that there is only while some wait. Its size is bounded. Where it is full, who has another event waits for room: so a
+// outbox holds events that happen where they cannot be told: in commits and sweeps, and in calls of a handler, whose recursion
+// could have no end. It tells Options.Events of them one by one, in a goroutine of its own that there is only while some
+// wait. Its size is bounded. Where it is full, who has another event waits for room: so a
 // slow handler slows down what brings the events. A handler that has not returned for a while may be waiting for just
 // that, and what finds no room then is dropped.
 type outbox struct {
 	path   string
 	log    *slog.Logger
 	handle func(Event)
+	ground *ground.Ground
+	most   int64 // bytes
+	rash   bool  // nobody waits for room: who has another event may be the handler itself
 
 	order sync.Mutex // held while an event is put in, so that they come in the order in which they happened
 
@@ -31,18 +37,23 @@ type outbox struct {
 	left    time.Duration // for which Close waits for the handler, all in all
 	closed  bool          // nothing more is told
 	dropped uint64        // since it was logged
+	warned  bool          // some were logged
 	moved   chan struct{} // closed when an event has been told, or there is another reason to look; nil if nobody waits
 }
 
 const (
 	outboxBytes = 8 << 20 // some 30,000 events with short keys
 
+	// ownOutboxBytes is for the events that handlers bring about: some 4,000.
+	ownOutboxBytes = 1 << 20
+
 	// outboxPatience is how long a handler may take for an event before nobody waits for it any more.
 	outboxPatience = time.Second
 
 	// outboxLast is how long Close waits for a handler at the longest. To be told of all that a full outbox has, one may
 	// take a third of a millisecond for each.
-	outboxLast = 10 * time.Second
+	outboxLast    = 10 * time.Second
+	ownOutboxLast = time.Second
 )
 
 // cost is what an event takes in an outbox: half of the slice may be room for more.
@@ -54,10 +65,10 @@ func (o *outbox) put(e Event) {
 	defer o.order.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.full(&e) && !o.stuck {
+	for o.full(&e) && !o.stuck && !o.rash {
 		o.stuck = !o.moves()
 	}
-	if o.closed || o.full(&e) {
+	if o.closed || o.full(&e) || o.rash && o.hurried {
 		o.dropped++
 		return
 	}
@@ -65,12 +76,12 @@ func (o *outbox) put(e Event) {
 	o.bytes += e.cost()
 	if !o.telling {
 		o.telling = true
-		go o.tell()
+		o.ground.Go(o.tell)
 	}
 }
 
 // full reports whether there is no room for an event. One always has room, however large.
-func (o *outbox) full(e *Event) bool { return o.bytes > 0 && o.bytes+e.cost() > outboxBytes }
+func (o *outbox) full(e *Event) bool { return o.bytes > 0 && o.bytes+e.cost() > o.most }
 
 // moves waits until an event has been told and reports whether one was before the patience was over. It lets go of the
 // lock meanwhile.
@@ -82,7 +93,7 @@ func (o *outbox) moves() bool {
 		defer func() { o.left -= time.Since(begun) }()
 	}
 	if o.moved == nil {
-		o.moved = make(chan struct{})
+		o.ground.Do(func() { o.moved = make(chan struct{}) })
 	}
 	moved := o.moved
 	o.mu.Unlock()
@@ -141,8 +152,8 @@ func (o *outbox) told(e *Event) {
 	o.mu.Lock()
 	o.bytes -= e.cost()
 	dropped := uint64(0)
-	if o.bytes <= outboxBytes/2 {
-		o.stuck = false
+	if o.bytes <= o.most/2 || o.rash && !o.warned && o.dropped > 0 {
+		o.stuck, o.warned = false, o.warned || o.dropped > 0
 		dropped, o.dropped = o.dropped, 0
 	}
 	o.move()
@@ -152,18 +163,18 @@ func (o *outbox) told(e *Event) {
 
 func (o *outbox) logDropped(n uint64) {
 	if n > 0 {
-		o.log.Warn("keepcache: events were dropped, because Options.Events.Handle did not return in time", "path", o.path, "events", n)
+		o.log.Warn("keepcache: events were dropped, because Options.Events.Handle did not keep up", "path", o.path, "events", n)
 	}
 }
 
-// hurry bounds how long is waited from now on, because the cache is being closed.
-func (o *outbox) hurry() {
+// hurry bounds how long is waited from now on, all in all, because the cache is being closed.
+func (o *outbox) hurry(most time.Duration) {
 	if o == nil {
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.hurried, o.left = true, outboxLast
+	o.hurried, o.left = true, most
 	o.move()
 }
 

@@ -45,7 +45,8 @@ func (db *DB) Watch(o WatchOptions) *Watch {
 	if o.Buffer <= 0 {
 		o.Buffer = defaultWatchBuffer
 	}
-	w := &Watch{t: db.events, o: o, events: make(chan Event, min(o.Buffer, mostWatchBuffer))}
+	w := &Watch{t: db.events, o: o}
+	db.ground.Do(func() { w.events = make(chan Event, min(o.Buffer, mostWatchBuffer)) })
 	w.t.change(func(all []*Watch) []*Watch { return append(all, w) })
 	return w
 }

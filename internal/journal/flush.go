@@ -6,14 +6,16 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/ground"
 )
 
 // flusher is the state of the group flush. Flushes are counted: a caller whose piece the running one no longer
 // covers waits for the next, which one of these callers leads.
 type flusher struct {
-	mu      sync.Mutex   // protects what follows
-	done    [2]sync.Cond // done[k%2] ends the wait for flush k
-	waiting [2]int       // how many wait for it
+	mu      sync.Mutex     // protects what follows
+	done    [2]ground.Cond // done[k%2] ends the wait for flush k
+	waiting [2]int         // how many wait for it
 	running bool
 	turn    uint64 // number of the running or the last flush
 	target  uint64 // sequence that the running flush covers
@@ -25,8 +27,10 @@ type flusher struct {
 	latest  time.Duration
 }
 
-func (f *flusher) init() {
-	f.done[0].L, f.done[1].L = &f.mu, &f.mu
+func (f *flusher) init(g *ground.Ground) {
+	for i := range f.done {
+		f.done[i] = ground.Cond{L: &f.mu, Ground: g}
+	}
 }
 
 // close waits for the running flush, if there is one, and lets no other begin.

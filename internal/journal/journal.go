@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/ground"
 )
 
 // Errors of Append, Flush and New. Match them with errors.Is.
@@ -60,6 +61,8 @@ type Options struct {
 	Like func() (disk.Attributes, error)
 	// Dir is the directory in which the journal lives. Default: nil, whatever its path leads to.
 	Dir *disk.Dir
+	// Ground is where what outlives a call is started. Default: nil, by whichever call comes to it.
+	Ground *ground.Ground
 	// After is the sequence after which the journal starts: what the store has when the journal is made. Default: 0.
 	After uint64
 	// OpenFile opens the journal's file, for fault injection in tests. It is called as os.OpenFile would be. Default: nil,
@@ -109,16 +112,16 @@ type Journal struct {
 	capacity int   // segments at most
 	maxPiece int   // bytes
 
-	mu        sync.Mutex // protects what follows, up to the blank line
-	ready     sync.Cond  // on mu: the background goroutine has made a segment, or could not
-	file      File       // nil before the first Append
-	base      uint32     // of every salt
-	live      []*segment // from the oldest not released to the one that is written; at least one once there is a file
-	free      []*segment // the one freed last is used next: its pages are most likely still in memory
-	segments  []*segment // all, by place in the file
-	off       int        // where the next fragment goes in the last live segment
-	salt      uint32     // of the block at off
-	epoch     uint64     // of the last live segment
+	mu        sync.Mutex  // protects what follows, up to the blank line
+	ready     ground.Cond // on mu: the background goroutine has made a segment, or could not
+	file      File        // nil before the first Append
+	base      uint32      // of every salt
+	live      []*segment  // from the oldest not released to the one that is written; at least one once there is a file
+	free      []*segment  // the one freed last is used next: its pages are most likely still in memory
+	segments  []*segment  // all, by place in the file
+	off       int         // where the next fragment goes in the last live segment
+	salt      uint32      // of the block at off
+	epoch     uint64      // of the last live segment
 	released  uint64
 	staged    bool // the file has its own name still
 	making    bool // the background goroutine is at work
@@ -158,8 +161,8 @@ func New(path string, o Options) (*Journal, error) {
 	// A piece that fits beside the segment that is written fits whenever all is released.
 	room := int64(j.capacity-1) * int64(opt.SegmentBytes/block) * int64(block-blockHeader-fragHeader)
 	j.maxPiece = int(min(room-pieceHeader, maxPieceBytes))
-	j.ready.L = &j.mu
-	j.flush.init()
+	j.ready = ground.Cond{L: &j.mu, Ground: opt.Ground}
+	j.flush.init(opt.Ground)
 	j.last.Store(opt.After)
 	j.flushed.Store(opt.After)
 	return j, nil
@@ -347,8 +350,10 @@ func (j *Journal) create() error {
 	j.off = j.opt.SegmentBytes // the first piece begins a segment
 	j.scratch = make([]byte, j.block)
 	j.fileSize.Store(j.front)
-	j.makeNext = make(chan struct{}, 1)
-	j.makerDone = make(chan struct{})
-	go j.makeAhead()
+	j.opt.Ground.Do(func() { // it outlives the call that happens to be the first
+		j.makeNext = make(chan struct{}, 1)
+		j.makerDone = make(chan struct{})
+		go j.makeAhead()
+	})
 	return nil
 }

@@ -1,0 +1,109 @@
+package keepcache_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache"
+)
+
+// A cache that was opened outside of a bubble of testing/synctest is used inside of one, with everything that there is, and then
+// outside again: no goroutine stays behind in the bubble, and nothing of it is met by others.
+func TestBubble(t *testing.T) {
+	for name, mode := range map[string]keepcache.SyncMode{"periodic": keepcache.SyncPeriodic, "always": keepcache.SyncAlways} {
+		t.Run(name, func(t *testing.T) {
+			db := newDB(t, &keepcache.Options{
+				Sync: mode, JournalBytes: 256 << 10, MemoryBytes: 1 << 20, CommitInterval: 5 * time.Millisecond, SweepInterval: 5 * time.Millisecond,
+				SyncInterval: time.Millisecond,
+				Buckets:      map[string]keepcache.BucketOptions{"few": {MaxEntries: 3}, "sliding": {Sliding: true}},
+				Events:       keepcache.Events{Handle: func(keepcache.Event) {}, Kinds: ^keepcache.EventKind(0)},
+			})
+			for range 2 {
+				var beside sync.WaitGroup
+				var stop atomic.Bool
+				beside.Go(func() { // outside, and they wait for each other
+					for i := 0; !stop.Load(); i++ {
+						if err := errors.Join(db.Set(numbered(i%100), make([]byte, 1000), 0), db.Sync(t.Context())); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+				synctest.Test(t, func(*testing.T) { useAll(t, db) })
+				stop.Store(true)
+				beside.Wait()
+				useAll(t, db)
+			}
+		})
+	}
+}
+
+// A cache that was opened outside can be closed inside.
+func TestBubble_Close(t *testing.T) {
+	db := newDB(t, nil)
+	synctest.Test(t, func(t *testing.T) {
+		mustSet(t, db.Bucket("b"), "k", 1, 0)
+		require.NoError(t, db.Close())
+	})
+}
+
+// useAll uses everything of a cache.
+func useAll(t *testing.T, db *keepcache.DB) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	w := db.Watch(keepcache.WatchOptions{Buffer: 10})
+	defer w.Close()
+	b, few, sliding := db.Bucket("b").WithTags("t"), db.Bucket("few"), db.Bucket("sliding")
+	for i := range 30 { // more than the journal and memory have room for
+		many := make(map[string][]byte)
+		for k := range 20 {
+			many[numbered(i*20+k)] = make([]byte, 1000)
+		}
+		require.NoError(t, keepcache.Of[[]byte](b).SetMany(many, time.Hour))
+		if i%5 == 0 {
+			mustSet(t, few, numbered(i), i, 0)
+			mustSet(t, sliding, numbered(i), i, time.Minute)
+			_, err := sliding.Exists(numbered(i))
+			require.NoError(t, err)
+		}
+	}
+	if len(w.Events()) == 0 {
+		t.Error("nothing was watched")
+	}
+	require.NoError(t, b.SetBytes("large", make([]byte, 300<<10), 0)) // past the journal
+	require.NoError(t, b.Update("n", func(keepcache.Entry, bool) (any, error) { return 1, nil }))
+	for range 2 {
+		var got int
+		_, err := b.GetOrLoad(ctx, "loaded", &got, func(context.Context, *keepcache.Load) (any, error) { return 1, nil },
+			&keepcache.LoadOptions{TTL: time.Nanosecond, StaleFor: time.Hour, RetryAfter: -1})
+		require.NoError(t, err)
+	}
+	_, err := b.DeletePrefix(ctx, "")
+	require.NoError(t, err)
+	require.NoError(t, db.InvalidateTag("t"))
+	require.NoError(t, few.Clear(ctx))
+	_, err = db.DropBucket("sliding")
+	require.NoError(t, err)
+	require.NoError(t, db.Sync(ctx))
+	_, err = db.Sweep(ctx)
+	require.NoError(t, err)
+	if _, err = db.Buckets(); err != nil {
+		t.Error(err)
+	}
+	require.NoError(t, db.Backup(ctx, io.Discard))
+	if runtime.GOOS != "windows" { // where a file that is open cannot be replaced
+		require.NoError(t, db.Compact(ctx))
+	}
+	report, err := db.Verify(ctx)
+	require.NoError(t, err)
+	require.True(t, report.OK(), "%v", report.Problems)
+	_ = db.Stats()
+}
