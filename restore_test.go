@@ -16,6 +16,28 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
+// A View sets and adds until a point in time as a bucket does.
+func TestView_Until(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB(t, nil).Bucket("b")
+		v, until := keepcache.Of[int](b), time.Now().Add(time.Minute)
+		require.NoError(t, v.SetUntil("set", 1, until))
+		added, err := v.AddUntil("added", 2, until)
+		require.NoError(t, err)
+		require.True(t, added)
+		added, err = v.AddUntil("added", 3, until)
+		require.NoError(t, err)
+		require.False(t, added)
+		for _, key := range []string{"set", "added"} {
+			ttl, found, err := b.TTL(key)
+			require.NoError(t, err)
+			require.True(t, found)
+			require.Equal(t, time.Minute, ttl)
+		}
+		require.ErrorIs(t, v.SetUntil("set", 1, time.Now()), keepcache.ErrInvalidTTL)
+	})
+}
+
 // The deadline is the point in time that is given. One that has passed changes nothing, and the zero time is never.
 func TestSetUntil(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -31,6 +31,16 @@ func (v View[T]) Get(key string) (value T, found bool, err error) {
 // Set stores value under key for the given lifetime. See Bucket.Set.
 func (v View[T]) Set(key string, value T, ttl time.Duration) error { return v.b.Set(key, value, ttl) }
 
+// SetUntil stores value under key until a point in time. See Bucket.SetUntil.
+func (v View[T]) SetUntil(key string, value T, until time.Time) error {
+	return v.b.SetUntil(key, value, until)
+}
+
+// AddUntil is Add with a point in time. See Bucket.AddUntil.
+func (v View[T]) AddUntil(key string, value T, until time.Time) (added bool, err error) {
+	return v.b.AddUntil(key, value, until)
+}
+
 // Add stores value only if key is absent or expired, and reports whether it did. See Bucket.Add.
 func (v View[T]) Add(key string, value T, ttl time.Duration) (added bool, err error) {
 	return v.b.Add(key, value, ttl)
