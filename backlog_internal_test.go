@@ -78,7 +78,7 @@ func killedCache(t *testing.T, cut bool) (path string) {
 	}
 	st := db.writer.position()
 	require.NoError(t, st.journal.Flush(st.mark))
-	pins, _ := split(db.memory.collect(nil), st.names)
+	pins, _ := split(db.memory.collect(nil, false), st.names)
 	sortPins(pins)
 	changes, _ := changesOf(nil, pins[:len(pins)-1])
 	require.NoError(t, db.store.apply(st.names, 0, changes, db.commits.reached(), nil))
@@ -239,7 +239,7 @@ func TestBacklog_UnnamedBucket(t *testing.T) {
 	require.NoError(t, db.Bucket("b").Set("k", 1, 0))
 	st := db.writer.position()
 	require.NoError(t, db.Bucket("new").Set("k", 1, 0))
-	pins := db.memory.collect(nil)
+	pins := db.memory.collect(nil, false)
 	require.NoError(t, st.journal.Flush(db.writer.last()))
 	_, err = db.commits.transact(st.names, nil, pins, st.mark, st.journal, false)
 	require.NoError(t, err)

@@ -151,7 +151,7 @@ func (c *committer) commit() error {
 // not complete; and entries are unpinned only when those who miss them in memory see them in the file.
 func (c *committer) run() (entries int, err error) {
 	st := c.writer.position()
-	pins := c.memory.collect(c.pins[:0])
+	pins := c.memory.collect(c.pins[:0], true)
 	c.pins = nil
 	if cap(pins) <= pinsKept {
 		defer func(all []pin) {
@@ -262,6 +262,7 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 		c.settle(len(names), &f, dead, pins[:n], mark)
 		c.sweeper.spared(expired, len(dead))
 		c.sweeper.tellPinned(pins[:n], changes)
+		c.sweeper.replacedInFile(changes)
 		c.evictor.settle(evicted)
 		c.evictor.enforce(round{n, bytesOf(pins[:n]), before})
 		entries += n
@@ -316,7 +317,10 @@ func changesOf(m *memory, pins []pin) (changes []*change, expired int) {
 	changes = make([]*change, len(pins))
 	for i, p := range pins {
 		key := unsafe.Slice(unsafe.StringData(p.key), len(p.key)) // only read
-		all[i] = change{id: p.id, key: key, goneAt: p.goneAt, revision: p.revision}
+		all[i] = change{id: p.id, key: key, goneAt: p.goneAt, revision: p.revision, at: p.goneAt}
+		if p.stored != nil {
+			all[i].at = readHeader(recordIn(p.stored)).written
+		}
 		switch {
 		case p.lives > now || m != nil && m.outlives(&p, now):
 			all[i].stored, all[i].record = p.stored, recordIn(p.stored)

@@ -15,10 +15,10 @@ type Events struct {
 	// Close. EventProgress and EventCompact are told of in the middle of a compaction or a backup: from them it must not call
 	// what waits for one of these or for a commit either, such as Compact, Backup, Sweep and Sync.
 	//
-	// EventExpire and EventEvict happen in commits and sweeps, and are told of soon after, one by one in their order, from
+	// EventExpire and EventEvict happen in commits and sweeps, the former in writes too, and are told of soon after, one by one in their order, from
 	// a goroutine of their own; so what is written after that may be told of first. There Handle may call whatever it
 	// likes, though a Close takes a second or two, and take its time while no more than 8 MiB of them wait. Then commits and sweeps
-	// wait for it. If it does not return for a second then, because it waits for them or for something else, what does
+	// wait for it, and writes do not. If it does not return for a second then, because it waits for them or for something else, what does
 	// not fit is dropped, and the Logger is told how many. Close waits until what is left has been told of, but not
 	// for a call that takes more than a second, and ten seconds at the longest.
 	//
@@ -70,7 +70,7 @@ const (
 	EventHealed      // it can again; Detail is how
 	EventQuarantine  // a damaged or replaced file, or journal, was kept aside, Detail is where; Err is why
 
-	EventExpire // an expired entry was removed; it was absent from its deadline on
+	EventExpire // an expired entry was removed, or replaced by a write; it was absent from its deadline on
 
 	// RareEvents are the kinds that do not come with every operation.
 	RareEvents = EventCorrupt | EventLoadFailed | EventCompact | EventUnavailable | EventHealed | EventQuarantine
@@ -178,12 +178,15 @@ func (t *teller) note(kind EventKind, bucket, key string) {
 		}
 	}
 	if t.kinds&kind != 0 {
-		t.call(Event{Kind: kind, Bucket: bucket, Key: key})
+		t.call(Event{Kind: kind, Bucket: bucket, Key: key}, false)
 	}
 }
 
 // tell tells of an event, if somebody wants to know.
-func (t *teller) tell(e Event) {
+func (t *teller) tell(e Event) { t.tellFrom(e, false) }
+
+// tellFrom is tell for one who may be in a write, which waits for no handler of lateKinds.
+func (t *teller) tellFrom(e Event, inWrite bool) {
 	if !t.wants(e.Kind) {
 		return
 	}
@@ -193,18 +196,18 @@ func (t *teller) tell(e Event) {
 		}
 	}
 	if t.kinds&e.Kind != 0 {
-		t.call(e)
+		t.call(e, inWrite)
 	}
 }
 
 // call calls Options.Events, now or soon; soon where it is a call of a handler that brings the event about.
-func (t *teller) call(e Event) {
+func (t *teller) call(e Event, inWrite bool) {
 	e.Time = time.Now()
 	switch {
 	case e.Kind&lateKinds != 0:
-		t.late.put(e)
+		t.late.put(e, inWrite)
 	case inHandler():
-		t.own.put(e)
+		t.own.put(e, false)
 	case e.Kind&callersKinds != 0:
 		contained(t.handle, e)
 	default:

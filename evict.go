@@ -48,7 +48,7 @@ type evictor struct {
 
 // EvictionStats count the entries that left the file since Open, by reason.
 type EvictionStats struct {
-	Expired  uint64 // their lifetime was over
+	Expired  uint64 // their lifetime was over: SweepStats.Removed and Replaced
 	Size     uint64 // evicted because of MaxBytes, of the cache or of a bucket
 	Entries  uint64 // evicted because of MaxEntries of their bucket
 	Explicit uint64 // removed by Delete and its kin, Clear and DropBucket

@@ -51,10 +51,11 @@ type entry struct {
 	slid   atomic.Int64  // until when reads of a sliding lifetime keep it fresh; 0 if they do not
 	uses   atomic.Uint32 // hits since it was last considered for eviction, up to maxUses
 	pinned bool
+	taken  bool // the commit that is under way has it; written under the lock that is shared, by the commit alone
 	place  place
 
 	hash     uint64
-	goneAt   int64
+	goneAt   int64 // of a removal, when it was written
 	revision uint64
 	prev     *entry // in its queue
 	next     *entry
@@ -180,11 +181,13 @@ func (m *memory) keep(hash, id uint64, key string, stored []byte, h header, vers
 func (e *entry) set(key string, stored []byte, h header) {
 	e.key, e.stored, e.goneAt, e.revision = key, stored, h.goneAt, h.revision
 	e.slid.Store(0)
+	e.taken = false
 }
 
 // prior is what a publication replaced.
 type prior struct {
 	pinned bool // memory had it alone; otherwise the file has what was there, if there was anything
+	taken  bool // a commit was about to bring it into the file
 	key    string
 	stored []byte
 	header header
@@ -208,7 +211,7 @@ func (m *memory) publish(hash, id uint64, key string, stored []byte, h header) (
 	}
 	e := at.entry
 	if e.pinned { // and stays where it is
-		before = prior{true, e.key, e.stored, header{goneAt: e.goneAt, revision: e.revision}}
+		before = prior{true, e.taken, e.key, e.stored, header{goneAt: e.livesUntil(), revision: e.revision}}
 		more := -e.bytes()
 		e.set(key, stored, h)
 		more += e.bytes()
@@ -245,6 +248,7 @@ func (m *memory) retract(d *draft) bool {
 	s.pins.remove(e)
 	if d.before.pinned {
 		m.pin(s, e, d.before.key, d.before.stored, d.before.header)
+		e.taken = d.before.taken
 		at.aim()
 	} else {
 		e.pinned = false

@@ -19,8 +19,8 @@ type pin struct {
 	prefix   uint64 // part of the key, for sortPins
 }
 
-// collect appends all pinned entries to pins.
-func (m *memory) collect(pins []pin) []pin {
+// collect appends all pinned entries to pins. take says that a commit does, whose they are from then on.
+func (m *memory) collect(pins []pin, take bool) []pin {
 	n := 0
 	for i := range m.shards {
 		s := &m.shards[i]
@@ -32,7 +32,7 @@ func (m *memory) collect(pins []pin) []pin {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()
-		pins = s.appendPins(pins)
+		pins = s.appendPins(pins, take)
 		s.mu.RUnlock()
 	}
 	return pins
@@ -55,7 +55,7 @@ func (m *memory) pinnedKeys(id uint64, first, prefix string) (keys []string) {
 	return keys
 }
 
-// collectWhole returns all pinned entries as of one moment, in which fn runs and no write is on its way.
+// collectWhole is collect for a commit, as of one moment, in which fn runs and no write is on its way.
 func (m *memory) collectWhole(fn func()) (pins []pin) {
 	for i := range m.shards {
 		m.shards[i].mu.RLock()
@@ -63,14 +63,18 @@ func (m *memory) collectWhole(fn func()) (pins []pin) {
 	}
 	fn()
 	for i := range m.shards {
-		pins = m.shards[i].appendPins(pins)
+		pins = m.shards[i].appendPins(pins, true)
 	}
 	return pins
 }
 
-func (s *shard) appendPins(pins []pin) []pin {
+// appendPins appends the pinned entries of a shard, whose lock the caller holds, be it shared.
+func (s *shard) appendPins(pins []pin, take bool) []pin {
 	for e := s.pins.head; e != nil; e = e.next {
 		pins = append(pins, pin{e, e.id, e.key, e.stored, e.goneAt, e.livesUntil(), e.revision, 0})
+		if take {
+			e.taken = true
+		}
 	}
 	return pins
 }

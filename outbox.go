@@ -59,13 +59,13 @@ const (
 // cost is what an event takes in an outbox: half of the slice may be room for more.
 func (e *Event) cost() int64 { return int64(2*unsafe.Sizeof(*e)) + int64(len(e.Key)) }
 
-// put has an event told. The caller may hold locks, but none that telling takes.
-func (o *outbox) put(e Event) {
+// put has an event told. The caller may hold locks, but none that telling takes. rash callers do not wait for room.
+func (o *outbox) put(e Event, rash bool) {
 	o.order.Lock()
 	defer o.order.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.full(&e) && !o.stuck && !o.rash {
+	for o.full(&e) && !o.stuck && !o.rash && !rash {
 		o.stuck = !o.moves()
 	}
 	if o.closed || o.full(&e) || o.rash && o.hurried {

@@ -135,7 +135,7 @@ func (db *DB) Stats() Stats {
 		return s
 	}
 	s.Evictions = db.evictor.snapshot()
-	s.Evictions.Expired = s.Sweep.Removed
+	s.Evictions.Expired = s.Sweep.Removed + s.Sweep.Replaced
 	s.Evictions.Explicit = s.Deletes + s.Sweep.Cleared
 	if db.writer != nil {
 		s.Compact = db.compactor.snapshot()

@@ -14,6 +14,8 @@ type change struct {
 	record   []byte // sealed; nil removes the key
 	stored   []byte // the same with room for its row in front, which is the transaction's; nil if there is none
 	goneAt   int64  // of the record
+	at       int64  // when it was decided, or 0
+	late     bool   // set by the transaction: what the file had under the key had expired by then
 	revision uint64
 }
 
@@ -165,6 +167,7 @@ func (a *applier) apply(c *change) error {
 		}
 	}
 	row, old := splitRow(stored, c.key)
+	c.late = expiredBy(old, c.at)
 	if old != nil {
 		a.book.remove(c.id, c.key, old)
 	}
@@ -191,6 +194,13 @@ func (a *applier) apply(c *change) error {
 	}
 	putRow(c.stored, row, c.key)
 	return a.entries.Put(c.key, c.stored)
+}
+
+// expiredBy reports whether a record, which nobody has proved, says that its entry was gone at a time. Of one whose life reads
+// prolong it does not know how long that was.
+func expiredBy(record []byte, at int64) bool {
+	gone := goneAtOf(record)
+	return gone > 0 && gone <= at && checkOptions(record[:len(record)-recordTrailer]) == nil && readTraits(recordOptions(record)).lifetime == 0
 }
 
 // crowd tells how close to each other the keys are that a transaction adds, in their order, and so how full a page is best left

@@ -47,15 +47,18 @@ type sweeper struct {
 
 // SweepStats say what the sweeper did since Open. Lag is the exception: it is how things stand.
 type SweepStats struct {
-	Sweeps  uint64        // sweeps, by the interval and by calls of Sweep
-	Removed uint64        // expired entries removed, from the file or on their way into it
-	Cleared uint64        // entries removed because their bucket was cleared or dropped
-	Moved   uint64        // expiry rows moved to a later time, after an overwrite or Touch had prolonged a lifetime
-	Orphans uint64        // expiry rows without an entry, removed; not 0 only after damage
-	Lag     time.Duration // for how long the most overdue expiry row has been due, which it is about a second after its time; 0 if none is
-	Pending int           // cleared and dropped buckets whose entries are not all removed yet
-	Last    time.Time     // end of the last sweep; zero if there was none
-	Err     error         // of the last sweep; nil if it went well
+	Sweeps  uint64 // sweeps, by the interval and by calls of Sweep
+	Removed uint64 // expired entries removed, from the file or on their way into it
+	// Replaced are expired entries that a write to their key replaced or removed before a sweep came to them. Of those that only the
+	// file had, sliding ones are left out: how long reads had prolonged their lives is not known there.
+	Replaced uint64
+	Cleared  uint64        // entries removed because their bucket was cleared or dropped
+	Moved    uint64        // expiry rows moved to a later time, after an overwrite or Touch had prolonged a lifetime
+	Orphans  uint64        // expiry rows without an entry, removed; not 0 only after damage
+	Lag      time.Duration // for how long the most overdue expiry row has been due, which it is about a second after its time; 0 if none is
+	Pending  int           // cleared and dropped buckets whose entries are not all removed yet
+	Last     time.Time     // end of the last sweep; zero if there was none
+	Err      error         // of the last sweep; nil if it went well
 }
 
 // retire hands the entries of a bucket that no name points at any more to the sweeper.

@@ -38,7 +38,7 @@ func (l lateEntries) put(id uint64, key string, e lateEntry) {
 // lateIn returns what memory has pinned.
 func lateIn(m *memory) lateEntries {
 	l := make(lateEntries)
-	for _, p := range m.collect(nil) {
+	for _, p := range m.collect(nil, false) {
 		l.put(p.id, cloneKey(p.key), lateEntry{p.revision, p.stored == nil, p.goneAt, recordIn(p.stored)})
 	}
 	return l

@@ -83,6 +83,9 @@ var errMissed = errors.New("the key has changed meanwhile")
 // as the mode asks. The drafts are of different keys.
 func (w *writer) write(names []naming, drafts ...*draft) error {
 	last, j, err := w.takeInTurn(names, drafts)
+	if err == nil {
+		defer w.commits.sweeper.replacedInMemory(drafts) // also where the outcome is unknown: they are seen
+	}
 	switch {
 	case err != nil:
 		return err
@@ -161,6 +164,9 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 		until := int64(0)
 		if d.sameLife {
 			until = w.memory.freshUntil(d)
+		}
+		if d.stored == nil {
+			d.header.goneAt = millis(w.clock.now())
 		}
 		key := d.key
 		if !d.ownKey {

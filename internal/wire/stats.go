@@ -155,15 +155,16 @@ type Commit struct {
 
 // Sweep is keepcache.SweepStats.
 type Sweep struct {
-	Sweeps  uint64        `json:"sweeps"`
-	Removed uint64        `json:"removed"`
-	Cleared uint64        `json:"cleared"`
-	Moved   uint64        `json:"moved"`
-	Orphans uint64        `json:"orphans"`
-	Lag     time.Duration `json:"lag_ns"`
-	Pending int           `json:"pending"`
-	Last    int64         `json:"last_ms,omitempty"`
-	Err     string        `json:"error,omitempty"`
+	Sweeps   uint64        `json:"sweeps"`
+	Removed  uint64        `json:"removed"`
+	Replaced uint64        `json:"replaced"`
+	Cleared  uint64        `json:"cleared"`
+	Moved    uint64        `json:"moved"`
+	Orphans  uint64        `json:"orphans"`
+	Lag      time.Duration `json:"lag_ns"`
+	Pending  int           `json:"pending"`
+	Last     int64         `json:"last_ms,omitempty"`
+	Err      string        `json:"error,omitempty"`
 }
 
 // StatsOf puts stats on the wire.
@@ -192,7 +193,7 @@ func StatsOf(s keepcache.Stats, now time.Time) Stats {
 			s.Commit.Commits, s.Commit.Entries, s.Commit.Failed, s.Commit.Time, s.Commit.Longest, words(s.Commit.Err),
 		},
 		Sweep: Sweep{
-			s.Sweep.Sweeps, s.Sweep.Removed, s.Sweep.Cleared, s.Sweep.Moved, s.Sweep.Orphans, s.Sweep.Lag,
+			s.Sweep.Sweeps, s.Sweep.Removed, s.Sweep.Replaced, s.Sweep.Cleared, s.Sweep.Moved, s.Sweep.Orphans, s.Sweep.Lag,
 			s.Sweep.Pending, unixMilli(s.Sweep.Last), words(s.Sweep.Err),
 		},
 	}
@@ -236,7 +237,7 @@ func (w Stats) Stats() keepcache.Stats {
 			Longest: w.Commit.Longest, Err: cause(w.Commit.Err),
 		},
 		Sweep: keepcache.SweepStats{
-			Sweeps: w.Sweep.Sweeps, Removed: w.Sweep.Removed, Cleared: w.Sweep.Cleared, Moved: w.Sweep.Moved,
+			Sweeps: w.Sweep.Sweeps, Removed: w.Sweep.Removed, Replaced: w.Sweep.Replaced, Cleared: w.Sweep.Cleared, Moved: w.Sweep.Moved,
 			Orphans: w.Sweep.Orphans, Lag: w.Sweep.Lag, Pending: w.Sweep.Pending, Last: timeOf(w.Sweep.Last),
 			Err: cause(w.Sweep.Err),
 		},
