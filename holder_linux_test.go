@@ -19,16 +19,22 @@ import (
 
 func init() { children["locked on btrfs"] = lockedOnBtrfs }
 
-// ErrLocked names the process that has the file also where a file's device is not that of its file system.
-func TestOpen_LockedOnBtrfs(t *testing.T) {
+// needsDisk skips a test that mounts a disk of its own where that cannot be.
+func needsDisk(t *testing.T, mkfs string) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("only root can mount a disk")
 	}
-	for _, name := range []string{"mkfs.btrfs", "mount"} {
+	for _, name := range []string{mkfs, "mount"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skip("there is no ", name)
 		}
 	}
+}
+
+// ErrLocked names the process that has the file also where a file's device is not that of its file system.
+func TestOpen_LockedOnBtrfs(t *testing.T) {
+	needsDisk(t, "mkfs.btrfs")
 	cmd := childCommand("locked on btrfs", t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	out, err := cmd.Output()

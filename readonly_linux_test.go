@@ -23,14 +23,7 @@ func init() { children["read-only disk"] = readOnlyDisk }
 // A disk that the system makes read-only because of an error, under a running cache: writes that cannot be kept fail with the
 // cause, reads go on, and when the disk is mounted anew the cache goes on there, with all that was acknowledged.
 func TestReadOnlyDisk(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can mount a disk")
-	}
-	for _, name := range []string{"mkfs.ext4", "mount"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skip("there is no ", name)
-		}
-	}
+	needsDisk(t, "mkfs.ext4")
 	for _, mode := range []string{"periodic", "always"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
