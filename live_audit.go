@@ -86,13 +86,12 @@ func (a *liveAudit) table() (ids map[string]uint64, retired []uint64, highest ui
 		named := make(map[uint64]bool)
 		err = names.Scan(nil, func(e *pagetree.Element) (bool, error) {
 			id, err := e.Value()
-			if err == nil && (len(id) != 8 || !validName(string(e.Key))) {
-				err = fmt.Errorf("%w: the table of buckets has a malformed row", ErrCorrupt)
+			if err != nil {
+				return false, err
 			}
-			if err == nil {
-				ids[string(e.Key)] = decodeUint64(id)
-				named[decodeUint64(id)] = true
-			}
+			n, err := namedID(e.Key, id)
+			ids[string(e.Key)] = n
+			named[n] = true
 			return true, err
 		})
 		if err != nil {

@@ -258,12 +258,10 @@ func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64
 		highest = names.Sequence()
 		named := make(map[uint64]bool)
 		err := names.ForEach(func(name, id []byte) error {
-			if len(id) != 8 || decodeUint64(id) == 0 || !validName(string(name)) {
-				return fmt.Errorf("%w: the table of buckets has a malformed row", ErrCorrupt)
-			}
-			ids[string(name)] = decodeUint64(id)
-			named[decodeUint64(id)] = true
-			return nil
+			n, err := namedID(name, id)
+			ids[string(name)] = n
+			named[n] = true
+			return err
 		})
 		if err != nil {
 			return err
@@ -276,6 +274,14 @@ func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64
 		})
 	})
 	return ids, retired, highest, err
+}
+
+// namedID proves a row of the table of buckets and returns its id.
+func namedID(name, id []byte) (uint64, error) {
+	if len(id) != 8 || decodeUint64(id) == 0 || !validName(string(name)) {
+		return 0, fmt.Errorf("%w: the table of buckets has a malformed row", ErrCorrupt)
+	}
+	return decodeUint64(id), nil
 }
 
 // revisions returns the commit mark, up to which every revision is in the file, and the highest revision
