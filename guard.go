@@ -28,13 +28,14 @@ import (
 type handle struct {
 	db     *bolt.DB
 	page   paging
-	file   *os.File     // the descriptor that bbolt works on: a poisoned handle's lock is let go of by it
-	info   os.FileInfo  // of the file, from when it was opened
-	found  examined     // what was found in it then; what is proved later is protected by writing
-	size   atomic.Int64 // that the file must have, in bytes
-	mapped atomic.Int64 // bytes for which bbolt has mapped it, at least
-	sick   func()       // told that the handle is poisoned or barred; must not wait
-	from   *handle      // what a successor is copied from: a panic may come from either, and counts for both
+	file   *os.File      // the descriptor that bbolt works on: a poisoned handle's lock is let go of by it
+	info   os.FileInfo   // of the file, from when it was opened
+	found  examined      // what was found in it then; what is proved later is protected by writing
+	size   atomic.Int64  // that the file must have, in bytes
+	mapped atomic.Int64  // bytes for which bbolt has mapped it, at least
+	sick   func()        // told that the handle is poisoned or barred; must not wait
+	strays *atomic.Int64 // see store
+	from   *handle       // what a successor is copied from: a panic may come from either, and counts for both
 
 	users   sync.RWMutex  // held shared by every transaction, exclusively to close
 	closed  bool          // protected by users
@@ -79,7 +80,7 @@ var (
 )
 
 func newHandle(db *bolt.DB, file *os.File, info os.FileInfo) *handle {
-	h := &handle{db: db, page: paging(db.Info().PageSize), file: file, info: info, sick: func() {}, writing: make(chan struct{}, 1), dead: make(chan struct{})}
+	h := &handle{db: db, page: paging(db.Info().PageSize), file: file, info: info, sick: func() {}, strays: new(atomic.Int64), writing: make(chan struct{}, 1), dead: make(chan struct{})}
 	h.size.Store(info.Size())
 	return h
 }
@@ -345,9 +346,14 @@ func (h *handle) unlock() { <-h.writing }
 // when it is over. When fn does not come back the caller does all the same.
 func (h *handle) apart(fn func() error) error {
 	done := make(chan error, 1)
+	var over atomic.Bool // it has come back, or nobody waits for that any more: whichever is first
 	go func() {
 		defer h.unlock()
-		done <- fn()
+		err := fn()
+		if !over.CompareAndSwap(false, true) {
+			h.strays.Add(-1)
+		}
+		done <- err
 	}()
 	timer := time.NewTimer(hungAfter)
 	defer timer.Stop()
@@ -363,8 +369,13 @@ func (h *handle) apart(fn func() error) error {
 	case err := <-done:
 		return err
 	case <-timer.C:
-		return h.err()
 	}
+	h.strays.Add(1)
+	if !over.CompareAndSwap(false, true) {
+		h.strays.Add(-1)
+		return <-done
+	}
+	return h.err()
 }
 
 // close closes the handle when its transactions are over; if they do not end, and if it is poisoned, it lets go of

@@ -31,6 +31,7 @@ type store struct {
 	caution int64                    // bytes by which transactions may grow more than is known; protected by the token of writing
 	noted   *notes                   // keys that changed; nil unless a compaction wants to know; protected by the token of writing
 	copied  atomic.Bool              // a compaction is on its way, so that changes should be small
+	strays  atomic.Int64             // transactions that nobody waits for any more and that go on: what they were given is theirs still
 	sick    chan struct{}            // gets a token when a handle is poisoned or barred
 
 	like     atomic.Pointer[disk.Attributes] // of the file, as last seen
@@ -57,6 +58,7 @@ func (s *store) use(h *handle) {
 		default:
 		}
 	}
+	h.strays = &s.strays
 	s.current.Store(h)
 }
 

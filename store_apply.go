@@ -87,7 +87,7 @@ func (s *store) apply(names []naming, given uint64, changes []*change, mark uint
 		}
 		entries, expiry := tx.Bucket(entriesBucket), tx.Bucket(expiryBucket)
 		entries.FillPercent, expiry.FillPercent = rowFill, rowFill // ids rise
-		a := applier{expiry: expiry, now: millis(time.Now()), book: s.book()}
+		a := applier{expiry: expiry, now: millis(time.Now()), book: s.book(), copies: s.strays.Load() > 0}
 		for i, c := range changes {
 			if i == 0 || c.id != changes[i-1].id {
 				b, err := entries.CreateBucketIfNotExists(encodeUint64(c.id))
@@ -152,6 +152,7 @@ type applier struct {
 	expiry  *bolt.Bucket
 	now     int64
 	book    *ledger
+	copies  bool     // the rooms of stored values are not the transaction's alone
 	rows    [][]byte // of the expiry index, which are still to be put
 }
 
@@ -189,7 +190,7 @@ func (a *applier) apply(c *change) error {
 		}
 	}
 	a.book.add(c.id, c.key, c.record)
-	if c.stored == nil {
+	if c.stored == nil || a.copies {
 		return a.entries.Put(c.key, joinRow(row, c.key, c.record))
 	}
 	putRow(c.stored, row, c.key)
