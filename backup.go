@@ -67,7 +67,8 @@ func (db *DB) backupReadOnly(ctx context.Context, w io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	return errors.Join(whole.Backup(ctx, w), whole.Close())
+	defer func() { err = errors.Join(err, whole.Close()) }() // also where w panics
+	return whole.Backup(ctx, w)
 }
 
 // copyFile copies the regular file at from, in the cache's directory, into a new one. It must be the file of h, unless h is

@@ -1,6 +1,10 @@
 package keepcache
 
-import "sync"
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+)
 
 // closing is what is to be called when a DB is closed.
 type closing struct {
@@ -13,14 +17,14 @@ type closing struct {
 // OnClose has Close call fn, in a goroutine of its own and before anything is closed, and wait until it returns: for
 // what serves the cache to others and has to end with it. On a cache that is closed already OnClose calls fn at once, in
 // a goroutine too, and waits. The returned function forgets fn again; it reports false if it comes too late. A panic in
-// fn is not contained, and fn must not call Close.
+// fn ends that goroutine alone, and the Logger is told. fn must not call Close.
 func (db *DB) OnClose(fn func()) (forget func() bool) {
 	c := &db.closing
 	c.mu.Lock()
 	if c.begun {
 		c.mu.Unlock()
 		var wait sync.WaitGroup
-		wait.Go(fn)
+		wait.Go(func() { lastCall(fn, db.options.Logger) })
 		wait.Wait()
 		return func() bool { return false }
 	}
@@ -40,14 +44,24 @@ func (db *DB) OnClose(fn func()) (forget func() bool) {
 	}
 }
 
-func (c *closing) run() {
+func (c *closing) run(log *slog.Logger) {
 	c.mu.Lock()
 	fns := c.fns
 	c.begun, c.fns = true, nil
 	c.mu.Unlock()
 	var wait sync.WaitGroup
 	for _, fn := range fns {
-		wait.Go(fn)
+		wait.Go(func() { lastCall(fn, log) })
 	}
 	wait.Wait()
+}
+
+// lastCall calls a function of OnClose, which ends no more than itself.
+func lastCall(fn func(), log *slog.Logger) {
+	defer func() {
+		if v := recover(); v != nil {
+			log.Error("keepcache: a function of OnClose panicked", "panic", fmt.Sprint(v))
+		}
+	}()
+	fn()
 }

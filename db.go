@@ -1,7 +1,6 @@
 package keepcache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -66,7 +65,7 @@ type DB struct {
 // the later calls return what the first did.
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
-		db.closing.run()
+		db.closing.run(db.options.Logger)
 		db.events.hurry()
 		var err error
 		if db.sweeper.lives != nil {
@@ -107,11 +106,15 @@ func (db *DB) close(err error) {
 	}
 }
 
-// onGround runs fn, whose channels and timers others may meet, where the cache was opened. Its context ends with ctx.
+// onGround runs fn, whose channels and timers others may meet, where the cache was opened. Its context ends with ctx, of which
+// nothing is called there: it may be of a bubble, and it is not ours.
 func (db *DB) onGround(ctx context.Context, fn func(context.Context) error) (err error) {
 	own, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	done := db.ground.Start(func() { err = fn(groundContext{own, ctx}) })
+	if ctx.Err() != nil {
+		cancel()
+	}
+	done := db.ground.Start(func() { err = fn(own) })
 	select {
 	case <-done:
 	case <-ctx.Done():
@@ -122,21 +125,6 @@ func (db *DB) onGround(ctx context.Context, fn func(context.Context) error) (err
 		return ended // and not that of the other context
 	}
 	return err
-}
-
-// groundContext is the context of a caller without its channel, which may belong to a bubble.
-type groundContext struct {
-	context.Context
-	caller context.Context
-}
-
-func (c groundContext) Err() error { return cmp.Or(c.caller.Err(), c.Context.Err()) }
-
-func (c groundContext) Value(key any) any {
-	if v := c.Context.Value(key); v != nil {
-		return v
-	}
-	return c.caller.Value(key)
 }
 
 // Path returns the path of the cache's file as Open found it: absolute, and with no links among its directories. It stays as it
