@@ -6,16 +6,8 @@ import (
 	"fmt"
 )
 
-// A piece of the journal holds the outcomes of one write, or of one batch, in the order of their
-// revisions: the first has the first revision of the piece, and so on. Each outcome is a kind (1 byte) and
-//
-//	put     id, length of the key, length of the record (uvarints), key, record
-//	remove  id, length of the key (uvarints), key
-//	name    id, length of the name (uvarints), name: the name now stands for the id, or for none if it is 0
-//	tag     0, length of the tag (uvarints), tag: entries with the tag of lower revisions are absent
-//
-// An outcome is never an operation: what Touch or Add decided is in the journal as the record that came
-// of it, so that a replay needs to decide nothing.
+// outcome is one change in a piece of the journal, whose format is in docs/file-format.md. It is never an operation: what Touch or Add
+// decided is in the journal as the record that came of it, so that a replay needs to decide nothing.
 type outcome struct {
 	kind   outcomeKind
 	id     uint64
