@@ -80,8 +80,8 @@ type Options struct {
 	// is compacted whatever is free. What Compact does then runs in the background. -1 leaves compaction to calls of Compact. Default: 8 MiB.
 	CompactBytes int64
 
-	// MaxValueBytes is the largest encoded value in bytes; a larger one gives ErrTooLarge. -1 leaves
-	// only the format's own limit of 500 MiB. Default: 64 MiB.
+	// MaxValueBytes is the largest encoded value in bytes; a larger one gives ErrTooLarge. At most 500 MiB, the
+	// format's own limit, which -1 stands for. Default: 64 MiB.
 	MaxValueBytes int
 
 	// SweepInterval is how often the sweeper looks for expired entries. Expired entries are absent

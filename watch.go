@@ -18,7 +18,8 @@ type WatchOptions struct {
 	// Prefix limits the events to those of keys that begin with it. Default: all.
 	Prefix string
 
-	// Buffer is how many events wait for the reader before further ones are dropped. Default: 1024.
+	// Buffer is how many events wait for the reader before further ones are dropped, 1,048,576 at most. Default: 1024, as
+	// for values below 1.
 	Buffer int
 }
 

@@ -29,17 +29,18 @@ type Options struct {
 	// addresses of the loopback. Default: none.
 	Hosts []string
 
-	// PageEntries is the most entries of one answer. Default: 1000.
+	// PageEntries is the most entries of one answer, 10,000 at most. Default: 1000, as for values below 1.
 	PageEntries int
 
-	// Streams is the most event streams at one time; another is refused. Default: 8.
+	// Streams is the most event streams at one time; another is refused. Default: 8, as for values below 1.
 	Streams int
 
-	// StreamRate is the most events that each stream sends in a second; others are dropped, and counted. Default: 1000.
+	// StreamRate is the most events that each stream sends in a second; others are dropped, and counted. Default: 1000, as
+	// for values below 1.
 	StreamRate int
 
 	// Timeout is the longest time for the work on one answer, except for streams, Verify, Compact, Sweep, Clear and
-	// Backup, which end with their request. Default: 10 s.
+	// Backup, which end with their request. Default: 10 s, as for values below 1.
 	Timeout time.Duration
 
 	// Title is the heading of the page. Default: the name of the cache's file.
