@@ -21,12 +21,11 @@ type remote struct {
 	ctx    context.Context // of what is over at once
 }
 
-const (
-	// helloWait is how long a program may take to say who it is before it counts as hung.
-	helloWait = 2 * time.Second
-	// answerWait is how long it may take for what is over at once.
-	answerWait = 30 * time.Second
-)
+// helloWait is how long a program may take to say who it is before it counts as hung.
+const helloWait = 2 * time.Second
+
+// answerWait is how long it may take for what is over at once. Tests change it.
+var answerWait = 30 * time.Second
 
 // dial asks the program at addr who it is.
 func dial(ctx context.Context, addr string) (*remote, error) {
@@ -34,6 +33,7 @@ func dial(ctx context.Context, addr string) (*remote, error) {
 	if err != nil {
 		return nil, usagef("--addr: %v", err)
 	}
+	client.Patience = answerWait
 	hello, err := greet(ctx, client)
 	if err != nil {
 		client.Close()
@@ -58,7 +58,7 @@ func (r *remote) close() { r.client.Close() }
 func (r *remote) who() string {
 	who := fmt.Sprintf("process %d", r.hello.PID)
 	if r.hello.Program != "" {
-		who += ", " + printable(r.hello.Program)
+		who += ", " + printable(oneLine(r.hello.Program))
 	}
 	return who
 }

@@ -22,6 +22,10 @@ import (
 // Client speaks to one server. Its methods may be called from any goroutine. Errors of the library come back as
 // such: errors.Is finds keepcache.ErrReadOnly and the others.
 type Client struct {
+	// Patience is how long an answer to a read may take, and a second more for each MiB that has come; servers hold their clients to
+	// that rate too. What has no end of itself is for ctx alone: Events, writes and Backup. Set it before the first use. 0 is for ever.
+	Patience time.Duration
+
 	addr string // as it may be shown
 	base *url.URL
 	http *http.Client
@@ -30,7 +34,9 @@ type Client struct {
 // Bounds of the client.
 const (
 	dialWait    = 2 * time.Second // a server on the same machine answers at once or is not there
-	maxAnswer   = 1 << 30         // bytes of one answer; a value has 500 MiB at most, and more as text
+	maxAnswer   = 1 << 30         // bytes of one answer with values; one has 500 MiB at most, and more as text
+	maxWords    = 256 << 20       // bytes of one without: the names of all buckets at worst
+	maxDamaged  = 1 << 20         // entries that a page may have left out; a page is looked for during 250 ms
 	maxFailure  = 1 << 20         // bytes of an answer that is an error
 	maxEventLen = 1 << 20         // bytes of one event: a key of 32,000 bytes, six characters each at worst
 )
@@ -165,6 +171,10 @@ func (c *Client) All(ctx context.Context, q Query, damaged *int) iter.Seq2[Entry
 			page, err := c.Keys(ctx, q)
 			if err != nil {
 				yield(Entry{}, err)
+				return
+			}
+			if page.Damaged < 0 || page.Damaged > maxDamaged {
+				yield(Entry{}, fmt.Errorf("%w: a page without %d damaged entries", ErrInternal, page.Damaged))
 				return
 			}
 			if damaged != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/keepcache/keepcache/internal/display"
 	"github.com/keepcache/keepcache/internal/trust"
@@ -25,6 +26,22 @@ func (c *Client) post(ctx context.Context, name string, w Write, into any) error
 }
 
 func (c *Client) ask(ctx context.Context, method, name string, q url.Values, body, into any) error {
+	if method != http.MethodGet || c.Patience <= 0 {
+		return c.answer(ctx, method, name, q, body, into, nil)
+	}
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p := &pace{end: time.Now().Add(c.Patience), timer: time.AfterFunc(c.Patience, cancel)}
+	defer p.timer.Stop()
+	err := c.answer(within, method, name, q, body, into, p)
+	if err != nil && within.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w: %s takes too long to answer to %s", ErrNoServer, c.addr, name)
+	}
+	return err
+}
+
+// answer is ask without an end of its own.
+func (c *Client) answer(ctx context.Context, method, name string, q url.Values, body, into any, p *pace) error {
 	resp, err := c.do(ctx, method, name, q, body, TypeJSON)
 	if err != nil {
 		return err
@@ -33,10 +50,34 @@ func (c *Client) ask(ctx context.Context, method, name string, q url.Values, bod
 	if into == nil {
 		into = &struct{}{}
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(into); err != nil {
+	most := int64(maxWords)
+	if q.Has("values") {
+		most = maxAnswer
+	}
+	from := io.LimitReader(resp.Body, most)
+	if p != nil {
+		p.from = from
+		from = p
+	}
+	if err := json.NewDecoder(from).Decode(into); err != nil {
 		return c.failed(ctx, name, err)
 	}
 	return nil
+}
+
+// pace moves the end of an answer while that comes.
+type pace struct {
+	from  io.Reader
+	end   time.Time
+	timer *time.Timer
+}
+
+// Read is that of an io.Reader.
+func (p *pace) Read(b []byte) (int, error) {
+	n, err := p.from.Read(b)
+	p.end = p.end.Add(time.Duration(n) * time.Second >> 20)
+	p.timer.Reset(time.Until(p.end))
+	return n, err
 }
 
 // do sends a request and returns the answer if it is one of this protocol, of this version, and no error.
