@@ -63,7 +63,7 @@ func TestDocs_Code(t *testing.T) {
 		examples.Write(text)
 	}
 	block := regexp.MustCompile("(?s)```go\n(.*?)```")
-	for _, page := range []string{"docs/command-line-tools.md"} {
+	for _, page := range []string{"docs/command-line-tools.md", "docs/operating.md"} {
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
 		found := block.FindAllStringSubmatch(string(text), -1)

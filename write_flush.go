@@ -53,7 +53,7 @@ func (w *writer) loop(ctx context.Context, interval time.Duration, log *slog.Log
 		case <-timer.C:
 		}
 		if err := w.flush(); err != nil {
-			log.Error("keepcache: flush failed", "err", err)
+			log.Error("keepcache: flush failed", "path", w.path, "err", err)
 		}
 	}
 }
