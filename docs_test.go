@@ -4,8 +4,10 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -68,4 +70,34 @@ func TestDocs_LogLines(t *testing.T) {
 	for line := range lines {
 		require.Contains(t, operating, "*"+line+"*")
 	}
+}
+
+// Each test that the documentation names as evidence is there.
+func TestDocs_Tests(t *testing.T) {
+	there := map[string]bool{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example|Benchmark)\w*)\(`).FindAllSubmatch(text, -1) {
+			there[string(m[1])] = true
+		}
+		return err
+	})
+	require.NoError(t, err)
+	named := 0
+	for _, name := range []string{"docs/faults.md", "docs/reliability.md", "docs/file-format.md", "docs/command-line-tools.md"} {
+		for _, m := range regexp.MustCompile("`((?:Test|Fuzz|Example)\\w*)([*/][^`]*)?`").FindAllStringSubmatch(page(t, name), -1) {
+			found := there[m[1]]
+			if strings.HasPrefix(m[2], "*") {
+				for test := range there {
+					found = found || strings.HasPrefix(test, m[1])
+				}
+			}
+			require.True(t, found, "%s of %s", m[0], name)
+			named++
+		}
+	}
+	require.Greater(t, named, 100)
 }
