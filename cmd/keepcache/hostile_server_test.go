@@ -165,12 +165,13 @@ func TestHostileServer_EachCommand(t *testing.T) {
 		if alone[cmd.Name()] {
 			continue
 		}
-		asked[cmd.Name()] = new(atomic.Int64)
+		n := new(atomic.Int64)
+		asked[cmd.Name()] = n
 		for kind, serve := range hostileServers {
 			wait.Go(func() {
 				busy <- struct{}{}
 				defer func() { <-busy }()
-				if wrong := hostileRun(t.Context(), cmd, asked[cmd.Name()], kind, serve); wrong != "" {
+				if wrong := hostileRun(t.Context(), cmd, n, kind, serve); wrong != "" {
 					t.Errorf("%s, %s: %s", cmd.Name(), kind, wrong)
 				}
 			})
