@@ -29,7 +29,7 @@ func TestDocs_Events(t *testing.T) {
 	n := 0
 	for kind := keepcache.EventKind(1); kind != 0 && kind.String() != "unknown"; kind <<= 1 {
 		for _, name := range []string{"docs/operating.md", "docs/inspect.md"} {
-			require.Contains(t, page(t, name), "`"+kind.String()+"`", name)
+			require.True(t, strings.Contains(page(t, name), "`"+kind.String()+"`"), "%s does not name %v", name, kind)
 		}
 		rare := kind&keepcache.RareEvents != 0
 		require.Equal(t, rare, strings.Contains(page(t, "docs/operating.md"), "`"+kind.String()+"` (rare)"), kind)
@@ -68,7 +68,7 @@ func TestDocs_LogLines(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, len(lines), 12)
 	for line := range lines {
-		require.Contains(t, operating, "*"+line+"*")
+		require.True(t, strings.Contains(operating, "*"+line+"*"), "docs/operating.md does not explain %q", line)
 	}
 }
 
