@@ -115,6 +115,7 @@ func (db *DB) applyDrafts(writes map[spot]batched) error {
 			own = slices.DeleteFunc(own, func(d *draft) bool {
 				if d.stored == nil {
 					ns.flights.void(d.key, nil)
+					db.loads.failures.forget(ns.name, d.key)
 				}
 				return d.stored == nil
 			})

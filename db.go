@@ -213,6 +213,7 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 	if !validName(name) {
 		return false, ErrInvalidName
 	}
+	defer db.loads.failures.forgetPrefix(name, "")
 	ns := db.namespace(name)
 	if ns == nil {
 		return false, nil

@@ -266,8 +266,21 @@ func requireError(t tester, err, want error, op, path string) {
 	require.ErrorAs(t, err, &e)
 	require.Equal(t, op, e.Op)
 	require.Equal(t, path, e.Path)
+	if op == "load" {
+		requireLoadError(t, err, path)
+		return
+	}
 	require.True(t, strings.HasPrefix(err.Error(), "keepcache: "+op), err.Error())
 	require.Equal(t, 1, strings.Count(err.Error(), "keepcache: "), err.Error())
+}
+
+// requireLoadError requires the form of an error of a load: it may be shown to users of the program.
+func requireLoadError(t tester, err error, path string) {
+	t.Helper()
+	require.Regexp(t, `[^ ].* \(load( ".*")?( in)?( bucket ".*")?(, remembered)?\)$`, err.Error())
+	require.NotContains(t, err.Error(), path)
+	require.NotContains(t, err.Error(), "keepcache: ")
+	require.NotContains(t, err.Error(), "goroutine ")
 }
 
 // keys returns the keys of b in the order of iteration.

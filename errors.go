@@ -55,6 +55,11 @@ var (
 	// ErrNotFound is what a loader returns, as it is or wrapped, to say that there is no such thing. GetOrLoad
 	// returns it then, and for LoadOptions.NegativeTTL without another load.
 	ErrNotFound = errors.New("not found")
+
+	// ErrLoadCycle is what a loader gets that asks for its own key, or for one whose loader waits for it, directly or by
+	// way of others, in whatever bucket or DB: all of them would wait for ever. It is found by the ctx that loaders are given. Loads
+	// that are nested more than 1,000 deep give it too.
+	ErrLoadCycle = errors.New("loads wait for each other")
 )
 
 // Errors of writes that came at a bad moment.
@@ -102,21 +107,24 @@ type Error struct {
 	Hint   string // what an operator can do about it, if anything
 }
 
+// opLoad is the operation of GetOrLoad and GetOrLoadMany.
+const opLoad = "load"
+
 // Error reads `keepcache: operation "object": cause`, followed by the hint in parentheses. Long keys are
 // shortened.
+//
+// The error of a load may be shown to those who asked for what was loaded. So it begins with the cause, which is mostly the
+// loader's own, and does not have the path: `cause (load "key")`, or `cause (load "key" in bucket "users", remembered)` for a
+// *RememberedError.
 func (e *Error) Error() string {
 	var b strings.Builder
+	if e.Op == opLoad {
+		e.appendLoad(&b)
+		return b.String()
+	}
 	b.WriteString("keepcache: ")
 	b.WriteString(e.Op)
-	switch {
-	case e.Key != "":
-		b.WriteString(" " + quoteShort(e.Key))
-		if e.Bucket != "" && e.Bucket != DefaultBucket {
-			b.WriteString(" in bucket " + quoteShort(e.Bucket))
-		}
-	case e.Bucket != "":
-		b.WriteString(" bucket " + quoteShort(e.Bucket))
-	}
+	e.appendObject(&b)
 	if e.Path != "" {
 		if e.Key != "" || e.Bucket != "" {
 			b.WriteString(" of")
@@ -129,6 +137,30 @@ func (e *Error) Error() string {
 		b.WriteString(" (" + e.Hint + ")")
 	}
 	return b.String()
+}
+
+// appendObject appends what the operation was done to.
+func (e *Error) appendObject(b *strings.Builder) {
+	switch {
+	case e.Key != "":
+		b.WriteString(" " + quoteShort(e.Key))
+		if e.Bucket != "" && e.Bucket != DefaultBucket {
+			b.WriteString(" in bucket " + quoteShort(e.Bucket))
+		}
+	case e.Bucket != "":
+		b.WriteString(" bucket " + quoteShort(e.Bucket))
+	}
+}
+
+// appendLoad is Error for a load.
+func (e *Error) appendLoad(b *strings.Builder) {
+	b.WriteString(e.Err.Error())
+	b.WriteString(" (" + opLoad)
+	e.appendObject(b)
+	if _, ok := e.Err.(*RememberedError); ok {
+		b.WriteString(", remembered")
+	}
+	b.WriteString(")")
 }
 
 // Unwrap returns the cause.

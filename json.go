@@ -71,6 +71,58 @@ func decodeAnew(encoded []byte, dst any) error {
 	return err
 }
 
+// isPrefilled reports whether dst points at contents of the caller's own, into which a value is to be decoded.
+func isPrefilled(dst any) bool {
+	v := reflect.ValueOf(dst)
+	return v.Kind() == reflect.Pointer && !v.IsNil() && !v.Elem().IsZero()
+}
+
+// decodeInto decodes as decodeValue does. Where dst is prefilled it is left alone if the value does not fit; else an earlier
+// attempt may have spoiled it, and then its contents are replaced. spoils says that this attempt may have done so.
+func decodeInto(encoded []byte, dst any, prefilled, spoiled bool) (spoils bool, err error) {
+	switch {
+	case prefilled:
+		// The proof costs a second decoding, but only what has contents can lose them.
+		if err = decodeValue(encoded, blank(dst)); err == nil || !errors.Is(err, ErrMismatch) {
+			err = decodeValue(encoded, dst)
+		}
+		return false, err
+	case spoiled:
+		err = decodeAnew(encoded, dst)
+	default:
+		err = decodeValue(encoded, dst)
+	}
+	return errors.Is(err, ErrMismatch), err
+}
+
+// blank returns a pointer to a zero value of the type that a value for dst is decoded into: json follows pointers, also
+// those in an interface.
+func blank(dst any) any {
+	v := reflect.ValueOf(dst)
+	for !v.IsNil() {
+		next := v.Elem()
+		if next.Kind() == reflect.Interface && !next.IsNil() {
+			next = next.Elem()
+		}
+		if next.Kind() != reflect.Pointer || next.IsNil() || next.Type() == v.Type() {
+			break
+		}
+		v = next
+	}
+	return reflect.New(v.Type().Elem()).Interface()
+}
+
+// target is where GetOrLoad is to put a value. A value that does not fit leaves its contents as they were.
+type target struct {
+	dst                any
+	prefilled, spoiled bool
+}
+
+func (t *target) take(value []byte) (err error) {
+	t.spoiled, err = decodeInto(value, t.dst, t.prefilled, t.spoiled)
+	return err
+}
+
 // appendJSON appends what appendValue made or checkValue proved to dst as JSON.
 func appendJSON(dst, encoded []byte) ([]byte, error) {
 	if len(encoded) == 0 {

@@ -7,109 +7,6 @@ import (
 	"time"
 )
 
-// LoadOptions say how GetOrLoad keeps what it loads, and when it loads anew. The zero value is a plain cache:
-// the default lifetime of the bucket, nothing served stale, no time limits. docs/loading.md draws the timeline.
-type LoadOptions struct {
-	// TTL is for how long a loaded value is fresh. Default: 0, the default of the bucket.
-	TTL time.Duration
-
-	// StaleFor is for how long after that the value may still be served, while it is loaded anew or because
-	// that fails (RFC 5861: stale-while-revalidate and stale-if-error in one). Default: 0, not at all.
-	StaleFor time.Duration
-
-	// RetryAfter is how long after a failed load the value that is there is served without trying again. It
-	// survives a restart. -1 tries with every request. Default: 0, which means 30 s.
-	RetryAfter time.Duration
-
-	// RefreshAhead is the part of the lifetime, between 0 and 1, after which the first request for a fresh
-	// value has it loaded anew in the background. Default: 0, off.
-	RefreshAhead float64
-
-	// SoftTimeout is for how long a request waits for a load although it has a stale value to serve. The load
-	// goes on, and what it brings is stored. Default: 0, the stale value is served at once.
-	SoftTimeout time.Duration
-
-	// HardTimeout is for how long a request waits for a load when it has nothing to serve; it then fails with
-	// context.DeadlineExceeded. The load goes on, and what it brings is stored. Default: 0, as long as the
-	// request's ctx lets it.
-	HardTimeout time.Duration
-
-	// NegativeTTL is for how long it is remembered that the loader returned ErrNotFound. Default: 0, not at all.
-	NegativeTTL time.Duration
-
-	// Jitter is the part of the lifetime, between 0 and 1, by which it is shortened at random at most, so that
-	// what was loaded together does not expire together. Default: 0, off.
-	Jitter float64
-}
-
-// defaultRetryAfter lets a source that is down have two requests a minute for each key.
-const defaultRetryAfter = 30 * time.Second
-
-// MaxETagBytes is how long an ETag can be.
-const MaxETagBytes = 1024
-
-// resolve returns a filled and validated copy of o, which may be nil.
-func (o *LoadOptions) resolve(b *Bucket) (f LoadOptions, err error) {
-	if o != nil {
-		f = *o
-	}
-	if f.TTL, err = lifetime(f.TTL, b.defaultTTL); err != nil {
-		return f, err
-	}
-	if f.RetryAfter == 0 {
-		f.RetryAfter = defaultRetryAfter
-	}
-	if f.RetryAfter < -1 || min(f.StaleFor, f.SoftTimeout, f.HardTimeout, f.NegativeTTL) < 0 {
-		return f, fmt.Errorf("%w: a load option is negative", ErrInvalidTTL)
-	}
-	if !(f.RefreshAhead >= 0 && f.RefreshAhead <= 1 && f.Jitter >= 0 && f.Jitter <= 1) {
-		return f, fmt.Errorf("%w: RefreshAhead or Jitter is not between 0 and 1", ErrInvalidTTL)
-	}
-	return f, nil
-}
-
-// Load is one run of a loader: what the loader can know, and what it can say beside its result. It belongs to
-// the loader while that runs.
-type Load struct {
-	Key string
-
-	// Old is the entry that is to be replaced, stale or about to be, if Found. Its ETag, Written and Loaded
-	// serve a conditional request to the source.
-	Old   Entry
-	Found bool
-
-	// NotModified, set to true, says that Old is still right: its value is fresh from now on, and what the
-	// loader returns does not matter. It is an error if nothing was Found.
-	NotModified bool
-
-	// NoStore, set to true, hands the result to those who wait and does not store it.
-	NoStore bool
-
-	// TTL and StaleFor are those of the LoadOptions, with defaults filled in; the loader may change them.
-	TTL, StaleFor time.Duration
-
-	// ETag is kept with the value for the next run. At most MaxETagBytes bytes. With NotModified the old one
-	// stays if this is empty.
-	ETag string
-
-	// Tags are kept with the value; see Bucket.WithTags, whose tags they are at first. The tags hold as of
-	// the beginning of the load: an InvalidateTag that comes while it runs is not lost.
-	Tags []string
-}
-
-// LoadResult says where the value of a GetOrLoad comes from.
-type LoadResult struct {
-	Stale bool  // the value is not fresh any more: it is being loaded anew, or that failed
-	Err   error // why the last load failed, if the value is served because of that and this call waited for it
-}
-
-// Loader fetches the value of l.Key from its source. ctx carries the values of the first caller's context but
-// not its end, because others may wait too; it ends with Close. An error that is ErrNotFound says that there
-// is no such thing.
-//
-// A loader may use the cache, but not GetOrLoad of the same key, which would wait for itself.
-type Loader = func(ctx context.Context, l *Load) (any, error)
-
 // GetOrLoad reads the value of key into dst, as Get does. If it is absent it is loaded, and stored for the
 // lifetime that opts say; nil opts are the defaults. However many callers wait for a key, the loader runs
 // once. A value that is stale is served at once and loaded anew in the background. A result that came after
@@ -117,27 +14,32 @@ type Loader = func(ctx context.Context, l *Load) (any, error)
 //
 // The error is ErrNotFound if the loader says so, or said so within NegativeTTL; that of ctx, which ends the
 // waiting but not the load; or that of the loader, for which errors.Is works, if there is nothing to serve
-// instead. A loader that panics or calls runtime.Goexit has failed. That the cache itself cannot be read or
-// written is no error: it is a miss, counted in LoadStats and told as EventLoadFailed. If dst does not fit,
-// the value is stored and there is an error. A stored value that does not fit dst is taken for absent; after an error dst may
+// instead. If that was an earlier load, which failed within RetryAfter, it is a *RememberedError. A loader that panics,
+// which is a *PanicError, or calls runtime.Goexit has failed. So has one that runs for longer than LoadTimeout. A loader that asks for
+// a key whose loader waits for it gets ErrLoadCycle. The text of the error begins with what the loader said.
+//
+// That the cache itself cannot be read or written, or that what was loaded cannot be stored, also because key is too long or
+// empty, is no error: it is counted in LoadStats and told as EventLoadFailed. A stored value that does not fit dst is taken for absent,
+// and dst is as it was before. If what was loaded does not fit, it is stored and there is an error, after which dst may
 // hold a part of it. A nil ctx is context.Background.
 //
 // In a DB that is open for reading only nothing is stored.
 func (b *Bucket) GetOrLoad(ctx context.Context, key string, dst any, load Loader, opts *LoadOptions) (LoadResult, error) {
 	r, done, err := b.hit(key, opts)
+	prefilled, spoiled := isPrefilled(dst), false
 	switch {
 	case err != nil:
 	case !done:
-		return b.load(ctx, key, r, dst, decodeValue, load, opts)
+		return b.load(ctx, key, r, &target{dst, prefilled, false}, load, opts)
 	default:
-		if err = decodeValue(r.value, dst); errors.Is(err, ErrMismatch) {
+		if spoiled, err = decodeInto(r.value, dst, prefilled, false); errors.Is(err, ErrMismatch) {
 			b.mismatched(key, &r, err)
-			return b.load(ctx, key, r, dst, decodeAnew, load, opts)
+			return b.load(ctx, key, r, &target{dst, prefilled, spoiled}, load, opts)
 		}
 		b.counted(key, &r)
 		b.slid(key, &r)
 	}
-	return LoadResult{}, b.fail("load", key, err)
+	return LoadResult{}, b.fail(opLoad, key, err)
 }
 
 // given returns ctx, or the background where it is nil.
@@ -163,48 +65,43 @@ func (b *Bucket) mismatched(key string, r *reading, err error) {
 	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.name, Key: key, Detail: "what is stored does not fit and is loaded anew", Err: err})
 }
 
-// look reads a key. That the cache cannot be read is a miss.
+// look reads a key. That the cache cannot be read is a miss, and so is a key that it cannot have.
 func (b *Bucket) look(key string) (r reading, err error) {
 	if r, err = b.read(key); errors.Is(r.damage, ErrUnavailable) {
 		err = r.damage
 	}
-	if err == nil || errors.Is(err, ErrClosed) || errors.Is(err, ErrInvalidKey) || errors.Is(err, ErrInvalidName) {
+	switch {
+	case err == nil, errors.Is(err, ErrClosed), errors.Is(err, ErrInvalidName):
 		return r, err
+	case errors.Is(err, ErrInvalidKey): // told when it has been loaded
+		return reading{}, nil
 	}
 	b.loadFailed(key, "the cache cannot be read", err)
 	return reading{}, nil
 }
 
-// load is GetOrLoad beyond hit. r is what was found, and decode reads a value into dst.
-func (b *Bucket) load(ctx context.Context, key string, r reading, dst any, decode func([]byte, any) error, load Loader, opts *LoadOptions) (LoadResult, error) {
+// load is GetOrLoad beyond hit. r is what was found.
+func (b *Bucket) load(ctx context.Context, key string, r reading, dst *target, load Loader, opts *LoadOptions) (LoadResult, error) {
 	o, err := opts.resolve(b)
 	if err != nil {
-		return LoadResult{}, b.fail("load", key, err)
+		return LoadResult{}, b.fail(opLoad, key, err)
 	}
-	start := func(ctx context.Context, fs []*flight) { fs[0].run(ctx, &o, load) }
-	take := func(value []byte) error {
-		err := decode(value, dst)
-		if errors.Is(err, ErrMismatch) {
-			decode = decodeAnew
-		}
-		return err
-	}
-	result, err := b.fetch(given(ctx), key, r, &o, start, take, func(r *reading) error { return r.fits(dst) })
-	return result, b.fail("load", key, err)
+	start := func(ctx context.Context, r *run) { r.one(ctx, &o, load) }
+	result, err := b.fetch(given(ctx), key, r, &o, start, dst)
+	return result, b.fail(opLoad, key, err)
 }
 
-// fetch serves one key: with what was found, or by a flight that start begins, or by one that is under way. take gets the
-// value, and fits says whether it could. A stored value that take refuses as a mismatch is a miss.
-func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOptions, start func(context.Context, []*flight),
-	take func([]byte) error, fits func(*reading) error) (LoadResult, error) {
+// fetch serves one key: with what was found, or by a flight that start begins, or by one that is under way. A stored value
+// that does not fit dst is a miss.
+func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOptions, start starter, dst *target) (LoadResult, error) {
 	missed, anew := false, false
 	for {
-		switch plan := b.plan(&r, o); plan {
+		switch plan := b.plan(key, &r, o); plan {
 		case serveNegative:
 			b.negativeHit(key)
 			return LoadResult{}, ErrNotFound
 		case serveFresh, serveAnyway, serveAndLoad:
-			err := take(r.value)
+			err := dst.take(r.value)
 			if errors.Is(err, ErrMismatch) {
 				b.mismatched(key, &r, err)
 				break
@@ -215,7 +112,7 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 				b.slid(key, &r)
 				return LoadResult{}, err
 			case serveAndLoad:
-				b.refresh(ctx, []*flight{{b: b, key: key, stale: r}}, start)
+				b.refresh(ctx, b.newRun(ctx), []*flight{{b: b, key: key, stale: r, caller: ctx}}, start)
 			}
 			b.served(key, &r, nil)
 			return LoadResult{Stale: !r.live}, err
@@ -223,23 +120,30 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 			if b.isStale(&r) { // it may have to be served after all
 				held := r
 				held.live = true
-				if err := fits(&held); errors.Is(err, ErrMismatch) {
+				if err := held.fits(dst.dst); errors.Is(err, ErrMismatch) {
 					b.mismatched(key, &r, err)
 				}
 			}
 		}
-		if err := ctx.Err(); err != nil {
+		err := ctx.Err()
+		if err == nil {
+			err = canNest(ctx, key)
+		}
+		if err != nil {
 			b.missed(key, &missed)
 			return LoadResult{}, err
 		}
 		if !b.isStale(&r) {
 			b.missed(key, &missed)
-		}
-		f, own := b.board(ctx, key, r)
-		if own {
-			if !b.db.loads.begin(func() { start(b.db.loads.ctxOf(ctx), []*flight{f}) }) {
-				f.land(nil, ErrClosed)
+			if err = b.failedLately(key, o, false); err != nil {
+				b.db.counts.remembered.Add(1)
+				return LoadResult{}, err
 			}
+		}
+		f, own := (&flight{b: b, key: key, stale: r, caller: ctx, run: b.newRun(ctx)}).board()
+		if own {
+			f.run.flights = []*flight{f}
+			f.run.launch(ctx, start)
 		}
 		value, result, again, err := b.wait(ctx, f, &r, o, time.Now())
 		if !again {
@@ -247,7 +151,7 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 				b.missed(key, &missed)
 			}
 			if err == nil {
-				err = take(value)
+				err = dst.take(value)
 			}
 			if !errors.Is(err, ErrMismatch) || !f.quicker || anew {
 				return result, err
@@ -265,7 +169,7 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 func (b *Bucket) missed(key string, before *bool) {
 	if !*before {
 		*before = true
-		b.counted(key, &reading{})
+		b.counted(toldKey(key), &reading{})
 	}
 }
 
@@ -280,7 +184,7 @@ const (
 	serveAndLoad                   // and load in the background
 )
 
-func (b *Bucket) plan(r *reading, o *LoadOptions) servePlan {
+func (b *Bucket) plan(key string, r *reading, o *LoadOptions) servePlan {
 	if r.live && o.RefreshAhead == 0 {
 		return serveFresh
 	}
@@ -297,11 +201,11 @@ func (b *Bucket) plan(r *reading, o *LoadOptions) servePlan {
 		if since == 0 {
 			since = r.header.written
 		}
-		if t.retry > now || !isPast(since, r.header.freshUntil, now, o.RefreshAhead) {
+		if t.retry > now || !isPast(since, r.header.freshUntil, now, o.RefreshAhead) || b.failedLately(key, o, true) != nil {
 			return serveFresh
 		}
 		return serveAndLoad
-	case t.retry > now:
+	case t.retry > now, b.failedLately(key, o, true) != nil:
 		return serveAnyway
 	case o.SoftTimeout > 0:
 		return serveNothing // but not without end
@@ -313,11 +217,17 @@ func (b *Bucket) plan(r *reading, o *LoadOptions) servePlan {
 // the flight brought was invalidated before this request came, or that it failed because the request that began it has ended. The time limits count from began.
 func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions, began time.Time) (value []byte, result LoadResult, again bool, err error) {
 	joined := b.db.revision()
-	landed := false
-	select {
-	case <-f.done: // first of all, also where the time is over
-		landed = true
-	default:
+	landed := f.landed() // first of all, also where the time is over
+	if caller := runOf(ctx); caller != nil && !landed {
+		switch err := caller.await(f); {
+		case err == nil:
+			defer caller.leave(f)
+		case b.isStale(r):
+			b.served(f.key, r, err)
+			return r.value, LoadResult{Stale: true, Err: err}, false, nil
+		default:
+			return nil, result, false, err
+		}
 	}
 	for !landed {
 		stale := b.isStale(r)
@@ -353,9 +263,11 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 	switch {
 	case f.err == nil && f.outdated(joined), f.strange && ctx.Err() == nil:
 		return nil, result, true, nil
-	case errors.Is(f.err, context.Canceled) && b.db.loads.ctx.Err() != nil:
+	case f.err != nil && f.quicker && o.RetryAfter < 0: // the request that began the flight goes by an earlier failure, and this one does not
+		return nil, result, true, nil
+	case f.closing:
 		return nil, result, false, ErrClosed
-	case f.err == nil, errors.Is(f.err, ErrNotFound):
+	case f.err == nil, f.notFound:
 		return f.value, result, false, f.err
 	case b.isStale(r):
 		b.served(f.key, r, f.err)
@@ -390,5 +302,5 @@ func (b *Bucket) served(key string, r *reading, err error) {
 // loadFailed tells of a failure of the cache that a load went on without.
 func (b *Bucket) loadFailed(key, detail string, err error) {
 	b.db.counts.loadCacheErrors.Add(1)
-	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.name, Key: key, Detail: detail, Err: err})
+	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.name, Key: toldKey(key), Detail: detail, Err: err})
 }

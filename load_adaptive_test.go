@@ -16,7 +16,7 @@ func TestLoad_Adaptive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := newDB(t, nil)
 		b := db.Bucket("b").WithTags("all")
-		opts := &keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour, SoftTimeout: time.Second}
+		opts := &keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour, SoftTimeout: time.Second, RetryAfter: -1}
 		get := func(want string, load keepcache.Loader) {
 			t.Helper()
 			var got string

@@ -3,9 +3,7 @@ package keepcache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,8 +23,11 @@ type flight struct {
 	stale reading // what was there when it began
 	began time.Time
 
-	caller  context.Context // of the request that began it, to tell whether the loader failed because that has ended
-	strange bool            // it did, which is no matter of others who wait
+	caller context.Context // of the request that began it, to tell whether the loader failed because that has ended
+	run    *run            // of the loader that is to bring it
+
+	// claimed says that somebody is about to land it: what else may still come for it is dropped.
+	claimed atomic.Bool
 
 	// void says that the key was written or removed since the flight began, so that it must store nothing. Writes set
 	// it, and the flight's own write looks at it, while the key's shard is locked.
@@ -37,8 +38,8 @@ type flight struct {
 	options []byte
 	header  header
 	err     error
-	quicker bool  // the value is not the loader's: somebody else has written it since the flight was asked for
-	unfit   error // why what it brought cannot be stored; it is handed to those who wait all the same
+	verdict      // of err
+	quicker bool // what it has is not the loader's: somebody else has written it, or failed, since the flight was asked for
 }
 
 // flights are the loads of a bucket that are under way. The zero value is ready for use.
@@ -50,11 +51,6 @@ type flights struct {
 
 // board returns the flight of a key that is under way, or begins one, which is then the caller's own to let
 // run and land.
-func (b *Bucket) board(ctx context.Context, key string, r reading) (f *flight, own bool) {
-	f = &flight{b: b, key: key, stale: r, caller: ctx}
-	return f.board()
-}
-
 func (f *flight) board() (*flight, bool) {
 	fs := f.lockFlights()
 	if there := fs.byKey[f.key]; there != nil {
@@ -68,11 +64,36 @@ func (f *flight) board() (*flight, bool) {
 	fs.byKey[f.key] = f
 	fs.n.Add(1)
 	fs.mu.Unlock()
+	f.b.db.counts.running.Add(1)
 	// From here on every write voids the flight. What was written before has a revision up to this one.
 	f.start = f.b.db.revision()
 	f.began = time.Now()
 	return f, true
 }
+
+// underWay reports whether the key is being loaded.
+func (f *flight) underWay() bool {
+	ns := f.b.namespace()
+	if ns == nil || ns.flights.n.Load() == 0 {
+		return false
+	}
+	ns.flights.mu.Lock()
+	defer ns.flights.mu.Unlock()
+	return ns.flights.byKey[f.key] != nil
+}
+
+// landed reports whether what it brought, or did not, is there.
+func (f *flight) landed() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// claim reports whether the caller is the one to land the flight.
+func (f *flight) claim() bool { return f.claimed.CompareAndSwap(false, true) }
 
 // lockFlights finds the namespace of the flight's bucket, or makes it, and returns its flights, locked. A flight in the table keeps
 // the namespace from going.
@@ -120,6 +141,11 @@ func (fs *flights) voidPrefix(prefix string) {
 // its key, but there is no write where a key is absent. The look then finds what a load has stored before, and a load
 // that stores later finds itself void.
 func (b *Bucket) voidFlights(keys ...string) {
+	defer func() {
+		for _, key := range keys {
+			b.db.loads.failures.forget(b.name, key)
+		}
+	}()
 	if ns := b.namespace(); ns != nil {
 		for _, key := range keys {
 			ns.flights.void(key, nil)
@@ -130,6 +156,7 @@ func (b *Bucket) voidFlights(keys ...string) {
 
 // voidFlightsOf is voidFlights for all keys that begin with prefix.
 func (b *Bucket) voidFlightsOf(prefix string) {
+	defer b.db.loads.failures.forgetPrefix(b.name, prefix)
 	if ns := b.namespace(); ns != nil {
 		ns.flights.voidPrefix(prefix)
 		b.db.awaitFirst(ns)
@@ -154,164 +181,28 @@ func (fs *flights) remove(f *flight) {
 	}
 }
 
-// arrive takes a flight that is over out of the table and lets go of those who wait.
-func (f *flight) arrive() {
+// arrive takes a flight that is over out of the table and lets go of those who wait. failed is a failure that is to be
+// remembered, if any: not if a write has voided the flight.
+func (f *flight) arrive(failed *failedLoad) {
 	f.ns.flights.mu.Lock()
+	if failed != nil && !f.void.Load() {
+		f.b.db.loads.failures.put(failed)
+	}
 	f.ns.flights.remove(f)
 	f.ns.flights.mu.Unlock()
 	f.b.db.lapse(f.ns)
+	f.b.db.counts.running.Add(-1)
 	close(f.done)
 }
 
-// loads is what all loads of a DB share.
-type loads struct {
-	ctx   context.Context // ends with Close
-	stop  context.CancelFunc
-	slots chan struct{} // holds a token for each background load
-
-	mu     sync.Mutex // protects what follows
-	closed bool
-	n      int           // loads that are under way; no WaitGroup, which must not be used inside and outside of a bubble
-	over   chan struct{} // closed when the last of them has ended after close
-}
-
-const (
-	// backgroundLoads bounds the loads for which nobody waits. One that finds no room is not lost: the next
-	// request for the key begins it.
-	backgroundLoads = 64
-
-	// closeGrace is how long Close waits for loaders that do not heed the end of their ctx.
-	closeGrace = 5 * time.Second
-)
-
-func newLoads() *loads {
-	l := &loads{slots: make(chan struct{}, backgroundLoads), over: make(chan struct{})}
-	l.ctx, l.stop = newContext()
-	return l
-}
-
-// begin runs fn in a goroutine of its own, and reports false after close. What a handler of events begins is told of as
-// what the handler does itself.
-func (l *loads) begin(fn func()) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return false
-	}
-	l.n++
-	inherits := inHandler()
-	go func() {
-		defer l.end()
-		if inherits {
-			forHandler(fn)
-		} else {
-			fn()
-		}
-	}()
-	return true
-}
-
-// end counts a load as ended.
-func (l *loads) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.n--; l.n == 0 && l.closed {
-		close(l.over)
-	}
-}
-
-// close ends the loads and waits for them, but not for ever.
-func (l *loads) close() {
-	l.mu.Lock()
-	l.closed = true
-	idle := l.n == 0
-	l.mu.Unlock()
-	l.stop()
-	if idle {
-		return
-	}
-	timer := time.NewTimer(closeGrace)
-	defer timer.Stop()
-	select {
-	case <-l.over:
-	case <-timer.C:
-	}
-}
-
-// loadContext has the values of a request and the end of the DB.
-type loadContext struct {
-	context.Context
-	values context.Context
-}
-
-func (c loadContext) Value(key any) any {
-	if v := c.Context.Value(key); v != nil {
-		return v
-	}
-	return c.values.Value(key)
-}
-
-func (l *loads) ctxOf(request context.Context) context.Context { return loadContext{l.ctx, request} }
-
-// refresh begins flights in the background, as far as they are not under way already.
-func (b *Bucket) refresh(ctx context.Context, fs []*flight, start func(context.Context, []*flight)) {
-	l := b.db.loads
-	select {
-	case l.slots <- struct{}{}:
-	default:
-		return
-	}
-	own := fs[:0]
-	for _, f := range fs {
-		if f, mine := f.board(); mine {
-			own = append(own, f)
-		}
-	}
-	if len(own) == 0 {
-		<-l.slots
-		return
-	}
-	begun := l.begin(func() {
-		defer func() { <-l.slots }()
-		b.db.counts.refreshes.Add(uint64(len(own)))
-		for _, f := range own {
-			b.db.events.tell(Event{Kind: EventRefresh, Bucket: b.name, Key: f.key})
-		}
-		start(l.ctxOf(ctx), own)
-	})
-	if !begun {
-		<-l.slots
-		for _, f := range own {
-			f.land(nil, ErrClosed)
-		}
-	}
-}
-
-// run lets the loader run for a flight, and lands it.
-func (f *flight) run(ctx context.Context, o *LoadOptions, load Loader) {
-	if f.superseded() {
-		return
-	}
-	l := f.newLoad(o)
-	var encoded []byte
-	err := contain(func() error {
-		value, err := load(ctx, l)
-		if err == nil && !l.NotModified {
-			encoded, err = f.encode(value)
-		}
-		return err
-	}, func(err error) { f.finish(l, o, nil, err) })
-	f.finish(l, o, encoded, err)
-}
-
-// encode encodes a value that was loaded, also one that is too large to be stored. It may run code of the value's type.
-func (f *flight) encode(value any) ([]byte, error) {
-	encoded, err := appendValue(nil, value, f.b.db.options.MaxValueBytes)
+// encode encodes a value that was loaded, also one that is too large to be stored, which unfit says. It may run code of the value's type.
+func (b *Bucket) encode(value any) (encoded []byte, unfit, err error) {
+	encoded, err = appendValue(nil, value, b.db.options.MaxValueBytes)
 	if errors.Is(err, ErrTooLarge) {
-		f.unfit = err
+		unfit = err
 		encoded, err = appendValue(nil, value, math.MaxInt32)
 	}
-	return encoded, err
+	return encoded, unfit, err
 }
 
 func (f *flight) newLoad(o *LoadOptions) *Load {
@@ -324,42 +215,31 @@ func (f *flight) newLoad(o *LoadOptions) *Load {
 
 // superseded lands a flight at once if another one, or a write, was quicker: the key was looked at before this one began. A write that
 // brings the bucket into being may have come before the flight and not be found yet.
-func (f *flight) superseded() bool {
+func (f *flight) superseded(o *LoadOptions) bool {
 	f.b.db.awaitFirst(f.ns)
 	r, err := f.b.read(f.key)
-	if err != nil || r.header.revision == f.stale.header.revision {
+	if err == nil && r.header.revision != f.stale.header.revision {
+		f.stale = r
+		switch {
+		case r.live:
+			f.value, f.header, f.options = r.value, r.header, r.options
+			f.quicker = true
+		case r.held && r.negative:
+			f.err, f.notFound = ErrNotFound, true
+		case r.held && readTraits(r.options).retry > millis(f.b.db.clock.now()):
+			f.err = errFailedLately
+		}
+	}
+	if !f.quicker && f.err == nil && !f.stale.held {
+		if f.err = f.b.failedLately(f.key, o, false); f.err != nil {
+			f.quicker = true
+		}
+	}
+	if !f.quicker && f.err == nil {
 		return false
 	}
-	f.stale = r
-	switch {
-	case r.live:
-		f.value, f.header, f.options = r.value, r.header, r.options
-		f.quicker = true
-	case r.held && r.negative:
-		f.err = ErrNotFound
-	case r.held && readTraits(r.options).retry > millis(f.b.db.clock.now()):
-		f.err = errFailedLately
-	default:
-		return false
+	if f.claim() {
+		f.arrive(nil)
 	}
-	f.arrive()
 	return true
-}
-
-// contain runs fn and turns a panic in it into an error. exit is called instead if fn ends the goroutine.
-func contain(fn func() error, exit func(error)) (err error) {
-	returned := false
-	defer func() {
-		if returned {
-			return
-		}
-		if v := recover(); v != nil {
-			err = fmt.Errorf("the loader panicked: %v\n%s", v, debug.Stack())
-			return
-		}
-		exit(errGoexit)
-	}()
-	err = fn()
-	returned = true
-	return err
 }

@@ -14,33 +14,43 @@ var (
 	errETagTooLong  = fmt.Errorf("the ETag is longer than %d bytes", MaxETagBytes)
 )
 
-// finish lands a flight with what a loader brought: it stores that, as far as it may, and counts.
-func (f *flight) finish(l *Load, o *LoadOptions, encoded []byte, err error) {
-	took := time.Since(f.began)
-	f.strange = err != nil && f.caller != nil && f.caller.Err() != nil && errors.Is(err, f.caller.Err())
-	d, err := f.outcome(l, o, encoded, err)
-	f.b.db.counts.loaded(took, err)
-	if err == nil {
-		rec := d.record()
-		f.header, f.options, f.value = d.header, recordOptions(rec), recordValue(rec)
-	}
-	if (l.NoStore || f.unfit != nil) && err == nil || f.b.db.options.ReadOnly {
-		d = nil
-	}
-	defer f.land(d, err) // also where code that is not ours ends this goroutine
-	switch {
-	case err != nil && !errors.Is(err, ErrNotFound):
-		f.b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: f.b.name, Key: f.key, Err: err})
-	case f.b.db.events.wants(EventLoad):
-		f.b.db.events.tell(Event{Kind: EventLoad, Bucket: f.b.name, Key: f.key, Detail: took.String()})
-	}
-	if f.unfit != nil && err == nil && !l.NoStore && !f.b.db.options.ReadOnly {
-		f.b.loadFailed(f.key, "what was loaded cannot be stored", f.unfit)
+// finish is conclude for a loader that has returned. What it brings after its flight has been given up is dropped.
+func (f *flight) finish(l *Load, o *LoadOptions, a answer) {
+	if f.claim() {
+		f.conclude(l, o, a)
+	} else if a.err == nil {
+		f.b.db.counts.loadsDiscarded.Add(1)
 	}
 }
 
-// land stores what a flight brought, if anything, and lets those who wait go. They see it stored.
-func (f *flight) land(d *draft, err error) {
+// conclude lands a flight with what a loader brought: it stores that, as far as it may, and counts. The caller has claimed it.
+func (f *flight) conclude(l *Load, o *LoadOptions, a answer) {
+	took := time.Since(f.began)
+	d, fail := f.outcome(l, o, &a)
+	f.verdict = a.verdict
+	f.b.db.counts.loaded(took, a.err != nil && !a.notFound)
+	if a.err == nil {
+		rec := d.record()
+		f.header, f.options, f.value = d.header, recordOptions(rec), recordValue(rec)
+	}
+	if l.NoStore && a.err == nil || a.unfit != nil || f.b.db.options.ReadOnly {
+		d = nil
+	}
+	defer f.land(d, a.err, fail) // also where code that is not ours ends this goroutine
+	switch {
+	case a.err != nil && !a.notFound:
+		f.b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: f.b.name, Key: toldKey(f.key), Err: a.err})
+	case f.b.db.events.wants(EventLoad):
+		f.b.db.events.tell(Event{Kind: EventLoad, Bucket: f.b.name, Key: toldKey(f.key), Detail: took.String()})
+	}
+	if a.unfit != nil && a.err == nil && !l.NoStore && !f.b.db.options.ReadOnly {
+		f.b.loadFailed(f.key, "what was loaded cannot be stored", a.unfit)
+	}
+}
+
+// land stores what a flight brought, if anything, and lets those who wait go. They see it stored. fail is what is to be
+// remembered of a failure that cannot be stored.
+func (f *flight) land(d *draft, err error, fail *failedLoad) {
 	f.err = err
 	if d != nil {
 		d.flight = f
@@ -51,9 +61,18 @@ func (f *flight) land(d *draft, err error) {
 			f.b.loadFailed(f.key, "what was loaded cannot be stored", err)
 		case err == nil:
 			f.header.revision = d.header.revision
+			fail = nil
 		}
 	}
-	f.arrive()
+	f.arrive(fail)
+}
+
+// toldKey returns a key as events have it: none that cannot be one, which may be of any length.
+func toldKey(key string) string {
+	if !validKey(key) {
+		return ""
+	}
+	return key
 }
 
 // outdated reports whether a tag of what the flight brought was invalidated after the flight began, and before
@@ -64,58 +83,87 @@ func (f *flight) outdated(joined uint64) bool {
 	return at >= t.since(f.header.revision) && at > f.start && at <= joined
 }
 
-// outcome drafts what is to be stored of a load; nil is nothing. The error is the one of the load.
-func (f *flight) outcome(l *Load, o *LoadOptions, encoded []byte, err error) (*draft, error) {
+// outcome drafts what is to be stored of a load; nil is nothing. It may make a failure of a success. fail is what is to
+// be remembered of a failure, unless the draft is stored.
+func (f *flight) outcome(l *Load, o *LoadOptions, a *answer) (d *draft, fail *failedLoad) {
 	now := f.b.db.clock.now()
-	if err == nil {
-		var d *draft
-		if d, err = f.success(l, o, encoded, now); err == nil {
+	if !validKey(f.key) {
+		a.unfit = fmt.Errorf("%w: %s", ErrInvalidKey, quoteShort(f.key))
+	} else if f.b.tagsErr != nil {
+		a.unfit = f.b.tagsErr
+	}
+	if a.err == nil {
+		if d = f.success(l, o, a, now); d != nil {
+			f.b.db.loads.failures.forget(f.b.name, f.key)
 			return d, nil
 		}
+		a.err = errNotThere
+		a.verdict = verdict{lasting: true, text: a.err.Error()}
 	}
 	r := &f.stale
 	switch {
-	case errors.Is(err, ErrNotFound):
-		if o.NegativeTTL > 0 && !l.NoStore {
-			tags, _ := packTags(l.Tags)
+	case a.notFound:
+		f.b.db.loads.failures.forget(f.b.name, f.key)
+		tags, err := packTags(l.Tags)
+		if err == nil {
+			err = a.unfit
+		}
+		a.unfit = nil
+		switch {
+		case o.NegativeTTL == 0 || l.NoStore:
+		case err != nil:
+			f.b.loadFailed(f.key, "what was loaded cannot be stored", err)
+		default:
 			h := header{written: millis(now), freshUntil: deadline(now, o.NegativeTTL)}
 			h.goneAt = h.freshUntil
 			t := traits{negative: true, loaded: h.written, tags: tags, asOf: f.start + 1}
-			return &draft{key: f.key, header: h, stored: recordOf(h, &t, jsonNull)}, err
+			return &draft{key: f.key, header: h, stored: recordOf(h, &t, jsonNull)}, nil
 		}
 		if r.stored() {
-			return &draft{key: f.key}, err // what is there is not to be served any more
+			return &draft{key: f.key}, nil // what is there is not to be served any more
 		}
-	case r.held && !r.negative && o.RetryAfter > 0 && !f.strange:
-		return f.retryLater(o, now), err
+	case a.lasting:
+		stale := r.held && !r.negative
+		a.unfit = nil
+		hold := o.retryAfter(stale)
+		if hold == 0 {
+			return nil, nil
+		}
+		tags, _ := packTags(l.Tags)
+		fail = newFailedLoad(f, a, tags, hold)
+		if stale {
+			d = f.retryLater(hold, now)
+		}
 	}
-	return nil, err
+	return d, fail
 }
 
 // retryLater drafts the entry as it is, with a time before which nobody tries again. Its life may be longer than
 // when the load began, because reads have prolonged it.
-func (f *flight) retryLater(o *LoadOptions, now time.Time) *draft {
+func (f *flight) retryLater(hold time.Duration, now time.Time) *draft {
 	r, err := f.b.read(f.key)
 	if err != nil || !r.held || r.negative {
 		r = f.stale // it is gone, or cannot be read
 	}
 	t := r.traits()
-	t.retry, t.asOf = deadline(now, o.RetryAfter), t.since(r.header.revision)
+	t.retry, t.asOf = deadline(now, hold), t.since(r.header.revision)
 	return &draft{key: f.key, header: r.header, stored: recordOf(r.header, &t, r.value), sameLife: true}
 }
 
 // jsonNull is a stored null.
 var jsonNull = []byte{0xc0}
 
-// success drafts the record of what a loader returned, encoded. What cannot be stored of that is left out, and noted.
-func (f *flight) success(l *Load, o *LoadOptions, encoded []byte, now time.Time) (*draft, error) {
+// success drafts the record of what a loader returned, encoded. What cannot be stored of that is left out, and noted. It returns nil
+// if the loader says that nothing was modified, and there is nothing.
+func (f *flight) success(l *Load, o *LoadOptions, a *answer, now time.Time) *draft {
+	encoded := a.encoded
 	ttl, err := lifetime(l.TTL, f.b.defaultTTL)
 	if err != nil || l.StaleFor < 0 {
-		f.unfit = ErrInvalidTTL
+		a.unfit = ErrInvalidTTL
 		ttl, l.StaleFor = 1, 0
 	}
 	if len(l.ETag) > MaxETagBytes {
-		f.unfit = errETagTooLong
+		a.unfit = errETagTooLong
 		l.ETag = ""
 	}
 	h := header{written: millis(now), freshUntil: deadline(now, shorten(ttl, o.Jitter))}
@@ -123,7 +171,7 @@ func (f *flight) success(l *Load, o *LoadOptions, encoded []byte, now time.Time)
 	t := traits{loaded: h.written, etag: []byte(l.ETag), lifetime: f.b.slidingMillis(ttl)}
 	if l.NotModified {
 		if !l.Found {
-			return nil, errNotThere
+			return nil
 		}
 		r := &f.stale
 		encoded, h.written = r.value, r.header.written
@@ -136,9 +184,9 @@ func (f *flight) success(l *Load, o *LoadOptions, encoded []byte, now time.Time)
 		}
 	}
 	if t.tags, err = packTags(l.Tags); err != nil {
-		f.unfit = err
+		a.unfit = err
 		t.tags = nil
 	}
 	t.asOf = f.start + 1 // an invalidation from the beginning of the load on is later than what it brought
-	return &draft{key: f.key, header: h, stored: recordOf(h, &t, encoded)}, nil
+	return &draft{key: f.key, header: h, stored: recordOf(h, &t, encoded)}
 }

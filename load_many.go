@@ -20,31 +20,32 @@ type ManyLoader = func(ctx context.Context, keys []string) (map[string]any, erro
 func (b *Bucket) GetOrLoadMany(ctx context.Context, keys []string, load ManyLoader, opts *LoadOptions) (map[string]Entry, error) {
 	o, err := opts.resolve(b)
 	if err != nil {
-		return map[string]Entry{}, b.fail("load", "", err)
+		return map[string]Entry{}, b.fail(opLoad, "", err)
 	}
-	return b.loadMany(ctx, keys, &o, func(ctx context.Context, fs []*flight) { runMany(ctx, fs, &o, load) }, nil)
+	return b.loadMany(ctx, keys, &o, func(ctx context.Context, r *run) { r.many(ctx, &o, load) }, nil)
 }
 
 // loadMany is GetOrLoadMany. fits, if there is one, says whether a stored value is what the caller can use; a mismatch is a miss.
-func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, start func(context.Context, []*flight), fits func([]byte) error) (entries map[string]Entry, err error) {
+func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, start starter, fits func([]byte) error) (entries map[string]Entry, err error) {
 	ctx = given(ctx)
 	entries = make(map[string]Entry, len(keys))
 	if err := b.canRead(); err != nil {
-		return entries, b.fail("load", "", err)
+		return entries, b.fail(opLoad, "", err)
 	}
 	var missing, served []waiting
+	var failed error
 	var stale []*flight
 	for _, key := range slices.Compact(slices.Sorted(slices.Values(keys))) {
 		r, err := b.look(key)
 		if err != nil {
-			return entries, b.fail("load", key, err)
+			return entries, b.fail(opLoad, key, err)
 		}
 		if fits != nil && r.held && !r.negative {
 			if err := fits(r.value); errors.Is(err, ErrMismatch) {
 				b.mismatched(key, &r, err)
 			}
 		}
-		switch b.plan(&r, o) {
+		switch b.plan(key, &r, o) {
 		case serveFresh:
 			b.counted(key, &r)
 			b.slid(key, &r)
@@ -52,7 +53,7 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 		case serveNegative:
 			b.negativeHit(key)
 		case serveAndLoad:
-			stale = append(stale, &flight{b: b, key: key, stale: r})
+			stale = append(stale, &flight{b: b, key: key, stale: r, caller: ctx})
 			fallthrough
 		case serveAnyway:
 			b.served(key, &r, nil)
@@ -62,18 +63,27 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 			}
 		default:
 			if !b.isStale(&r) {
-				b.counted(key, &reading{})
+				b.counted(toldKey(key), &reading{})
+				if err := b.failedLately(key, o, false); err != nil {
+					b.db.counts.remembered.Add(1)
+					if failed == nil {
+						failed = b.fail(opLoad, key, err)
+					}
+					continue
+				}
 			}
 			missing = append(missing, waiting{key: key, seen: r})
 		}
 	}
 	if len(stale) > 0 {
-		b.refresh(ctx, stale, start)
+		b.refresh(ctx, b.newRun(ctx), stale, start)
 	}
 	if len(missing) == 0 {
-		return entries, nil
+		return entries, failed
 	}
-	err = b.fetchMany(ctx, missing, entries, o, start, fits)
+	if err = b.fetchMany(ctx, missing, entries, o, start, fits); err == nil {
+		err = failed
+	}
 	// What was stale may be gone by now.
 	for _, w := range served {
 		if b.isStale(&w.seen) {
@@ -97,22 +107,25 @@ type waiting struct {
 }
 
 // fetchMany loads what is missing, in one call as far as nobody does so already, and adds it to entries.
-func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[string]Entry, o *LoadOptions, start func(context.Context, []*flight), fits func([]byte) error) error {
-	if err := ctx.Err(); err != nil {
-		return b.fail("load", "", err)
+func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[string]Entry, o *LoadOptions, start starter, fits func([]byte) error) error {
+	err := ctx.Err()
+	if err == nil {
+		err = canNest(ctx, missing[0].key)
 	}
-	var own []*flight
+	if err != nil {
+		return b.fail(opLoad, "", err)
+	}
+	r := b.newRun(ctx)
 	for i := range missing {
 		w := &missing[i]
 		var mine bool
-		if w.flight, mine = b.board(ctx, w.key, w.seen); mine {
-			own = append(own, w.flight)
+		f := &flight{b: b, key: w.key, stale: w.seen, caller: ctx, run: r}
+		if w.flight, mine = f.board(); mine {
+			r.flights = append(r.flights, f)
 		}
 	}
-	if len(own) > 0 && !b.db.loads.begin(func() { start(b.db.loads.ctxOf(ctx), own) }) {
-		for _, f := range own {
-			f.land(nil, ErrClosed)
-		}
+	if len(r.flights) > 0 {
+		r.launch(ctx, start)
 	}
 	var failed error
 	began := time.Now()
@@ -125,17 +138,18 @@ func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[s
 		}
 		if again {
 			// Rare enough to be done one by one.
-			var many map[string]Entry
-			if many, err = b.loadMany(ctx, []string{w.key}, o, start, fits); err == nil {
-				maps.Copy(entries, many)
-				continue
+			many, err := b.loadMany(ctx, []string{w.key}, o, start, fits)
+			maps.Copy(entries, many)
+			if failed == nil {
+				failed = err
 			}
+			continue
 		}
 		switch {
 		case errors.Is(err, ErrNotFound):
 		case err != nil:
 			if failed == nil {
-				failed = b.fail("load", w.key, err)
+				failed = b.fail(opLoad, w.key, err)
 			}
 		case result.Stale:
 			entries[w.key] = w.seen.entry(w.key)
@@ -147,46 +161,44 @@ func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[s
 	return failed
 }
 
-// runMany lets a loader of many keys run for its flights, and lands them.
-func runMany(ctx context.Context, fs []*flight, o *LoadOptions, load ManyLoader) {
-	fs = slices.DeleteFunc(fs, func(f *flight) bool { return f.superseded() })
-	if len(fs) == 0 {
+// many lets a loader of many keys run for its flights, and lands them.
+func (r *run) many(request context.Context, o *LoadOptions, load ManyLoader) {
+	r.flights = slices.DeleteFunc(r.flights, func(f *flight) bool { return f.superseded(o) })
+	if len(r.flights) == 0 {
 		return
 	}
-	keys := make([]string, len(fs))
-	for i, f := range fs {
+	ctx, end := r.watch(request, o)
+	defer end()
+	keys := make([]string, len(r.flights))
+	for i, f := range r.flights {
 		keys[i] = f.key
 	}
-	encoded := make(map[string][]byte, len(fs))
-	failed := make(map[string]error) // why one of the values cannot be stored
-	land := func(err error) {
-		for _, f := range fs {
-			own := err
-			if own == nil {
-				own = failed[f.key]
-			}
-			if _, ok := encoded[f.key]; own == nil && !ok {
-				own = ErrNotFound
-			}
-			f.finish(f.newLoad(o), o, encoded[f.key], own)
-		}
-	}
-	land(contain(func() error {
+	var all answer // for those that have none of their own
+	answers := make([]answer, len(r.flights))
+	r.contain(&all, func() {
 		values, err := load(ctx, keys)
-		if err != nil {
-			return err
+		if all.judge(ctx, r.flights[0], err); err != nil {
+			return
 		}
-		for _, f := range fs {
+		for i, f := range r.flights {
 			value, ok := values[f.key]
 			if !ok {
+				answers[i] = answer{err: ErrNotFound, verdict: verdict{notFound: true}}
 				continue
 			}
-			if encoded[f.key], err = f.encode(value); err != nil {
-				failed[f.key] = err
-			}
+			a := &answers[i]
+			a.encoded, a.unfit, err = r.b.encode(value)
+			a.judge(ctx, f, err)
 		}
-		return nil
-	}, land))
+	}, func() {
+		for i, f := range r.flights {
+			a := answers[i]
+			if all.err != nil {
+				a = all
+			}
+			f.finish(f.newLoad(o), o, a)
+		}
+	})
 }
 
 // GetOrLoadMany returns the values of keys and loads, in one call, those that are absent. See
@@ -194,7 +206,7 @@ func runMany(ctx context.Context, fs []*flight, o *LoadOptions, load ManyLoader)
 func (v View[T]) GetOrLoadMany(ctx context.Context, keys []string, load func(ctx context.Context, keys []string) (map[string]T, error), opts *LoadOptions) (map[string]T, error) {
 	o, err := opts.resolve(v.b)
 	if err != nil {
-		return map[string]T{}, v.b.fail("load", "", err)
+		return map[string]T{}, v.b.fail(opLoad, "", err)
 	}
 	loader := func(ctx context.Context, keys []string) (map[string]any, error) {
 		loaded, err := load(ctx, keys)
@@ -204,14 +216,14 @@ func (v View[T]) GetOrLoadMany(ctx context.Context, keys []string, load func(ctx
 		}
 		return values, err
 	}
-	start := func(ctx context.Context, fs []*flight) { runMany(ctx, fs, &o, loader) }
+	start := func(ctx context.Context, r *run) { r.many(ctx, &o, loader) }
 	entries, err := v.b.loadMany(ctx, keys, &o, start, func(value []byte) error { return decodeValue(value, new(T)) })
 	values := make(map[string]T, len(entries))
 	for _, key := range slices.Sorted(maps.Keys(entries)) {
 		var value T
 		if decodeErr := entries[key].Decode(&value); decodeErr != nil {
 			if err == nil {
-				err = v.b.fail("load", key, decodeErr)
+				err = v.b.fail(opLoad, key, decodeErr)
 			}
 			continue
 		}

@@ -1,7 +1,6 @@
 package keepcache
 
 import (
-	"errors"
 	"math/bits"
 	"sync/atomic"
 	"time"
@@ -16,9 +15,14 @@ type LoadStats struct {
 	Refreshes    uint64        // loads begun in the background, for a value that was stale or about to be
 	Stale        uint64        // requests served with a stale value
 	NegativeHits uint64        // requests answered with ErrNotFound without a load
-	Discarded    uint64        // results not stored, because the key was written or removed meanwhile
+	Discarded    uint64        // results not stored, because the key was written or removed meanwhile, or they came after LoadTimeout
 	Mismatched   uint64        // stored values that did not fit the destination, and were loaded anew
 	CacheErrors  uint64        // times that the cache could not be read or written around a load, which went on
+	Remembered   uint64        // requests answered with the error of a load that had failed within RetryAfter
+	TimedOut     uint64        // loads that failed because they passed LoadTimeout, of GetOrLoadMany one a key
+	Skipped      uint64        // refreshes not begun, of GetOrLoadMany one a key, because 64 loads in the background were under way
+	Running      int64         // loads under way now, of GetOrLoadMany one a key
+	Abandoned    int64         // loaders that have not returned, although their load has passed LoadTimeout: each holds a goroutine
 }
 
 // LoadHistogram counts by duration. Element i counts what took less than LoadHistogramBound(i) and not less than the
@@ -37,14 +41,16 @@ func LoadHistogramBound(i int) time.Duration {
 // loadCounters are what loads count.
 type loadCounters struct {
 	loads, loadFailures, loadTime, refreshes, stale, negativeHits, loadsDiscarded, loadsMismatched, loadCacheErrors atomic.Uint64
+	remembered, loadsTimedOut, refreshesSkipped                                                                     atomic.Uint64
+	running, abandoned                                                                                              atomic.Int64
 
 	loadHistogram [len(LoadHistogram{})]atomic.Uint64
 }
 
 // loaded counts a load that came to its end.
-func (c *loadCounters) loaded(took time.Duration, err error) {
+func (c *loadCounters) loaded(took time.Duration, failed bool) {
 	c.loads.Add(1)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if failed {
 		c.loadFailures.Add(1)
 	}
 	c.loadTime.Add(uint64(max(took, 0)))
@@ -63,6 +69,11 @@ func (c *loadCounters) snapshot() LoadStats {
 		Discarded:    c.loadsDiscarded.Load(),
 		Mismatched:   c.loadsMismatched.Load(),
 		CacheErrors:  c.loadCacheErrors.Load(),
+		Remembered:   c.remembered.Load(),
+		TimedOut:     c.loadsTimedOut.Load(),
+		Skipped:      c.refreshesSkipped.Load(),
+		Running:      c.running.Load(),
+		Abandoned:    c.abandoned.Load(),
 	}
 	for i := range c.loadHistogram {
 		s.Histogram[i] = c.loadHistogram[i].Load()

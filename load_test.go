@@ -246,10 +246,10 @@ func TestLoad_FailSafe(t *testing.T) {
 	})
 }
 
-// A failed load with nothing to serve is an error that the next request tries again.
+// A failed load with nothing to serve is an error. With RetryAfter of -1 the next request tries again.
 func TestLoad_Error(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newLoadScene(t, keepcache.LoadOptions{TTL: time.Minute})
+		s := newLoadScene(t, keepcache.LoadOptions{TTL: time.Minute, RetryAfter: -1})
 		cause := errors.New("down")
 		s.answer(nil, cause, 0)
 		s.fails(cause, 1)
@@ -261,12 +261,12 @@ func TestLoad_Error(t *testing.T) {
 		_, err := s.b.GetOrLoad(t.Context(), "k", &got, s.load, &s.opts)
 		require.Error(t, err, "a 1 is no string")
 		requireValue(t, s.b, "k", int64(1))
-		for _, bad := range []keepcache.LoadOptions{{TTL: -5}, {StaleFor: -1}, {RetryAfter: -2}, {Jitter: 2}, {RefreshAhead: -1}, {HardTimeout: -1}} {
+		for _, bad := range []keepcache.LoadOptions{{TTL: -5}, {StaleFor: -1}, {RetryAfter: -2}, {Jitter: 2}, {RefreshAhead: -1}, {HardTimeout: -1}, {LoadTimeout: -2}} {
 			_, err := s.b.GetOrLoad(t.Context(), "other", &got, s.load, &bad)
 			requireError(t, err, keepcache.ErrInvalidTTL, "load", s.path)
 		}
-		_, err = s.b.GetOrLoad(t.Context(), "", &got, s.load, nil)
-		requireError(t, err, keepcache.ErrInvalidKey, "load", s.path)
+		_, err = s.db.Bucket("").GetOrLoad(t.Context(), "k", &got, s.load, nil)
+		requireError(t, err, keepcache.ErrInvalidName, "load", s.path)
 		require.NoError(t, s.db.Close())
 		_, err = s.b.GetOrLoad(t.Context(), "k", &got, s.load, nil)
 		requireError(t, err, keepcache.ErrClosed, "load", s.path)
@@ -411,7 +411,7 @@ func TestLoad_Stats(t *testing.T) {
 		s := newLoadScene(t, keepcache.LoadOptions{})
 		for i, takes := range []time.Duration{0, time.Microsecond, 3 * time.Microsecond, time.Millisecond, time.Hour} {
 			s.answer(i, nil, takes)
-			_, err := s.b.GetOrLoad(t.Context(), numbered(i), new(any), s.load, nil)
+			_, err := s.b.GetOrLoad(t.Context(), numbered(i), new(any), s.load, &keepcache.LoadOptions{LoadTimeout: -1})
 			require.NoError(t, err)
 		}
 		stats := s.db.Stats().Loads

@@ -243,7 +243,7 @@ func TestManyBuckets_Unknown(t *testing.T) {
 			return db.Apply(&batch)
 		},
 		"load that fails": func(b *keepcache.Bucket) error {
-			_, err := b.GetOrLoad(ctx, "k", new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, broken }, nil)
+			_, err := b.GetOrLoad(ctx, "k", new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, broken }, &keepcache.LoadOptions{RetryAfter: -1})
 			return failsWith(err, broken)
 		},
 		"load not stored": func(b *keepcache.Bucket) error {

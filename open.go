@@ -123,7 +123,7 @@ func openNoLock(in *disk.Dir, path string, options Options) (*DB, error) {
 	s.home.Store(in)
 	db := &DB{
 		path: path, options: options, clock: l.clock, store: s, live: l, memory: newMemory(0),
-		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(), events: newTeller(path, &options, nil),
+		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(options.MemoryBytes), events: newTeller(path, &options, nil),
 		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
 	}
 	db.healer = newHealer(db) // which has nothing to do
@@ -147,7 +147,7 @@ func newDB(path string, options Options, s *store, g *ground.Ground) (*DB, error
 		memory:  newMemory(options.MemoryBytes),
 		evictor: evictor,
 		sweeper: &sweeper{store: s, log: options.Logger},
-		loads:   newLoads(),
+		loads:   newLoads(options.MemoryBytes),
 		events:  newTeller(path, &options, g),
 		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
 	}
@@ -227,6 +227,7 @@ func (db *DB) start(left *backlog) error {
 		memory:     db.memory,
 		tags:       &db.tags,
 		suspects:   &db.suspects,
+		failures:   &db.loads.failures,
 		path:       db.store.path,
 		log:        o.Logger,
 		always:     o.Sync == SyncAlways,

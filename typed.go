@@ -121,19 +121,19 @@ func (v View[T]) All() iter.Seq2[Item[T], error] {
 // Bucket.GetOrLoad; that one also says whether the value is stale.
 func (v View[T]) GetOrLoad(ctx context.Context, key string, load func(ctx context.Context, l *Load) (T, error), opts *LoadOptions) (value T, err error) {
 	r, done, err := v.b.hit(key, opts)
-	decode := decodeValue
+	spoiled := false
 	if done && err == nil {
 		if err = decodeValue(r.value, &value); !errors.Is(err, ErrMismatch) {
 			v.b.counted(key, &r)
 			v.b.slid(key, &r)
-			return value, v.b.fail("load", key, err)
+			return value, v.b.fail(opLoad, key, err)
 		}
 		v.b.mismatched(key, &r, err)
-		decode, err = decodeAnew, nil
+		spoiled, err = true, nil
 	}
 	if err != nil {
-		return value, v.b.fail("load", key, err)
+		return value, v.b.fail(opLoad, key, err)
 	}
-	_, err = v.b.load(ctx, key, r, &value, decode, func(ctx context.Context, l *Load) (any, error) { return load(ctx, l) }, opts)
+	_, err = v.b.load(ctx, key, r, &target{dst: &value, spoiled: spoiled}, func(ctx context.Context, l *Load) (any, error) { return load(ctx, l) }, opts)
 	return value, err
 }

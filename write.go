@@ -30,6 +30,7 @@ type writer struct {
 	journalAt  int64         // bytes of the journal in use at which one begins
 	needFlush  chan struct{} // gets a token when something is to be flushed within the interval
 	commits    *committer
+	failures   *failures // of loads, which writes of their keys void
 
 	path string // for the log
 	log  *slog.Logger
@@ -160,6 +161,7 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 	for _, d := range drafts {
 		if d.ns != nil && !d.quiet {
 			d.ns.flights.void(d.key, d.flight)
+			w.failures.forget(d.ns.name, d.key)
 		}
 		until := int64(0)
 		if d.sameLife {
