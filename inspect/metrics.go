@@ -150,6 +150,11 @@ func (e *exposition) stats(s keepcache.Stats) {
 	e.counter("keepcache_discarded_loads", "Loaded values not stored, because the key changed meanwhile.", "", float64(s.Loads.Discarded))
 	e.counter("keepcache_mismatched_loads", "Stored values that did not fit and were loaded anew.", "", float64(s.Loads.Mismatched))
 	e.counter("keepcache_load_cache_errors", "Times that the cache failed around a load, which went on.", "", float64(s.Loads.CacheErrors))
+	e.counter("keepcache_remembered_load_failures", "Requests answered with the error of a load that had failed lately.", "", float64(s.Loads.Remembered))
+	e.counter("keepcache_timed_out_loads", "Loads that passed LoadTimeout.", "", float64(s.Loads.TimedOut))
+	e.counter("keepcache_skipped_refreshes", "Refreshes not begun, because all slots were taken.", "", float64(s.Loads.Skipped))
+	e.gauge("keepcache_running_loads", "Loads under way.", "", float64(s.Loads.Running))
+	e.gauge("keepcache_abandoned_loaders", "Loaders that have not returned, although their load has passed LoadTimeout.", "", float64(s.Loads.Abandoned))
 
 	e.gauge("keepcache_memory_entries", "Entries in memory.", "", float64(s.Memory.Entries))
 	e.gauge("keepcache_memory_bytes", "Memory that entries take; pinned ones are not in the file yet.",

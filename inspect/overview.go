@@ -131,8 +131,14 @@ func facts(s keepcache.Stats) []fact {
 		{"Commits", count(s.Commit.Commits) + ", the longest " + span(s.Commit.Longest)},
 		{"Flushes", count(s.Journal.Flushes)},
 	}
-	if s.Loads.Loads > 0 {
-		f = append(f, fact{"Loads", count(s.Loads.Loads) + ", " + count(s.Loads.Failures) + " failed"}, fact{"Served stale", count(s.Loads.Stale)})
+	if l := s.Loads; l.Loads > 0 || l.Running > 0 {
+		f = append(f, fact{"Loads", count(l.Loads) + ", " + count(l.Failures) + " failed"}, fact{"Loads under way", count(l.Running)}, fact{"Served stale", count(l.Stale)})
+		if l.Skipped > 0 {
+			f = append(f, fact{"Refreshes skipped, no slot free", count(l.Skipped)})
+		}
+		if l.Abandoned > 0 {
+			f = append(f, fact{"Loaders past their time", count(l.Abandoned)})
+		}
 	}
 	if s.Compact.Compactions > 0 {
 		f = append(f, fact{"Compactions", count(s.Compact.Compactions)})

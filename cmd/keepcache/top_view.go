@@ -110,7 +110,11 @@ func (f *frame) rates(p picture) {
 		}
 	}
 	f.named("hits", "%s   %.1f %% since the start%s", ratio, 100*p.now.HitRatio(), fromFile)
-	f.named("latency", "get %s   set %s", showLatency(p.now.Reads.Sub(p.before.Reads)), showLatency(p.now.Writes.Sub(p.before.Writes)))
+	loading := ""
+	if n := p.now.Loads.Running; n > 0 {
+		loading = fmt.Sprintf("   %s loading", count(n))
+	}
+	f.named("latency", "get %s   set %s%s", showLatency(p.now.Reads.Sub(p.before.Reads)), showLatency(p.now.Writes.Sub(p.before.Writes)), loading)
 }
 
 // showRate writes a number a second in seven columns.

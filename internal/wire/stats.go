@@ -123,6 +123,11 @@ type Loads struct {
 	Discarded    uint64        `json:"discarded"`
 	Mismatched   uint64        `json:"mismatched"`
 	CacheErrors  uint64        `json:"cache_errors"`
+	Remembered   uint64        `json:"remembered"`
+	TimedOut     uint64        `json:"timed_out"`
+	Skipped      uint64        `json:"skipped"`
+	Running      int64         `json:"running"`
+	Abandoned    int64         `json:"abandoned"`
 }
 
 // Memory is keepcache.MemoryStats.
@@ -186,6 +191,7 @@ func StatsOf(s keepcache.Stats, now time.Time) Stats {
 		Loads: Loads{
 			s.Loads.Loads, s.Loads.Failures, s.Loads.Time, trim(s.Loads.Histogram[:]), s.Loads.Refreshes,
 			s.Loads.Stale, s.Loads.NegativeHits, s.Loads.Discarded, s.Loads.Mismatched, s.Loads.CacheErrors,
+			s.Loads.Remembered, s.Loads.TimedOut, s.Loads.Skipped, s.Loads.Running, s.Loads.Abandoned,
 		},
 		Memory:  Memory(s.Memory),
 		Journal: Journal(s.Journal),
@@ -228,7 +234,8 @@ func (w Stats) Stats() keepcache.Stats {
 		Loads: keepcache.LoadStats{
 			Loads: w.Loads.Loads, Failures: w.Loads.Failures, Time: w.Loads.Time, Refreshes: w.Loads.Refreshes,
 			Stale: w.Loads.Stale, NegativeHits: w.Loads.NegativeHits, Discarded: w.Loads.Discarded,
-			Mismatched: w.Loads.Mismatched, CacheErrors: w.Loads.CacheErrors,
+			Mismatched: w.Loads.Mismatched, CacheErrors: w.Loads.CacheErrors, Remembered: w.Loads.Remembered,
+			TimedOut: w.Loads.TimedOut, Skipped: w.Loads.Skipped, Running: w.Loads.Running, Abandoned: w.Loads.Abandoned,
 		},
 		Memory:  keepcache.MemoryStats(w.Memory),
 		Journal: keepcache.JournalStats(w.Journal),
