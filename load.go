@@ -143,6 +143,10 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 		f, own := (&flight{b: b, key: key, stale: r, caller: ctx, run: b.newRun(ctx)}).board()
 		if own {
 			f.run.flights = []*flight{f}
+			if caller := runOf(ctx); caller != nil { // before the loader can ask who waits for it
+				_ = caller.await(f) // it waits for nothing yet
+				defer caller.leave(f)
+			}
 			f.run.launch(ctx, start)
 		}
 		value, result, again, err := b.wait(ctx, f, &r, o, time.Now())

@@ -60,7 +60,7 @@ func TestLoadFailed(t *testing.T) {
 				require.Equal(t, uint64(5), stats.Misses)
 				time.Sleep(hold - 1)
 				s.remembers(down, true, 1)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				s.remembers(down, false, 2)
 				time.Sleep(hold)
 				s.answer("one", nil, 0)

@@ -125,6 +125,10 @@ func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[s
 		}
 	}
 	if len(r.flights) > 0 {
+		if caller := runOf(ctx); caller != nil { // before the loader can ask who waits for it
+			_ = caller.await(r.flights[0]) // it waits for nothing yet
+			defer caller.leave(r.flights[0])
+		}
 		r.launch(ctx, start)
 	}
 	var failed error

@@ -546,7 +546,7 @@ func (m *loadScript) predictOne(q *modelRequest, key string, now time.Time) (mod
 }
 
 // predictMany predicts what GetOrLoadMany brings.
-func (m *loadScript) predictMany(q *modelRequest, keys []string, now time.Time) (values map[string]any, failed error, until time.Time) {
+func (m *loadScript) predictMany(q *modelRequest, keys []string, now time.Time) (values map[string]any, until time.Time, failed error) {
 	values = map[string]any{}
 	var missing, stale, served []string
 	seen := map[string]*modelEntry{}
@@ -571,7 +571,7 @@ func (m *loadScript) predictMany(q *modelRequest, keys []string, now time.Time) 
 	m.begin(now, stale, seen, &q.o, q.typed, true)
 	m.settle(now)
 	if len(missing) == 0 {
-		return values, failed, now
+		return values, now, failed
 	}
 	m.begin(now, missing, seen, &q.o, q.typed, true)
 	waits := map[string]*modelFlight{}
@@ -587,7 +587,7 @@ func (m *loadScript) predictMany(q *modelRequest, keys []string, now time.Time) 
 		if again {
 			var more map[string]any
 			var err error
-			more, err, now = m.predictMany(q, []string{key}, now)
+			more, now, err = m.predictMany(q, []string{key}, now)
 			for k, v := range more {
 				values[k] = v
 			}
@@ -600,7 +600,7 @@ func (m *loadScript) predictMany(q *modelRequest, keys []string, now time.Time) 
 		case res.err == nil:
 			values[key] = res.value
 		case errors.Is(res.err, errTie):
-			return nil, errTie, now
+			return nil, now, errTie
 		case !errors.Is(res.err, keepcache.ErrNotFound) && own == nil:
 			own = res.err
 		}
@@ -613,7 +613,7 @@ func (m *loadScript) predictMany(q *modelRequest, keys []string, now time.Time) 
 			continue
 		}
 		delete(values, key)
-		more, err, then := m.predictMany(q, []string{key}, now)
+		more, then, err := m.predictMany(q, []string{key}, now)
 		now = then
 		for k, v := range more {
 			values[k] = v
@@ -622,7 +622,7 @@ func (m *loadScript) predictMany(q *modelRequest, keys []string, now time.Time) 
 			failed = err
 		}
 	}
-	return values, failed, now
+	return values, now, failed
 }
 
 func pick[T any](r *rand.Rand, values ...T) T { return values[r.IntN(len(values))] }
@@ -763,7 +763,7 @@ func (m *loadScript) getMany() {
 		}
 	}
 	m.logf("get many %v typed %v timeout %v %+v", keys, q.typed, q.timeout, q.o)
-	want, failed, until := m.predictMany(q, keys, q.start)
+	want, until, failed := m.predictMany(q, keys, q.start)
 	if m.tied = errors.Is(failed, errTie); m.tied {
 		return
 	}

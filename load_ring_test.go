@@ -21,8 +21,7 @@ type ring struct {
 	keys    []string
 	many    bool // by GetOrLoadMany
 	opts    *keepcache.LoadOptions
-	closed  atomic.Int64 // calls within loaders that got ErrLoadCycle from their own call, and not from a loader
-	before  func(i int)  // what a loader does first
+	before  func(i int) // what a loader does first
 }
 
 func (r *ring) get(ctx context.Context, i int) (value int, err error) {
