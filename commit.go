@@ -31,11 +31,13 @@ type committer struct {
 	running sync.Mutex // held for the length of a commit: one at a time; protects what follows, up to the blank line
 	pins    []pin      // empty, with room for as many as the last commit had
 	slow    bool       // the last transaction took long for its size
+	tried   uint64     // no transaction had a higher revision
 
 	mu    sync.Mutex    // protects what follows
 	round chan struct{} // closed, and replaced, after each transaction and each failure
 	mark  uint64        // every revision up to it is in the file
 	err   error         // of the last commit; nil if it went well
+	rests bool          // after a failure, for retryPause
 	ended bool          // there will be no other commit
 	stats CommitStats
 }
@@ -87,13 +89,22 @@ func (c *committer) loop(ctx context.Context, interval time.Duration) {
 		if c.commit() == nil {
 			continue
 		}
+		c.rest(true)
 		pause := time.NewTimer(retryPause)
 		select {
 		case <-ctx.Done():
 		case <-pause.C:
 		}
 		pause.Stop()
+		c.rest(false)
 	}
+}
+
+// rest says whether the loop pauses after a commit that failed.
+func (c *committer) rest(rests bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rests = rests
 }
 
 // demand asks for a commit even if room is not scarce.
@@ -173,7 +184,11 @@ func (c *committer) run() (entries int, err error) {
 		pins = c.memory.collectWhole(func() { st = c.writer.position() })
 		st.journal = j
 	}
+	c.tried = max(c.tried, c.writer.last())
 	if len(pins) == 0 && len(st.names) == 0 && st.mark == c.reached() {
+		if st.journal == nil {
+			return 0, c.writer.renew(st.mark)
+		}
 		return 0, nil
 	}
 	pins, dead := split(pins, st.names)
@@ -374,6 +389,19 @@ func (c *committer) await(last uint64) error {
 	}
 }
 
+// awaitAside is await for a write that is in no journal. While the loop pauses after a commit that failed it fails at once, with
+// the error of that: otherwise each of many writes in a row would wait for a commit of its own.
+func (c *committer) awaitAside(last uint64) error {
+	c.mu.Lock()
+	rests, err := c.rests && c.mark < last, c.err
+	c.mu.Unlock()
+	if rests && err != nil {
+		c.demand()
+		return err
+	}
+	return c.await(last)
+}
+
 // pause keeps commits from running until the returned function is called.
 func (c *committer) pause() (resume func()) {
 	c.running.Lock()
@@ -396,6 +424,9 @@ func (c *committer) tryPause(ctx context.Context, patience time.Duration) (resum
 // contains reports whether the file may have something of that revision, although its commit failed: bbolt
 // reports a failed sync after readers can see the transaction. The caller has paused commits.
 func (c *committer) contains(revision uint64) bool {
+	if revision > c.tried {
+		return false
+	}
 	_, highest, err := c.store.revisions()
 	return err != nil || highest >= revision
 }

@@ -135,6 +135,7 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 	hl.log.Warn("keepcache: the file can be used again", "path", s.path, "how", how)
 	hl.events.tell(Event{Kind: EventHealed, Detail: how})
 	if c := hl.db.commits; c != nil {
+		c.rest(false) // what the last one failed of is over
 		c.demand()
 	}
 	return 0

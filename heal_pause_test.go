@@ -61,3 +61,101 @@ func TestHeal_Pause(t *testing.T) {
 		checkFile(t, path)
 	}
 }
+
+// A file whose trouble lasts takes no journal from the cache that was not made yet: writes go on in memory and in the journal, and
+// none of them waits for commits, which fail.
+func TestHeal_UnmadeJournal(t *testing.T) {
+	skipOnWindows(t, "the file cannot be taken away")
+	path := filepath.Join(t.TempDir(), "cache")
+	o := healOptions
+	o.OnCorruption = keepcache.Fail
+	synctest.Test(t, func(t *testing.T) {
+		db, err := keepcache.Open(path, &o)
+		require.NoError(t, err)
+		require.NoError(t, fillToHeal(db))
+		require.NoError(t, db.Close())
+		db, err = keepcache.Open(path, &o)
+		require.NoError(t, err)
+		whole, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, os.Truncate(path, 5000))
+		db.Heal()
+		require.True(t, db.Stats().Health.Unavailable)
+
+		b, start := db.Bucket("b"), time.Now()
+		for i := range 200 {
+			require.NoError(t, b.Set(numbered(i), i, 0))
+		}
+		require.Zero(t, time.Since(start))
+		require.NoError(t, db.Sync(context.Background()))
+		require.FileExists(t, path+"-journal")
+
+		require.NoError(t, os.WriteFile(path, whole, 0o600))
+		db.Heal()
+		require.NoError(t, db.Close())
+	})
+	checkFile(t, path)
+	db := open(t, path, nil)
+	for i := range 200 {
+		requireValue(t, db.Bucket("b"), numbered(i), int64(i))
+	}
+}
+
+// Where the journal was taken away together with the file, a cache that owes nothing to the file makes a new one. One that does can
+// only wait for commits, and where these fail writes fail too, but not one by one after a wait, and what they would have
+// replaced is still there.
+func TestHeal_JournalTaken(t *testing.T) {
+	skipOnWindows(t, "the file cannot be taken away")
+	for _, owes := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "cache")
+		o := healOptions
+		o.OnCorruption = keepcache.Fail
+		synctest.Test(t, func(t *testing.T) {
+			db, err := keepcache.Open(path, &o)
+			require.NoError(t, err)
+			require.NoError(t, fillToHeal(db))
+			b := db.Bucket("b")
+			if !owes {
+				_, err := db.Sweep(context.Background())
+				require.NoError(t, err)
+			}
+			whole, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.NoError(t, os.Truncate(path, 5000))
+			require.NoError(t, os.Remove(path+"-journal"))
+			db.Heal()
+			synctest.Wait()
+
+			start := time.Now()
+			for i := range 200 {
+				err := b.Set("late1", 1000+i, 0)
+				if !owes {
+					require.NoError(t, err)
+					requireValue(t, b, "late1", int64(1000+i))
+					continue
+				}
+				require.ErrorIs(t, err, keepcache.ErrUnavailable)
+				require.NotErrorIs(t, err, keepcache.ErrUnknownOutcome)
+				requireValue(t, b, "late1", int64(1))
+			}
+			require.Less(t, time.Since(start), time.Second)
+			if !owes {
+				require.FileExists(t, path+"-journal")
+			}
+
+			require.NoError(t, os.WriteFile(path, whole, 0o600))
+			db.Heal()
+			synctest.Wait()
+			require.NoError(t, b.Set("late2", 2000, 0))
+			require.NoError(t, db.Close())
+		})
+		checkFile(t, path)
+		db := open(t, path, nil)
+		requireValue(t, db.Bucket("b"), "late2", int64(2000))
+		want := int64(1)
+		if !owes {
+			want = 1199
+		}
+		requireValue(t, db.Bucket("b"), "late1", want)
+	}
+}

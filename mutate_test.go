@@ -30,9 +30,8 @@ var (
 	mutateDir   = flag.String("mutate.dir", "", "directory of the shapes, to be kept or used again")
 )
 
-// hangAfter is how long a child may take for one file. Most take less than a hundredth of a second. Where there is no journal and
-// commits fail, each of a hundred writes waits for the next commit, a tenth of a second.
-const hangAfter = 30 * time.Second
+// hangAfter is how long a child may take for one file. Most take less than a hundredth of a second.
+const hangAfter = 8 * time.Second
 
 // batch is how many files a child takes, so that its start costs little.
 const batch = 100

@@ -118,7 +118,12 @@ func (hl *healer) settle(was, to *disk.Dir) {
 	}
 	// Who takes the file away mostly takes the journal too. It would be noticed by the next flush only, and not by writes until then.
 	j := w.position().journal
-	if _, err := to.Lstat(journalPath(hl.db.store.path)); j != nil && (to != was || errors.Is(err, fs.ErrNotExist)) {
+	if j == nil {
+		return
+	}
+	made := j.Made() // before the look: the first write may be making it
+	if _, err := to.Lstat(journalPath(hl.db.store.path)); to != was || made && errors.Is(err, fs.ErrNotExist) {
 		w.lost(j)
+		hl.db.commits.demand() // which makes a new one, at once where nothing is to be committed
 	}
 }

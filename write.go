@@ -113,7 +113,7 @@ func unknownOutcome(err error) error {
 // settleAside waits for the commit of a write that is in no journal. If that fails the write is taken back:
 // what was there before is there again.
 func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error {
-	err := w.commits.await(last)
+	err := w.commits.awaitAside(last)
 	if err == nil {
 		return nil
 	}

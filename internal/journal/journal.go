@@ -194,6 +194,13 @@ func checkReplaceable(dir *disk.Dir, path string) error {
 // MaxPiece returns the length in bytes of the longest piece that Append can take.
 func (j *Journal) MaxPiece() int { return j.maxPiece }
 
+// Made reports whether the journal has a file, which the first Append makes.
+func (j *Journal) Made() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.file != nil
+}
+
 // Err returns nil while the journal works, and otherwise an error that matches ErrFailed and its cause.
 func (j *Journal) Err() error {
 	if f := j.failure.Load(); f != nil {
