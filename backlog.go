@@ -80,6 +80,9 @@ func (db *DB) rename(names []naming) {
 			n.old = old
 		}
 		seen[n.name] = true
+		if other := db.byID[n.id]; other != nil && other != ns {
+			db.point(other, 0) // the file's table is damaged: an id is given once
+		}
 		db.point(ns, n.id)
 		db.lastID = max(db.lastID, n.id)
 	}

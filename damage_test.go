@@ -355,6 +355,41 @@ func TestDamage_SharedID(t *testing.T) {
 	}
 }
 
+// A name in the file that leads to the id which the journal gives another bucket is empty too.
+func TestDamage_SharedJournalID(t *testing.T) {
+	for _, wrong := range []string{"a", "c"} {
+		path := newPath(t)
+		db := open(t, path, &keepcache.Options{CommitInterval: time.Hour})
+		mustSet(t, db.Bucket("a"), "k", "a", 0)
+		mustSet(t, db.Bucket("c"), "k", "c", 0)
+		committed(t, db)
+		mustSet(t, db.Bucket("b"), "k", "b", 0)
+		mustSet(t, db.Bucket("d"), "k", "d", 0)
+		path = crashCopy(t, path, newPath(t))
+		withBolt(t, path, false, func(tx *bolt.Tx) error {
+			table := tx.Bucket([]byte("buckets"))
+			return table.Put([]byte(wrong), binary.BigEndian.AppendUint64(nil, table.Sequence()+1))
+		})
+		for _, options := range []keepcache.Options{{ReadOnly: true}, {}, {}} {
+			db = openDamaged(t, path, &options)
+			requireValue(t, db.Bucket("b"), "k", "b")
+			requireValue(t, db.Bucket("d"), "k", "d")
+			if !options.ReadOnly {
+				requireAbsent(t, db.Bucket(wrong), "d")
+				mustSet(t, db.Bucket(wrong), "new", "new", 0)
+				requireAbsent(t, db.Bucket("b"), "new")
+				_, err := db.Bucket(wrong).Delete("new")
+				require.NoError(t, err)
+			}
+			requireAbsent(t, db.Bucket(wrong), "k")
+			require.NoError(t, db.Close())
+		}
+		db = open(t, path, nil)
+		requireValue(t, db.Bucket("b"), "k", "b")
+		requireAbsent(t, db.Bucket(wrong), "k")
+	}
+}
+
 // A revision or an id near the end of the numbers is damage: the next one would be 0.
 func TestDamage_Numbers(t *testing.T) {
 	for name, change := range map[string]func(tx *bolt.Tx) error{
