@@ -27,7 +27,7 @@ const (
 	replayTimes = 4
 
 	// A transaction takes memory besides that of its entries: for each that is alone in its page, a copy of the page and what bbolt
-	// makes of it. That is to be at most commitRoom and a part of MemoryBytes.
+	// makes of it, with long keys also of those above, see scattered. That is to be at most commitRoom and a part of MemoryBytes.
 	changeRoom = 8 << 10
 	commitRoom = 16 << 20
 	commitPart = 4
@@ -48,11 +48,17 @@ func (c *committer) times(j *journal.Journal) float64 {
 	return 1
 }
 
-// portion returns how many entries go into the next transaction, one at least if there is one.
-func portion(pins []pin, times float64) int {
+// pagesRoom returns how many bytes the pages may take that a transaction changes for what it puts, and again for what it evicts.
+func (m *memory) pagesRoom() int64 { return (m.limit/commitPart + commitRoom) / 16 * 7 }
+
+// portion returns how many entries go into the next transaction, one at least if there is one. pages is empty, and their pages
+// may take so many bytes of room.
+func portion(pins []pin, times float64, pages scattered, room int64) int {
 	most, mostBytes, size := int(commitEntries*times), int(commitBytes*times), 0
 	for i, p := range pins {
-		if size += keyTimes*len(p.key) + len(p.stored); i > 0 && (i == most || size > mostBytes) {
+		size += keyTimes*len(p.key) + len(p.stored)
+		pages.add(len(p.key), len(p.stored), p.goneAt == never)
+		if i > 0 && (i == most || size > mostBytes || pages.passes(room)) {
 			return i
 		}
 	}

@@ -256,7 +256,7 @@ func (e *evictor) plan(sc scope, u, over amount, floor uint64) *eviction {
 		h = &eviction{id: sc.id, limit: sc.bytes, low: new(recency.Quantile), spare: e.memory.isPinned, score: e.score}
 		e.hands[sc.id] = h
 	}
-	h.all = u
+	h.all, h.room = u, e.memory.pagesRoom()
 	h.floor, h.spareNewest, h.anyway = floor, false, false
 	h.over = amount{over.entries + sc.entries/evictSlack, over.cost + sc.bytes/evictSlack}
 	return h

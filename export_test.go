@@ -46,6 +46,9 @@ func (db *DB) Transactions() (n int) {
 	return n
 }
 
+// LargestTransaction returns how many bytes the pages have that one transaction has written, at the most, since the file was opened.
+func (db *DB) LargestTransaction() int64 { return db.store.current.Load().most.Load() }
+
 // Names returns of how many buckets memory knows the name.
 func (db *DB) Names() int {
 	db.mu.RLock()

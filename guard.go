@@ -33,6 +33,7 @@ type handle struct {
 	found  examined      // what was found in it then; what is proved later is protected by writing
 	size   atomic.Int64  // that the file must have, in bytes
 	mapped atomic.Int64  // bytes for which bbolt has mapped it, at least
+	most   atomic.Int64  // bytes of the pages that the largest transaction has written; for tests
 	sick   func()        // told that the handle is poisoned or barred; must not wait
 	strays *atomic.Int64 // see store
 	from   *handle       // what a successor is copied from: a panic may come from either, and counts for both
@@ -258,6 +259,8 @@ func (h *handle) update(fn func(*bolt.Tx) error) (err error) {
 		}
 		h.doubt(uint64(id), err)
 	}
+	stats := tx.Stats()
+	h.most.Store(max(h.most.Load(), stats.GetPageAlloc()))
 	return errors.Join(err, h.grown())
 }
 

@@ -162,7 +162,7 @@ func heaps(t tester, args []string) {
 		ttl        time.Duration
 	}{
 		{"1 B", 16, 1, 0}, {"33 KiB", 16, 33 << 10, 0}, {"1 MiB", 16, 1 << 20, 0},
-		{"200 B", 20, 200, time.Hour},
+		{"200 B", 20, 200, time.Hour}, {"keys of 1,000 B", 1000, 10, time.Hour},
 	} {
 		db := open(t, filepath.Join(args[0], c.name), &keepcache.Options{MemoryBytes: budget, MaxBytes: 24 << 20})
 		entries := min(2*budget/(c.key+c.value), 60_000)

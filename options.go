@@ -57,8 +57,7 @@ type Options struct {
 	// entries make room, down to three eighths of MemoryBytes; beyond that, names take what they need. Tables are as large
 	// as their use asks for. At least 64 KiB; -1 is unlimited: nothing is evicted from memory. Default: 64 MiB.
 	//
-	// A commit takes up to 16 MiB and a quarter of it besides, for pages of the file, where keys are short and values have less than
-	// 1 MiB; keys of 1,000 bytes and more take more. The garbage that Go leaves between two collections (GOGC) comes on top, as for any program.
+	// A commit takes up to 16 MiB and a quarter of it besides, for pages of the file, where values have less than 1 MiB. The garbage that Go leaves between two collections (GOGC) comes on top, as for any program.
 	MemoryBytes int64
 
 	// JournalBytes bounds the journal beside the file. A write too large for it is committed to the file at

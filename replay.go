@@ -170,7 +170,7 @@ func (r *replayer) sort() {
 // transact makes the next transaction, and reports whether it was the last one. The mark rises with that: what a crash leaves of
 // those before it comes again.
 func (r *replayer) transact() (done bool, err error) {
-	n, mark := portion(r.pins, replayTimes), r.mark
+	n, mark := portion(r.pins, replayTimes, r.store.scattered(), replayTimes*commitRoom), r.mark
 	if n < len(r.pins) && !r.makeDurable() {
 		n = len(r.pins)
 	}

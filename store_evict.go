@@ -16,6 +16,7 @@ type eviction struct {
 	from        placed // where the hand stands
 	all, over   amount // what there is, and how much of it is to go
 	limit       int64  // cost that there may be
+	room        int64  // bytes of memory that the pages may take of what is evicted
 	floor       uint64 // entries with a later revision are spared
 	spareNewest bool   // so is the last one written of each run
 	anyway      bool   // whoever is least of its run goes, even if all of it was used much
@@ -39,6 +40,7 @@ type candidate struct {
 	key      []byte
 	bytes    int64
 	cost     int64
+	lasts    bool // it has no row in the index of lifetimes
 	revision uint64
 	score    uint32
 }
@@ -54,9 +56,6 @@ const (
 	// many it looks at.
 	evictStep = pressedTimes * commitEntries
 	evictLook = 4 * evictStep
-
-	// evictBytes bounds a transaction by what its pages take, of which long keys fill many.
-	evictBytes = 2 * commitBytes
 )
 
 // evict walks the hand on until enough entries are found that are worth less than their neighbours, or until
@@ -169,13 +168,13 @@ func (w *walker) choose(q *eviction) (victims []victim) {
 	over, page := q.over, pageOf(w.tx)
 	run := make([]candidate, 0, evictRun)
 	most := min(q.all.entries, evictLook)
-	keys := 0 // bytes
-	for q.looked = 0; w.k != nil && q.looked < most && len(victims) < evictStep && keyTimes*keys < evictBytes; {
+	pages := scattered{page: page, rowsIn: q.all.entries} // victims are neighbours, their rows lie anywhere
+	for q.looked = 0; w.k != nil && q.looked < most && len(victims) < evictStep && !pages.passes(q.room); {
 		run = run[:0]
 		newest := uint64(0)
 		for ; w.k != nil && len(run) < evictRun && q.looked < most; q.looked++ {
 			u := page.of(w.k, recordIn(w.v))
-			c := candidate{id: w.id, key: w.k, bytes: u.bytes, cost: u.cost()}
+			c := candidate{id: w.id, key: w.k, bytes: u.bytes, cost: u.cost(), lasts: u.row == 0}
 			if len(w.v) >= rowSize+recordHeader {
 				c.revision = readHeader(w.v[rowSize:]).revision
 			}
@@ -202,7 +201,8 @@ func (w *walker) choose(q *eviction) (victims []victim) {
 			over.cost -= c.cost
 			over.entries--
 			victims = append(victims, v)
-			keys += len(v.key)
+			pages.among = q.looked
+			pages.add(len(c.key), int(c.bytes)-len(c.key), c.lasts)
 		}
 	}
 	return victims

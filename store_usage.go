@@ -144,6 +144,7 @@ type measured struct {
 	txid int
 	file int64
 	cost int64 // without the names of buckets
+	all  int64 // entries
 }
 
 // measure returns the size of the file and what entries and buckets cost. Where the file has not changed it knows.
@@ -153,7 +154,10 @@ func (s *store) measure() (file, cost int64, err error) {
 		if m == nil || m.db != tx.DB() || m.txid != tx.ID() {
 			m = &measured{db: tx.DB(), txid: tx.ID(), file: tx.Size()}
 			page := pageOf(tx)
-			if err := eachUsage(tx, func(_ uint64, u usage) { m.cost += u.cost() + page.bucket(u) }); err != nil {
+			if err := eachUsage(tx, func(_ uint64, u usage) {
+				m.cost += u.cost() + page.bucket(u)
+				m.all += u.entries
+			}); err != nil {
 				return err
 			}
 			s.measured.Store(m)
@@ -162,6 +166,16 @@ func (s *store) measure() (file, cost int64, err error) {
 		return nil
 	})
 	return file, cost, err
+}
+
+// scattered returns what the pages of a commit are estimated by: nothing yet. Its rows come in together, at the end of those of
+// their time.
+func (s *store) scattered() scattered {
+	p := scattered{page: s.paging()}
+	if _, _, err := s.measure(); err == nil {
+		p.among = s.measured.Load().all
+	}
+	return p
 }
 
 // sum adds up what used returned.
