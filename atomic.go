@@ -6,6 +6,8 @@ import (
 	"math"
 	"reflect"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // Swap stores value under key for the given lifetime, as Set does, and reads what it replaced into dst, as Get
@@ -180,7 +182,7 @@ func (b *Bucket) CompareAndSwap(key string, revision uint64, value any) (swapped
 	}
 	if err == nil {
 		err = b.settle(key, func(r reading) (*draft, error) {
-			if swapped = r.live && r.header.revision == revision; !swapped || r.damage != nil {
+			if swapped = r.live && r.header.Revision == revision; !swapped || r.damage != nil {
 				return nil, r.damage
 			}
 			return b.renewed(&r, key, encoded, 0), nil
@@ -200,15 +202,15 @@ func (b *Bucket) CompareAndSwap(key string, revision uint64, value any) (swapped
 // is one of the given lifetime.
 func (b *Bucket) renewed(r *reading, key string, value []byte, ttl time.Duration) *draft {
 	now := b.db.clock.now()
-	h, t := r.header, traits{}
+	h, t := r.header, format.Options{}
 	if r.live {
 		old := r.traits()
-		t.lifetime, t.tags, t.asOf = old.lifetime, old.tags, old.since(h.revision)
+		t.Lifetime, t.Tags, t.AsOf = old.Lifetime, old.Tags, old.Since(h.Revision)
 	} else {
-		h.freshUntil = deadline(now, ttl)
-		h.goneAt = h.freshUntil
-		t.tags, t.lifetime = b.tags, b.slidingMillis(ttl)
+		h.FreshUntil = format.Deadline(now, ttl)
+		h.GoneAt = h.FreshUntil
+		t.Tags, t.Lifetime = b.tags, b.slidingMillis(ttl)
 	}
-	h.written = millis(now)
-	return &draft{key: key, header: h, stored: recordOf(h, &t, value)}
+	h.Written = format.Millis(now)
+	return &draft{key: key, header: h, stored: format.Frame(h, &t, value)}
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -50,9 +51,9 @@ func (db *DB) takeBack(l *backlog) {
 		if !ids[p.id] {
 			continue // the bucket was cleared or dropped since
 		}
-		h := header{revision: p.revision}
+		h := format.Header{Revision: p.revision}
 		if p.stored != nil {
-			h = readHeader(recordIn(p.stored))
+			h = format.ReadHeader(format.RecordIn(p.stored))
 		}
 		db.memory.publish(db.memory.hash(p.id, p.key), p.id, p.key, p.stored, h)
 	}

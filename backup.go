@@ -12,6 +12,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // Backup writes a copy of the cache, as of one moment after it was called, to w: a cache file of its own, with next to
@@ -185,7 +186,7 @@ func (s *store) copyTo(ctx context.Context, in *disk.Dir, path string, progress 
 	if err == nil {
 		h.db.NoFreelistSync = false // it is a file at rest
 		identity := newIdentity()
-		err = h.update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(metaIdentity, identity[:]) })
+		err = h.update(func(tx *bolt.Tx) error { return tx.Bucket(format.MetaBucket).Put(format.MetaIdentity, identity[:]) })
 	}
 	return errors.Join(err, h.close())
 }

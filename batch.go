@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // Batch gathers writes to any number of buckets, which DB.Apply then makes all together or not at all. The zero
@@ -31,9 +33,9 @@ func (t *Batch) Set(b *Bucket, key string, value any, ttl time.Duration) {
 func (t *Batch) Delete(b *Bucket, key string) {
 	var err error
 	switch {
-	case !validName(b.name):
+	case !format.ValidName(b.name):
 		err = ErrInvalidName
-	case !validKey(key):
+	case !format.ValidKey(key):
 		err = ErrInvalidKey
 	}
 	t.add(b, key, &draft{key: key}, b.fail("delete", key, err))

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/jsonpack"
 )
 
@@ -25,8 +26,8 @@ type Bucket struct {
 	defaultTTL time.Duration
 	shared     atomic.Pointer[namespace] // nil until the bucket is known; it may be gone
 	sliding    bool
-	tags       tagList // of what is written through this handle
-	tagsErr    error   // why it cannot have its tags
+	tags       format.Tags // of what is written through this handle
+	tagsErr    error       // why it cannot have its tags
 }
 
 // Name returns the bucket's name.
@@ -76,7 +77,7 @@ func (b *Bucket) SetBytes(key string, value []byte, ttl time.Duration) error {
 }
 
 // set writes the record that was begun and filled, unless that failed.
-func (b *Bucket) set(op, key string, rec *frame, h header, err error) error {
+func (b *Bucket) set(op, key string, rec *frame, h format.Header, err error) error {
 	if err == nil {
 		begun := b.db.counts.beginWrite()
 		d := rec.finish(key, h)
@@ -178,7 +179,7 @@ func (b *Bucket) TTL(key string) (ttl time.Duration, found bool, err error) {
 		if err != nil || !r.live {
 			return 0, false, b.fail("ttl", key, err)
 		}
-		if ttl = remaining(b.db.clock.now(), r.header.freshUntil); ttl > 0 {
+		if ttl = format.Remaining(b.db.clock.now(), r.header.FreshUntil); ttl > 0 {
 			break
 		}
 		ttl = 1 // it was live when it was looked at; whether it has expired since, another look says
@@ -201,11 +202,11 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 				return nil, r.damage
 			}
 			h, t := r.header, r.traits()
-			t.asOf = t.since(h.revision)
-			h.freshUntil = deadline(b.db.clock.now(), ttl)
-			h.goneAt = prolong(h.freshUntil, between(r.header.freshUntil, r.header.goneAt))
-			t.retry, t.lifetime = 0, b.slidingMillis(ttl)
-			return &draft{key: key, stored: recordOf(h, &t, r.value), header: h}, nil
+			t.AsOf = t.Since(h.Revision)
+			h.FreshUntil = format.Deadline(b.db.clock.now(), ttl)
+			h.GoneAt = format.Prolong(h.FreshUntil, format.Between(r.header.FreshUntil, r.header.GoneAt))
+			t.Retry, t.Lifetime = 0, b.slidingMillis(ttl)
+			return &draft{key: key, stored: format.Frame(h, &t, r.value), header: h}, nil
 		})
 	}
 	if err != nil {
@@ -259,7 +260,7 @@ func (b *Bucket) canWrite(ttl time.Duration) (time.Duration, error) {
 	if err := b.db.writable(); err != nil {
 		return 0, err
 	}
-	if !validName(b.name) {
+	if !format.ValidName(b.name) {
 		return 0, ErrInvalidName
 	}
 	if b.tagsErr != nil {
@@ -273,27 +274,27 @@ func (b *Bucket) canRead() error {
 	switch {
 	case b.db.closed.Load():
 		return ErrClosed
-	case !validName(b.name):
+	case !format.ValidName(b.name):
 		return ErrInvalidName
 	}
 	return nil
 }
 
 // begin checks the arguments of a write and starts its record, to which the caller appends the value.
-func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
+func (b *Bucket) begin(key string, ttl time.Duration) (*frame, format.Header, error) {
 	ttl, err := b.canWrite(ttl)
-	if err == nil && !validKey(key) {
+	if err == nil && !format.ValidKey(key) {
 		err = ErrInvalidKey
 	}
 	if err != nil {
-		return nil, header{}, err
+		return nil, format.Header{}, err
 	}
 	now := b.db.clock.now()
-	h := header{written: millis(now), freshUntil: deadline(now, ttl)}
-	h.goneAt = h.freshUntil
+	h := format.Header{Written: format.Millis(now), FreshUntil: format.Deadline(now, ttl)}
+	h.GoneAt = h.FreshUntil
 	f := frameOf(key, h)
 	if len(b.tags) > 0 || b.sliding {
-		f.buf = appendTraits(f.buf, &traits{tags: b.tags, lifetime: b.slidingMillis(ttl)})
+		f.buf = format.AppendOptions(f.buf, &format.Options{Tags: b.tags, Lifetime: b.slidingMillis(ttl)})
 	}
 	return f, h, nil
 }
@@ -303,19 +304,19 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, header, error) {
 type frame struct{ buf []byte }
 
 // frameOf starts the record of an entry.
-func frameOf(key string, h header) *frame {
+func frameOf(key string, h format.Header) *frame {
 	f := frames.Get().(*frame)
-	f.buf = append(append(f.buf[:0], key...), make([]byte, rowSize)...)
-	f.buf = appendHeader(f.buf, h)
+	f.buf = append(append(f.buf[:0], key...), make([]byte, format.RowSize)...)
+	f.buf = format.AppendHeader(f.buf, h)
 	return f
 }
 
 var frames = sync.Pool{New: func() any { return &frame{make([]byte, 0, 512)} }}
 
 // finish returns the draft of the record and lets go of the frame.
-func (f *frame) finish(key string, h header) draft {
+func (f *frame) finish(key string, h format.Header) draft {
 	const mostKept = 64 << 10
-	both := appendTrailer(f.buf)
+	both := format.AppendTrailer(f.buf)
 	// What is large and fits its buffer keeps it: a second copy would be as large again.
 	if f.buf = both; cap(both) <= mostKept || cap(both)-len(both) > len(both)/8 {
 		both = append([]byte(nil), both...)
@@ -330,8 +331,8 @@ func (f *frame) finish(key string, h header) draft {
 // line, and the collector has one object less. Between them is room for the row of a stored value, so that a commit need not
 // copy the record. The capacity is what the allocator gives.
 func together(key string, record []byte) (own string, stored []byte) {
-	both := append(slices.Grow([]byte(nil), len(key)+rowSize+len(record)), key...)
-	both = append(both, make([]byte, rowSize)...)
+	both := append(slices.Grow([]byte(nil), len(key)+format.RowSize+len(record)), key...)
+	both = append(both, make([]byte, format.RowSize)...)
 	both = append(both, record...)
 	return unsafe.String(&both[0], len(key)), both[len(key):]
 }

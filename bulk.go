@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // SetMany stores all values under their keys for the given lifetime, or none of them: also through a crash
@@ -68,7 +70,7 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 	if err := b.db.writable(); err != nil {
 		return 0, err
 	}
-	if !validName(b.name) {
+	if !format.ValidName(b.name) {
 		return 0, ErrInvalidName
 	}
 	keys = slices.Compact(slices.Sorted(slices.Values(keys)))

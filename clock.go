@@ -3,6 +3,8 @@ package keepcache
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // clock is the wall clock, for reads that ask for the time again and again. It asks the system for the monotonic time
@@ -67,14 +69,14 @@ func (c *clock) millis() int64 {
 	if mono < w.until {
 		return max((w.ahead+mono)/int64(time.Millisecond), 0)
 	}
-	return millis(c.look())
+	return format.Millis(c.look())
 }
 
 // at returns the time in unix milliseconds as it is to be compared with two deadlines, and with nothing else.
 func (c *clock) at(one, two int64) int64 {
 	now := c.millis()
 	if isNear(one, now) || isNear(two, now) {
-		now = millis(c.now())
+		now = format.Millis(c.now())
 	}
 	return now
 }
@@ -84,7 +86,7 @@ func isNear(deadline, now int64) bool { return uint64(deadline-now) <= 1 }
 
 // reached reports whether a deadline has been reached.
 func (c *clock) reached(deadline int64) bool {
-	return deadline != never && c.at(deadline, deadline) >= deadline
+	return deadline != format.Never && c.at(deadline, deadline) >= deadline
 }
 
 // now is time.Now. If somebody has set the clock, reads see that from here on.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // The clock of reads and that of writes agree to the millisecond, between two looks at the wall and after each.
@@ -16,12 +18,12 @@ func TestClock(t *testing.T) {
 		time.Sleep(1234567 * time.Nanosecond)
 		c := newClock()
 		for step := time.Nanosecond; step < time.Hour; step = step*7/5 + 1 {
-			require.Equal(t, millis(time.Now()), c.millis())
+			require.Equal(t, format.Millis(time.Now()), c.millis())
 			time.Sleep(step)
-			require.Equal(t, millis(time.Now()), c.millis())
+			require.Equal(t, format.Millis(time.Now()), c.millis())
 		}
 		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
-		require.Equal(t, millis(time.Now()), c.millis())
+		require.Equal(t, format.Millis(time.Now()), c.millis())
 	})
 }
 
@@ -31,9 +33,9 @@ func TestClock_Set(t *testing.T) {
 		c := newClock()
 		c.millis()
 		setAhead(c, time.Hour)
-		require.Equal(t, millis(time.Now().Add(time.Hour)), c.millis())
+		require.Equal(t, format.Millis(time.Now().Add(time.Hour)), c.millis())
 		time.Sleep(wallAgain)
-		require.Equal(t, millis(time.Now()), c.millis())
+		require.Equal(t, format.Millis(time.Now()), c.millis())
 	})
 }
 
@@ -158,11 +160,11 @@ func TestClock_LateNote(t *testing.T) {
 func TestClock_Near(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClock()
-		deadline := millis(time.Now()) + 1000
+		deadline := format.Millis(time.Now()) + 1000
 		time.Sleep(time.Second)
 		setAhead(c, -wallSlack)
 		require.Less(t, c.millis(), deadline)
 		require.True(t, c.reached(deadline))
-		require.False(t, c.reached(never))
+		require.False(t, c.reached(format.Never))
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -326,18 +327,18 @@ func split(pins []pin, names []naming) (live, dead []pin) {
 // changesOf says what pinned entries are to the file. One that expired is the removal of what the file may
 // still have under its key. m is the memory that has them, or nil.
 func changesOf(m *memory, pins []pin) (changes []*change, expired int) {
-	now := millis(time.Now())
+	now := format.Millis(time.Now())
 	all := make([]change, len(pins))
 	changes = make([]*change, len(pins))
 	for i, p := range pins {
 		key := unsafe.Slice(unsafe.StringData(p.key), len(p.key)) // only read
 		all[i] = change{id: p.id, key: key, goneAt: p.goneAt, revision: p.revision, at: p.goneAt}
 		if p.stored != nil {
-			all[i].at = readHeader(recordIn(p.stored)).written
+			all[i].at = format.ReadHeader(format.RecordIn(p.stored)).Written
 		}
 		switch {
 		case p.lives > now || m != nil && m.outlives(&p, now):
-			all[i].stored, all[i].record = p.stored, recordIn(p.stored)
+			all[i].stored, all[i].record = p.stored, format.RecordIn(p.stored)
 		case p.stored != nil:
 			expired++
 		}

@@ -3,6 +3,7 @@ package keepcache
 import (
 	"time"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -57,7 +58,7 @@ func portion(pins []pin, times float64, pages scattered, room int64) int {
 	most, mostBytes, size := int(commitEntries*times), int(commitBytes*times), 0
 	for i, p := range pins {
 		size += keyTimes*len(p.key) + len(p.stored)
-		pages.add(len(p.key), len(p.stored), p.goneAt == never)
+		pages.add(len(p.key), len(p.stored), p.goneAt == format.Never)
 		if i > 0 && (i == most || size > mostBytes || pages.passes(room)) {
 			return i
 		}

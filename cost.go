@@ -1,5 +1,7 @@
 package keepcache
 
+import "github.com/keepcache/keepcache/internal/format"
+
 // paging computes what entries take of a file with pages of its size, as compaction writes them: an element of a
 // page comes with a header of 16 bytes, pages are filled up to copyPercent, each has two elements at least, and
 // whatever is longer than a page takes as many as it needs, in one piece. A key stands in the leaf of its bucket, in
@@ -41,7 +43,7 @@ func (p paging) leaf(bytes, key int64) int64 {
 
 // entry returns what an entry takes in its bucket.
 func (p paging) entry(key, record int) int64 {
-	return p.leaf(int64(pageHead+key+rowSize+record), int64(key))
+	return p.leaf(int64(pageHead+key+format.RowSize+record), int64(key))
 }
 
 // row returns what the row of an entry takes in the expiry index.
@@ -50,7 +52,7 @@ func (p paging) row(key int) int64 { return p.leaf(int64(pageHead+16+key), int64
 // of returns the usage that an entry is.
 func (p paging) of(key, record []byte) usage {
 	u := usage{entries: 1, bytes: int64(len(key) + len(record)), leaf: p.entry(len(key), len(record))}
-	if goneAtOf(record) != never {
+	if format.GoneAt(record) != format.Never {
 		u.row = p.row(len(key))
 	}
 	return u
@@ -70,7 +72,7 @@ func (p paging) bucket(u usage) int64 {
 		return 0
 	}
 	own := p.leaf(pageHead+8+16, 8) + p.leaf(pageHead+8+costRow, 8)
-	content := pageHead + (pageHead+rowSize)*u.entries + u.bytes
+	content := pageHead + (pageHead+format.RowSize)*u.entries + u.bytes
 	if content <= int64(p)/inlinePart {
 		return own + max(0, p.leaf(pageHead+8+bucketHead+content, 8)-u.leaf)
 	}

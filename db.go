@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/ground"
 	"github.com/keepcache/keepcache/internal/journal"
 )
@@ -210,7 +211,7 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 	if err := db.writable(); err != nil {
 		return false, err
 	}
-	if !validName(name) {
+	if !format.ValidName(name) {
 		return false, ErrInvalidName
 	}
 	defer db.loads.failures.forgetPrefix(name, "")

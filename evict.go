@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/recency"
 )
 
@@ -116,7 +117,7 @@ func (e *evictor) admit(bucket string, d *draft) error {
 		return nil
 	}
 	n := page.entry(len(d.key), len(d.record()))
-	if d.header.goneAt != never {
+	if d.header.GoneAt != format.Never {
 		n += page.row(len(d.key))
 	}
 	if n > most {

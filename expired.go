@@ -35,11 +35,11 @@ func (sw *sweeper) tellPinned(pins []pin, changes []*change) {
 func (sw *sweeper) replacedInMemory(drafts []*draft) {
 	for _, d := range drafts {
 		b := &d.before
-		at := d.header.written
+		at := d.header.Written
 		if d.stored == nil {
-			at = d.header.goneAt
+			at = d.header.GoneAt
 		}
-		if b.pinned && b.stored != nil && !b.taken && b.header.goneAt <= at {
+		if b.pinned && b.stored != nil && !b.taken && b.header.GoneAt <= at {
 			sw.replaced(d.id, d.key)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // PanicInView has a read transaction panic.
@@ -22,8 +24,8 @@ func (db *DB) FailSync(err error) { db.store.current.Load().doubt(0, err) }
 
 // Without switches off what a harness has to show that it would miss: "preflight", "checksum", "guard", "deadlines", or nothing.
 func Without(what string) {
-	without.preflight, without.checksum, without.guard = what == "preflight", what == "checksum", what == "guard"
-	without.deadlines = what == "deadlines"
+	without.preflight, without.guard, without.deadlines = what == "preflight", what == "guard", what == "deadlines"
+	format.TrustChecksums = what == "checksum"
 }
 
 // ShallowBytes sets how much of a file that was closed in order is proved.

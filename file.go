@@ -1,6 +1,7 @@
 package keepcache
 
 import (
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/trust"
 )
 
@@ -159,4 +161,23 @@ func openOwned(in *disk.Dir, path string, flag int, wait time.Duration) (f *os.F
 	}
 	f.Close()
 	return nil, nil, err
+}
+
+// initFile writes the layout of an empty cache.
+func initFile(tx *bolt.Tx) error {
+	for _, name := range [][]byte{format.BucketsBucket, format.EntriesBucket, format.ExpiryBucket, format.UsageBucket} {
+		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	meta, err := tx.CreateBucket(format.MetaBucket)
+	if err != nil {
+		return err
+	}
+	identity := newIdentity()
+	return errors.Join(
+		meta.Put(format.MetaFormat, binary.BigEndian.AppendUint32(nil, format.Version)),
+		meta.Put(format.MetaIdentity, identity[:]),
+		meta.Put(format.MetaSequence, format.Uint64(0)),
+	)
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // The file's highest revision is beyond its mark (killed between two transactions of a commit, or a SetMany in no
@@ -26,12 +28,12 @@ func TestReplay_HighestBeyondMark(t *testing.T) {
 		t.Fatal(err)
 	}
 	mark, _, _ := s.revisions()
-	rec := appendHeader(nil, header{freshUntil: never, goneAt: never})
+	rec := format.AppendHeader(nil, format.Header{FreshUntil: format.Never, GoneAt: format.Never})
 	rec, _ = appendValue(rec, 5, 100)
-	rec = appendTrailer(rec)
-	sealRecord(rec, nameSum("b"), "x", mark+1)
+	rec = format.AppendTrailer(rec)
+	format.Seal(rec, format.BucketSum("b"), "x", mark+1)
 	// What the committer does in a transaction that is not the last of its commit, or that caught more than its mark.
-	if err := s.apply(nil, 0, []*change{{id: 1, key: []byte("x"), record: rec, goneAt: never, revision: mark + 1}}, mark, nil); err != nil {
+	if err := s.apply(nil, 0, []*change{{id: 1, key: []byte("x"), record: rec, goneAt: format.Never, revision: mark + 1}}, mark, nil); err != nil {
 		t.Fatal(err)
 	}
 	s.close()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // healer watches the file and opens it anew when it is of no more use: after a panic or a fault in bbolt, after a
@@ -373,7 +374,7 @@ func (m *memory) repin(ids map[uint64]bool) {
 			}
 			slid := e.slid.Load()
 			s.cold.drop(e)
-			m.pin(s, e, e.key, e.stored, header{goneAt: e.goneAt, revision: e.revision})
+			m.pin(s, e, e.key, e.stored, format.Header{GoneAt: e.goneAt, Revision: e.revision})
 			e.slid.Store(slid)
 		}
 		m.cached.Add(s.cold.bytes() - before)

@@ -12,6 +12,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/salvage"
 )
@@ -37,27 +38,27 @@ func newHeritage() *heritage {
 
 // write makes the layout of a file out of what it inherits.
 func (g *heritage) write(tx *bolt.Tx) error {
-	for _, name := range [][]byte{bucketsBucket, entriesBucket, expiryBucket, usageBucket, metaBucket} {
+	for _, name := range [][]byte{format.BucketsBucket, format.EntriesBucket, format.ExpiryBucket, format.UsageBucket, format.MetaBucket} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
 	}
-	meta := tx.Bucket(metaBucket)
+	meta := tx.Bucket(format.MetaBucket)
 	err := errors.Join(
-		meta.Put(metaFormat, binary.BigEndian.AppendUint32(nil, formatVersion)),
-		meta.Put(metaIdentity, g.identity[:]),
-		meta.Put(metaSequence, encodeUint64(g.mark)),
+		meta.Put(format.MetaFormat, binary.BigEndian.AppendUint32(nil, format.Version)),
+		meta.Put(format.MetaIdentity, g.identity[:]),
+		meta.Put(format.MetaSequence, format.Uint64(g.mark)),
 	)
 	if g.highest > g.mark {
-		err = errors.Join(err, meta.Put(metaHighest, encodeUint64(g.highest)))
+		err = errors.Join(err, meta.Put(format.MetaHighest, format.Uint64(g.highest)))
 	}
 	if g.tagFloor > 0 {
-		err = errors.Join(err, meta.Put(metaTagFloor, encodeUint64(g.tagFloor)))
+		err = errors.Join(err, meta.Put(format.MetaTagFloor, format.Uint64(g.tagFloor)))
 	}
 	if err != nil {
 		return err
 	}
-	names := tx.Bucket(bucketsBucket)
+	names := tx.Bucket(format.BucketsBucket)
 	last := max(g.lastID, names.Sequence())
 	var dropped [][]byte // since an older copy was made
 	if err := names.ForEach(func(name, _ []byte) error {
@@ -76,7 +77,7 @@ func (g *heritage) write(tx *bolt.Tx) error {
 	for _, name := range slices.Sorted(maps.Keys(g.names)) { // or each would move all others of a fresh page
 		id := g.names[name]
 		last = max(last, id)
-		if err := names.Put([]byte(name), encodeUint64(id)); err != nil {
+		if err := names.Put([]byte(name), format.Uint64(id)); err != nil {
 			return err
 		}
 	}
@@ -150,9 +151,9 @@ func (g *heritage) unbroken(in *disk.Dir, journalAt string, released uint64) (ma
 		if bad.is(first, last, piece) {
 			return nil
 		}
-		return eachOutcome(first, piece, func(o outcome, _ uint64) error {
-			if o.kind == outcomeName {
-				names[o.key] = o.id
+		return format.EachOp(first, piece, func(o format.Op, _ uint64) error {
+			if o.Kind == format.OpBucket {
+				names[o.Key] = o.ID
 			}
 			return nil
 		})
@@ -217,7 +218,7 @@ const rootMost = 16
 // readMeta reads bucket meta, and reports whether it was there.
 func (g *heritage) readMeta(from *salvage.File, root []salvage.Element) (ok bool, err error) {
 	for i := range root {
-		if !root[i].Bucket || string(root[i].Key) != string(metaBucket) {
+		if !root[i].Bucket || string(root[i].Key) != string(format.MetaBucket) {
 			continue
 		}
 		_, err := from.Bucket(&root[i], nil, func(found []salvage.Element) error {
@@ -227,14 +228,14 @@ func (g *heritage) readMeta(from *salvage.File, root []salvage.Element) (ok bool
 					return err
 				}
 				switch string(found[j].Key) {
-				case string(metaIdentity):
+				case string(format.MetaIdentity):
 					ok = copy(g.identity[:], value) == len(g.identity)
-				case string(metaSequence):
-					g.mark = decodeUint64(value)
-				case string(metaHighest):
-					g.highest = decodeUint64(value)
-				case string(metaTagFloor):
-					g.tagFloor = decodeUint64(value)
+				case string(format.MetaSequence):
+					g.mark = format.ReadUint64(value)
+				case string(format.MetaHighest):
+					g.highest = format.ReadUint64(value)
+				case string(format.MetaTagFloor):
+					g.tagFloor = format.ReadUint64(value)
 				}
 			}
 			return nil
@@ -264,7 +265,7 @@ func (g *heritage) readTables(from *salvage.File, root []salvage.Element) error 
 					return err
 				}
 				if len(value) == 8 && len(found[i].Key) <= most {
-					into[string(found[i].Key)] = decodeUint64(value)
+					into[string(found[i].Key)] = format.ReadUint64(value)
 				} else {
 					odd = true
 				}
@@ -276,14 +277,14 @@ func (g *heritage) readTables(from *salvage.File, root []salvage.Element) error 
 		e := &root[i]
 		switch {
 		case !e.Bucket:
-		case string(e.Key) == string(bucketsBucket):
+		case string(e.Key) == string(format.BucketsBucket):
 			whole, err := rows(e, MaxNameBytes, g.names)
 			if err != nil {
 				return err
 			}
 			g.listed = whole && !odd
 			g.lastID = from.Sequence(e)
-		case string(e.Key) == string(tagsBucket):
+		case string(e.Key) == string(format.TagsBucket):
 			whole, err := rows(e, MaxTagBytes, g.tags)
 			if err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/jsonpack"
 )
 
@@ -45,26 +46,26 @@ func (e Entry) Decode(dst any) error {
 // straight from what is stored. The error is ErrCorrupt, and dst is returned as it was.
 func (e Entry) AppendJSON(dst []byte) ([]byte, error) { return appendJSON(dst, e.value) }
 
-func newEntry(key string, h *header, options, value []byte) Entry {
+func newEntry(key string, h *format.Header, options, value []byte) Entry {
 	e := Entry{
 		Key:        key,
 		Size:       len(value),
-		Written:    timeOf(h.written),
-		FreshUntil: timeOf(h.freshUntil),
-		GoneAt:     timeOf(h.goneAt),
-		Revision:   h.revision,
+		Written:    format.Time(h.Written),
+		FreshUntil: format.Time(h.FreshUntil),
+		GoneAt:     format.Time(h.GoneAt),
+		Revision:   h.Revision,
 		value:      value,
 	}
 	if len(options) > 0 {
-		t := readTraits(options)
-		if t.loaded != 0 {
-			e.Loaded = timeOf(t.loaded)
+		t := format.ReadOptions(options)
+		if t.Loaded != 0 {
+			e.Loaded = format.Time(t.Loaded)
 		}
-		if t.retry != 0 {
-			e.RetryAt = timeOf(t.retry)
+		if t.Retry != 0 {
+			e.RetryAt = format.Time(t.Retry)
 		}
-		e.ETag, e.Tags = string(t.etag), t.tags.strings()
-		e.Sliding, e.Negative = durationOf(t.lifetime), t.negative
+		e.ETag, e.Tags = string(t.ETag), t.Tags.Strings()
+		e.Sliding, e.Negative = format.Duration(t.Lifetime), t.Negative
 	}
 	return e
 }
@@ -151,7 +152,7 @@ func (b *Bucket) Len() (int, error) {
 // stored is an entry of a scan, expired and damaged ones included.
 type stored struct {
 	key     string
-	header  header
+	header  format.Header
 	options []byte
 	value   []byte
 	damage  error
@@ -204,7 +205,7 @@ func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
 		if b.db.closed.Load() {
 			return ErrClosed
 		}
-		asOf := millis(b.db.clock.now())
+		asOf := format.Millis(b.db.clock.now())
 		var items []item
 		var err error
 		if more {
@@ -278,9 +279,9 @@ func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string, 
 // storedAs takes apart a record that has been proved, of an entry that reads keep fresh until slid. asOf is a moment before it
 // was read.
 func storedAs(key string, rec []byte, slid, asOf int64) stored {
-	f := stored{key: key, header: readHeader(rec), options: recordOptions(rec), value: recordValue(rec)}
-	f.header.slide(slid)
-	f.expired = asOf >= f.header.freshUntil
+	f := stored{key: key, header: format.ReadHeader(rec), options: format.OptionBytes(rec), value: format.Value(rec)}
+	f.header.Slide(slid)
+	f.expired = asOf >= f.header.FreshUntil
 	return f
 }
 

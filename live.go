@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/pagetree"
 )
@@ -188,7 +189,7 @@ func (l *live) names(f *os.File, err error) (bool, error) {
 
 // attempt calls fn with the state of f, and reports whether that state is still in force.
 func (l *live) attempt(f *os.File, t *tail, fn func(*liveView) error) (same bool, err error) {
-	began := millis(l.clock.now())
+	began := format.Millis(l.clock.now())
 	meta, found := pagetree.Newest(f)
 	if !found {
 		info, err := f.Stat()
@@ -216,34 +217,34 @@ func (l *live) attempt(f *os.File, t *tail, fn func(*liveView) error) (same bool
 
 // recognise checks that the file is a cache of ours, in a format that we read.
 func (v *liveView) recognise() error {
-	meta, found, err := v.tree.Root().Bucket(metaBucket)
+	meta, found, err := v.tree.Root().Bucket(format.MetaBucket)
 	if err != nil {
 		return err
 	}
-	format, _, err := meta.Get(metaFormat)
+	version, _, err := meta.Get(format.MetaFormat)
 	if err != nil {
 		return err
 	}
-	if !found || len(format) != 4 {
+	if !found || len(version) != 4 {
 		return ErrFormat
 	}
-	if n := binary.BigEndian.Uint32(format); n != formatVersion {
-		return fmt.Errorf("%w: it has format %d, this version reads %d", ErrFormat, n, formatVersion)
+	if n := binary.BigEndian.Uint32(version); n != format.Version {
+		return fmt.Errorf("%w: it has format %d, this version reads %d", ErrFormat, n, format.Version)
 	}
-	identity, _, err := meta.Get(metaIdentity)
+	identity, _, err := meta.Get(format.MetaIdentity)
 	if err != nil {
 		return err
 	}
-	mark, _, err := meta.Get(metaSequence)
+	mark, _, err := meta.Get(format.MetaSequence)
 	if err != nil {
 		return err
 	}
 	if copy(v.identity[:], identity) != len(v.identity) || len(mark) != 8 {
 		return fmt.Errorf("%w: bucket meta is incomplete", ErrCorrupt)
 	}
-	v.mark = decodeUint64(mark)
-	floor, _, err := meta.Get(metaTagFloor)
-	v.floor = decodeUint64(floor)
+	v.mark = format.ReadUint64(mark)
+	floor, _, err := meta.Get(format.MetaTagFloor)
+	v.floor = format.ReadUint64(floor)
 	return err
 }
 
@@ -273,7 +274,7 @@ func (l *live) catchUp(v *liveView) error {
 	after := max(t.seen, v.mark)
 	report, err := journal.ReplayFrom(f, size, v.identity, after, t.take)
 	switch {
-	case errors.Is(err, errPiece):
+	case errors.Is(err, format.ErrMalformed):
 		return fmt.Errorf("%w: the journal: %w", errMoving, err)
 	case err != nil:
 		return err
@@ -289,12 +290,12 @@ func (v *liveView) fileID(name string) (uint64, error) {
 	if name == "" {
 		return 0, nil
 	}
-	names, _, err := v.tree.Root().Bucket(bucketsBucket)
+	names, _, err := v.tree.Root().Bucket(format.BucketsBucket)
 	if err != nil {
 		return 0, err
 	}
 	id, _, err := names.Get([]byte(name))
-	return decodeUint64(id), err
+	return format.ReadUint64(id), err
 }
 
 // id returns the id of the tail's bucket, 0 if it does not exist.
@@ -307,29 +308,29 @@ func (v *liveView) id() uint64 {
 
 // entries returns the bucket in which the file has the entries with an id.
 func (v *liveView) entries(id uint64) (pagetree.Bucket, error) {
-	all, _, err := v.tree.Root().Bucket(entriesBucket)
+	all, _, err := v.tree.Root().Bucket(format.EntriesBucket)
 	if err != nil {
 		return pagetree.Bucket{}, err
 	}
-	b, _, err := all.Bucket(encodeUint64(id))
+	b, _, err := all.Bucket(format.Uint64(id))
 	return b, err
 }
 
 // invalidated calls found for each of the tags that was invalidated, with the revision of the last time.
-func (v *liveView) invalidated(list tagList, found func(tag string, revision uint64)) error {
+func (v *liveView) invalidated(list format.Tags, found func(tag string, revision uint64)) error {
 	if len(list) == 0 {
 		return nil
 	}
-	rows, _, err := v.tree.Root().Bucket(tagsBucket)
+	rows, _, err := v.tree.Root().Bucket(format.TagsBucket)
 	if err != nil {
 		return err
 	}
-	for tag := range list.all() {
+	for tag := range list.All() {
 		row, _, err := rows.Get(tag)
 		if err != nil {
 			return err
 		}
-		if at := max(decodeUint64(row), v.tail.tags[string(tag)]); at > 0 {
+		if at := max(format.ReadUint64(row), v.tail.tags[string(tag)]); at > 0 {
 			found(string(tag), at)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/pagetree"
 )
@@ -44,25 +45,25 @@ func (a *liveAudit) journal(ctx context.Context) (ids map[string]uint64, late la
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			return eachOutcome(first, piece, func(o outcome, revision uint64) error {
-				e := lateEntry{revision: revision, removed: o.kind == outcomeRemove}
-				switch o.kind {
-				case outcomePut:
-					e.goneAt = readHeader(o.record).goneAt
-				case outcomeRemove:
+			return format.EachOp(first, piece, func(o format.Op, revision uint64) error {
+				e := lateEntry{revision: revision, removed: o.Kind == format.OpDelete}
+				switch o.Kind {
+				case format.OpPut:
+					e.goneAt = format.ReadHeader(o.Record).GoneAt
+				case format.OpDelete:
 				default:
 					return nil
 				}
-				if size += entryOverhead + len(o.key); size > lateMost {
+				if size += entryOverhead + len(o.Key); size > lateMost {
 					return errTailTooLarge
 				}
-				late.put(o.id, o.key, e)
+				late.put(o.ID, o.Key, e)
 				return nil
 			})
 		})
 		report = reportOf(&found)
 		switch {
-		case errors.Is(err, errPiece):
+		case errors.Is(err, format.ErrMalformed):
 			return fmt.Errorf("%w: the journal: %w", errMoving, err)
 		case err == nil && found.Damaged():
 			return fmt.Errorf("%w: the journal", errMoving)
@@ -78,7 +79,7 @@ func (a *liveAudit) view(fn func(*liveView) error) error { return a.live.read(a.
 func (a *liveAudit) table() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
 	err = a.view(func(v *liveView) error {
 		ids, retired = make(map[string]uint64), nil
-		names, _, err := v.tree.Root().Bucket(bucketsBucket)
+		names, _, err := v.tree.Root().Bucket(format.BucketsBucket)
 		if err != nil {
 			return err
 		}
@@ -104,12 +105,12 @@ func (a *liveAudit) table() (ids map[string]uint64, retired []uint64, highest ui
 
 func (a *liveAudit) revisions() (mark, highest uint64, err error) {
 	err = a.view(func(v *liveView) error {
-		meta, _, err := v.tree.Root().Bucket(metaBucket)
+		meta, _, err := v.tree.Root().Bucket(format.MetaBucket)
 		if err != nil {
 			return err
 		}
-		last, _, err := meta.Get(metaHighest)
-		mark, highest = v.mark, max(v.mark, decodeUint64(last))
+		last, _, err := meta.Get(format.MetaHighest)
+		mark, highest = v.mark, max(v.mark, format.ReadUint64(last))
 		return err
 	})
 	return mark, highest, err
@@ -119,11 +120,11 @@ func (a *liveAudit) size() (file int64, used map[uint64]usage, err error) {
 	err = a.view(func(v *liveView) error {
 		file, used = v.meta.Bytes(), make(map[uint64]usage)
 		page := paging(v.meta.PageSize())
-		costs, _, err := v.tree.Root().Bucket(costsBucket)
+		costs, _, err := v.tree.Root().Bucket(format.CostsBucket)
 		if err != nil {
 			return err
 		}
-		rows, _, err := v.tree.Root().Bucket(usageBucket)
+		rows, _, err := v.tree.Root().Bucket(format.UsageBucket)
 		if err != nil {
 			return err
 		}
@@ -132,7 +133,7 @@ func (a *liveAudit) size() (file int64, used map[uint64]usage, err error) {
 			if err == nil && len(e.Key) == 8 {
 				var cost []byte
 				cost, _, err = costs.Get(e.Key)
-				used[decodeUint64(e.Key)] = page.readUsage(e.Key, row, cost)
+				used[format.ReadUint64(e.Key)] = page.readUsage(e.Key, row, cost)
 			}
 			return true, err
 		})
@@ -147,7 +148,7 @@ func (a *liveAudit) auditEntries(id uint64, from []byte, prove prover) (page []a
 		if err != nil {
 			return err
 		}
-		expiry, _, err := v.tree.Root().Bucket(expiryBucket)
+		expiry, _, err := v.tree.Root().Bucket(format.ExpiryBucket)
 		if err != nil {
 			return err
 		}
@@ -161,10 +162,10 @@ func (a *liveAudit) auditEntries(id uint64, from []byte, prove prover) (page []a
 			if err != nil {
 				return false, err
 			}
-			row, rec := splitRow(value, e.Key)
+			row, rec := format.SplitRow(value, e.Key)
 			a := audited{key: bytes.Clone(e.Key), used: paging(v.meta.PageSize()).of(e.Key, rec), row: row}
-			if row != never && row != unknown {
-				if _, a.stands, err = expiry.Get(expiryKey(row, id, e.Key)); err != nil {
+			if row != format.Never && row != format.UnknownRow {
+				if _, a.stands, err = expiry.Get(format.ExpiryKey(row, id, e.Key)); err != nil {
 					return false, err
 				}
 			}
@@ -182,7 +183,7 @@ func (a *liveAudit) auditEntries(id uint64, from []byte, prove prover) (page []a
 func (a *liveAudit) auditRows(from []byte) (page []auditedRow, more bool, err error) {
 	err = a.view(func(v *liveView) error {
 		page, more = nil, false
-		expiry, _, err := v.tree.Root().Bucket(expiryBucket)
+		expiry, _, err := v.tree.Root().Bucket(format.ExpiryBucket)
 		if err != nil {
 			return err
 		}
@@ -192,17 +193,17 @@ func (a *liveAudit) auditRows(from []byte) (page []auditedRow, more bool, err er
 				return false, nil
 			}
 			r := auditedRow{raw: bytes.Clone(e.Key)}
-			if row, id, key, ok := splitExpiryKey(r.raw); ok {
+			if row, id, key, ok := format.SplitExpiryKey(r.raw); ok {
 				r.id, r.key = id, key
 				entries, err := v.entries(id)
 				if err != nil {
 					return false, err
 				}
-				stored, found, err := entries.Head(key, rowSize)
+				stored, found, err := entries.Head(key, format.RowSize)
 				if err != nil {
 					return false, err
 				}
-				at, _ := splitRow(stored, key)
+				at, _ := format.SplitRow(stored, key)
 				r.owned = found && at == row
 			}
 			page = append(page, r)
@@ -215,7 +216,7 @@ func (a *liveAudit) auditRows(from []byte) (page []auditedRow, more bool, err er
 func (a *liveAudit) auditTags(from []byte) (page []auditedTag, more bool, err error) {
 	err = a.view(func(v *liveView) error {
 		page, more = nil, false
-		rows, _, err := v.tree.Root().Bucket(tagsBucket)
+		rows, _, err := v.tree.Root().Bucket(format.TagsBucket)
 		if err != nil {
 			return err
 		}
@@ -234,7 +235,7 @@ func (a *liveAudit) auditTags(from []byte) (page []auditedTag, more bool, err er
 
 func (a *liveAudit) tagCount() (rows, floor uint64, err error) {
 	err = a.view(func(v *liveView) error {
-		tags, _, err := v.tree.Root().Bucket(tagsBucket)
+		tags, _, err := v.tree.Root().Bucket(format.TagsBucket)
 		rows, floor = tags.Sequence(), v.floor
 		return err
 	})

@@ -11,6 +11,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // What happens while a read without the lock is under way makes it read again, whatever it has taken already.
@@ -24,7 +25,7 @@ func TestLive_ReadsAgain(t *testing.T) {
 		},
 		"a write into the journal, and a transaction that leaves the mark": func(t *testing.T, db *DB) string {
 			require.NoError(t, db.Set("k", "new", 0))
-			require.NoError(t, db.store.update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put([]byte("test"), nil) }))
+			require.NoError(t, db.store.update(func(tx *bolt.Tx) error { return tx.Bucket(format.MetaBucket).Put([]byte("test"), nil) }))
 			return "new"
 		},
 		"a write that is in no journal": func(t *testing.T, db *DB) string {
@@ -65,9 +66,9 @@ func TestLive_ReadsAgain(t *testing.T) {
 					require.NoError(t, err)
 					stored, _, err := entries.Get([]byte("k"))
 					require.NoError(t, err)
-					_, rec = splitRow(stored, []byte("k"))
+					_, rec = format.SplitRow(stored, []byte("k"))
 				}
-				got = recordValue(rec)
+				got = format.Value(rec)
 				if calls++; calls == 1 {
 					want = disturb(t, db)
 				}

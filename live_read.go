@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/pagetree"
 )
 
@@ -42,19 +43,19 @@ func (b *Bucket) readIn(v *liveView, id uint64, key string) (r reading, err erro
 		if err != nil || stored == nil {
 			return r, err
 		}
-		_, rec = splitRow(stored, []byte(key))
+		_, rec = format.SplitRow(stored, []byte(key))
 	}
 	if rec == nil {
 		return r, nil
 	}
-	if _, _, r.damage = openStored(rec, nameSum(b.name), key); r.damage != nil {
+	if _, _, r.damage = openStored(rec, format.BucketSum(b.name), key); r.damage != nil {
 		return r, nil
 	}
-	if err := b.db.learnTags(v, recordOptions(rec)); err != nil {
+	if err := b.db.learnTags(v, format.OptionBytes(rec)); err != nil {
 		return r, err
 	}
 	r.take(b.db, rec, v.began)
-	r.seen.revision = r.header.revision
+	r.seen.revision = r.header.Revision
 	return r, nil
 }
 
@@ -65,14 +66,14 @@ func (db *DB) learnTags(v *liveView, options []byte) error {
 	if len(options) == 0 {
 		return nil
 	}
-	return v.invalidated(readTraits(options).tags, db.tags.put)
+	return v.invalidated(format.ReadOptions(options).Tags, db.tags.put)
 }
 
 // scanLive is scanFrom for a DB that is open with Options.NoLock. Each page is of one moment.
 func (b *Bucket) scanLive(from, prefix string, fn func([]stored) bool) error {
 	t := newTail(b.name)
 	t.prefix = prefix
-	sum := nameSum(b.name)
+	sum := format.BucketSum(b.name)
 	id := uint64(0)
 	for first, more := true, true; more; first = false {
 		if b.db.closed.Load() {
@@ -97,7 +98,7 @@ func (b *Bucket) scanLive(from, prefix string, fn func([]stored) bool) error {
 					page = append(page, stored{key: key, damage: err})
 					continue
 				}
-				if err := b.db.learnTags(v, recordOptions(it.record)); err != nil {
+				if err := b.db.learnTags(v, format.OptionBytes(it.record)); err != nil {
 					return err
 				}
 				page = append(page, storedAs(key, it.record, 0, v.began))
@@ -160,7 +161,7 @@ func (v *liveView) page(id uint64, from, prefix string) (items []item, more bool
 		if err != nil {
 			return false, err
 		}
-		_, rec := splitRow(bytes.Clone(value), e.Key)
+		_, rec := format.SplitRow(bytes.Clone(value), e.Key)
 		add(bytes.Clone(e.Key), rec)
 		return true, nil
 	})
@@ -176,11 +177,11 @@ func (v *liveView) page(id uint64, from, prefix string) (items []item, more bool
 // bucketsLive returns the ids of all buckets by name.
 func (v *liveView) bucketsLive() (map[string]uint64, error) {
 	ids := make(map[string]uint64)
-	names, _, err := v.tree.Root().Bucket(bucketsBucket)
+	names, _, err := v.tree.Root().Bucket(format.BucketsBucket)
 	if err == nil {
 		err = names.Scan(nil, func(e *pagetree.Element) (bool, error) {
 			id, err := e.Value()
-			ids[string(e.Key)] = decodeUint64(id)
+			ids[string(e.Key)] = format.ReadUint64(id)
 			return true, err
 		})
 	}
@@ -216,12 +217,12 @@ func (l *live) stats(s *Stats) error {
 		if err != nil {
 			return err
 		}
-		usageRows, _, err := v.tree.Root().Bucket(usageBucket)
+		usageRows, _, err := v.tree.Root().Bucket(format.UsageBucket)
 		if err != nil {
 			return err
 		}
 		s.Buckets = make(map[string]BucketStats, len(ids))
-		costsRows, _, err := v.tree.Root().Bucket(costsBucket)
+		costsRows, _, err := v.tree.Root().Bucket(format.CostsBucket)
 		if err != nil {
 			return err
 		}
@@ -230,7 +231,7 @@ func (l *live) stats(s *Stats) error {
 		named := make(map[uint64]bool, len(ids))
 		late := t.pending(v.mark)
 		for name, id := range ids {
-			row, _, err := usageRows.Get(encodeUint64(id))
+			row, _, err := usageRows.Get(format.Uint64(id))
 			if err != nil {
 				return err
 			}
@@ -238,11 +239,11 @@ func (l *live) stats(s *Stats) error {
 			if err != nil {
 				return err
 			}
-			costs, _, err := costsRows.Get(encodeUint64(id))
+			costs, _, err := costsRows.Get(format.Uint64(id))
 			if err != nil {
 				return err
 			}
-			u := page.readUsage(encodeUint64(id), row, costs)
+			u := page.readUsage(format.Uint64(id), row, costs)
 			s.Cost += u.cost() + page.bucket(u) + page.name(len(name))
 			u = u.after(change)
 			s.Buckets[name] = BucketStats{Entries: u.entries, Bytes: u.bytes, Cost: u.cost()}
@@ -259,13 +260,13 @@ func (l *live) stats(s *Stats) error {
 
 // sweepStats says what the sweeper has still to do.
 func (v *liveView) sweepStats(s *SweepStats, named map[uint64]bool) error {
-	expiry, _, err := v.tree.Root().Bucket(expiryBucket)
+	expiry, _, err := v.tree.Root().Bucket(format.ExpiryBucket)
 	if err != nil {
 		return err
 	}
 	err = expiry.Scan(nil, func(e *pagetree.Element) (bool, error) {
-		if row, _, _, ok := splitExpiryKey(e.Key); ok {
-			s.Lag = overdue(row, time.Now())
+		if row, _, _, ok := format.SplitExpiryKey(e.Key); ok {
+			s.Lag = format.Overdue(row, time.Now())
 		}
 		return false, nil
 	})
@@ -277,13 +278,13 @@ func (v *liveView) sweepStats(s *SweepStats, named map[uint64]bool) error {
 
 // unnamed calls fn with each id that has entries in the file and no name.
 func (v *liveView) unnamed(named map[uint64]bool, fn func(id uint64)) error {
-	all, _, err := v.tree.Root().Bucket(entriesBucket)
+	all, _, err := v.tree.Root().Bucket(format.EntriesBucket)
 	if err != nil {
 		return err
 	}
 	return all.Scan(nil, func(e *pagetree.Element) (bool, error) {
-		if e.IsBucket() && len(e.Key) == 8 && !named[decodeUint64(e.Key)] {
-			fn(decodeUint64(e.Key))
+		if e.IsBucket() && len(e.Key) == 8 && !named[format.ReadUint64(e.Key)] {
+			fn(format.ReadUint64(e.Key))
 		}
 		return true, nil
 	})

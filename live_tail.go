@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // tail is what the journal has beyond the file, as far as one operation needs it: the outcomes of one bucket, or
@@ -91,29 +93,29 @@ func (t *tail) id() uint64 {
 // take takes the outcomes of one piece in.
 func (t *tail) take(first, _ uint64, piece []byte) error {
 	t.pieces += int64(len(piece))
-	return eachOutcome(first, piece, func(o outcome, revision uint64) error {
-		switch o.kind {
-		case outcomeName:
-			if t.bucket != "" && o.key != t.bucket {
+	return format.EachOp(first, piece, func(o format.Op, revision uint64) error {
+		switch o.Kind {
+		case format.OpBucket:
+			if t.bucket != "" && o.Key != t.bucket {
 				return nil
 			}
-			if n := t.names[o.key]; revision >= n.revision {
-				t.names[o.key] = liveName{o.id, revision}
+			if n := t.names[o.Key]; revision >= n.revision {
+				t.names[o.Key] = liveName{o.ID, revision}
 			}
-		case outcomeTag:
-			t.tags[o.key] = max(t.tags[o.key], revision)
-		case outcomePut, outcomeRemove:
+		case format.OpInvalidate:
+			t.tags[o.Key] = max(t.tags[o.Key], revision)
+		case format.OpPut, format.OpDelete:
 			return t.keep(&o, revision)
 		}
 		return nil
 	})
 }
 
-func (t *tail) keep(o *outcome, revision uint64) error {
+func (t *tail) keep(o *format.Op, revision uint64) error {
 	if !t.all && !t.wants(o) {
 		return nil
 	}
-	at := rowID{o.id, o.key}
+	at := rowID{o.ID, o.Key}
 	old, known := t.entries[at]
 	if known && old.revision >= revision {
 		return nil
@@ -121,9 +123,9 @@ func (t *tail) keep(o *outcome, revision uint64) error {
 	if !known {
 		t.sorted = nil
 	}
-	e := liveEntry{size: len(o.record), revision: revision}
+	e := liveEntry{size: len(o.Record), revision: revision}
 	if !t.sizes {
-		e.record = bytes.Clone(o.record)
+		e.record = bytes.Clone(o.Record)
 	}
 	t.bytes += int64(len(e.record)-len(old.record)) + entryOverhead
 	if t.bytes > tailMost {
@@ -134,8 +136,8 @@ func (t *tail) keep(o *outcome, revision uint64) error {
 }
 
 // wants reports whether an outcome is about one of the keys that are kept.
-func (t *tail) wants(o *outcome) bool {
-	return t.bucket != "" && o.id == t.id() && (t.only == "" || o.key == t.only) && strings.HasPrefix(o.key, t.prefix)
+func (t *tail) wants(o *format.Op) bool {
+	return t.bucket != "" && o.ID == t.id() && (t.only == "" || o.Key == t.only) && strings.HasPrefix(o.Key, t.prefix)
 }
 
 // find returns what the journal has of a key, if it has anything that the file may not have.
@@ -150,7 +152,7 @@ func (t *tail) find(id uint64, key string, mark uint64) (record []byte, known bo
 // soonest returns the entries of the given buckets that end first, n at most, in no order.
 func (t *tail) soonest(n int, ids map[uint64]*Bucket, mark uint64) (first []dueRow) {
 	for at, e := range t.entries {
-		if gone := goneAtOf(e.record); e.record != nil && e.revision > mark && gone != never && ids[at.id] != nil {
+		if gone := format.GoneAt(e.record); e.record != nil && e.revision > mark && gone != format.Never && ids[at.id] != nil {
 			if first = append(first, dueRow{gone, at.id, []byte(at.key)}); len(first) >= 4*n {
 				first = soonestRows(first, n)
 			}

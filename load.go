@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // GetOrLoad reads the value of key into dst, as Get does. If it is absent it is loaded, and stored for the
@@ -196,20 +198,20 @@ func (b *Bucket) plan(key string, r *reading, o *LoadOptions) servePlan {
 		return serveNothing
 	}
 	t := r.traits()
-	now := millis(b.db.clock.now())
+	now := format.Millis(b.db.clock.now())
 	switch {
 	case r.negative:
 		return serveNegative
 	case r.live:
-		since := t.loaded
+		since := t.Loaded
 		if since == 0 {
-			since = r.header.written
+			since = r.header.Written
 		}
-		if t.retry > now || !isPast(since, r.header.freshUntil, now, o.RefreshAhead) || b.failedLately(key, o, true) != nil {
+		if t.Retry > now || !format.IsPast(since, r.header.FreshUntil, now, o.RefreshAhead) || b.failedLately(key, o, true) != nil {
 			return serveFresh
 		}
 		return serveAndLoad
-	case t.retry > now, b.failedLately(key, o, true) != nil:
+	case t.Retry > now, b.failedLately(key, o, true) != nil:
 		return serveAnyway
 	case o.SoftTimeout > 0:
 		return serveNothing // but not without end
@@ -237,7 +239,7 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 		stale := b.isStale(r)
 		limit, left := o.HardTimeout, NoExpiry
 		if stale {
-			limit, left = o.SoftTimeout, remaining(b.db.clock.now(), r.header.goneAt)
+			limit, left = o.SoftTimeout, format.Remaining(b.db.clock.now(), r.header.GoneAt)
 		}
 		if limit > 0 {
 			left = min(left, limit-time.Since(began))

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 const (
@@ -56,12 +58,12 @@ type failedLoad struct {
 	key   failureKey
 	bytes int64
 
-	tags  tagList // of the entry that it would have brought,
-	start uint64  // as of this revision
+	tags  format.Tags // of the entry that it would have brought,
+	start uint64      // as of this revision
 }
 
 // newFailedLoad returns what is to be remembered of a load that failed just now. text is what the error says.
-func newFailedLoad(f *flight, a *answer, tags tagList, hold time.Duration) *failedLoad {
+func newFailedLoad(f *flight, a *answer, tags format.Tags, hold time.Duration) *failedLoad {
 	now := time.Now()
 	e := &failedLoad{
 		RememberedError: RememberedError{a.err, now, now.Add(min(hold, NoExpiry/2))},

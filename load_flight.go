@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // flight is one load of one key, for which any number of callers wait.
@@ -36,7 +38,7 @@ type flight struct {
 	done chan struct{} // closed when what follows is set
 	value,
 	options []byte
-	header  header
+	header  format.Header
 	err     error
 	verdict      // of err
 	quicker bool // what it has is not the loader's: somebody else has written it, or failed, since the flight was asked for
@@ -206,7 +208,7 @@ func (b *Bucket) encode(value any) (encoded []byte, unfit, err error) {
 }
 
 func (f *flight) newLoad(o *LoadOptions) *Load {
-	l := &Load{Key: f.key, TTL: o.TTL, StaleFor: o.StaleFor, Tags: f.b.tags.strings()}
+	l := &Load{Key: f.key, TTL: o.TTL, StaleFor: o.StaleFor, Tags: f.b.tags.Strings()}
 	if r := &f.stale; r.held && !r.negative {
 		l.Old, l.Found = r.entry(f.key), true
 	}
@@ -218,7 +220,7 @@ func (f *flight) newLoad(o *LoadOptions) *Load {
 func (f *flight) superseded(o *LoadOptions) bool {
 	f.b.db.awaitFirst(f.ns)
 	r, err := f.b.read(f.key)
-	if err == nil && r.header.revision != f.stale.header.revision {
+	if err == nil && r.header.Revision != f.stale.header.Revision {
 		f.stale = r
 		switch {
 		case r.live:
@@ -226,7 +228,7 @@ func (f *flight) superseded(o *LoadOptions) bool {
 			f.quicker = true
 		case r.held && r.negative:
 			f.err, f.notFound = ErrNotFound, true
-		case r.held && readTraits(r.options).retry > millis(f.b.db.clock.now()):
+		case r.held && format.ReadOptions(r.options).Retry > format.Millis(f.b.db.clock.now()):
 			f.err = errFailedLately
 		}
 	}

@@ -42,3 +42,16 @@ func TestLoad_UnreadableCache(t *testing.T) {
 	require.True(t, report.OK())
 	require.NoError(t, db.Close())
 }
+
+// A lifetime that is shortened stays above 0, whatever it was.
+func TestShorten(t *testing.T) {
+	for _, ttl := range []time.Duration{1, 2, time.Second, NoExpiry - 1, NoExpiry} {
+		for _, part := range []float64{0, 0.3, 1} {
+			for range 100 {
+				short := shorten(ttl, part)
+				require.Positive(t, short)
+				require.LessOrEqual(t, short, ttl)
+			}
+		}
+	}
+}

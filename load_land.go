@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 var (
@@ -31,7 +33,7 @@ func (f *flight) conclude(l *Load, o *LoadOptions, a answer) {
 	f.b.db.counts.loaded(took, a.err != nil && !a.notFound)
 	if a.err == nil {
 		rec := d.record()
-		f.header, f.options, f.value = d.header, recordOptions(rec), recordValue(rec)
+		f.header, f.options, f.value = d.header, format.OptionBytes(rec), format.Value(rec)
 	}
 	if l.NoStore && a.err == nil || a.unfit != nil || f.b.db.options.ReadOnly {
 		d = nil
@@ -60,7 +62,7 @@ func (f *flight) land(d *draft, err error, fail *failedLoad) {
 		case err != nil && !errors.Is(err, ErrClosed):
 			f.b.loadFailed(f.key, "what was loaded cannot be stored", err)
 		case err == nil:
-			f.header.revision = d.header.revision
+			f.header.Revision = d.header.Revision
 			fail = nil
 		}
 	}
@@ -69,7 +71,7 @@ func (f *flight) land(d *draft, err error, fail *failedLoad) {
 
 // toldKey returns a key as events have it: none that cannot be one, which may be of any length.
 func toldKey(key string) string {
-	if !validKey(key) {
+	if !format.ValidKey(key) {
 		return ""
 	}
 	return key
@@ -78,16 +80,16 @@ func toldKey(key string) string {
 // outdated reports whether a tag of what the flight brought was invalidated after the flight began, and before
 // the given revision.
 func (f *flight) outdated(joined uint64) bool {
-	t := readTraits(f.options)
-	at := f.b.db.tags.invalidated(t.tags)
-	return at >= t.since(f.header.revision) && at > f.start && at <= joined
+	t := format.ReadOptions(f.options)
+	at := f.b.db.tags.invalidated(t.Tags)
+	return at >= t.Since(f.header.Revision) && at > f.start && at <= joined
 }
 
 // outcome drafts what is to be stored of a load; nil is nothing. It may make a failure of a success. fail is what is to
 // be remembered of a failure, unless the draft is stored.
 func (f *flight) outcome(l *Load, o *LoadOptions, a *answer) (d *draft, fail *failedLoad) {
 	now := f.b.db.clock.now()
-	if !validKey(f.key) {
+	if !format.ValidKey(f.key) {
 		a.unfit = fmt.Errorf("%w: %s", ErrInvalidKey, quoteShort(f.key))
 	} else if f.b.tagsErr != nil {
 		a.unfit = f.b.tagsErr
@@ -114,10 +116,10 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer) (d *draft, fail *fa
 		case err != nil:
 			f.b.loadFailed(f.key, "what was loaded cannot be stored", err)
 		default:
-			h := header{written: millis(now), freshUntil: deadline(now, o.NegativeTTL)}
-			h.goneAt = h.freshUntil
-			t := traits{negative: true, loaded: h.written, tags: tags, asOf: f.start + 1}
-			return &draft{key: f.key, header: h, stored: recordOf(h, &t, jsonNull)}, nil
+			h := format.Header{Written: format.Millis(now), FreshUntil: format.Deadline(now, o.NegativeTTL)}
+			h.GoneAt = h.FreshUntil
+			t := format.Options{Negative: true, Loaded: h.Written, Tags: tags, AsOf: f.start + 1}
+			return &draft{key: f.key, header: h, stored: format.Frame(h, &t, jsonNull)}, nil
 		}
 		if r.stored() {
 			return &draft{key: f.key}, nil // what is there is not to be served any more
@@ -146,8 +148,8 @@ func (f *flight) retryLater(hold time.Duration, now time.Time) *draft {
 		r = f.stale // it is gone, or cannot be read
 	}
 	t := r.traits()
-	t.retry, t.asOf = deadline(now, hold), t.since(r.header.revision)
-	return &draft{key: f.key, header: r.header, stored: recordOf(r.header, &t, r.value), sameLife: true}
+	t.Retry, t.AsOf = format.Deadline(now, hold), t.Since(r.header.Revision)
+	return &draft{key: f.key, header: r.header, stored: format.Frame(r.header, &t, r.value), sameLife: true}
 }
 
 // jsonNull is a stored null.
@@ -166,27 +168,27 @@ func (f *flight) success(l *Load, o *LoadOptions, a *answer, now time.Time) *dra
 		a.unfit = errETagTooLong
 		l.ETag = ""
 	}
-	h := header{written: millis(now), freshUntil: deadline(now, shorten(ttl, o.Jitter))}
-	h.goneAt = prolong(h.freshUntil, spanOf(l.StaleFor))
-	t := traits{loaded: h.written, etag: []byte(l.ETag), lifetime: f.b.slidingMillis(ttl)}
+	h := format.Header{Written: format.Millis(now), FreshUntil: format.Deadline(now, shorten(ttl, o.Jitter))}
+	h.GoneAt = format.Prolong(h.FreshUntil, format.Span(l.StaleFor))
+	t := format.Options{Loaded: h.Written, ETag: []byte(l.ETag), Lifetime: f.b.slidingMillis(ttl)}
 	if l.NotModified {
 		if !l.Found {
 			return nil
 		}
 		r := &f.stale
-		encoded, h.written = r.value, r.header.written
+		encoded, h.Written = r.value, r.header.Written
 		old := r.traits()
 		if l.ETag == "" {
-			t.etag = old.etag
+			t.ETag = old.ETag
 		}
-		if slices.Equal(l.Tags, f.b.tags.strings()) && len(old.tags) > 0 {
-			l.Tags = old.tags.strings()
+		if slices.Equal(l.Tags, f.b.tags.Strings()) && len(old.Tags) > 0 {
+			l.Tags = old.Tags.Strings()
 		}
 	}
-	if t.tags, err = packTags(l.Tags); err != nil {
+	if t.Tags, err = packTags(l.Tags); err != nil {
 		a.unfit = err
-		t.tags = nil
+		t.Tags = nil
 	}
-	t.asOf = f.start + 1 // an invalidation from the beginning of the load on is later than what it brought
-	return &draft{key: f.key, header: h, stored: recordOf(h, &t, encoded)}
+	t.AsOf = f.start + 1 // an invalidation from the beginning of the load on is later than what it brought
+	return &draft{key: f.key, header: h, stored: format.Frame(h, &t, encoded)}
 }

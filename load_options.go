@@ -3,6 +3,7 @@ package keepcache
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"time"
 )
 
@@ -138,3 +139,11 @@ type LoadResult struct {
 // A loader may use the cache, also GetOrLoad of other keys, of any cache. It has to hand its ctx on to that: by it
 // loads that wait for each other are found, and the one that would close such a ring gets ErrLoadCycle.
 type Loader = func(ctx context.Context, l *Load) (any, error)
+
+// shorten takes a random part of a lifetime off.
+func shorten(ttl time.Duration, jitter float64) time.Duration {
+	if jitter == 0 || ttl == NoExpiry {
+		return ttl
+	}
+	return max(ttl-time.Duration(min(rand.Float64()*jitter, 1-1e-9)*float64(ttl)), 1)
+}

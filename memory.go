@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // memory is the tier in front of the file: a sharded table of records. An entry is pinned while the file
@@ -137,7 +139,7 @@ func (s *shard) find(hash, id uint64, key string, uses uint32, seen *sight) {
 	s.mu.RLock()
 	seen.version = s.version
 	if e := s.table.fetch(hash, id, key); e != nil {
-		seen.known, seen.record, seen.revision, seen.slid = true, recordIn(e.stored), e.revision, e.slid.Load()
+		seen.known, seen.record, seen.revision, seen.slid = true, format.RecordIn(e.stored), e.revision, e.slid.Load()
 		if n := e.uses.Load(); n+uses <= maxUses && uses > 0 {
 			e.uses.Store(n + uses) // a lost race costs one count
 		}
@@ -150,7 +152,7 @@ func (s *shard) find(hash, id uint64, key string, uses uint32, seen *sight) {
 // keep takes a stored value that was read from the file into the table, and its key, both as they are, unless the shard has changed since it
 // had the given version, and reports whether it did. A full shard keeps, of what need not be kept, only what it
 // was asked for lately already: what is read once is not worth the eviction of something else.
-func (m *memory) keep(hash, id uint64, key string, stored []byte, h header, version uint64, must bool) bool {
+func (m *memory) keep(hash, id uint64, key string, stored []byte, h format.Header, version uint64, must bool) bool {
 	s := m.shardOf(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,8 +180,8 @@ func (m *memory) keep(hash, id uint64, key string, stored []byte, h header, vers
 	return true
 }
 
-func (e *entry) set(key string, stored []byte, h header) {
-	e.key, e.stored, e.goneAt, e.revision = key, stored, h.goneAt, h.revision
+func (e *entry) set(key string, stored []byte, h format.Header) {
+	e.key, e.stored, e.goneAt, e.revision = key, stored, h.GoneAt, h.Revision
 	e.slid.Store(0)
 	e.taken = false
 }
@@ -190,13 +192,13 @@ type prior struct {
 	taken  bool // a commit was about to bring it into the file
 	key    string
 	stored []byte
-	header header
+	header format.Header
 }
 
 // publish makes the outcome of a write visible, pinned until unpin; it keeps key and stored value as they are. The caller holds the shard's lock and
 // has it held since before the revision was given out, so that versions of a key follow each other in the
 // order of their revisions.
-func (m *memory) publish(hash, id uint64, key string, stored []byte, h header) (before prior) {
+func (m *memory) publish(hash, id uint64, key string, stored []byte, h format.Header) (before prior) {
 	s := m.shardOf(hash)
 	s.version++
 	s.absent.drop(hash)
@@ -211,7 +213,7 @@ func (m *memory) publish(hash, id uint64, key string, stored []byte, h header) (
 	}
 	e := at.entry
 	if e.pinned { // and stays where it is
-		before = prior{true, e.taken, e.key, e.stored, header{goneAt: e.livesUntil(), revision: e.revision}}
+		before = prior{true, e.taken, e.key, e.stored, format.Header{GoneAt: e.livesUntil(), Revision: e.revision}}
 		more := -e.bytes()
 		e.set(key, stored, h)
 		more += e.bytes()
@@ -227,7 +229,7 @@ func (m *memory) publish(hash, id uint64, key string, stored []byte, h header) (
 }
 
 // pin sets an entry that is in no queue.
-func (m *memory) pin(s *shard, e *entry, key string, stored []byte, h header) {
+func (m *memory) pin(s *shard, e *entry, key string, stored []byte, h format.Header) {
 	e.set(key, stored, h)
 	e.pinned = true
 	s.pins.push(e)
@@ -239,7 +241,7 @@ func (m *memory) pin(s *shard, e *entry, key string, stored []byte, h header) {
 func (m *memory) retract(d *draft) bool {
 	s := m.shardOf(d.hash)
 	at := s.table.seek(d.hash, d.id, d.key)
-	if at == nil || !at.entry.pinned || at.entry.revision != d.header.revision {
+	if at == nil || !at.entry.pinned || at.entry.revision != d.header.Revision {
 		return false
 	}
 	e := at.entry

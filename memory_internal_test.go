@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // A write that is taken back takes its key along, in whose memory its record is.
@@ -12,10 +14,10 @@ func TestMemory_Retract(t *testing.T) {
 	m := newMemory(1 << 20)
 	old, record := cloneKey("key"), []byte("old")
 	hash := m.hash(1, old)
-	m.publish(hash, 1, old, record, header{revision: 1})
+	m.publish(hash, 1, old, record, format.Header{Revision: 1})
 	pinned := m.pinned.Load()
 
-	d := draft{id: 1, hash: hash, key: cloneKey("key"), stored: make([]byte, 100), header: header{revision: 2}}
+	d := draft{id: 1, hash: hash, key: cloneKey("key"), stored: make([]byte, 100), header: format.Header{Revision: 2}}
 	d.before = m.publish(hash, 1, d.key, d.stored, d.header)
 	require.True(t, m.retract(&d))
 	e := m.shardOf(hash).table.find(hash, 1, "key")

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // namespace is what all handles of one bucket share. There is one while the bucket exists, while the file has its name, or
@@ -33,7 +35,7 @@ type namespace struct {
 // its counts as of the last commit, and the rounding of the allocator.
 const namespaceOverhead = 256
 
-func newNamespace(name string) *namespace { return &namespace{name: name, sum: nameSum(name)} }
+func newNamespace(name string) *namespace { return &namespace{name: name, sum: format.BucketSum(name)} }
 
 func (ns *namespace) bytes() int64 { return int64(len(ns.name)) + namespaceOverhead }
 

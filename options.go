@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"math"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // NoExpiry as a lifetime means that the entry never expires, whatever its bucket's default.
@@ -185,7 +187,7 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	buckets := make(map[string]BucketOptions, len(f.Buckets))
 	for name, b := range f.Buckets {
-		if !validName(name) {
+		if !format.ValidName(name) {
 			return f, fmt.Errorf("option Buckets: %w: %s", ErrInvalidName, quoteShort(name))
 		}
 		if b.DefaultTTL, err = defaultTTL(b.DefaultTTL, f.DefaultTTL); err != nil {
@@ -296,6 +298,3 @@ func size(n, byDefault, least int64) (int64, error) {
 	}
 	return min(n, unlimited), nil
 }
-
-func validName(name string) bool { return len(name) >= 1 && len(name) <= MaxNameBytes }
-func validKey(key string) bool   { return len(key) >= 1 && len(key) <= MaxKeyBytes }

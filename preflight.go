@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/preflight"
 )
 
@@ -25,16 +26,16 @@ const provedMost = 2 << 30
 
 // fileLayout is which buckets lie where.
 var fileLayout = preflight.Layout{
-	Plain:  []string{string(metaBucket), string(bucketsBucket), string(expiryBucket), string(usageBucket), string(tagsBucket), string(costsBucket)},
-	Nested: string(entriesBucket),
+	Plain:  []string{string(format.MetaBucket), string(format.BucketsBucket), string(format.ExpiryBucket), string(format.UsageBucket), string(format.TagsBucket), string(format.CostsBucket)},
+	Nested: string(format.EntriesBucket),
 }
 
 // fileTraces are the buckets by which a root of ours is known.
-var fileTraces = []string{string(metaBucket), string(bucketsBucket), string(entriesBucket), string(expiryBucket), string(usageBucket)}
+var fileTraces = []string{string(format.MetaBucket), string(format.BucketsBucket), string(format.EntriesBucket), string(format.ExpiryBucket), string(format.UsageBucket)}
 
 // without switches off what stands between damage and the caller. Only tests set it: what they find then shows that
 // they would find it.
-var without struct{ preflight, checksum, guard, deadlines bool }
+var without struct{ preflight, guard, deadlines bool }
 
 // examined is what a look at a file found before bbolt maps it.
 type examined struct {
@@ -55,14 +56,14 @@ func examine(f *os.File, info os.FileInfo, writable, trusting bool) (found exami
 		return found, err
 	}
 	file, err := preflight.Open(disk.In(f), info.Size())
-	var format []byte
+	var version []byte
 	if err == nil {
-		format, err = file.Get(string(metaBucket), string(metaFormat))
+		version, err = file.Get(string(format.MetaBucket), string(format.MetaFormat))
 	}
-	if err == nil && format != nil {
-		err = checkFormat(format)
+	if err == nil && version != nil {
+		err = checkFormat(version)
 	}
-	if err == nil && format == nil || isDamage(err) {
+	if err == nil && version == nil || isDamage(err) {
 		return found, unrecognised(f, info.Size(), err)
 	}
 	if err != nil {
@@ -116,23 +117,23 @@ func isDamage(err error) bool {
 	return errors.As(err, &d) || errors.Is(err, preflight.ErrNoDatabase)
 }
 
-var currentFormat = binary.BigEndian.AppendUint32(nil, formatVersion)
+var currentFormat = binary.BigEndian.AppendUint32(nil, format.Version)
 
 // checkFormat returns ErrFormat for what is not the format that we read.
-func checkFormat(format []byte) error {
+func checkFormat(version []byte) error {
 	switch {
-	case bytes.Equal(format, currentFormat):
+	case bytes.Equal(version, currentFormat):
 		return nil
-	case len(format) != len(currentFormat):
+	case len(version) != len(currentFormat):
 		return ErrFormat
 	}
-	return fmt.Errorf("%w: it has format %d, this version reads %d", ErrFormat, binary.BigEndian.Uint32(format), formatVersion)
+	return fmt.Errorf("%w: it has format %d, this version reads %d", ErrFormat, binary.BigEndian.Uint32(version), format.Version)
 }
 
 // unrecognised returns the error for a file whose format cannot be read, because of why where that is not nil: damage if
 // there are traces of a cache in it, else it is none of ours.
 func unrecognised(f *os.File, size int64, why error) error {
-	ours, format, err := traces(f, size)
+	ours, version, err := traces(f, size)
 	switch {
 	case err != nil:
 		return err
@@ -140,8 +141,8 @@ func unrecognised(f *os.File, size int64, why error) error {
 		return ErrFormat
 	case !ours:
 		return fmt.Errorf("%w: %w", ErrFormat, why)
-	case format != nil && !bytes.Equal(format, currentFormat):
-		return checkFormat(format)
+	case version != nil && !bytes.Equal(version, currentFormat):
+		return checkFormat(version)
 	case why == nil:
 		why = errors.New("bucket meta is missing")
 	}
@@ -153,36 +154,36 @@ func unrecognised(f *os.File, size int64, why error) error {
 const tracesEnough = 4
 
 // traces looks through a file, in whatever state it is, for what only ours have: a root with our buckets, such as old
-// ones lie about in most files, or a few index rows. Where it finds a root it returns the format that it has.
-func traces(f *os.File, size int64) (ours bool, format []byte, err error) {
+// ones lie about in most files, or a few index rows. Where it finds a root it returns the version of the format that it has.
+func traces(f *os.File, size int64) (ours bool, version []byte, err error) {
 	rows := 0
 	err = preflight.Leaves(f, size, func(leaf []preflight.Element) bool {
 		roots := 0
 		for _, e := range leaf {
 			switch {
 			case e.Bucket && slices.Contains(fileTraces, string(e.Key)):
-				if roots++; string(e.Key) == string(metaBucket) {
-					format = formatOf(&e)
+				if roots++; string(e.Key) == string(format.MetaBucket) {
+					version = formatOf(&e)
 				}
-			case !e.Bucket && len(e.Value) > rowSize+recordHeader:
-				if row, _ := splitRow(e.Value, e.Key); row != unknown {
+			case !e.Bucket && len(e.Value) > format.RowSize+format.HeaderSize:
+				if row, _ := format.SplitRow(e.Value, e.Key); row != format.UnknownRow {
 					rows++
 				}
 			}
 		}
 		if roots < len(fileTraces) {
-			format = nil
+			version = nil
 			return true
 		}
 		ours = true
 		return false
 	})
-	return ours || rows >= tracesEnough, format, err
+	return ours || rows >= tracesEnough, version, err
 }
 
 func formatOf(meta *preflight.Element) []byte {
 	for _, e := range meta.Inline() {
-		if string(e.Key) == string(metaFormat) {
+		if string(e.Key) == string(format.MetaFormat) {
 			return bytes.Clone(e.Value)
 		}
 	}

@@ -3,13 +3,15 @@ package keepcache
 import (
 	"errors"
 	"fmt"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // reading is what a look at a key found.
 type reading struct {
-	header  header // zero if there is no entry
-	value   []byte // part of a record that does not change; not to be written to
-	options []byte // part of it too
+	header  format.Header // zero if there is no entry
+	value   []byte        // part of a record that does not change; not to be written to
+	options []byte        // part of it too
 	state
 	saved  int64 // until when the record says that it is fresh; the header has what reads made of it
 	file   bool  // the file was asked, because memory did not know
@@ -27,21 +29,21 @@ type reading struct {
 func (r *reading) deadline() int64 { return max(r.saved, r.seen.slid) }
 
 // stored reports whether there is anything under the key, be it expired or damaged.
-func (r *reading) stored() bool { return r.header.revision != 0 || r.damage != nil }
+func (r *reading) stored() bool { return r.header.Revision != 0 || r.damage != nil }
 
 // traits reads the options of what was read.
-func (r *reading) traits() traits { return readTraits(r.options) }
+func (r *reading) traits() format.Options { return format.ReadOptions(r.options) }
 
 // entry is what was read, as a caller gets it.
 func (r *reading) entry(key string) Entry { return newEntry(key, &r.header, r.options, r.value) }
 
 // take fills in what a record says, as of a moment; 0 is now.
 func (r *reading) take(db *DB, rec []byte, asOf int64) {
-	r.header, r.options, r.value = readHeader(rec), recordOptions(rec), recordValue(rec)
-	r.saved = r.header.freshUntil
-	r.header.slide(r.seen.slid)
-	if asOf == 0 && r.header.freshUntil != never {
-		asOf = db.clock.at(r.header.freshUntil, r.header.goneAt)
+	r.header, r.options, r.value = format.ReadHeader(rec), format.OptionBytes(rec), format.Value(rec)
+	r.saved = r.header.FreshUntil
+	r.header.Slide(r.seen.slid)
+	if asOf == 0 && r.header.FreshUntil != format.Never {
+		asOf = db.clock.at(r.header.FreshUntil, r.header.GoneAt)
 	}
 	r.state = timely(asOf, &r.header)
 	if len(r.options) > 0 && r.held {
@@ -53,15 +55,15 @@ func (r *reading) take(db *DB, rec []byte, asOf int64) {
 // had been then.
 func (d *draft) expect(r reading) {
 	d.expects, d.id, d.seen = true, r.id, r.seen
-	d.fresh, d.until = true, never
-	if r.header.revision != 0 {
+	d.fresh, d.until = true, format.Never
+	if r.header.Revision != 0 {
 		d.fresh, d.until = r.fresh, r.deadline()
 	}
 }
 
 // read looks at a key. A damaged entry reads as absent, with the damage beside it.
 func (b *Bucket) read(key string) (r reading, err error) {
-	if err = b.readAsOf(&r, key, 0); !r.fresh && r.header.revision != 0 && err == nil && b.isDoubtful(key, &r) {
+	if err = b.readAsOf(&r, key, 0); !r.fresh && r.header.Revision != 0 && err == nil && b.isDoubtful(key, &r) {
 		asOf := b.moment(key, r.id)
 		r = reading{}
 		err = b.readAsOf(&r, key, asOf)
@@ -79,7 +81,7 @@ func (b *Bucket) isDoubtful(key string, r *reading) bool {
 // not look twice: what others publish under the old deadline they have published before. That takes a lock where lives are prolonged
 // under a lock that is shared.
 func (b *Bucket) moment(key string, id uint64) int64 {
-	now := millis(b.db.clock.now())
+	now := format.Millis(b.db.clock.now())
 	if b.sliding {
 		b.db.memory.await(b.db.memory.hash(id, key))
 	}
@@ -91,9 +93,9 @@ func (b *Bucket) readAsOf(r *reading, key string, asOf int64) (err error) {
 	switch {
 	case b.db.closed.Load():
 		return ErrClosed
-	case !validName(b.name):
+	case !format.ValidName(b.name):
 		return ErrInvalidName
-	case !validKey(key):
+	case !format.ValidKey(key):
 		return ErrInvalidKey
 	}
 	if b.db.live != nil {
@@ -128,7 +130,7 @@ func (b *Bucket) readAsOf(r *reading, key string, asOf int64) (err error) {
 	if err != nil {
 		return err
 	}
-	rec := recordIn(stored)
+	rec := format.RecordIn(stored)
 	if rec == nil {
 		b.db.memory.lacks(hash, r.seen.version)
 		return nil
@@ -138,7 +140,7 @@ func (b *Bucket) readAsOf(r *reading, key string, asOf int64) (err error) {
 		return nil
 	}
 	r.take(b.db, rec, asOf)
-	r.seen.revision = r.header.revision
+	r.seen.revision = r.header.Revision
 	if r.live {
 		b.db.evictor.use(hash)
 	}
@@ -155,13 +157,13 @@ func (b *Bucket) damaged(key string, err error) {
 }
 
 // openStored opens a record that comes from the file and proves its value. The error is ErrCorrupt.
-func openStored(rec []byte, sum uint32, key string) (header, []byte, error) {
-	h, value, err := openRecord(rec, sum, key)
+func openStored(rec []byte, sum uint32, key string) (format.Header, []byte, error) {
+	h, value, err := format.Open(rec, sum, key)
 	if err != nil {
-		return header{}, nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return format.Header{}, nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	if err := checkValue(value); err != nil {
-		return header{}, nil, err
+		return format.Header{}, nil, err
 	}
 	return h, value, nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/salvage"
 )
 
@@ -86,7 +87,7 @@ type proven struct {
 	name   string
 	key    []byte
 	record []byte
-	header header
+	header format.Header
 }
 
 func (r *repair) run(from, to string, names []string) error {
@@ -187,16 +188,16 @@ func (r *repair) salvage(names []string) error {
 }
 
 func (r *repair) addName(name string) {
-	if _, known := r.sums[name]; !known && validName(name) && len(r.names) < namesMost {
+	if _, known := r.sums[name]; !known && format.ValidName(name) && len(r.names) < namesMost {
 		r.names = append(r.names, name)
-		r.sums[name] = nameSum(name)
+		r.sums[name] = format.BucketSum(name)
 	}
 }
 
 // reachable takes the entries of all buckets that can be reached from a root, and reports whether that is all of them.
 func (r *repair) reachable(root []salvage.Element, seen map[uint64]bool) (whole bool, err error) {
 	for i := range root {
-		if !root[i].Bucket || string(root[i].Key) != string(entriesBucket) {
+		if !root[i].Bucket || string(root[i].Key) != string(format.EntriesBucket) {
 			continue
 		}
 		whole = true
@@ -282,7 +283,7 @@ func (r *repair) take(found []salvage.Element) error {
 	}
 	for i := range found {
 		e := &found[i]
-		if e.Bucket || e.Size < rowSize+recordHeader+recordTrailer || !validKey(string(e.Key)) {
+		if e.Bucket || e.Size < format.RowSize+format.HeaderSize+format.TrailerSize || !format.ValidKey(string(e.Key)) {
 			continue
 		}
 		if e.Size > mostRepaired {
@@ -293,8 +294,8 @@ func (r *repair) take(found []salvage.Element) error {
 		if err != nil {
 			return err
 		}
-		_, rec := splitRow(stored, e.Key)
-		if rec[0] != recordVersion {
+		_, rec := format.SplitRow(stored, e.Key)
+		if rec[0] != format.RecordVersion {
 			continue
 		}
 		p, ok := r.prove(string(e.Key), rec)
@@ -303,7 +304,7 @@ func (r *repair) take(found []salvage.Element) error {
 			continue
 		}
 		// A later version that has expired makes an earlier one that has not no better.
-		r.highest = max(r.highest, p.header.revision)
+		r.highest = max(r.highest, p.header.Revision)
 		r.batch = append(r.batch, p)
 		if r.size += len(p.key) + len(p.record); len(r.batch) >= repairEntries || r.size >= repairBytes {
 			if err := r.flush(); err != nil {
@@ -344,30 +345,30 @@ func (r *repair) flush() error {
 	slices.SortFunc(r.batch, func(a, b proven) int {
 		return cmp.Or(cmp.Compare(r.ids[a.name], r.ids[b.name]), bytes.Compare(a.key, b.key))
 	})
-	now := millis(time.Now())
+	now := format.Millis(time.Now())
 	err := r.to.update(func(tx *bolt.Tx) error {
-		expiry, book := tx.Bucket(expiryBucket), newLedger(pageOf(tx))
+		expiry, book := tx.Bucket(format.ExpiryBucket), newLedger(pageOf(tx))
 		expiry.FillPercent = rowFill
 		for _, p := range r.batch {
 			id := r.ids[p.name]
-			b, err := tx.Bucket(entriesBucket).CreateBucketIfNotExists(encodeUint64(id))
+			b, err := tx.Bucket(format.EntriesBucket).CreateBucketIfNotExists(format.Uint64(id))
 			if err != nil {
 				return err
 			}
 			b.FillPercent = fillScattered // pages are read in any order
-			if _, old := splitRow(b.Get(p.key), p.key); old != nil {
+			if _, old := format.SplitRow(b.Get(p.key), p.key); old != nil {
 				r.report.Older++
-				if readHeader(old).revision >= p.header.revision {
+				if format.ReadHeader(old).Revision >= p.header.Revision {
 					continue
 				}
 				r.report.Entries--
 			}
-			if p.header.goneAt <= now {
+			if p.header.GoneAt <= now {
 				r.report.Expired++
 			}
 			r.report.Entries++
 			a := applier{entries: b, cursor: b.Cursor(), expiry: expiry, now: now, book: book}
-			if err := a.apply(&change{id: id, key: p.key, record: p.record, goneAt: p.header.goneAt}); err != nil {
+			if err := a.apply(&change{id: id, key: p.key, record: p.record, goneAt: p.header.GoneAt}); err != nil {
 				return fmt.Errorf("write %s: %w", quoteShort(string(p.key)), err)
 			}
 			if err := putSorted(expiry, a.rows); err != nil { // at once: a later version of the key takes it off again

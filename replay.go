@@ -11,6 +11,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -82,7 +83,7 @@ func newReplayer(s *store, path string, mark, highest uint64) *replayer {
 // piece takes one piece, and makes room for the next.
 func (r *replayer) piece(first, last uint64, piece []byte) error {
 	if !r.bad.is(first, last, piece) {
-		if err := eachOutcome(first, piece, r.take); err != nil {
+		if err := format.EachOp(first, piece, r.take); err != nil {
 			return err
 		}
 		r.carry(first, last, piece)
@@ -95,17 +96,17 @@ func (r *replayer) piece(first, last uint64, piece []byte) error {
 }
 
 // take takes one outcome, which it copies.
-func (r *replayer) take(o outcome, revision uint64) error {
+func (r *replayer) take(o format.Op, revision uint64) error {
 	const overhead = 128 // bytes of a pin, and of its key beside the letters
-	r.bytes += overhead + len(o.key) + len(o.record)
-	switch o.kind {
-	case outcomeName, outcomeTag:
-		r.names = append(r.names, naming{name: o.key, id: o.id, tag: o.kind == outcomeTag, revision: revision})
-	case outcomePut, outcomeRemove:
-		p := pin{id: o.id, key: o.key, revision: revision}
-		if o.kind == outcomePut {
-			p.key, p.stored = together(o.key, o.record)
-			p.goneAt = readHeader(recordIn(p.stored)).goneAt
+	r.bytes += overhead + len(o.Key) + len(o.Record)
+	switch o.Kind {
+	case format.OpBucket, format.OpInvalidate:
+		r.names = append(r.names, naming{name: o.Key, id: o.ID, tag: o.Kind == format.OpInvalidate, revision: revision})
+	case format.OpPut, format.OpDelete:
+		p := pin{id: o.ID, key: o.Key, revision: revision}
+		if o.Kind == format.OpPut {
+			p.key, p.stored = together(o.Key, o.Record)
+			p.goneAt = format.ReadHeader(format.RecordIn(p.stored)).GoneAt
 			p.lives = p.goneAt
 		}
 		if len(r.pins) == cap(r.pins) {
@@ -228,17 +229,17 @@ func latest(pins []pin) []pin {
 // newer leaves out what the file has in a later version.
 func (s *store) newer(names []naming, changes []*change) ([]naming, []*change, error) {
 	err := s.view(func(tx *bolt.Tx) error {
-		table := tx.Bucket(bucketsBucket)
+		table := tx.Bucket(format.BucketsBucket)
 		names = slices.DeleteFunc(names, func(n naming) bool {
-			return !n.tag && n.id != 0 && decodeUint64(table.Get([]byte(n.name))) > n.id // ids rise
+			return !n.tag && n.id != 0 && format.ReadUint64(table.Get([]byte(n.name))) > n.id // ids rise
 		})
 		changes = slices.DeleteFunc(changes, func(c *change) bool {
 			b := entriesOf(tx, c.id)
 			if b == nil {
 				return false
 			}
-			_, rec := splitRow(b.Get(c.key), c.key)
-			return len(rec) >= recordHeader+recordTrailer && readHeader(rec).revision > c.revision
+			_, rec := format.SplitRow(b.Get(c.key), c.key)
+			return len(rec) >= format.HeaderSize+format.TrailerSize && format.ReadHeader(rec).Revision > c.revision
 		})
 		return nil
 	})
@@ -255,15 +256,15 @@ type malformed struct {
 // is reports whether a piece is malformed, and counts it then.
 func (m *malformed) is(first, last uint64, piece []byte) bool {
 	n := uint64(0)
-	err := eachOutcome(first, piece, func(o outcome, _ uint64) error {
+	err := format.EachOp(first, piece, func(o format.Op, _ uint64) error {
 		n++
-		if o.kind == outcomePut {
-			return checkOptions(o.record[:len(o.record)-recordTrailer])
+		if o.Kind == format.OpPut {
+			return format.CheckOptions(o.Record[:len(o.Record)-format.TrailerSize])
 		}
 		return nil
 	})
 	if err == nil && n != last-first+1 {
-		err = fmt.Errorf("%w: it has %d outcomes of %d", errPiece, n, last-first+1)
+		err = fmt.Errorf("%w: it has %d outcomes of %d", format.ErrMalformed, n, last-first+1)
 	}
 	if err == nil {
 		return false
@@ -339,19 +340,4 @@ func (hl *healer) badJournal(why error, lost bool, report *journal.Report, bad *
 	hl.mu.Unlock()
 	hl.log.Error("keepcache: the journal is damaged", "path", hl.db.path, "err", why)
 	hl.events.tell(Event{Kind: EventCorrupt, Detail: "journal", Err: why})
-}
-
-// eachOutcome calls fn for each outcome of a piece, with its revision.
-func eachOutcome(first uint64, piece []byte, fn func(outcome, uint64) error) error {
-	for revision := first; len(piece) > 0; revision++ {
-		o, rest, err := nextOutcome(piece)
-		if err != nil {
-			return err
-		}
-		if err := fn(o, revision); err != nil {
-			return err
-		}
-		piece = rest
-	}
-	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -28,26 +29,26 @@ func TestReplay_Newer(t *testing.T) {
 	mark, _, err := s.revisions()
 	require.NoError(t, err)
 	seal := func(key string, value any, revision uint64) []byte {
-		rec := appendHeader(nil, header{freshUntil: never, goneAt: never})
+		rec := format.AppendHeader(nil, format.Header{FreshUntil: format.Never, GoneAt: format.Never})
 		rec, _ = appendValue(rec, value, 100)
-		rec = appendTrailer(rec)
-		sealRecord(rec, nameSum("b"), key, revision)
+		rec = format.AppendTrailer(rec)
+		format.Seal(rec, format.BucketSum("b"), key, revision)
 		return rec
 	}
 	require.NoError(t, s.apply([]naming{{name: "n", id: 9}}, 0, []*change{
-		{id: 1, key: []byte("put"), record: seal("put", "later", mark+9), goneAt: never, revision: mark + 9},
-		{id: 1, key: []byte("removed"), record: seal("removed", "later", mark+8), goneAt: never, revision: mark + 8},
+		{id: 1, key: []byte("put"), record: seal("put", "later", mark+9), goneAt: format.Never, revision: mark + 9},
+		{id: 1, key: []byte("removed"), record: seal("removed", "later", mark+8), goneAt: format.Never, revision: mark + 8},
 	}, mark, nil))
 	j, err := journal.New(path+"-journal", journal.Options{Identity: s.identity, After: mark})
 	require.NoError(t, err)
 	put := func(key string, revision uint64) []byte {
-		o := outcome{kind: outcomePut, id: 1, key: key, record: seal(key, "earlier", revision)}
-		return append(appendOutcome(nil, &o), o.record...)
+		o := format.Op{Kind: format.OpPut, ID: 1, Key: key, Record: seal(key, "earlier", revision)}
+		return append(format.AppendOp(nil, &o), o.Record...)
 	}
 	require.NoError(t, j.Append(mark+1, mark+1, put("put", mark+1)))
-	require.NoError(t, j.Append(mark+2, mark+2, appendOutcome(nil, &outcome{kind: outcomeRemove, id: 1, key: "removed"})))
+	require.NoError(t, j.Append(mark+2, mark+2, format.AppendOp(nil, &format.Op{Kind: format.OpDelete, ID: 1, Key: "removed"})))
 	require.NoError(t, j.Append(mark+3, mark+3, put("other", mark+3)))
-	require.NoError(t, j.Append(mark+4, mark+4, appendOutcome(nil, &outcome{kind: outcomeName, id: 5, key: "n"})))
+	require.NoError(t, j.Append(mark+4, mark+4, format.AppendOp(nil, &format.Op{Kind: format.OpBucket, ID: 5, Key: "n"})))
 	require.NoError(t, j.Close(false))
 	require.NoError(t, s.close())
 

@@ -3,6 +3,8 @@ package keepcache
 import (
 	"fmt"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 var errDeadlinePassed = fmt.Errorf("%w: the deadline has passed", ErrInvalidTTL)
@@ -32,27 +34,27 @@ func (b *Bucket) AddUntil(key string, value any, until time.Time) (added bool, e
 }
 
 // beginUntil is begin with a point in time.
-func (b *Bucket) beginUntil(key string, until time.Time) (*frame, header, error) {
+func (b *Bucket) beginUntil(key string, until time.Time) (*frame, format.Header, error) {
 	if _, err := b.canWrite(NoExpiry); err != nil {
-		return nil, header{}, err
+		return nil, format.Header{}, err
 	}
-	h := header{freshUntil: momentOf(until), goneAt: momentOf(until)}
-	return b.beginAs(key, h, &traits{tags: b.tags})
+	h := format.Header{FreshUntil: format.DeadlineAt(until), GoneAt: format.DeadlineAt(until)}
+	return b.beginAs(key, h, &format.Options{Tags: b.tags})
 }
 
 // beginAs starts the record of an entry with the given times, of which that of its writing is now if it is 0, and traits.
-func (b *Bucket) beginAs(key string, h header, t *traits) (*frame, header, error) {
-	now := millis(b.db.clock.now())
+func (b *Bucket) beginAs(key string, h format.Header, t *format.Options) (*frame, format.Header, error) {
+	now := format.Millis(b.db.clock.now())
 	switch {
-	case !validKey(key):
-		return nil, header{}, ErrInvalidKey
-	case h.goneAt <= now:
-		return nil, header{}, errDeadlinePassed
-	case h.written == 0:
-		h.written = now
+	case !format.ValidKey(key):
+		return nil, format.Header{}, ErrInvalidKey
+	case h.GoneAt <= now:
+		return nil, format.Header{}, errDeadlinePassed
+	case h.Written == 0:
+		h.Written = now
 	}
 	f := frameOf(key, h)
-	f.buf = appendTraits(f.buf, t)
+	f.buf = format.AppendOptions(f.buf, t)
 	return f, h, nil
 }
 
@@ -92,30 +94,30 @@ func (b *Bucket) Restore(e Entry, value any) error {
 }
 
 // beginRestore starts the record of Restore.
-func (b *Bucket) beginRestore(e *Entry) (*frame, header, error) {
+func (b *Bucket) beginRestore(e *Entry) (*frame, format.Header, error) {
 	if _, err := b.canWrite(NoExpiry); err != nil {
-		return nil, header{}, err
+		return nil, format.Header{}, err
 	}
-	h := header{freshUntil: momentOf(e.FreshUntil), goneAt: momentOf(e.GoneAt), written: stampOf(e.Written)}
-	t := traits{
-		negative: e.Negative, loaded: stampOf(e.Loaded), retry: stampOf(e.RetryAt), lifetime: spanOf(max(e.Sliding, 0)), etag: []byte(e.ETag),
+	h := format.Header{FreshUntil: format.DeadlineAt(e.FreshUntil), GoneAt: format.DeadlineAt(e.GoneAt), Written: format.Stamp(e.Written)}
+	t := format.Options{
+		Negative: e.Negative, Loaded: format.Stamp(e.Loaded), Retry: format.Stamp(e.RetryAt), Lifetime: format.Span(max(e.Sliding, 0)), ETag: []byte(e.ETag),
 	}
 	if e.Sliding == NoExpiry {
-		t.lifetime = 0 // nothing to begin anew
+		t.Lifetime = 0 // nothing to begin anew
 	}
 	var err error
 	switch {
 	case e.Sliding < 0:
 		err = fmt.Errorf("%w: Sliding is negative", ErrInvalidTTL)
-	case h.goneAt < h.freshUntil:
+	case h.GoneAt < h.FreshUntil:
 		err = fmt.Errorf("%w: GoneAt is before FreshUntil", ErrInvalidTTL)
-	case len(t.etag) > MaxETagBytes:
+	case len(t.ETag) > MaxETagBytes:
 		err = errETagTooLong
 	default:
-		t.tags, err = packTags(e.Tags)
+		t.Tags, err = packTags(e.Tags)
 	}
 	if err != nil {
-		return nil, header{}, err
+		return nil, format.Header{}, err
 	}
 	return b.beginAs(e.Key, h, &t)
 }

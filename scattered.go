@@ -1,5 +1,7 @@
 package keepcache
 
+import "github.com/keepcache/keepcache/internal/format"
+
 // scattered adds up what bbolt holds in memory for a transaction whose entries lie anywhere among others: a copy of each page that it
 // changes, in the bucket, in the index of lifetimes and in the branches above both, and keys of its own. Of short keys hundreds
 // share a branch, and it is the leaf that counts, see changeRoom. Of keys of a kilobyte three do, and with each leaf some of the
@@ -43,7 +45,7 @@ func (s *scattered) bytes() int64 {
 		return 0
 	}
 	key := s.keys / s.n
-	total := s.keys + s.page.changed(s.n, s.among, pageHead+key+rowSize+s.records/s.n, key)
+	total := s.keys + s.page.changed(s.n, s.among, pageHead+key+format.RowSize+s.records/s.n, key)
 	if s.rows > 0 {
 		total += 2*s.rows*(16+key) + s.page.changed(s.rows, s.rowsIn, pageHead+16+key, 16+key)
 	}

@@ -76,7 +76,7 @@ func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error 
 // same reports whether two looks at a key found the same. That it was something else in between is no
 // matter: what was decided on the one is right for the other.
 func (r *reading) same(o *reading) bool {
-	return r.id == o.id && r.header.revision == o.header.revision && r.live == o.live && r.damage == nil && o.damage == nil
+	return r.id == o.id && r.header.Revision == o.header.Revision && r.live == o.live && r.damage == nil && o.damage == nil
 }
 
 // queues are the callers that wait for their turn at a key, each in the queue of its key. The zero value is

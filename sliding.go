@@ -1,6 +1,10 @@
 package keepcache
 
-import "time"
+import (
+	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
+)
 
 // A sliding lifetime begins anew with each read. The record says how long it is, and memory keeps the deadline
 // that the last read gave, so that a read costs no write. When that deadline is further from the record's own
@@ -13,15 +17,7 @@ func (b *Bucket) slidingMillis(ttl time.Duration) int64 {
 	if !b.sliding || ttl == NoExpiry {
 		return 0
 	}
-	return spanOf(ttl)
-}
-
-// slide moves the times of a header so that the entry is fresh until a later time.
-func (h *header) slide(until int64) {
-	if until > h.freshUntil {
-		h.goneAt = prolong(h.goneAt, between(h.freshUntil, until))
-		h.freshUntil = until
-	}
+	return format.Span(ttl)
 }
 
 // slideTries is how often a read tries to prolong a life that others write anew at the same time.
@@ -49,13 +45,13 @@ func (b *Bucket) trySlide(key string, r *reading) bool {
 	if !r.live || len(r.options) == 0 {
 		return true
 	}
-	lifetime := r.traits().lifetime
-	until := deadline(b.db.clock.now(), durationOf(min(lifetime, mostDeadline)))
-	if lifetime == 0 || until <= r.header.freshUntil {
+	lifetime := r.traits().Lifetime
+	until := format.Deadline(b.db.clock.now(), format.Duration(min(lifetime, format.MaxDeadline)))
+	if lifetime == 0 || until <= r.header.FreshUntil {
 		return true
 	}
-	r.header.slide(until)
-	if between(r.saved, until) > lifetime/slidingPart && b.saveSlid(key, r, false) == nil {
+	r.header.Slide(until)
+	if format.Between(r.saved, until) > lifetime/slidingPart && b.saveSlid(key, r, false) == nil {
 		return true
 	}
 	// Where the write failed, memory alone knows. That is no matter for a reader.
@@ -66,8 +62,8 @@ func (b *Bucket) trySlide(key string, r *reading) bool {
 // that the caller has it flushed.
 func (b *Bucket) saveSlid(key string, r *reading, later bool) error {
 	t := r.traits()
-	t.asOf = t.since(r.header.revision)
-	d := &draft{key: key, header: r.header, stored: recordOf(r.header, &t, r.value), quiet: true, later: later, sameLife: true}
+	t.AsOf = t.Since(r.header.Revision)
+	d := &draft{key: key, header: r.header, stored: format.Frame(r.header, &t, r.value), quiet: true, later: later, sameLife: true}
 	d.expect(*r)
 	return b.write(d)
 }
@@ -80,7 +76,7 @@ func (m *memory) slide(c *clock, hash, id uint64, key string, r *reading, until 
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	e := s.table.find(hash, id, key)
-	if e == nil || e.revision != r.header.revision || e.stored == nil {
+	if e == nil || e.revision != r.header.Revision || e.stored == nil {
 		return false
 	}
 	old := e.slid.Load()
@@ -99,7 +95,7 @@ func (m *memory) freshUntil(d *draft) int64 {
 	if e == nil || e.stored == nil {
 		return 0
 	}
-	return max(readHeader(recordIn(e.stored)).freshUntil, e.slid.Load())
+	return max(format.ReadHeader(format.RecordIn(e.stored)).FreshUntil, e.slid.Load())
 }
 
 // livesUntil returns when an entry is gone, reads that prolonged its life included. The caller holds the
@@ -109,9 +105,9 @@ func (e *entry) livesUntil() int64 {
 	if slid == 0 || e.stored == nil {
 		return e.goneAt
 	}
-	h := readHeader(recordIn(e.stored))
-	h.slide(slid)
-	return h.goneAt
+	h := format.ReadHeader(format.RecordIn(e.stored))
+	h.Slide(slid)
+	return h.GoneAt
 }
 
 // lives reports whether memory knows that an entry, of which the file says that it is gone, lives at a time that has come. See
@@ -139,7 +135,7 @@ func (m *memory) holds(id uint64, key string, now int64) bool {
 // outlives reports whether a pinned entry that was to be gone lives at a time that has come, because reads have prolonged its life
 // since it was collected: a commit may take its time. See slide for the lock.
 func (m *memory) outlives(p *pin, now int64) bool {
-	if p.stored == nil || len(recordOptions(recordIn(p.stored))) == 0 {
+	if p.stored == nil || len(format.OptionBytes(format.RecordIn(p.stored))) == 0 {
 		return false
 	}
 	s := m.shardOf(p.entry.hash)
@@ -185,7 +181,7 @@ func (db *DB) saveSlidKeys(found []slidKey) error {
 		}
 		b := db.Bucket(name)
 		r, err := b.read(s.key)
-		if err == nil && r.held && r.header.freshUntil > r.saved {
+		if err == nil && r.held && r.header.FreshUntil > r.saved {
 			err = b.saveSlid(s.key, &r, true)
 		}
 		if err != nil && err != errMissed {

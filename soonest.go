@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/pagetree"
 )
 
@@ -102,12 +103,12 @@ func (db *DB) soonestLive(n int, buckets []string) (found []BucketEntry, err err
 
 // rows returns the first rows of the expiry index, as many as limit.
 func (v *liveView) rows(limit int) (rows []dueRow, err error) {
-	expiry, _, err := v.tree.Root().Bucket(expiryBucket)
+	expiry, _, err := v.tree.Root().Bucket(format.ExpiryBucket)
 	if err != nil {
 		return nil, err
 	}
 	err = expiry.Scan(nil, func(e *pagetree.Element) (bool, error) {
-		if row, id, key, ok := splitExpiryKey(e.Key); ok {
+		if row, id, key, ok := format.SplitExpiryKey(e.Key); ok {
 			rows = append(rows, dueRow{row, id, bytes.Clone(key)})
 		}
 		return len(rows) < limit, nil
@@ -130,7 +131,7 @@ func soonestOf(n int, names map[uint64]*Bucket, rows []dueRow, look func(b *Buck
 	byEnd := func(a, b BucketEntry) int { return a.GoneAt.Compare(b.GoneAt) }
 	for _, d := range rows {
 		// No row is later than its entry's end, so what follows cannot come before what there is.
-		if len(found) >= n && timeOf(d.row).After(found[n-1].GoneAt) {
+		if len(found) >= n && format.Time(d.row).After(found[n-1].GoneAt) {
 			break
 		}
 		b, key := names[d.id], string(d.key)
@@ -142,7 +143,7 @@ func soonestOf(n int, names map[uint64]*Bucket, rows []dueRow, look func(b *Buck
 		if err != nil {
 			return nil, err
 		}
-		if !r.live || r.header.goneAt == never {
+		if !r.live || r.header.GoneAt == format.Never {
 			continue
 		}
 		e := BucketEntry{b.name, r.entry(key)}
@@ -160,7 +161,7 @@ func (b *Bucket) peek(key string) (r reading, err error) {
 		return b.readLive(key)
 	}
 	r, err = b.peekAsOf(key, 0)
-	if !r.fresh && r.header.revision != 0 && err == nil && b.isDoubtful(key, &r) {
+	if !r.fresh && r.header.Revision != 0 && err == nil && b.isDoubtful(key, &r) {
 		r, err = b.peekAsOf(key, b.moment(key, r.id))
 	}
 	return r, err
@@ -186,7 +187,7 @@ func (b *Bucket) peekAsOf(key string, asOf int64) (r reading, err error) {
 	}
 	if rec != nil {
 		r.take(b.db, rec, asOf)
-		r.seen.revision = r.header.revision
+		r.seen.revision = r.header.Revision
 	}
 	return r, nil
 }
@@ -197,9 +198,9 @@ func (b *Bucket) Look(key string) (entry Entry, found bool, err error) {
 	switch {
 	case b.db.closed.Load():
 		err = ErrClosed
-	case !validName(b.name):
+	case !format.ValidName(b.name):
 		err = ErrInvalidName
-	case !validKey(key):
+	case !format.ValidKey(key):
 		err = ErrInvalidKey
 	}
 	var r reading
@@ -221,7 +222,7 @@ func (m *memory) soonest(n int, ids map[uint64]*Bucket) (first []dueRow) {
 		s := &m.shards[i]
 		s.mu.RLock()
 		for e := s.pins.head; e != nil; e = e.next {
-			if e.stored != nil && e.goneAt != never && ids[e.id] != nil {
+			if e.stored != nil && e.goneAt != format.Never && ids[e.id] != nil {
 				if first = append(first, dueRow{e.goneAt, e.id, []byte(e.key)}); len(first) >= 4*n {
 					first = soonestRows(first, n)
 				}

@@ -12,6 +12,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // store is the one room that touches bbolt. Every transaction in it is short, and what leaves it is a copy.
@@ -256,7 +257,7 @@ func (h *handle) trim() {
 func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
 	ids = make(map[string]uint64)
 	err = s.view(func(tx *bolt.Tx) error {
-		names := tx.Bucket(bucketsBucket)
+		names := tx.Bucket(format.BucketsBucket)
 		highest = names.Sequence()
 		named := make(map[uint64]bool)
 		err := names.ForEach(func(name, id []byte) error {
@@ -268,9 +269,9 @@ func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64
 		if err != nil {
 			return err
 		}
-		return tx.Bucket(entriesBucket).ForEachBucket(func(id []byte) error {
-			if len(id) == 8 && !named[decodeUint64(id)] {
-				retired = append(retired, decodeUint64(id))
+		return tx.Bucket(format.EntriesBucket).ForEachBucket(func(id []byte) error {
+			if len(id) == 8 && !named[format.ReadUint64(id)] {
+				retired = append(retired, format.ReadUint64(id))
 			}
 			return nil
 		})
@@ -280,10 +281,10 @@ func (s *store) table() (ids map[string]uint64, retired []uint64, highest uint64
 
 // namedID proves a row of the table of buckets and returns its id.
 func namedID(name, id []byte) (uint64, error) {
-	if len(id) != 8 || decodeUint64(id) == 0 || !validName(string(name)) {
+	if len(id) != 8 || format.ReadUint64(id) == 0 || !format.ValidName(string(name)) {
 		return 0, fmt.Errorf("%w: the table of buckets has a malformed row", ErrCorrupt)
 	}
-	return decodeUint64(id), nil
+	return format.ReadUint64(id), nil
 }
 
 // revisions returns the commit mark, up to which every revision is in the file, and the highest revision
@@ -300,9 +301,9 @@ func (s *store) revisions() (mark, highest uint64, err error) {
 }
 
 func revisionsIn(tx *bolt.Tx) (mark, highest uint64) {
-	meta := tx.Bucket(metaBucket)
-	mark = decodeUint64(meta.Get(metaSequence))
-	return mark, max(mark, decodeUint64(meta.Get(metaHighest)))
+	meta := tx.Bucket(format.MetaBucket)
+	mark = format.ReadUint64(meta.Get(format.MetaSequence))
+	return mark, max(mark, format.ReadUint64(meta.Get(format.MetaHighest)))
 }
 
 // item is one entry as the file holds it.
@@ -332,7 +333,7 @@ func (s *store) page(id uint64, from, prefix []byte) (items []item, more bool, e
 				more = true
 				return nil
 			}
-			_, rec := splitRow(v, k)
+			_, rec := format.SplitRow(v, k)
 			both := append(append(make([]byte, 0, len(k)+len(rec)), k...), rec...)
 			items = append(items, item{key: both[:len(k):len(k)], record: both[len(k):]})
 			size += len(both)
@@ -371,5 +372,5 @@ type counted struct {
 func entriesOf(tx *bolt.Tx, id uint64) *bolt.Bucket {
 	var key [8]byte
 	binary.BigEndian.PutUint64(key[:], id)
-	return tx.Bucket(entriesBucket).Bucket(key[:])
+	return tx.Bucket(format.EntriesBucket).Bucket(key[:])
 }

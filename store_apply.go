@@ -5,6 +5,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // change is what a transaction does to one key.
@@ -59,7 +61,7 @@ func (s *store) apply(names []naming, given uint64, changes []*change, mark uint
 		}
 	}()
 	return s.updateBy(sizeOf(names, changes), func(tx *bolt.Tx) error {
-		table := tx.Bucket(bucketsBucket)
+		table := tx.Bucket(format.BucketsBucket)
 		page := pageOf(tx)
 		named = 0
 		if err := putTags(tx, names); err != nil {
@@ -85,12 +87,12 @@ func (s *store) apply(names []naming, given uint64, changes []*change, mark uint
 				return err
 			}
 		}
-		entries, expiry := tx.Bucket(entriesBucket), tx.Bucket(expiryBucket)
+		entries, expiry := tx.Bucket(format.EntriesBucket), tx.Bucket(format.ExpiryBucket)
 		entries.FillPercent, expiry.FillPercent = rowFill, rowFill // ids rise
-		a := applier{expiry: expiry, now: millis(time.Now()), book: s.book(), copies: s.strays.Load() > 0}
+		a := applier{expiry: expiry, now: format.Millis(time.Now()), book: s.book(), copies: s.strays.Load() > 0}
 		for i, c := range changes {
 			if i == 0 || c.id != changes[i-1].id {
-				b, err := entries.CreateBucketIfNotExists(encodeUint64(c.id))
+				b, err := entries.CreateBucketIfNotExists(format.Uint64(c.id))
 				if err != nil {
 					return err
 				}
@@ -114,14 +116,14 @@ func (s *store) apply(names []naming, given uint64, changes []*change, mark uint
 				return err
 			}
 		}
-		return putRevisions(tx.Bucket(metaBucket), mark, names, changes)
+		return putRevisions(tx.Bucket(format.MetaBucket), mark, names, changes)
 	})
 }
 
 // putRevisions stores the mark, and the highest revision where a transaction went beyond the mark: one that
 // is followed by others of the same commit, or that caught writes that came while it was gathered.
 func putRevisions(meta *bolt.Bucket, mark uint64, names []naming, changes []*change) error {
-	highest := decodeUint64(meta.Get(metaHighest))
+	highest := format.ReadUint64(meta.Get(format.MetaHighest))
 	before := highest
 	for _, c := range changes {
 		highest = max(highest, c.revision)
@@ -130,18 +132,18 @@ func putRevisions(meta *bolt.Bucket, mark uint64, names []naming, changes []*cha
 		highest = max(highest, n.revision)
 	}
 	if highest > before {
-		if err := meta.Put(metaHighest, encodeUint64(highest)); err != nil {
+		if err := meta.Put(format.MetaHighest, format.Uint64(highest)); err != nil {
 			return err
 		}
 	}
-	return meta.Put(metaSequence, encodeUint64(mark))
+	return meta.Put(format.MetaSequence, format.Uint64(mark))
 }
 
 func applyNaming(table *bolt.Bucket, n naming) error {
 	if n.id == 0 {
 		return table.Delete([]byte(n.name))
 	}
-	return table.Put([]byte(n.name), encodeUint64(n.id))
+	return table.Put([]byte(n.name), format.Uint64(n.id))
 }
 
 // applier makes changes in one transaction.
@@ -167,7 +169,7 @@ func (a *applier) apply(c *change) error {
 			a.crowd.add(k)
 		}
 	}
-	row, old := splitRow(stored, c.key)
+	row, old := format.SplitRow(stored, c.key)
 	c.late = expiredBy(old, c.at)
 	if old != nil {
 		a.book.remove(c.id, c.key, old)
@@ -181,27 +183,27 @@ func (a *applier) apply(c *change) error {
 		}
 		return a.entries.Delete(c.key)
 	}
-	if c.goneAt == never || row == never || row == unknown || row > c.goneAt {
+	if c.goneAt == format.Never || row == format.Never || row == format.UnknownRow || row > c.goneAt {
 		if err := dropRow(a.expiry, row, c.id, c.key, old); err != nil {
 			return err
 		}
-		if row = rowTime(c.goneAt, a.now); row != never {
-			a.rows = append(a.rows, expiryKey(row, c.id, c.key))
+		if row = format.RowTime(c.goneAt, a.now); row != format.Never {
+			a.rows = append(a.rows, format.ExpiryKey(row, c.id, c.key))
 		}
 	}
 	a.book.add(c.id, c.key, c.record)
 	if c.stored == nil || a.copies {
-		return a.entries.Put(c.key, joinRow(row, c.key, c.record))
+		return a.entries.Put(c.key, format.JoinRow(row, c.key, c.record))
 	}
-	putRow(c.stored, row, c.key)
+	format.PutRow(c.stored, row, c.key)
 	return a.entries.Put(c.key, c.stored)
 }
 
 // expiredBy reports whether a record, which nobody has proved, says that its entry was gone at a time. Of one whose life reads
 // prolong it does not know how long that was.
 func expiredBy(record []byte, at int64) bool {
-	gone := goneAtOf(record)
-	return gone > 0 && gone <= at && checkOptions(record[:len(record)-recordTrailer]) == nil && readTraits(recordOptions(record)).lifetime == 0
+	gone := format.GoneAt(record)
+	return gone > 0 && gone <= at && format.CheckOptions(record[:len(record)-format.TrailerSize]) == nil && format.ReadOptions(format.OptionBytes(record)).Lifetime == 0
 }
 
 // crowd tells how close to each other the keys are that a transaction adds, in their order, and so how full a page is best left

@@ -4,13 +4,15 @@ import (
 	"bytes"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // audited is an entry of the file, with what the expiry index says of it in the same transaction.
 type audited struct {
 	key    []byte
 	used   usage // of the entry
-	header header
+	header format.Header
 	damage error // what prove said of the record
 
 	row    int64 // its index row
@@ -26,15 +28,15 @@ func (s *store) auditEntries(id uint64, from []byte, prove prover) (page []audit
 			return nil
 		}
 		paging := pageOf(tx)
-		expiry, c, size := tx.Bucket(expiryBucket), b.Cursor(), 0
+		expiry, c, size := tx.Bucket(format.ExpiryBucket), b.Cursor(), 0
 		for k, v := c.Seek(from); k != nil; k, v = c.Next() {
 			if len(page) == pageItems || size >= pageBytes {
 				more = true
 				return nil
 			}
-			row, rec := splitRow(v, k)
+			row, rec := format.SplitRow(v, k)
 			e := audited{key: bytes.Clone(k), used: paging.of(k, rec), row: row}
-			e.stands = row != never && row != unknown && expiry.Get(expiryKey(row, id, k)) != nil
+			e.stands = row != format.Never && row != format.UnknownRow && expiry.Get(format.ExpiryKey(row, id, k)) != nil
 			if prove != nil {
 				e.header, e.damage = prove(k, rec)
 			}
@@ -57,18 +59,18 @@ type auditedRow struct {
 // auditRows returns a page of the expiry index from row from on, and whether more may follow.
 func (s *store) auditRows(from []byte) (page []auditedRow, more bool, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
-		c := tx.Bucket(expiryBucket).Cursor()
+		c := tx.Bucket(format.ExpiryBucket).Cursor()
 		for k, _ := c.Seek(from); k != nil; k, _ = c.Next() {
 			if len(page) == pageItems {
 				more = true
 				return nil
 			}
 			r := auditedRow{raw: bytes.Clone(k)}
-			if row, id, key, ok := splitExpiryKey(r.raw); ok {
+			if row, id, key, ok := format.SplitExpiryKey(r.raw); ok {
 				r.id, r.key = id, key
 				if b := entriesOf(tx, id); b != nil {
 					stored := b.Get(key)
-					at, _ := splitRow(stored, key)
+					at, _ := format.SplitRow(stored, key)
 					r.owned = stored != nil && at == row
 				}
 			}
@@ -85,7 +87,7 @@ type auditedTag struct{ tag, revision []byte }
 // auditTags returns a page of the table of invalidated tags from a tag on, and whether more may follow.
 func (s *store) auditTags(from []byte) (page []auditedTag, more bool, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
-		b := tx.Bucket(tagsBucket)
+		b := tx.Bucket(format.TagsBucket)
 		if b == nil {
 			return nil
 		}
@@ -106,10 +108,10 @@ func (s *store) auditTags(from []byte) (page []auditedTag, more bool, err error)
 // tag counts as invalidated.
 func (s *store) tagCount() (rows, floor uint64, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
-		if b := tx.Bucket(tagsBucket); b != nil {
+		if b := tx.Bucket(format.TagsBucket); b != nil {
 			rows = b.Sequence()
 		}
-		floor = decodeUint64(tx.Bucket(metaBucket).Get(metaTagFloor))
+		floor = format.ReadUint64(tx.Bucket(format.MetaBucket).Get(format.MetaTagFloor))
 		return nil
 	})
 	return rows, floor, err

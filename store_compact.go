@@ -12,6 +12,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // A compaction writes a successor of the file beside it while the file is in use. It copies the entries in the
@@ -138,7 +139,7 @@ func createLocked(in *disk.Dir, path string, like disk.Attributes, most int64) (
 // prepare makes the buckets of the file.
 func (n *successor) prepare() error {
 	return n.handle.update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{metaBucket, bucketsBucket, entriesBucket, expiryBucket, usageBucket} {
+		for _, name := range [][]byte{format.MetaBucket, format.BucketsBucket, format.EntriesBucket, format.ExpiryBucket, format.UsageBucket} {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}

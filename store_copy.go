@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // copyNext copies some more entries: more than have come since the last ones, so that there is an end.
@@ -29,19 +31,19 @@ func (n *successor) copyNext(from *bolt.Tx) error {
 			if count++; b == nil || w.id != id {
 				id, count = w.id, 1
 				var err error
-				all := to.Bucket(entriesBucket)
+				all := to.Bucket(format.EntriesBucket)
 				all.FillPercent = copyPercent
-				if b, err = all.CreateBucketIfNotExists(encodeUint64(id)); err != nil {
+				if b, err = all.CreateBucketIfNotExists(format.Uint64(id)); err != nil {
 					return err
 				}
 				b.FillPercent = copyPercent
 			}
 			row, rec := repairRow(w.k, w.v)
-			if row != never {
-				n.rows = append(n.rows, expiryKey(row, id, w.k))
+			if row != format.Never {
+				n.rows = append(n.rows, format.ExpiryKey(row, id, w.k))
 				n.size += 16 + len(w.k)
 			}
-			if err := b.Put(w.k, joinRow(row, w.k, rec)); err != nil {
+			if err := b.Put(w.k, format.JoinRow(row, w.k, rec)); err != nil {
 				return err
 			}
 			book.add(id, w.k, rec)
@@ -95,16 +97,16 @@ func (n *successor) unmark(to *bolt.Tx) error {
 
 // repairRow takes a stored value apart. A damaged index row is made anew.
 func repairRow(key, stored []byte) (row int64, record []byte) {
-	row, record = splitRow(stored, key)
-	if row == unknown {
-		row = goneAtOf(record)
+	row, record = format.SplitRow(stored, key)
+	if row == format.UnknownRow {
+		row = format.GoneAt(record)
 	}
 	return row, record
 }
 
 // putRows puts the expiry rows that have gathered.
 func (n *successor) putRows(to *bolt.Tx) error {
-	expiry := to.Bucket(expiryBucket)
+	expiry := to.Bucket(format.ExpiryBucket)
 	expiry.FillPercent = copyPercent
 	err := putSorted(expiry, n.rows)
 	n.rows, n.size = nil, 0
@@ -170,11 +172,11 @@ func (n *successor) copyNoted(from *bolt.Tx, changed map[noteKey]struct{}) error
 			if err != nil {
 				return err
 			}
-			if row != never {
-				rows = append(rows, expiryKey(row, k.id, []byte(k.key)))
+			if row != format.Never {
+				rows = append(rows, format.ExpiryKey(row, k.id, []byte(k.key)))
 			}
 		}
-		return errors.Join(putSorted(to.Bucket(expiryBucket), rows), book.enter(to))
+		return errors.Join(putSorted(to.Bucket(format.ExpiryBucket), rows), book.enter(to))
 	})
 }
 
@@ -185,27 +187,27 @@ func (k noteKey) before(p placed) bool {
 // transfer makes the entry of a key what the file has stored there, which is nil for none. It returns the time of
 // the expiry row that is still to be put, or never.
 func transfer(to *bolt.Tx, id uint64, key, stored []byte, book *ledger) (row int64, err error) {
-	b, expiry := entriesOf(to, id), to.Bucket(expiryBucket)
+	b, expiry := entriesOf(to, id), to.Bucket(format.ExpiryBucket)
 	if b == nil {
 		if stored == nil {
-			return never, nil
+			return format.Never, nil
 		}
-		if b, err = to.Bucket(entriesBucket).CreateBucket(encodeUint64(id)); err != nil {
-			return never, err
+		if b, err = to.Bucket(format.EntriesBucket).CreateBucket(format.Uint64(id)); err != nil {
+			return format.Never, err
 		}
 	}
-	if row, old := splitRow(b.Get(key), key); old != nil {
+	if row, old := format.SplitRow(b.Get(key), key); old != nil {
 		book.remove(id, key, old)
 		if err := dropRow(expiry, row, id, key, old); err != nil {
-			return never, err
+			return format.Never, err
 		}
 	}
 	if stored == nil {
-		return never, removeLast(to, b, id, key)
+		return format.Never, removeLast(to, b, id, key)
 	}
 	row, rec := repairRow(key, stored)
 	book.add(id, key, rec)
-	return row, b.Put(key, joinRow(row, key, rec))
+	return row, b.Put(key, format.JoinRow(row, key, rec))
 }
 
 // removeLast removes an entry, and its bucket if that was the last one: in the file that is copied the bucket may be gone too, and
@@ -217,13 +219,13 @@ func removeLast(to *bolt.Tx, b *bolt.Bucket, id uint64, key []byte) error {
 	if k, _ := b.Cursor().First(); k != nil {
 		return nil
 	}
-	return to.Bucket(entriesBucket).DeleteBucket(encodeUint64(id))
+	return to.Bucket(format.EntriesBucket).DeleteBucket(format.Uint64(id))
 }
 
 // copyTables copies what is not about entries: identity, commit mark, names and ids, invalidated tags.
 func (n *successor) copyTables(from *bolt.Tx) error {
 	return n.handle.update(func(to *bolt.Tx) error {
-		for _, name := range [][]byte{metaBucket, bucketsBucket, tagsBucket} {
+		for _, name := range [][]byte{format.MetaBucket, format.BucketsBucket, format.TagsBucket} {
 			source := from.Bucket(name)
 			if source == nil {
 				continue // only the tags may be missing

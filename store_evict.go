@@ -7,6 +7,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/recency"
 )
 
@@ -119,10 +120,10 @@ const dueLook = 16 * sweepStep
 // nextDue returns the first row from the given one on, and round, that is within reach and whose entry does not live
 // as memory knows. If none is found it is where to look next time.
 func nextDue(tx *bolt.Tx, from []byte, r reach) (row []byte, found bool) {
-	c := tx.Bucket(expiryBucket).Cursor()
+	c := tx.Bucket(format.ExpiryBucket).Cursor()
 	k, _ := c.Seek(from)
 	for wrapped, looked := from == nil, 0; looked < dueLook; looked++ {
-		at, id, key, ok := splitExpiryKey(k)
+		at, id, key, ok := format.SplitExpiryKey(k)
 		switch {
 		case k == nil || ok && at > r.rows:
 			if wrapped {
@@ -144,14 +145,14 @@ func (f freeing) evict(q *eviction) ([]victim, error) { return f.store.evictIn(f
 
 // removeVictims removes entries with their expiry rows.
 func (s *store) removeVictims(tx *bolt.Tx, victims []victim) error {
-	expiry, book := tx.Bucket(expiryBucket), s.book()
+	expiry, book := tx.Bucket(format.ExpiryBucket), s.book()
 	var b *bolt.Bucket
 	for i, v := range victims {
 		key := []byte(v.key)
 		if i == 0 || v.id != victims[i-1].id {
 			b = entriesOf(tx, v.id)
 		}
-		row, rec := splitRow(b.Get(key), key)
+		row, rec := format.SplitRow(b.Get(key), key)
 		book.remove(v.id, key, rec)
 		if err := dropRow(expiry, row, v.id, key, rec); err != nil {
 			return err
@@ -173,10 +174,10 @@ func (w *walker) choose(q *eviction) (victims []victim) {
 		run = run[:0]
 		newest := uint64(0)
 		for ; w.k != nil && len(run) < evictRun && q.looked < most; q.looked++ {
-			u := page.of(w.k, recordIn(w.v))
+			u := page.of(w.k, format.RecordIn(w.v))
 			c := candidate{id: w.id, key: w.k, bytes: u.bytes, cost: u.cost(), lasts: u.row == 0}
-			if len(w.v) >= rowSize+recordHeader {
-				c.revision = readHeader(w.v[rowSize:]).revision
+			if len(w.v) >= format.RowSize+format.HeaderSize {
+				c.revision = format.ReadHeader(w.v[format.RowSize:]).Revision
 			}
 			newest = max(newest, c.revision)
 			if c.revision <= q.floor {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // dueRow is a row of the expiry index whose time has come.
@@ -27,8 +29,8 @@ type reach struct {
 // without being asked keeps to it: of the rows of the last second many belong to entries that live, and each would
 // have to be looked up.
 func certain(lives func(id uint64, key string, now int64) bool) reach {
-	now := millis(time.Now())
-	return reach{now, now - rowGrain, lives}
+	now := format.Millis(time.Now())
+	return reach{now, now - format.RowGrain, lives}
 }
 
 // swept says what one step of the sweeper did.
@@ -44,10 +46,10 @@ type swept struct {
 
 // firstRow returns the time of the earliest row of the expiry index, or never.
 func (s *store) firstRow() (row int64, err error) {
-	row = never
+	row = format.Never
 	err = s.view(func(tx *bolt.Tx) error {
-		if k, _ := tx.Bucket(expiryBucket).Cursor().First(); k != nil {
-			row, _, _, _ = splitExpiryKey(k)
+		if k, _ := tx.Bucket(format.ExpiryBucket).Cursor().First(); k != nil {
+			row, _, _, _ = format.SplitExpiryKey(k)
 		}
 		return nil
 	})
@@ -57,9 +59,9 @@ func (s *store) firstRow() (row int64, err error) {
 // rows returns the first rows of the expiry index, as many as limit.
 func (s *store) rows(limit int) (rows []dueRow, err error) {
 	err = s.view(func(tx *bolt.Tx) error {
-		c := tx.Bucket(expiryBucket).Cursor()
+		c := tx.Bucket(format.ExpiryBucket).Cursor()
 		for k, _ := c.First(); k != nil && len(rows) < limit; k, _ = c.Next() {
-			if row, id, key, ok := splitExpiryKey(k); ok {
+			if row, id, key, ok := format.SplitExpiryKey(k); ok {
 				rows = append(rows, dueRow{row, id, bytes.Clone(key)})
 			}
 		}
@@ -93,7 +95,7 @@ func (s *store) sweepIn(tx *bolt.Tx, from []byte, r reach) (did swept, err error
 	if err != nil {
 		return did, err
 	}
-	expiry, book := tx.Bucket(expiryBucket), s.book()
+	expiry, book := tx.Bucket(format.ExpiryBucket), s.book()
 	for _, k := range keys {
 		if err := expiry.Delete(k); err != nil {
 			return did, err
@@ -123,9 +125,9 @@ func (s *store) sweepIn(tx *bolt.Tx, from []byte, r reach) (did swept, err error
 // dueRows returns the keys of rows that are to go off the index, and what they say, malformed ones aside. It looks at
 // sweepStep rows, so that the transaction is short also where most of them stay.
 func dueRows(tx *bolt.Tx, from []byte, r reach, did *swept) (keys [][]byte, due []dueRow, err error) {
-	c, looked := tx.Bucket(expiryBucket).Cursor(), 0
+	c, looked := tx.Bucket(format.ExpiryBucket).Cursor(), 0
 	for k, _ := c.Seek(from); k != nil; k, _ = c.Next() {
-		row, id, key, ok := splitExpiryKey(k)
+		row, id, key, ok := format.SplitExpiryKey(k)
 		if ok && row > r.rows {
 			break
 		}
@@ -140,7 +142,7 @@ func dueRows(tx *bolt.Tx, from []byte, r reach, did *swept) (keys [][]byte, due 
 		case !ok:
 			did.orphans++
 			keys = append(keys, bytes.Clone(k))
-		case row > r.now-rowGrain && early(tx, row, id, key, r.now):
+		case row > r.now-format.RowGrain && early(tx, row, id, key, r.now):
 		case r.lives(id, string(key), r.now):
 			did.spared = append(did.spared, slidKey{id, string(key)})
 		default:
@@ -159,9 +161,9 @@ func early(tx *bolt.Tx, row int64, id uint64, key []byte, now int64) bool {
 	if b == nil {
 		return false
 	}
-	at, rec := splitRow(b.Get(key), key)
-	gone := goneAtOf(rec)
-	return at == row && gone > now && gone-row < rowGrain
+	at, rec := format.SplitRow(b.Get(key), key)
+	gone := format.GoneAt(rec)
+	return at == row && gone > now && gone-row < format.RowGrain
 }
 
 // requireGone returns an error if a bucket still begins with one of its first keys, which were deleted: its keys are
@@ -181,12 +183,12 @@ func settle(b, expiry *bolt.Bucket, d dueRow, now int64, book *ledger, did *swep
 		did.orphans++
 		return nil
 	}
-	row, rec := splitRow(b.Get(d.key), d.key)
-	if rec == nil || row != d.row && row != unknown {
+	row, rec := format.SplitRow(b.Get(d.key), d.key)
+	if rec == nil || row != d.row && row != format.UnknownRow {
 		did.orphans++
 		return nil
 	}
-	gone := goneAtOf(rec)
+	gone := format.GoneAt(rec)
 	if gone <= now {
 		did.removed++
 		did.gone = append(did.gone, d)
@@ -195,10 +197,44 @@ func settle(b, expiry *bolt.Bucket, d dueRow, now int64, book *ledger, did *swep
 	}
 	did.moved++
 	book.note(d.id, d.key)
-	// Put may let go of what Get returned, so the record is copied by joinRow first.
-	moved := rowTime(gone, now)
-	if err := b.Put(d.key, joinRow(moved, d.key, rec)); err != nil || moved == never {
+	// Put may let go of what Get returned, so the record is copied by format.JoinRow first.
+	moved := format.RowTime(gone, now)
+	if err := b.Put(d.key, format.JoinRow(moved, d.key, rec)); err != nil || moved == format.Never {
 		return err
 	}
-	return expiry.Put(expiryKey(moved, d.id, d.key), nil)
+	return expiry.Put(format.ExpiryKey(moved, d.id, d.key), nil)
+}
+
+// dropRow takes the expiry row of an entry off the index. Where it is unknown, it most likely stands where it was
+// put for the time the entry is gone, with one grain or another; if not, the sweeper will find it without an owner.
+func dropRow(expiry *bolt.Bucket, row int64, id uint64, key, record []byte) error {
+	switch row {
+	case format.Never:
+		return nil
+	case format.UnknownRow:
+	default:
+		return expiry.Delete(format.ExpiryKey(row, id, key))
+	}
+	gone := format.GoneAt(record)
+	if gone == format.Never {
+		return nil
+	}
+	for grain := int64(1); grain <= format.RowGrain; grain *= 2 {
+		if err := expiry.Delete(format.ExpiryKey(gone-gone%grain, id, key)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putSorted puts rows into the expiry index in their order, whatever theirs is. Most are later than all that are
+// there, and come into one node: a slice, in which a row that is not the last one moves all that follow it.
+func putSorted(expiry *bolt.Bucket, rows [][]byte) error {
+	slices.SortFunc(rows, bytes.Compare)
+	for _, row := range rows {
+		if err := expiry.Put(row, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }

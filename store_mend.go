@@ -8,6 +8,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // What is no record has no checksum. Where damage to it would cost more than what was damaged, it is recognised when
@@ -59,7 +61,7 @@ func (s *store) names() (ids map[string]uint64, retired []uint64, highest uint64
 	if len(wrong) > 0 && !s.readOnly {
 		err = s.update(func(tx *bolt.Tx) error {
 			for _, name := range wrong {
-				if err := tx.Bucket(bucketsBucket).Delete([]byte(name)); err != nil {
+				if err := tx.Bucket(format.BucketsBucket).Delete([]byte(name)); err != nil {
 					return err
 				}
 			}
@@ -81,9 +83,9 @@ func (s *store) countNames(ids map[string]uint64) {
 // sealedFor reports whether a record with the given id is sealed for a bucket of that name.
 func (s *store) sealedFor(id uint64, name string) (bool, error) {
 	items, _, err := s.page(id, nil, nil)
-	sum := nameSum(name)
+	sum := format.BucketSum(name)
 	return slices.ContainsFunc(items, func(i item) bool {
-		_, _, err := openRecord(i.record, sum, string(i.key))
+		_, _, err := format.Open(i.record, sum, string(i.key))
 		return err == nil
 	}), err
 }
@@ -127,15 +129,15 @@ func recount(tx *bolt.Tx) error {
 	counted, page := make(map[uint64]usage), pageOf(tx)
 	w := forwards{tx: tx}
 	for w.seek(placed{}); w.k != nil; w.next() {
-		counted[w.id] = counted[w.id].plus(page.of(w.k, recordIn(w.v)))
+		counted[w.id] = counted[w.id].plus(page.of(w.k, format.RecordIn(w.v)))
 	}
-	if err := tx.DeleteBucket(usageBucket); err != nil {
+	if err := tx.DeleteBucket(format.UsageBucket); err != nil {
 		return err
 	}
-	if err := tx.DeleteBucket(costsBucket); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
+	if err := tx.DeleteBucket(format.CostsBucket); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
 		return err
 	}
-	if _, err := tx.CreateBucket(usageBucket); err != nil {
+	if _, err := tx.CreateBucket(format.UsageBucket); err != nil {
 		return err
 	}
 	t, err := openUsage(tx)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/format"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 )
@@ -93,17 +94,17 @@ func newStore(in *disk.Dir, path string, readOnly bool, h *handle) (s *store, er
 // recognise checks that the file is a cache of ours, in a format that we read, and returns its identity.
 func (h *handle) recognise() (identity [16]byte, err error) {
 	err = h.view(func(tx *bolt.Tx) error {
-		meta := tx.Bucket(metaBucket)
+		meta := tx.Bucket(format.MetaBucket)
 		if meta == nil {
 			return ErrFormat
 		}
-		if err := checkFormat(meta.Get(metaFormat)); err != nil {
+		if err := checkFormat(meta.Get(format.MetaFormat)); err != nil {
 			return err
 		}
-		if copy(identity[:], meta.Get(metaIdentity)) != len(identity) || len(meta.Get(metaSequence)) != 8 {
+		if copy(identity[:], meta.Get(format.MetaIdentity)) != len(identity) || len(meta.Get(format.MetaSequence)) != 8 {
 			return fmt.Errorf("%w: bucket meta is incomplete", ErrCorrupt)
 		}
-		for _, name := range [][]byte{bucketsBucket, entriesBucket, expiryBucket, usageBucket} {
+		for _, name := range [][]byte{format.BucketsBucket, format.EntriesBucket, format.ExpiryBucket, format.UsageBucket} {
 			if tx.Bucket(name) == nil {
 				return fmt.Errorf("%w: bucket %s is missing", ErrCorrupt, name)
 			}

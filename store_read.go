@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // snapshot is a read transaction that single look-ups share, because beginning one for each of them costs
@@ -108,7 +110,7 @@ func (s *store) get(id uint64, key string) (own string, stored []byte, err error
 // record returns a copy of the record of a key, or nothing.
 func (s *store) record(id uint64, key string) ([]byte, error) {
 	_, stored, err := s.get(id, key)
-	return recordIn(stored), err
+	return format.RecordIn(stored), err
 }
 
 // lookup looks by the snapshot, and reports whether there was one, and whether another one is to take its place.
@@ -185,9 +187,9 @@ func copyBoth(key, stored []byte) []byte {
 	if stored == nil {
 		return nil
 	}
-	both := append(slices.Grow([]byte(nil), len(key)+rowSize+len(stored)), key...)
-	if len(stored) < rowSize {
-		both = append(both, make([]byte, rowSize)...)
+	both := append(slices.Grow([]byte(nil), len(key)+format.RowSize+len(stored)), key...)
+	if len(stored) < format.RowSize {
+		both = append(both, make([]byte, format.RowSize)...)
 	}
 	return append(both, stored...)
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // Bounds of one transaction that removes retired buckets, besides sweepStep for their entries.
@@ -30,9 +32,9 @@ func (s *store) holding(ids []uint64) (held []uint64, err error) {
 	slices.Sort(ids)
 	err = s.view(func(tx *bolt.Tx) error {
 		held = held[:0]
-		c := tx.Bucket(entriesBucket).Cursor()
+		c := tx.Bucket(format.EntriesBucket).Cursor()
 		for _, id := range ids {
-			key := encodeUint64(id)
+			key := format.Uint64(id)
 			if k, _ := c.Seek(key); bytes.Equal(k, key) {
 				held = append(held, id)
 			}
@@ -47,17 +49,17 @@ func (s *store) holding(ids []uint64) (held []uint64, err error) {
 func (s *store) removeRetired(ids []uint64) (did emptied, err error) {
 	err = s.update(func(tx *bolt.Tx) error {
 		did = emptied{}
-		entries := tx.Bucket(entriesBucket)
+		entries := tx.Bucket(format.EntriesBucket)
 		used, err := openUsage(tx)
 		if err != nil {
 			return err
 		}
-		r := retiring{expiry: tx.Bucket(expiryBucket), book: s.book(), page: tx.DB().Info().PageSize}
+		r := retiring{expiry: tx.Bucket(format.ExpiryBucket), book: s.book(), page: tx.DB().Info().PageSize}
 		for _, id := range ids {
 			if did.entries = r.entries; r.full() || did.ids == retireStep {
 				break
 			}
-			key := encodeUint64(id)
+			key := format.Uint64(id)
 			if b := entries.Bucket(key); b != nil {
 				whole, err := r.remove(b, id)
 				if did.entries = r.entries; err != nil || !whole {
@@ -96,12 +98,12 @@ func (r *retiring) remove(b *bolt.Bucket, id uint64) (whole bool, err error) {
 	c := b.Cursor()
 	k, v := c.First()
 	for ; k != nil && !r.full(); k, v = c.Next() {
-		row, rec := splitRow(v, k)
+		row, rec := format.SplitRow(v, k)
 		r.book.remove(id, k, rec)
 		if err := dropRow(r.expiry, row, id, k, rec); err != nil {
 			return false, err
 		}
-		if row != never {
+		if row != format.Never {
 			r.pages++
 		}
 		r.pages += len(v) / r.page

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // tagRows returns the invalidated tags and the revision at which every tag counts as invalidated. Malformed rows,
@@ -16,8 +18,8 @@ func (s *store) tagRows() (rows map[string]uint64, floor uint64, err error) {
 	var damaged [][]byte
 	rows = make(map[string]uint64)
 	err = s.view(func(tx *bolt.Tx) error {
-		floor = decodeUint64(tx.Bucket(metaBucket).Get(metaTagFloor))
-		if damaged = readTagRows(tx.Bucket(tagsBucket), rows); len(damaged) > 0 {
+		floor = format.ReadUint64(tx.Bucket(format.MetaBucket).Get(format.MetaTagFloor))
+		if damaged = readTagRows(tx.Bucket(format.TagsBucket), rows); len(damaged) > 0 {
 			_, floor = revisionsIn(tx)
 		}
 		return nil
@@ -26,13 +28,13 @@ func (s *store) tagRows() (rows map[string]uint64, floor uint64, err error) {
 		return rows, floor, err
 	}
 	err = s.update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(tagsBucket)
+		b := tx.Bucket(format.TagsBucket)
 		for _, tag := range damaged {
 			if err := b.Delete(tag); err != nil {
 				return err
 			}
 		}
-		return errors.Join(b.SetSequence(uint64(len(rows))), tx.Bucket(metaBucket).Put(metaTagFloor, encodeUint64(floor)))
+		return errors.Join(b.SetSequence(uint64(len(rows))), tx.Bucket(format.MetaBucket).Put(format.MetaTagFloor, format.Uint64(floor)))
 	})
 	return rows, floor, err
 }
@@ -45,8 +47,8 @@ func readTagRows(b *bolt.Bucket, rows map[string]uint64) (damaged [][]byte) {
 	}
 	c := b.Cursor()
 	for tag, revision := c.First(); tag != nil; tag, revision = c.Next() {
-		if len(revision) == 8 && validName(string(tag)) {
-			rows[string(tag)] = decodeUint64(revision)
+		if len(revision) == 8 && format.ValidName(string(tag)) {
+			rows[string(tag)] = format.ReadUint64(revision)
 		} else {
 			damaged = append(damaged, bytes.Clone(tag))
 		}
@@ -67,7 +69,7 @@ func putTags(tx *bolt.Tx, names []naming) error {
 	if len(fresh) == 0 {
 		return nil
 	}
-	b, err := tx.CreateBucketIfNotExists(tagsBucket)
+	b, err := tx.CreateBucketIfNotExists(format.TagsBucket)
 	if err != nil {
 		return err
 	}
@@ -82,7 +84,7 @@ func putTags(tx *bolt.Tx, names []naming) error {
 		if old == nil {
 			added++
 		}
-		if err := b.Put([]byte(tag), encodeUint64(max(fresh[tag], decodeUint64(old)))); err != nil {
+		if err := b.Put([]byte(tag), format.Uint64(max(fresh[tag], format.ReadUint64(old)))); err != nil {
 			return err
 		}
 	}
@@ -96,17 +98,17 @@ func foldTagRows(tx *bolt.Tx, b *bolt.Bucket, fresh map[string]uint64) (*bolt.Bu
 	for tag, revision := range rows {
 		fresh[tag] = max(fresh[tag], revision)
 	}
-	meta := tx.Bucket(metaBucket)
-	floor := max(foldTags(fresh), decodeUint64(meta.Get(metaTagFloor)))
+	meta := tx.Bucket(format.MetaBucket)
+	floor := max(foldTags(fresh), format.ReadUint64(meta.Get(format.MetaTagFloor)))
 	if len(damaged) > 0 {
 		_, last := revisionsIn(tx)
 		floor = max(floor, last)
 	}
-	if err := meta.Put(metaTagFloor, encodeUint64(floor)); err != nil {
+	if err := meta.Put(format.MetaTagFloor, format.Uint64(floor)); err != nil {
 		return nil, err
 	}
-	if err := tx.DeleteBucket(tagsBucket); err != nil {
+	if err := tx.DeleteBucket(format.TagsBucket); err != nil {
 		return nil, err
 	}
-	return tx.CreateBucket(tagsBucket)
+	return tx.CreateBucket(format.TagsBucket)
 }

@@ -6,6 +6,8 @@ import (
 	"hash/crc32"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // costRow is the length of a row of bucket costs.
@@ -14,14 +16,14 @@ const costRow = 20
 // costSum returns the check of a row: over the id, the row of its usage and the costs. An older keepcache changes the
 // usage and not the costs, which are void then.
 func costSum(id, used, costs []byte) uint32 {
-	sum := crc32.Update(0, castagnoli, id)
-	sum = crc32.Update(sum, castagnoli, used)
-	return crc32.Update(sum, castagnoli, costs[:costRow-4])
+	sum := crc32.Update(0, format.Castagnoli, id)
+	sum = crc32.Update(sum, format.Castagnoli, used)
+	return crc32.Update(sum, format.Castagnoli, costs[:costRow-4])
 }
 
 // usageRow returns the row of bucket usage.
 func (u usage) usageRow() []byte {
-	return binary.BigEndian.AppendUint64(encodeUint64(uint64(u.entries)), uint64(u.bytes))
+	return binary.BigEndian.AppendUint64(format.Uint64(uint64(u.entries)), uint64(u.bytes))
 }
 
 // costsRow returns the row of bucket costs.
@@ -63,15 +65,15 @@ type usageTable struct {
 
 // openUsage opens it to be changed.
 func openUsage(tx *bolt.Tx) (t usageTable, err error) {
-	t = usageTable{page: pageOf(tx), used: tx.Bucket(usageBucket)}
-	if t.costs, err = tx.CreateBucketIfNotExists(costsBucket); err == nil {
+	t = usageTable{page: pageOf(tx), used: tx.Bucket(format.UsageBucket)}
+	if t.costs, err = tx.CreateBucketIfNotExists(format.CostsBucket); err == nil {
 		t.used.FillPercent, t.costs.FillPercent = copyPercent, copyPercent // ids rise, and rows do not grow
 	}
 	return t, err
 }
 
 func (t usageTable) get(id uint64) usage {
-	key := encodeUint64(id)
+	key := format.Uint64(id)
 	return t.page.readUsage(key, t.used.Get(key), t.costs.Get(key))
 }
 
@@ -80,7 +82,7 @@ func (t usageTable) put(id uint64, u usage) error {
 	if u.entries == 0 {
 		return t.remove(id)
 	}
-	key := encodeUint64(id)
+	key := format.Uint64(id)
 	if err := t.used.Put(key, u.usageRow()); err != nil {
 		return err
 	}
@@ -91,7 +93,7 @@ func (t usageTable) put(id uint64, u usage) error {
 }
 
 func (t usageTable) remove(id uint64) error {
-	key := encodeUint64(id)
+	key := format.Uint64(id)
 	if err := t.used.Delete(key); err != nil {
 		return err
 	}
@@ -103,12 +105,12 @@ func eachUsage(tx *bolt.Tx, fn func(id uint64, u usage)) error {
 	page := pageOf(tx)
 	var row, costs []byte // of the next costs: both tables are in the same order
 	next := func() ([]byte, []byte) { return nil, nil }
-	if b := tx.Bucket(costsBucket); b != nil {
+	if b := tx.Bucket(format.CostsBucket); b != nil {
 		c := b.Cursor()
 		row, costs = c.First()
 		next = c.Next
 	}
-	return tx.Bucket(usageBucket).ForEach(func(id, own []byte) error {
+	return tx.Bucket(format.UsageBucket).ForEach(func(id, own []byte) error {
 		for row != nil && bytes.Compare(row, id) < 0 {
 			row, costs = next()
 		}
@@ -116,7 +118,7 @@ func eachUsage(tx *bolt.Tx, fn func(id uint64, u usage)) error {
 		if bytes.Equal(row, id) {
 			theirs = costs
 		}
-		fn(decodeUint64(id), page.readUsage(id, own, theirs))
+		fn(format.ReadUint64(id), page.readUsage(id, own, theirs))
 		return nil
 	})
 }

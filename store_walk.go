@@ -1,6 +1,10 @@
 package keepcache
 
-import bolt "go.etcd.io/bbolt"
+import (
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keepcache/keepcache/internal/format"
+)
 
 // placed is a place among all entries of the file.
 type placed struct {
@@ -32,12 +36,12 @@ func (w *walker) seek(at placed) {
 // enter looks for the first entry at or after a place, in this bucket and the ones that follow.
 func (w *walker) enter(at placed) {
 	w.k = nil
-	ids := w.tx.Bucket(entriesBucket).Cursor()
-	for id, _ := ids.Seek(encodeUint64(at.id)); id != nil && w.k == nil; id, _ = ids.Next() {
-		if w.id = decodeUint64(id); w.only != 0 && w.id != w.only {
+	ids := w.tx.Bucket(format.EntriesBucket).Cursor()
+	for id, _ := ids.Seek(format.Uint64(at.id)); id != nil && w.k == nil; id, _ = ids.Next() {
+		if w.id = format.ReadUint64(id); w.only != 0 && w.id != w.only {
 			break
 		}
-		w.cursor = w.tx.Bucket(entriesBucket).Bucket(id).Cursor()
+		w.cursor = w.tx.Bucket(format.EntriesBucket).Bucket(id).Cursor()
 		if w.id == at.id && at.key != nil {
 			w.k, w.v = w.cursor.Seek(at.key)
 		} else {
@@ -63,8 +67,8 @@ type forwards struct {
 
 // seek goes to the first entry at or after a place.
 func (w *forwards) seek(at placed) {
-	w.ids = w.tx.Bucket(entriesBucket).Cursor()
-	id, _ := w.ids.Seek(encodeUint64(at.id))
+	w.ids = w.tx.Bucket(format.EntriesBucket).Cursor()
+	id, _ := w.ids.Seek(format.Uint64(at.id))
 	w.enter(id)
 	if id != nil && w.id == at.id && at.key != nil {
 		if w.k, w.v = w.cursor.Seek(at.key); w.k == nil {
@@ -75,8 +79,8 @@ func (w *forwards) seek(at placed) {
 
 func (w *forwards) enter(id []byte) {
 	for w.k = nil; id != nil && w.k == nil; {
-		w.id = decodeUint64(id)
-		w.cursor = w.tx.Bucket(entriesBucket).Bucket(id).Cursor()
+		w.id = format.ReadUint64(id)
+		w.cursor = w.tx.Bucket(format.EntriesBucket).Bucket(id).Cursor()
 		if w.k, w.v = w.cursor.First(); w.k == nil {
 			id, _ = w.ids.Next()
 		}

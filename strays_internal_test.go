@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // A transaction that hangs, and that nobody waits for any more, may go on one day, when the file has been opened anew and what it was to
@@ -33,7 +35,7 @@ func TestStrays(t *testing.T) {
 		for db.store.current.Load() == h {
 			time.Sleep(time.Second)
 		}
-		room := pins[0].stored[:rowSize]
+		room := pins[0].stored[:format.RowSize]
 		for i := range room {
 			room[i] = 0xEE // as the stray may yet do
 		}

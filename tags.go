@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // Limits of tags.
@@ -34,7 +36,7 @@ func (b *Bucket) WithTags(tags ...string) *Bucket {
 }
 
 // packTags makes a list of tags, each once and in their byte order.
-func packTags(tags []string) (list tagList, err error) {
+func packTags(tags []string) (list format.Tags, err error) {
 	if len(tags) == 0 {
 		return nil, nil
 	}
@@ -101,14 +103,14 @@ type tagTable struct {
 }
 
 // invalidated returns the revision at which the latest of the tags was invalidated, or 0.
-func (t *tagTable) invalidated(tags tagList) (at uint64) {
+func (t *tagTable) invalidated(tags format.Tags) (at uint64) {
 	if len(tags) == 0 || t.last.Load() == 0 {
 		return 0
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	at = t.floor
-	for tag := range tags.all() {
+	for tag := range tags.All() {
 		at = max(at, t.rows[string(tag)])
 	}
 	return at
@@ -213,10 +215,10 @@ func (b *Bucket) removeInvalid(key string) error {
 }
 
 // invalid reports whether an entry is absent because one of its tags was invalidated.
-func (db *DB) invalid(h *header, options []byte) bool {
+func (db *DB) invalid(h *format.Header, options []byte) bool {
 	if len(options) == 0 || db.tags.last.Load() == 0 {
 		return false
 	}
-	t := readTraits(options)
-	return db.tags.invalidated(t.tags) >= t.since(h.revision) && len(t.tags) > 0
+	t := format.ReadOptions(options)
+	return db.tags.invalidated(t.Tags) >= t.Since(h.Revision) && len(t.Tags) > 0
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // lifetime resolves the ttl argument of a call: 0 is the default of the bucket.
@@ -220,7 +222,7 @@ func (sw *sweeper) snapshot() SweepStats {
 	stats.Pending = len(sw.retired)
 	sw.mu.Unlock()
 	if first, err := sw.store.firstRow(); err == nil {
-		stats.Lag = overdue(first, time.Now())
+		stats.Lag = format.Overdue(first, time.Now())
 	}
 	return stats
 }

@@ -5,6 +5,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // A row is never later than the end of its entry, earlier by less than a second and than a part of what is left, and
@@ -12,25 +14,25 @@ import (
 func TestRowTime(t *testing.T) {
 	for left, early := range map[int64]int64{-5: 0, 0: 0, 1: 0, 127: 0, 128: 1, 255: 1, 256: 3, 60_000: 511, 65_535: 511, 65_536: 1023, 1 << 40: 1023} {
 		const gone = 1<<41 - 1
-		require.Equal(t, int64(gone-early), rowTime(gone, gone-left), "%d ms left", left)
+		require.Equal(t, int64(gone-early), format.RowTime(gone, gone-left), "%d ms left", left)
 	}
-	require.Equal(t, int64(never), rowTime(never, 0))
-	require.Zero(t, rowTime(0, 0))
+	require.Equal(t, int64(format.Never), format.RowTime(format.Never, 0))
+	require.Zero(t, format.RowTime(0, 0))
 	rapid.Check(t, func(t *rapid.T) {
-		gone := rapid.Int64Range(0, mostDeadline).Draw(t, "gone")
-		left := rapid.OneOf(rapid.Int64Range(-100, 1000), rapid.Int64Range(0, 1<<20), rapid.Int64Range(0, mostDeadline)).Draw(t, "left")
+		gone := rapid.Int64Range(0, format.MaxDeadline).Draw(t, "gone")
+		left := rapid.OneOf(rapid.Int64Range(-100, 1000), rapid.Int64Range(0, 1<<20), rapid.Int64Range(0, format.MaxDeadline)).Draw(t, "left")
 		now := max(gone-left, 0)
-		row := rowTime(gone, now)
+		row := format.RowTime(gone, now)
 		early := gone - row
 		require.GreaterOrEqual(t, early, int64(0))
-		require.Less(t, early, int64(rowGrain))
+		require.Less(t, early, int64(format.RowGrain))
 		require.GreaterOrEqual(t, row, int64(0))
 		if early > 0 {
-			require.Less(t, early*rowPart, gone-now)
+			require.Less(t, early*format.RowPart, gone-now)
 		}
 		if gone > now {
 			require.Greater(t, row, now)
 		}
-		require.LessOrEqual(t, rowTime(gone, now-rowGrain), row, "who has longer to live has no finer grain")
+		require.LessOrEqual(t, format.RowTime(gone, now-format.RowGrain), row, "who has longer to live has no finer grain")
 	})
 }

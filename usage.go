@@ -3,6 +3,7 @@ package keepcache
 import (
 	"github.com/keepcache/keepcache/internal/pagetree"
 
+	"github.com/keepcache/keepcache/internal/format"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -87,7 +88,7 @@ func (m *memory) pending() *pending {
 		s := &m.shards[i]
 		s.mu.RLock()
 		for e := s.pins.head; e != nil; e = e.next {
-			p.add(e.id, e.key, len(recordIn(e.stored)))
+			p.add(e.id, e.key, len(format.RecordIn(e.stored)))
 		}
 		s.mu.RUnlock()
 	}
@@ -109,7 +110,7 @@ func (s *store) sizeWith(p *pending) (file int64, used map[uint64]usage, err err
 					return 0, nil
 				}
 				if stored := b.Get([]byte(key)); stored != nil {
-					return int64(len(key) + len(recordIn(stored))), nil
+					return int64(len(key) + len(format.RecordIn(stored))), nil
 				}
 				return 0, nil
 			})
@@ -153,7 +154,7 @@ func (v *liveView) change(p *pending, id uint64) (usage, error) {
 		// Get would read the value too.
 		err = entries.Scan([]byte(key), func(e *pagetree.Element) (bool, error) {
 			if string(e.Key) == key {
-				size = int64(len(key)) + max(e.Size()-rowSize, 0)
+				size = int64(len(key)) + max(e.Size()-format.RowSize, 0)
 			}
 			return false, nil
 		})

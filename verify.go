@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // Report is what Verify found. Counts of a cache that is written to meanwhile are of no single moment.
@@ -79,7 +81,7 @@ func (db *DB) Verify(ctx context.Context) (Report, error) {
 		// Where that fails, as on a full disk, the file is still there to be proved; Stats has the error.
 		<-db.ground.Start(func() { _ = db.commits.commit() })
 	}
-	v := &verifier{ctx: ctx, now: millis(time.Now()), counted: make(map[uint64]usage)}
+	v := &verifier{ctx: ctx, now: format.Millis(time.Now()), counted: make(map[uint64]usage)}
 	var err error
 	if db.live != nil {
 		err = v.beside(db.live)
@@ -104,7 +106,7 @@ type audit interface {
 }
 
 // prover proves the record of a key. It keeps neither.
-type prover func(key, record []byte) (header, error)
+type prover func(key, record []byte) (format.Header, error)
 
 // verifier is one run of Verify.
 type verifier struct {

@@ -3,6 +3,7 @@ package keepcache
 import (
 	"fmt"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -39,7 +40,7 @@ func (l lateEntries) put(id uint64, key string, e lateEntry) {
 func lateIn(m *memory) lateEntries {
 	l := make(lateEntries)
 	for _, p := range m.collect(nil, false) {
-		l.put(p.id, cloneKey(p.key), lateEntry{p.revision, p.stored == nil, p.goneAt, recordIn(p.stored)})
+		l.put(p.id, cloneKey(p.key), lateEntry{p.revision, p.stored == nil, p.goneAt, format.RecordIn(p.stored)})
 	}
 	return l
 }

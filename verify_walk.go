@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // table proves the table of buckets.
@@ -22,8 +24,8 @@ func (v *verifier) table(ids map[string]uint64, highest uint64) {
 
 // entries proves the entries of a bucket, and each one's row in the expiry index.
 func (v *verifier) entries(name string, id uint64) error {
-	sum := nameSum(name)
-	prove := func(key, record []byte) (header, error) {
+	sum := format.BucketSum(name)
+	prove := func(key, record []byte) (format.Header, error) {
 		h, _, err := openStored(record, sum, string(key))
 		return h, err
 	}
@@ -31,7 +33,7 @@ func (v *verifier) entries(name string, id uint64) error {
 		late, isLate := v.late.of(id, e.key)
 		switch {
 		case !isLate:
-			v.count(e.damage == nil && e.header.goneAt <= v.now)
+			v.count(e.damage == nil && e.header.GoneAt <= v.now)
 		case late.removed:
 			v.report.Journal.Removed++
 		}
@@ -40,16 +42,16 @@ func (v *verifier) entries(name string, id uint64) error {
 			return nil
 		}
 		switch h := &e.header; {
-		case e.row == unknown:
+		case e.row == format.UnknownRow:
 			v.problem(name, string(e.key), errors.New("its index row is damaged"))
-		case e.row == never && h.goneAt != never:
+		case e.row == format.Never && h.GoneAt != format.Never:
 			v.problem(name, string(e.key), errors.New("it has a lifetime but no expiry row"))
-		case e.row != never && !e.stands:
+		case e.row != format.Never && !e.stands:
 			v.problem(name, string(e.key), errors.New("its expiry row is missing"))
-		case e.row > h.goneAt:
+		case e.row > h.GoneAt:
 			v.problem(name, string(e.key), errors.New("its expiry row is later than the time it is gone"))
 		}
-		return v.revision(name, string(e.key), e.header.revision)
+		return v.revision(name, string(e.key), e.header.Revision)
 	})
 	if err != nil {
 		return err
@@ -168,9 +170,9 @@ func (v *verifier) tags() (rows uint64, err error) {
 		for _, r := range page {
 			rows++
 			from = append(r.tag, 0)
-			if tag := r.tag; len(r.revision) != 8 || !validName(string(tag)) {
+			if tag := r.tag; len(r.revision) != 8 || !format.ValidName(string(tag)) {
 				v.problem("", "", fmt.Errorf("the table of tags has a malformed row for %s", quoteShort(string(tag))))
-			} else if err = v.tagRevision("which tag "+quoteShort(string(tag))+" was invalidated", decodeUint64(r.revision)); err != nil {
+			} else if err = v.tagRevision("which tag "+quoteShort(string(tag))+" was invalidated", format.ReadUint64(r.revision)); err != nil {
 				break
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
@@ -60,8 +61,8 @@ type draft struct {
 	hash     uint64 // of id and key
 	key      string
 	ownKey   bool   // key stands in front of the record, in the same memory; otherwise it is the caller's
-	stored   []byte // rowSize bytes of room and the record, framed, not sealed; nil removes the key
-	header   header
+	stored   []byte // format.RowSize bytes of room and the record, framed, not sealed; nil removes the key
+	header   format.Header
 	ns       *namespace
 	flight   *flight // the load that brought it: it is only to be stored if that is not void
 	quiet    bool    // it changes nothing that anybody sees, and so voids no load
@@ -75,7 +76,7 @@ type draft struct {
 }
 
 // record returns the record of a draft, or nil.
-func (d *draft) record() []byte { return recordIn(d.stored) }
+func (d *draft) record() []byte { return format.RecordIn(d.stored) }
 
 // errMissed says that a key was not as a draft expected. Nothing was written.
 var errMissed = errors.New("the key has changed meanwhile")
@@ -168,14 +169,14 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 			until = w.memory.freshUntil(d)
 		}
 		if d.stored == nil {
-			d.header.goneAt = millis(w.clock.now())
+			d.header.GoneAt = format.Millis(w.clock.now())
 		}
 		key := d.key
 		if !d.ownKey {
 			key = cloneKey(key)
 		}
 		d.before = w.memory.publish(d.hash, d.id, key, d.stored, d.header)
-		if until > d.header.freshUntil {
+		if until > d.header.FreshUntil {
 			w.memory.shardOf(d.hash).table.find(d.hash, d.id, d.key).slid.Store(until)
 		}
 	}
@@ -201,10 +202,10 @@ func (w *writer) meets(d *draft) bool {
 		return false
 	}
 	until := d.until
-	if e != nil && until != never {
+	if e != nil && until != format.Never {
 		until = max(until, e.slid.Load()) // other reads have prolonged it
 	}
-	return until == never || without.deadlines || millis(w.clock.now()) < until == d.fresh
+	return until == format.Never || without.deadlines || format.Millis(w.clock.now()) < until == d.fresh
 }
 
 // enter gives the namings and the drafts, whose shards are locked, their revisions and appends them.
@@ -267,11 +268,11 @@ func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*j
 	for i := range names {
 		n := &names[i]
 		n.revision = revision
-		o := outcome{kind: outcomeName, id: n.id, key: n.name}
+		o := format.Op{Kind: format.OpBucket, ID: n.id, Key: n.name}
 		if n.tag {
-			o.kind = outcomeTag
+			o.Kind = format.OpInvalidate
 		}
-		buf = appendOutcome(buf, &o)
+		buf = format.AppendOp(buf, &o)
 		revision++
 	}
 	if large {
@@ -279,11 +280,11 @@ func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*j
 	}
 	var tail []byte // the record of the last outcome, which need not be copied together with the rest
 	for i, d := range drafts {
-		d.header.revision = revision
-		o := outcome{kind: outcomeRemove, id: d.id, key: d.key}
+		d.header.Revision = revision
+		o := format.Op{Kind: format.OpDelete, ID: d.id, Key: d.key}
 		if d.stored != nil {
-			o.kind, o.record = outcomePut, d.record()
-			sealRecord(o.record, d.sum, d.key, revision)
+			o.Kind, o.Record = format.OpPut, d.record()
+			format.Seal(o.Record, d.sum, d.key, revision)
 		}
 		revision++
 		switch {
@@ -291,19 +292,19 @@ func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*j
 			continue
 		case large:
 			// The journal reads records from where they are: a piece of all of them would be as large again.
-			if cap(buf)-len(buf) < outcomeMost {
+			if cap(buf)-len(buf) < format.MaxOpHead {
 				buf = make([]byte, 0, scratchBytes)
 			}
 			at := len(buf)
-			buf = appendOutcome(buf, &o)
-			parts = append(parts, buf[at:len(buf):len(buf)], o.record)
+			buf = format.AppendOp(buf, &o)
+			parts = append(parts, buf[at:len(buf):len(buf)], o.Record)
 			continue
 		}
-		buf = appendOutcome(buf, &o)
+		buf = format.AppendOp(buf, &o)
 		if i == len(drafts)-1 {
-			tail = o.record
+			tail = o.Record
 		} else {
-			buf = append(buf, o.record...)
+			buf = append(buf, o.Record...)
 		}
 	}
 	if cap(buf) <= scratchBytes {

@@ -99,8 +99,8 @@ func TestPowerLoss_CanFail(t *testing.T) {
 		New:  "if false {",
 	}
 	noRecordSum := boltpatch.Edit{
-		File: "record.go",
-		Old:  "if recordSum(body, bucket, key) != binary.BigEndian.Uint32(rec[len(body):]) && !without.checksum {",
+		File: "internal/format/record.go",
+		Old:  "if recordSum(body, bucket, key) != binary.BigEndian.Uint32(rec[len(body):]) && !TrustChecksums {",
 		New:  "if false {",
 	}
 	finds("no checksum of pieces", true, nil, noPieceSum)
@@ -127,7 +127,7 @@ func TestPowerLoss_CanFail(t *testing.T) {
 	})
 	finds("a fresh file gets what is older than a write past the journal", false, quarantine, boltpatch.Edit{
 		File: "heritage.go",
-		Old:  "if g.mark, err = g.unbroken(journalAt, released); err != nil {",
+		Old:  "if g.mark, err = g.unbroken(in, journalAt, released); err != nil {",
 		New:  "if g.mark = released; err != nil {",
 	})
 }

@@ -1,4 +1,4 @@
-package keepcache
+package format
 
 import (
 	"bytes"
@@ -24,34 +24,34 @@ const fuzzRoom = 64 << 10
 // lies behind it is reached.
 func FuzzRecord(f *testing.F) {
 	now := time.Now()
-	plain := recordOf(header{freshUntil: never, goneAt: never, written: millis(now)}, &traits{}, []byte("\xa1v"))
-	rich := recordOf(header{freshUntil: 5, goneAt: 9, written: 1}, &traits{}, bytes.Repeat([]byte("v"), 100))
-	for _, rec := range [][]byte{nil, {recordVersion}, plain, rich, append([]byte{recordVersion}, make([]byte, 60)...)} {
+	plain := Frame(Header{FreshUntil: Never, GoneAt: Never, Written: Millis(now)}, &Options{}, []byte("\xa1v"))
+	rich := Frame(Header{FreshUntil: 5, GoneAt: 9, Written: 1}, &Options{}, bytes.Repeat([]byte("v"), 100))
+	for _, rec := range [][]byte{nil, {RecordVersion}, plain, rich, append([]byte{RecordVersion}, make([]byte, 60)...)} {
 		f.Add(rec, "key", true)
 		f.Add(rec, "", false)
 	}
 	for kind := range byte(12) {
-		options := bytes.Clone(plain[:recordHeader])
+		options := bytes.Clone(plain[:HeaderSize])
 		binary.BigEndian.PutUint16(options[33:], 7)
 		f.Add(append(options, kind, 0, 4, 1, 0, 1, 'x', 0xc0, 0, 0, 0, 0), "key", true)
 	}
 	f.Fuzz(func(t *testing.T, rec []byte, key string, sealed bool) {
-		sum := nameSum("bucket")
-		if sealed && len(rec) >= recordHeader+recordTrailer {
+		sum := BucketSum("bucket")
+		if sealed && len(rec) >= HeaderSize+TrailerSize {
 			rec = bytes.Clone(rec)
-			rec[0] = recordVersion
-			sealRecord(rec, sum, key, max(binary.BigEndian.Uint64(rec[25:]), 1))
+			rec[0] = RecordVersion
+			Seal(rec, sum, key, max(binary.BigEndian.Uint64(rec[25:]), 1))
 		}
 		used := allocated(func() {
-			h, value, err := openRecord(rec, sum, key)
+			h, value, err := Open(rec, sum, key)
 			if err != nil {
 				return
 			}
-			if h.goneAt < h.freshUntil || h.revision == 0 || len(value) > len(rec) {
+			if h.GoneAt < h.FreshUntil || h.Revision == 0 || len(value) > len(rec) {
 				t.Errorf("%+v with a value of %d bytes was taken from %d", h, len(value), len(rec))
 			}
-			read := readTraits(recordOptions(rec))
-			tags := read.tags.strings()
+			read := ReadOptions(OptionBytes(rec))
+			tags := read.Tags.Strings()
 			size := 0
 			for _, tag := range tags {
 				size += len(tag)
@@ -59,7 +59,7 @@ func FuzzRecord(f *testing.F) {
 			if size > len(rec) {
 				t.Errorf("tags of %d bytes were taken from %d", size, len(rec))
 			}
-			if other, _, err := openRecord(rec, sum, key+"x"); err == nil {
+			if other, _, err := Open(rec, sum, key+"x"); err == nil {
 				t.Errorf("it passes under another key: %+v", other)
 			}
 		})
@@ -71,33 +71,33 @@ func FuzzRecord(f *testing.F) {
 
 // FuzzPiece reads anything as a piece of the journal.
 func FuzzPiece(f *testing.F) {
-	rec := recordOf(header{freshUntil: never, goneAt: never}, &traits{}, []byte("\xa1v"))
+	rec := Frame(Header{FreshUntil: Never, GoneAt: Never}, &Options{}, []byte("\xa1v"))
 	var all []byte
-	for _, o := range []outcome{
-		{kind: outcomePut, id: 1, key: "k", record: rec}, {kind: outcomeRemove, id: 300, key: "k"},
-		{kind: outcomeName, id: 2, key: "name"}, {kind: outcomeTag, key: "tag"},
+	for _, o := range []Op{
+		{Kind: OpPut, ID: 1, Key: "k", Record: rec}, {Kind: OpDelete, ID: 300, Key: "k"},
+		{Kind: OpBucket, ID: 2, Key: "name"}, {Kind: OpInvalidate, Key: "tag"},
 	} {
-		piece := append(appendOutcome(nil, &o), o.record...)
+		piece := append(AppendOp(nil, &o), o.Record...)
 		f.Add(piece)
 		all = append(all, piece...)
 	}
 	f.Add(all)
-	f.Add([]byte{byte(outcomePut), 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1})
+	f.Add([]byte{byte(OpPut), 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1})
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, piece []byte) {
 		used := allocated(func() {
 			size, last := 0, uint64(6)
-			err := eachOutcome(7, piece, func(o outcome, revision uint64) error {
+			err := EachOp(7, piece, func(o Op, revision uint64) error {
 				if revision != last+1 {
 					t.Errorf("revision %d follows %d", revision, last)
 				}
 				last = revision
-				size += len(o.key) + len(o.record)
-				if o.kind == outcomePut {
-					_ = readHeader(o.record)
+				size += len(o.Key) + len(o.Record)
+				if o.Kind == OpPut {
+					_ = ReadHeader(o.Record)
 				}
-				again := append(appendOutcome(nil, &o), o.record...)
-				if back, rest, err := nextOutcome(again); err != nil || len(rest) > 0 || back.key != o.key || back.id != o.id {
+				again := append(AppendOp(nil, &o), o.Record...)
+				if back, rest, err := NextOp(again); err != nil || len(rest) > 0 || back.Key != o.Key || back.ID != o.ID {
 					t.Errorf("%+v comes back as %+v: %v", o, back, err)
 				}
 				return nil

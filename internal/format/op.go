@@ -1,0 +1,102 @@
+package format
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// Op is one change in a piece of the journal, whose format is in docs/file-format.md. It holds what came of an operation: what Touch or Add
+// decided is in the journal as the record that came of it, so that a replay needs to decide nothing.
+type Op struct {
+	Kind   OpKind
+	ID     uint64
+	Key    string // of a put or removal, or the name, or the tag
+	Record []byte // of a put
+}
+
+// OpKind is what an Op does.
+type OpKind byte
+
+const (
+	OpPut        OpKind = iota + 1 // a record is put under a key
+	OpDelete                       // a key is removed
+	OpBucket                       // a bucket has another id, 0 for none
+	OpInvalidate                   // a tag is invalidated
+)
+
+// MaxOpHead is how many bytes AppendOp may append.
+const MaxOpHead = 1 + 3*binary.MaxVarintLen64 + MaxKeyBytes
+
+// AppendOp appends an op up to its record, which follows it.
+func AppendOp(dst []byte, o *Op) []byte {
+	dst = append(dst, byte(o.Kind))
+	dst = binary.AppendUvarint(dst, o.ID)
+	dst = binary.AppendUvarint(dst, uint64(len(o.Key)))
+	if o.Kind == OpPut {
+		dst = binary.AppendUvarint(dst, uint64(len(o.Record)))
+	}
+	return append(dst, o.Key...)
+}
+
+// ErrMalformed says that what stands in a piece is no op.
+var ErrMalformed = errors.New("malformed piece")
+
+// NextOp takes the first op off a piece. The error is ErrMalformed. Its record points into the piece.
+func NextOp(piece []byte) (o Op, rest []byte, err error) {
+	o.Kind, rest = OpKind(piece[0]), piece[1:]
+	if o.Kind < OpPut || o.Kind > OpInvalidate {
+		return o, nil, fmt.Errorf("%w: unknown op %d", ErrMalformed, o.Kind)
+	}
+	var keyLen, recLen uint64
+	if o.ID, rest, err = nextUvarint(rest); err != nil {
+		return o, nil, err
+	}
+	if keyLen, rest, err = nextUvarint(rest); err != nil {
+		return o, nil, err
+	}
+	if o.Kind == OpPut {
+		if recLen, rest, err = nextUvarint(rest); err != nil {
+			return o, nil, err
+		}
+	}
+	if keyLen > uint64(len(rest)) || recLen > uint64(len(rest))-keyLen {
+		return o, nil, ErrMalformed
+	}
+	o.Key = string(rest[:keyLen])
+	rest = rest[keyLen:]
+	if o.Kind == OpPut {
+		o.Record = rest[:recLen:recLen]
+	}
+	valid := ValidKey
+	if o.Kind == OpBucket || o.Kind == OpInvalidate {
+		valid = ValidName
+	}
+	if !valid(o.Key) || o.Kind == OpPut && recLen < HeaderSize+TrailerSize {
+		return o, nil, ErrMalformed
+	}
+	return o, rest[recLen:], nil
+}
+
+func nextUvarint(b []byte) (uint64, []byte, error) {
+	v, n := binary.Uvarint(b)
+	if n <= 0 {
+		return 0, nil, ErrMalformed
+	}
+	return v, b[n:], nil
+}
+
+// EachOp calls fn for each op of a piece, with its revision.
+func EachOp(first uint64, piece []byte, fn func(Op, uint64) error) error {
+	for revision := first; len(piece) > 0; revision++ {
+		o, rest, err := NextOp(piece)
+		if err != nil {
+			return err
+		}
+		if err := fn(o, revision); err != nil {
+			return err
+		}
+		piece = rest
+	}
+	return nil
+}
