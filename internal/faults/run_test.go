@@ -87,7 +87,7 @@ func TestFaults_CanFail(t *testing.T) {
 			File: "preflight.go", Old: "_, _ = file.StoreList(disk.In(f))", New: "_ = disk.In(f)",
 		}}},
 		{"a renaming that failed was not done", "rename", false, false, []boltpatch.Edit{{
-			File: "store_compact.go", Old: "err = n.rename()", New: "err = disk.Rename(n.path, s.path)",
+			File: "store_compact.go", Old: "err = n.rename(vacant)", New: "_ = vacant; err = n.dir.Rename(n.path, s.path)",
 		}}},
 		{"a renaming that is not synced counts", "syncdir", false, true, []boltpatch.Edit{{
 			File: "store_compact.go", Old: "n.handle.bar(err)", New: "err = nil",
