@@ -64,6 +64,7 @@ func TestBudget_Idle(t *testing.T) {
 	skipOnWindows(t, "a file cannot be replaced while it is open")
 	for _, w := range burdens() {
 		t.Run(w.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				path := newPath(t)
 				o := &keepcache.Options{MaxBytes: w.limit, CommitInterval: time.Second, MemoryBytes: 32 << 20}

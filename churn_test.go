@@ -95,7 +95,7 @@ func TestChurn_Small(t *testing.T) {
 		db := open(t, path, &o)
 		b, value := db.Bucket("b"), make([]byte, size)
 		keys := 3 * int(budget) / (size + 114)
-		total, began := int64(4*keys), time.Now()
+		total, began := int64(2*keys), time.Now()
 		var stop atomic.Bool
 		var writes atomic.Int64
 		var work sync.WaitGroup

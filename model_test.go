@@ -21,6 +21,7 @@ import (
 
 // The cache does what a plain map with deadlines does, whatever the operations, through reopens and crashes.
 func TestModel(t *testing.T) {
+	setFlag(t, "rapid.checks", "60")
 	if long { // 100,000 operations
 		setFlag(t, "rapid.checks", "280")
 		setFlag(t, "rapid.steps", "400")
