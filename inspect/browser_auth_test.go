@@ -118,5 +118,5 @@ func TestBrowser_Password(t *testing.T) {
 		}
 	}
 	require.NoError(t, cmd.Wait(), said.String())
-	require.Equal(t, 5, oks)
+	require.Equal(t, 6, oks)
 }

@@ -44,8 +44,16 @@
     }
   });
 
+  // beside names a path next to this page. A page that was opened at http://USER:PASSWORD@HOST/ hands these on to what is relative to it, and
+  // fetch takes no such address; the browser sends them all the same.
+  const beside = (path) => {
+    const url = new URL(path, location.href);
+    url.username = url.password = "";
+    return url;
+  };
+
   const post = async (op, body) => {
-    const answer = await fetch(`v1/${op}`, {
+    const answer = await fetch(beside(`v1/${op}`), {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), redirect: "error",
     });
     const said = await answer.json();
@@ -92,7 +100,7 @@
   };
   const ask = async (path) => {
     try {
-      const answer = await fetch(path, { redirect: "error", signal: AbortSignal.timeout(5000) });
+      const answer = await fetch(beside(path), { redirect: "error", signal: AbortSignal.timeout(5000) });
       if (answer.status === 401 || answer.status === 403) {
         gone(`The program has refused to answer since ${clock(heard)}. What is shown is from then. Load the page anew.`);
         return null;
@@ -182,7 +190,7 @@
           JSON.parse(form.elements.value.value); // for its words; the text goes as it is, numbers exact
           text = `${text.slice(0, -1)},"value":${form.elements.value.value}}`;
         }
-        const answer = await fetch(`v1/${op}`, {
+        const answer = await fetch(beside(`v1/${op}`), {
           method: "POST", headers: { "Content-Type": "application/json" }, body: text, redirect: "error",
         });
         const r = await answer.json();

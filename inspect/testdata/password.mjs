@@ -78,6 +78,15 @@ await step("with the password", async () => {
   await shot(page, "password-accepted");
 });
 
+await step("with the password in the address", async () => {
+  const named = await (await browser.newContext(size)).newPage();
+  await named.goto(`${BASE.replace("//", "//admin:open%20sesame@")}debug/cache/`);
+  const time = await named.locator(".live-line time").textContent();
+  await named.waitForFunction((t) => document.querySelector(".live-line time").textContent !== t, time, { timeout: 15000 });
+  assert.equal(await named.locator("#lost").innerText(), "");
+  await named.context().close();
+});
+
 await step("killed and started again", async () => {
   const keys = await context.newPage();
   await keys.goto(`${BASE}debug/cache/keys?bucket=users`);
