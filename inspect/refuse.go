@@ -40,14 +40,18 @@ func BasicAuth(user, password string) (func(*http.Request) error, error) {
 	}
 	wantUser, wantPassword := sha256.Sum256([]byte(user)), sha256.Sum256([]byte(password))
 	return func(r *http.Request) error {
-		u, p, _ := r.BasicAuth()
+		u, p, given := r.BasicAuth()
 		gotUser, gotPassword := sha256.Sum256([]byte(u)), sha256.Sum256([]byte(p))
 		same := subtle.ConstantTimeCompare(gotUser[:], wantUser[:]) & subtle.ConstantTimeCompare(gotPassword[:], wantPassword[:])
 		if same == 1 {
 			return nil
 		}
+		words := "a user and a password are needed"
+		if given {
+			words = "the user or the password is wrong"
+		}
 		return &Refusal{
-			Status: http.StatusUnauthorized, Message: "a user and a password are needed",
+			Status: http.StatusUnauthorized, Message: words,
 			Header: http.Header{"Www-Authenticate": {`Basic realm="keepcache", charset="UTF-8"`}},
 		}
 	}, nil

@@ -55,6 +55,11 @@ func TestBasicAuth(t *testing.T) {
 			require.Equal(t, c.status, w.Code, "%+v %s", c, path)
 			challenge := w.Header().Get("WWW-Authenticate")
 			if c.status == 401 {
+				words := "a user and a password are needed"
+				if c.user+c.password != "" {
+					words = "the user or the password is wrong"
+				}
+				require.Contains(t, w.Body.String(), words)
 				require.Equal(t, `Basic realm="keepcache", charset="UTF-8"`, challenge)
 			} else {
 				require.Empty(t, challenge)
