@@ -34,6 +34,7 @@ var watched = []struct {
 	{keepcache.EventEvict, "evicted"},
 	{keepcache.EventCorrupt, ""},
 	{keepcache.EventCompact, "compacted"},
+	{keepcache.EventProgress, ""},
 	{keepcache.EventUnavailable, ""},
 	{keepcache.EventHealed, ""},
 	{keepcache.EventQuarantine, ""},
@@ -50,8 +51,8 @@ func newWatchCommand(f *flags) *cobra.Command {
 		Long: `Watch prints the events of a cache that a program has open and serves on its
 socket, as they happen, until it is interrupted. The kinds are set, delete,
 hit, miss, stale, negative, load, load-failed, refresh, expire, evict, corrupt,
-compact, unavailable, healed and quarantine. The program never waits for watch:
-events that come faster than they are sent are left out, and counted.`,
+compact, progress, unavailable, healed and quarantine. The program never waits
+for watch: events that come faster than they are sent are left out, and counted.`,
 		Example: `  keepcache watch
   keepcache watch --bucket sessions --prefix user: --kinds set,expire
   keepcache watch --json | jq .key`,
