@@ -50,6 +50,7 @@ Exit codes:
 		},
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors:              true,
+		PersistentPreRunE:          refuseNameless,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
 		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -98,6 +99,17 @@ Exit codes:
 }
 
 // helpWidth is the length of the longest line of help, in columns: that of a terminal that nobody has resized.
+// refuseNameless refuses --file and --addr without a name, as a script gives them whose variable is not set: the environment could
+// name another cache than the one that was meant.
+func refuseNameless(cmd *cobra.Command, _ []string) error {
+	for _, name := range []string{"file", "addr"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return usagef("--%s is empty", name)
+		}
+	}
+	return nil
+}
+
 const helpWidth = 80
 
 func newHelpCommand() *cobra.Command {
