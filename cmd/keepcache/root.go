@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -140,8 +141,25 @@ func newHelpCommand() *cobra.Command {
 }
 
 func unknownCommand(root *cobra.Command, name string) error {
+// elsewhere has what other programs call these commands.
+var elsewhere = map[string][]string{
+	"delete": {"del", "rm", "remove", "unset"},
+	"export": {"dump"},
+	"get":    {"cat", "read"},
+	"keys":   {"ls", "list", "scan"},
+	"set":    {"put", "store", "write"},
+	"stats":  {"info"},
+	"touch":  {"expire"},
+	"watch":  {"events", "monitor", "tail"},
+}
+
 	err := fmt.Errorf("unknown command %q", name)
 	if near := root.SuggestionsFor(name); len(near) > 0 {
+	for _, c := range root.Commands() {
+		if slices.ContainsFunc(elsewhere[c.Name()], func(n string) bool { return strings.EqualFold(n, name) }) {
+			return fmt.Errorf("%w, did you mean %q?", err, c.Name())
+		}
+	}
 		err = fmt.Errorf("%w, did you mean %q?", err, near[0])
 	}
 	return err
