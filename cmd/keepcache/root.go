@@ -135,6 +135,7 @@ func newHelpCommand() *cobra.Command {
 				return &usageError{unknownCommand(cmd.Root(), args[0])}
 			}
 			about.InitDefaultHelpFlag()
+			about.InitDefaultVersionFlag()
 			return about.Help()
 		},
 	}
