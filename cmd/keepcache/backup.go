@@ -96,7 +96,7 @@ unless --force is given; one that a program has open is never replaced.`,
 			write := func(w io.Writer) error { return copyUntil(ctx, w, in) }
 			err = place(path, force, write, func(tmp, path string) error {
 				if entries, err = prove(ctx, tmp); err != nil {
-					return fmt.Errorf("%s cannot be restored: %w", strconv.Quote(args[0]), err)
+					return unrestorable(args[0], err)
 				}
 				return replaceCache(tmp, path)
 			})
@@ -108,6 +108,23 @@ unless --force is given; one that a program has open is never replaced.`,
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "replace the cache if it is there")
 	return cmd
+}
+
+// unrestorable is the error of a backup that prove has found wanting. It leaves out what was said of the copy that was looked at: its
+// path, and what to do about a cache there.
+func unrestorable(backup string, err error) error {
+	name := "standard input"
+	if backup != "-" {
+		name = strconv.Quote(backup)
+	}
+	var known *keepcache.Error
+	if errors.As(err, &known) {
+		err = known.Err
+	}
+	if errors.Is(err, keepcache.ErrCorrupt) {
+		return fmt.Errorf("%s cannot be restored: %w (keepcache repair saves what can be proved of it)", name, err)
+	}
+	return fmt.Errorf("%s cannot be restored: %w", name, err)
 }
 
 // copyUntil copies all of r to w, unless ctx ends first. A read that waits is then left behind.

@@ -47,6 +47,9 @@ wants --yes.`,
 				}
 				if asks {
 					question := "remove all entries of bucket " + display.Name(bucket) + " of " + display.Name(f.shownPath(c))
+					if drop {
+						question += ", and the bucket"
+					}
 					if err := ask(ctx, cmd, question); err != nil {
 						return err
 					}

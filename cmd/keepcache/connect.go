@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -118,13 +119,15 @@ func (r *remote) run(how access, bucket string, fn func(c cache, bucket string) 
 
 // refused is the error of a write to a program that takes none. To who wants to write, the file is as good as locked.
 func (r *remote) refused() error {
-	return fmt.Errorf("%w: %s has it open and allows no changes on its socket (inspect.Options.AllowWrites allows them)",
+	return fmt.Errorf("%w: %s has it open and allows no changes (inspect.Options.AllowWrites allows them)",
 		keepcache.ErrLocked, r.who())
 }
 
 // hinted adds to an error of --addr what to do about it.
 func hinted(err error, addr string) error {
 	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w (a socket is for root and for the user whose program serves it)", err)
 	case errors.Is(err, wire.ErrNoServer):
 		return fmt.Errorf("%w (a program serves a cache with inspect.Listen or inspect.Handler)", err)
 	case errors.Is(err, wire.ErrVersion):
@@ -172,12 +175,18 @@ func mark(w io.Writer, silent error) {
 
 // locked adds to the error of a locked file how it could be changed all the same.
 func locked(err, silent error) error {
-	hint := "it serves no socket by which the cache could be changed; inspect.Listen serves one"
+	hint := "it serves no socket by which this could be done; inspect.Listen serves one"
 	switch {
 	case errors.Is(silent, wire.ErrVersion):
 		hint = silent.Error() + "; take the keepcache command of the version that the program was built with"
 	case silent != nil:
 		hint = silent.Error()
+	}
+	var known *keepcache.Error
+	if errors.As(err, &known) && known.Hint != "" {
+		both := *known
+		both.Hint += "; " + hint
+		return &both
 	}
 	return fmt.Errorf("%w (%s)", err, hint)
 }

@@ -84,12 +84,25 @@ func exitCode(err error) int {
 	return exitError
 }
 
+// limits says what a name has to be like, if err says that one is not.
+func limits(err error) string {
+	switch {
+	case errors.Is(err, keepcache.ErrInvalidKey):
+		return fmt.Sprintf(" (it has to have 1 to %d bytes)", keepcache.MaxKeyBytes)
+	case errors.Is(err, keepcache.ErrInvalidName):
+		return fmt.Sprintf(" (it has to have 1 to %d bytes)", keepcache.MaxNameBytes)
+	case errors.Is(err, keepcache.ErrInvalidTag):
+		return fmt.Sprintf(" (a tag has 1 to %d bytes, and an entry %d of them at most)", keepcache.MaxTagBytes, keepcache.MaxTags)
+	}
+	return ""
+}
+
 // complain says on w why cmd failed, if it did.
 func complain(cmd *cobra.Command, w io.Writer, err error) {
 	if err == nil || err.Error() == "" {
 		return
 	}
-	message := strings.TrimPrefix(err.Error(), "keepcache: ")
+	message := strings.TrimPrefix(err.Error(), "keepcache: ") + limits(err)
 	fmt.Fprintln(w, "keepcache: "+printable(message))
 	var usage *usageError
 	if errors.As(err, &usage) {

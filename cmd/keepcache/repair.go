@@ -91,7 +91,7 @@ func hintBuckets(r keepcache.RepairReport) string {
 	if r.Unproved == 0 || r.Whole {
 		return ""
 	}
-	return "; if its records belong to buckets that it no longer names, name these with --bucket and repair again"
+	return "; if the file no longer names all buckets, name the others with --bucket and repair again"
 }
 
 func possessive(n int64) string {

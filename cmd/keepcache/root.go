@@ -50,8 +50,8 @@ Exit codes:
 			return unknownCommand(cmd, args[0])
 		},
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		SilenceErrors:              true,
 		PersistentPreRunE:          refuseNameless,
+		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
 		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -99,7 +99,6 @@ Exit codes:
 	return root
 }
 
-// helpWidth is the length of the longest line of help, in columns: that of a terminal that nobody has resized.
 // refuseNameless refuses --file and --addr without a name, as a script gives them whose variable is not set: the environment could
 // name another cache than the one that was meant.
 func refuseNameless(cmd *cobra.Command, _ []string) error {
@@ -111,6 +110,7 @@ func refuseNameless(cmd *cobra.Command, _ []string) error {
 	return nil
 }
 
+// helpWidth is the length of the longest line of help, in columns: that of a terminal that nobody has resized.
 const helpWidth = 80
 
 func newHelpCommand() *cobra.Command {
@@ -141,7 +141,6 @@ func newHelpCommand() *cobra.Command {
 	}
 }
 
-func unknownCommand(root *cobra.Command, name string) error {
 // elsewhere has what other programs call these commands.
 var elsewhere = map[string][]string{
 	"delete": {"del", "rm", "remove", "unset"},
@@ -154,13 +153,14 @@ var elsewhere = map[string][]string{
 	"watch":  {"events", "monitor", "tail"},
 }
 
+func unknownCommand(root *cobra.Command, name string) error {
 	err := fmt.Errorf("unknown command %q", name)
-	if near := root.SuggestionsFor(name); len(near) > 0 {
 	for _, c := range root.Commands() {
 		if slices.ContainsFunc(elsewhere[c.Name()], func(n string) bool { return strings.EqualFold(n, name) }) {
 			return fmt.Errorf("%w, did you mean %q?", err, c.Name())
 		}
 	}
+	if near := root.SuggestionsFor(name); len(near) > 0 {
 		err = fmt.Errorf("%w, did you mean %q?", err, near[0])
 	}
 	return err

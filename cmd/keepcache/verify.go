@@ -36,7 +36,7 @@ damaged.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			limit, err := parseLifetime(timeout)
 			if err != nil {
-				return usagef("--timeout: %v", err)
+				return usagef("--timeout: %q is not a time such as 90s, 10m, 1h or never", timeout)
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()
