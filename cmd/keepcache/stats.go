@@ -50,7 +50,7 @@ counted since the cache was opened, by the program that has it open.`,
 				if l, ok := c.(*local); ok && l.unlocked {
 					fmt.Fprintf(out, "free      not known without the lock\n")
 				} else {
-					fmt.Fprintf(out, "free      %s pages, %s\n", count(s.FreePages), size(s.FreeBytes))
+					fmt.Fprintf(out, "free      %s, %s\n", plural(s.FreePages, "page", "pages"), size(s.FreeBytes))
 				}
 				fmt.Fprintf(out, "entries   %s\n", count(s.Entries))
 				fmt.Fprintf(out, "content   %s\n", size(s.Bytes))
