@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -76,7 +78,7 @@ func hold() {
 // and keeps it open until it is killed. Further arguments are what it allows.
 func serve() {
 	options := &inspect.Options{}
-	busy := false
+	busy, loads := false, false
 	for _, arg := range os.Args[3:] {
 		switch arg {
 		case "values":
@@ -85,11 +87,16 @@ func serve() {
 			options.AllowWrites = true
 		case "busy":
 			busy = true
+		case "loads":
+			loads = true
 		}
 	}
 	db, err := keepcache.Open(os.Args[1], nil)
 	if err == nil {
 		_, err = inspect.Listen(db, options)
+	}
+	if loads && err == nil {
+		err = load(db)
 	}
 	if err == nil {
 		err = os.WriteFile(os.Args[2], []byte(strconv.Itoa(os.Getpid())), 0o600)
@@ -106,9 +113,37 @@ func serve() {
 			_, _ = db.Bucket("pages").Exists("front")
 			_, _, _ = db.Bucket("pages").GetBytes("front")
 		}
+		if loads {
+			var n int
+			_, _ = db.Bucket("loads").GetOrLoad(context.Background(), time.Now().String(), &n, loadOne, nil)
+		}
 	}
 	db.Close()
 }
+
+// load has a value loaded, a load fail, which is then remembered, one pass its time, and one that goes on.
+func load(db *keepcache.DB) error {
+	var n int
+	b, ctx, begun := db.Bucket("loads"), context.Background(), make(chan struct{})
+	fail := func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("the source is down") }
+	hang := func(context.Context, *keepcache.Load) (any, error) { select {} }
+	_, err := b.GetOrLoad(ctx, "loaded", &n, loadOne, nil)
+	for range 2 {
+		_, _ = b.GetOrLoad(ctx, "failing", &n, fail, &keepcache.LoadOptions{RetryAfter: time.Hour})
+	}
+	_, _ = b.GetOrLoad(ctx, "late", &n, hang, &keepcache.LoadOptions{LoadTimeout: time.Millisecond})
+	go func() {
+		var n int
+		_, _ = b.GetOrLoad(ctx, "running", &n, func(ctx context.Context, l *keepcache.Load) (any, error) {
+			close(begun)
+			return hang(ctx, l)
+		}, nil)
+	}()
+	<-begun
+	return err
+}
+
+func loadOne(context.Context, *keepcache.Load) (any, error) { return 1, nil }
 
 // imposter serves the socket of its first argument with another version of the protocol, opens the cache of its second
 // if there is one, and writes the file of its last.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,8 +24,11 @@ entries, and both for each bucket. Expired entries count until the sweeper has
 removed them. After a crash it also prints how much the journal has that the
 file does not have yet.
 
-Hits, evictions and, with --json, the work of memory, journal and commits are
-counted since the cache was opened, by the program that has it open.`,
+Hits, loads, evictions and, with --json, the work of memory, journal and commits
+are counted since the cache was opened, by the program that has it open. Loads
+that timed out are among those that failed. "no load" are requests that got the
+remembered error of an earlier load, and refreshes that were skipped because
+too many loads were under way.`,
 		Example: `  keepcache stats
   keepcache stats --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -77,6 +81,7 @@ func printActivity(out io.Writer, s keepcache.Stats) {
 	if n := s.Hits + s.Misses; n > 0 {
 		fmt.Fprintf(out, "hits      %.1f %% of %s\n", 100*s.HitRatio(), plural(n, "read", "reads"))
 	}
+	printLoads(out, s.Loads)
 	if e := s.Evictions; e.Expired+e.Size+e.Entries+e.Explicit > 0 {
 		fmt.Fprintf(out, "removed   %s expired, %s over size, %s over count, %s deleted\n",
 			count(e.Expired), count(e.Size), count(e.Entries), count(e.Explicit))
@@ -84,6 +89,33 @@ func printActivity(out io.Writer, s keepcache.Stats) {
 	if c := s.Compact; c.Compactions > 0 {
 		fmt.Fprintf(out, "compacted %s, the last time in %s for %s\n",
 			plural(c.Compactions, "time", "times"), c.Took.Round(time.Millisecond), size(c.Gained))
+	}
+}
+
+// printLoads prints what loads did, in a line of those that ran and one of those that did not.
+func printLoads(out io.Writer, l keepcache.LoadStats) {
+	if l.Loads > 0 || l.Running > 0 {
+		words := count(l.Loads)
+		if l.Failures > 0 {
+			words += ", " + count(l.Failures) + " failed"
+		}
+		if l.TimedOut > 0 {
+			words += ", " + count(l.TimedOut) + " timed out"
+		}
+		if l.Running > 0 {
+			words += ", " + count(l.Running) + " running"
+		}
+		fmt.Fprintf(out, "loads     %s\n", words)
+	}
+	var not []string
+	if l.Remembered > 0 {
+		not = append(not, plural(l.Remembered, "remembered failure", "remembered failures"))
+	}
+	if l.Skipped > 0 {
+		not = append(not, plural(l.Skipped, "skipped refresh", "skipped refreshes"))
+	}
+	if len(not) > 0 {
+		fmt.Fprintf(out, "no load   %s\n", strings.Join(not, ", "))
 	}
 }
 
@@ -117,10 +149,31 @@ func statsJSON(path string, s keepcache.Stats) []byte {
 	o.int("file_bytes", s.FileBytes)
 	o.int("free_bytes", s.FreeBytes)
 	o.int("free_pages", s.FreePages)
+	o.raw("loads", loadsJSON(s.Loads))
 	o.int("sweep_lag_ms", s.Sweep.Lag.Round(time.Millisecond).Milliseconds())
 	o.int("sweep_pending_buckets", int64(s.Sweep.Pending))
 	o.raw("tiers", tiersJSON(s))
 	return o.line()
+}
+
+// loadsJSON says what loads did and how many are under way.
+func loadsJSON(l keepcache.LoadStats) []byte {
+	var o object
+	o.int("abandoned", l.Abandoned)
+	o.int("cache_errors", int64(l.CacheErrors))
+	o.int("discarded", int64(l.Discarded))
+	o.int("failures", int64(l.Failures))
+	o.int("loads", int64(l.Loads))
+	o.int("loads_us", l.Time.Microseconds())
+	o.int("mismatched", int64(l.Mismatched))
+	o.int("negative_hits", int64(l.NegativeHits))
+	o.int("refreshes", int64(l.Refreshes))
+	o.int("remembered", int64(l.Remembered))
+	o.int("running", l.Running)
+	o.int("skipped", int64(l.Skipped))
+	o.int("stale", int64(l.Stale))
+	o.int("timed_out", int64(l.TimedOut))
+	return o.bytes()
 }
 
 // tiersJSON says what memory, the journal and the commits did and how they stand.
