@@ -213,7 +213,10 @@ func hostileRun(ctx context.Context, cmd *cobra.Command, asked *atomic.Int64, ki
 		defer cancel()
 	}
 	root := newRootCommand()
-	args := append(argsOf(cmd), "--addr", s.URL, "--bucket", "default")
+	args := append(argsOf(cmd), "--addr", s.URL)
+	if unbucketed[cmd.Name()] == "" {
+		args = append(args, "--bucket", "default")
+	}
 	root.SetArgs(args)
 	root.SetIn(strings.NewReader(`{"key":"k","value":1}` + "\n"))
 	var out, errs bytes.Buffer

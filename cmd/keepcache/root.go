@@ -50,7 +50,7 @@ Exit codes:
 			return unknownCommand(cmd, args[0])
 		},
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE:          refuseNameless,
+		PersistentPreRunE:          refuseFlags,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
@@ -99,15 +99,35 @@ Exit codes:
 	return root
 }
 
-// refuseNameless refuses --file and --addr without a name, as a script gives them whose variable is not set: the environment could
-// name another cache than the one that was meant.
-func refuseNameless(cmd *cobra.Command, _ []string) error {
+// refuseFlags refuses --file and --addr without a name, as a script gives them whose variable is not set: the environment could
+// name another cache than the one that was meant. And it refuses --bucket where a command speaks of all of them: it would do more
+// than was meant.
+func refuseFlags(cmd *cobra.Command, _ []string) error {
 	for _, name := range []string{"file", "addr"} {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
 			return usagef("--%s is empty", name)
 		}
 	}
+	if instead, ok := unbucketed[cmd.Name()]; ok && cmd.Flags().Changed("bucket") {
+		return usagef("--bucket: %s %s", cmd.Name(), instead)
+	}
 	return nil
+}
+
+// unbucketed are the commands that speak of all buckets, or of none, with what to say to somebody who names one.
+var unbucketed = map[string]string{
+	"backup":     "copies the whole cache; export --bucket writes the entries of one bucket",
+	"buckets":    "lists all of them; keys --bucket lists the keys of one",
+	"compact":    "is about the whole file",
+	"completion": "has nothing to do with one",
+	"demo":       "makes a cache of its own",
+	"invalidate": "makes entries absent in all buckets; clear --bucket empties one",
+	"restore":    "puts the whole cache in place; import --bucket fills one bucket",
+	"stats":      "is about the whole cache; buckets --long has entries and bytes of each bucket",
+	"sweep":      "removes expired entries in all buckets",
+	"top":        "is about the whole cache; its list of buckets has the size of each",
+	"verify":     "checks the whole file",
+	"version":    "has nothing to do with one",
 }
 
 // helpWidth is the length of the longest line of help, in columns: that of a terminal that nobody has resized.
