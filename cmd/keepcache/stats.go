@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/display"
 )
 
@@ -38,9 +40,14 @@ too many loads were under way.`,
 					return err
 				}
 				out, path := cmd.OutOrStdout(), f.shownPath(c)
+				unknown := f.freeUnknown(c, s)
 				if asJSON {
-					out.Write(statsJSON(path, s))
+					out.Write(statsJSON(path, s, unknown == ""))
 					return nil
+				}
+				free := plural(s.FreePages, "page", "pages") + ", " + size(s.FreeBytes)
+				if unknown != "" {
+					free = unknown
 				}
 				sweep := "nothing is due"
 				if s.Sweep.Lag > 0 {
@@ -51,11 +58,7 @@ too many loads were under way.`,
 				}
 				fmt.Fprintf(out, "file      %s\n", display.Name(path))
 				fmt.Fprintf(out, "on disk   %s\n", size(s.FileBytes))
-				if l, ok := c.(*local); ok && l.unlocked {
-					fmt.Fprintf(out, "free      not known without the lock\n")
-				} else {
-					fmt.Fprintf(out, "free      %s, %s\n", plural(s.FreePages, "page", "pages"), size(s.FreeBytes))
-				}
+				fmt.Fprintf(out, "free      %s\n", free)
 				fmt.Fprintf(out, "entries   %s\n", count(s.Entries))
 				fmt.Fprintf(out, "content   %s\n", size(s.Bytes))
 				if waiting := s.Memory.PinnedBytes; waiting > 0 {
@@ -119,7 +122,30 @@ func printLoads(out io.Writer, l keepcache.LoadStats) {
 	}
 }
 
-func statsJSON(path string, s keepcache.Stats) []byte {
+// freeUnknown says why it is not known how many pages are free, or nothing where it is.
+func (f *flags) freeUnknown(c cache, s keepcache.Stats) string {
+	l, ok := c.(*local)
+	switch {
+	case !ok || s.FreePages > 0:
+		return ""
+	case l.unlocked:
+		return "not known without the lock"
+	}
+	// Its free pages are listed in a file that was closed in order. That leaves no journal.
+	path, err := f.path()
+	if err == nil {
+		path, err = disk.Resolve(path)
+	}
+	if err == nil {
+		_, err = os.Lstat(journalOf(path))
+	}
+	if err == nil {
+		return "not known after a crash, until the next write"
+	}
+	return ""
+}
+
+func statsJSON(path string, s keepcache.Stats, freeKnown bool) []byte {
 	list := []byte{'['}
 	for i, name := range slices.Sorted(maps.Keys(s.Buckets)) {
 		if i > 0 {
@@ -147,8 +173,13 @@ func statsJSON(path string, s keepcache.Stats) []byte {
 	o.int("evicted_size", int64(s.Evictions.Size))
 	o.text("file", path)
 	o.int("file_bytes", s.FileBytes)
-	o.int("free_bytes", s.FreeBytes)
-	o.int("free_pages", s.FreePages)
+	if freeKnown {
+		o.int("free_bytes", s.FreeBytes)
+		o.int("free_pages", s.FreePages)
+	} else {
+		o.raw("free_bytes", []byte("null"))
+		o.raw("free_pages", []byte("null"))
+	}
 	o.raw("loads", loadsJSON(s.Loads))
 	o.int("sweep_lag_ms", s.Sweep.Lag.Round(time.Millisecond).Milliseconds())
 	o.int("sweep_pending_buckets", int64(s.Sweep.Pending))
