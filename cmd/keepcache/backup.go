@@ -69,7 +69,8 @@ func newRestoreCommand(f *flags) *cobra.Command {
 		Short: "Make the cache from a backup",
 		Long: `Restore checks a backup entry by entry and puts a copy of it in the place of
 the cache file. BACKUP is - for standard input. An existing cache is kept
-unless --force is given; one that a program has open is never replaced.`,
+unless --force is given; one that a program has open is never replaced: stop
+that program first.`,
 		Example: `  keepcache restore app.backup --file new.cache
   gunzip < app.backup.gz | keepcache restore -`,
 		Args: keyArgs("BACKUP"),
@@ -171,13 +172,13 @@ func replaceCache(tmp, path string) error {
 	}
 	db, err := keepcache.Open(path, &keepcache.Options{LockTimeout: lockWait, SweepInterval: -1, MaxBytes: -1, CompactBytes: -1})
 	if err != nil {
-		return err
+		return toStop(err, "; no cache is replaced that a program has open")
 	}
 	if err := db.Close(); err != nil {
 		return err
 	}
 	if db, err = keepcache.Open(path, &keepcache.Options{LockTimeout: lockWait, ReadOnly: true}); err != nil {
-		return err
+		return toStop(err, "; no cache is replaced that a program has open")
 	}
 	if _, err = os.Lstat(journalOf(path)); err == nil {
 		err = fmt.Errorf("%s was changed in the meantime", strconv.Quote(path))
@@ -209,6 +210,11 @@ func follow(f *os.File, path string) error {
 
 // place has write fill a file beside path, flushes it, and has finish put it there. Whatever fails, path is as before.
 func place(path string, force bool, write func(io.Writer) error, finish func(tmp, path string) error) (err error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("%s is a directory: name a file in it", strconv.Quote(path))
+	} else if err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file, and is not replaced", strconv.Quote(path))
+	}
 	if _, err := os.Lstat(path); err == nil && !force {
 		return fmt.Errorf("%s already exists (--force replaces it)", strconv.Quote(path))
 	}

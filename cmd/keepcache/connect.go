@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -157,7 +158,7 @@ func (f *flags) openFile(w io.Writer, path string, how access, options keepcache
 			}
 		}
 		if err != nil {
-			return err
+			return unmade(err, path)
 		}
 		err = fn(&local{db: db, unlocked: options.NoLock})
 		return errors.Join(err, db.Close())
@@ -189,6 +190,36 @@ func locked(err, silent error) error {
 		return &both
 	}
 	return fmt.Errorf("%w (%s)", err, hint)
+}
+
+// unmade leaves out of the error of a file that could not be made what to do about one that is there.
+func unmade(err error, path string) error {
+	var known *keepcache.Error
+	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &known) {
+		return err
+	}
+	if _, statErr := os.Lstat(path); !errors.Is(statErr, fs.ErrNotExist) {
+		return err
+	}
+	told := *known
+	told.Hint = "the directory must be writable, so that a file can be made in it"
+	return &told
+}
+
+// toStop adds to the error of a locked file that the program has to stop that has it open. What the library says of others who can
+// read beside it helps nobody who cannot go on without the lock.
+func toStop(err error, why string) error {
+	var known *keepcache.Error
+	if !errors.Is(err, keepcache.ErrLocked) || !errors.As(err, &known) {
+		return err
+	}
+	holder, _, _ := strings.Cut(known.Hint, ";")
+	if holder == "" {
+		holder = "a program has it open"
+	}
+	told := *known
+	told.Hint = holder + ": stop it first" + why
+	return &told
 }
 
 // shownPath returns the name of the cache's file: as it was given, or as the program says that was named.

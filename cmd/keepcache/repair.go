@@ -62,7 +62,7 @@ file, unless --allow-empty asks for an empty one.`,
 				}
 				return fmt.Errorf("%w; nothing was saved%s", err, hintBuckets(r))
 			case err != nil:
-				return err
+				return toStop(err, "")
 			}
 			errOut := cmd.ErrOrStderr()
 			fmt.Fprintf(errOut, "saved %s in %s to %s\n", plural(r.Entries, "entry", "entries"),
