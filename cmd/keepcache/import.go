@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -245,7 +246,17 @@ type record struct {
 	Written      *int64          `json:"written_ms"`
 }
 
+// isCacheFile reports whether text is the beginning of a cache file: a meta page of bbolt, with its number, kind and magic.
+func isCacheFile(text []byte) bool {
+	const kind, meta, magicAt, magic = 8, 4, 16, 0xed0cdaed
+	return len(text) >= magicAt+4 && binary.NativeEndian.Uint16(text[kind:]) == meta && binary.NativeEndian.Uint32(text[magicAt:]) == magic
+}
+
 func (im *importer) parse(text []byte) (*line, error) {
+	if isCacheFile(text) {
+		return nil, errors.New("it is not text but a cache file: keepcache restore puts a backup in place, " +
+			"and keepcache export --file writes the lines of one")
+	}
 	if !utf8.Valid(text) {
 		return nil, errors.New("it is not UTF-8 text")
 	}

@@ -220,6 +220,9 @@ func flagError(cmd *cobra.Command, err error) error {
 	if args == "" || !strings.HasPrefix(err.Error(), "unknown shorthand flag") {
 		return err
 	}
+	if cmd.Flags().Lookup("by") != nil {
+		err = fmt.Errorf("%w\nA number to add goes with --by, such as --by -5", err)
+	}
 	return fmt.Errorf("%w\nAn argument that begins with - goes behind --: %s [flags] --%s", err, cmd.CommandPath(), args)
 }
 
@@ -243,15 +246,26 @@ func oneArg(_ *cobra.Command, args []string) error {
 
 // keyArgs asks for exactly the named arguments.
 func keyArgs(names ...string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < len(names):
 			return fmt.Errorf("%s is missing", names[len(args)])
 		case len(args) > len(names):
-			return fmt.Errorf("unexpected argument %q; quote what has spaces in it", args[len(names)])
+			return unexpected(cmd, args[len(names)])
 		}
 		return nil
 	}
+}
+
+// unexpected is the error of an argument too many. One that is the value of a flag gets the flag named.
+func unexpected(cmd *cobra.Command, arg string) error {
+	hint := "quote what has spaces in it"
+	if _, err := strconv.ParseInt(arg, 10, 64); err == nil && cmd.Flags().Lookup("by") != nil {
+		hint = "--by " + arg + " adds it"
+	} else if _, err := parseLifetime(arg); err == nil && cmd.Flags().Lookup("ttl") != nil {
+		hint = "--ttl " + arg + " sets a lifetime"
+	}
+	return fmt.Errorf("unexpected argument %q; %s", arg, hint)
 }
 
 // exclusive refuses flags that contradict each other.
