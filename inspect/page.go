@@ -113,13 +113,26 @@ func (v *visit) failPage(err error) {
 	v.errorPage(status, "error", struct {
 		frameData
 		Status, Message string
-	}{v.s.frame("error", http.StatusText(status)), http.StatusText(status), display.Text(f.Message, 1000)})
+	}{v.s.frame("error", http.StatusText(status)), http.StatusText(status), pageWords(f.Message)})
 }
 
 // refusePage says that somebody is not let in, and nothing else.
 func (v *visit) refusePage(err error) {
 	f, status := statusOf(v.w.Header(), err)
-	v.errorPage(status, "refused", struct{ Status, Message string }{http.StatusText(status), display.Text(f.Message, 1000)})
+	v.errorPage(status, "refused", struct{ Status, Message string }{http.StatusText(status), pageWords(f.Message)})
+}
+
+// pageWords returns the words of an error for a page, without what the heading above them says: the status.
+func pageWords(message string) string {
+	for _, kind := range []error{wire.ErrMethod, wire.ErrBadRequest, wire.ErrForbidden, wire.ErrBusy} {
+		if rest, ok := strings.CutPrefix(message, kind.Error()+": "); ok && rest != "" {
+			message = rest
+		}
+	}
+	if rest, ok := strings.CutSuffix(message, ": "+keepcache.ErrNotFound.Error()); ok && rest != "" {
+		message = rest
+	}
+	return display.Text(message, 1000)
 }
 
 func (v *visit) errorPage(status int, name string, data any) {

@@ -186,3 +186,28 @@ func TestMount(t *testing.T) {
 	require.Equal(t, 405, resp.StatusCode)
 	require.Equal(t, "GET, HEAD", resp.Header.Get("Allow"))
 }
+
+// TestPages_Errors ensures that a page about an error says a thing once: the status is its heading.
+func TestPages_Errors(t *testing.T) {
+	db := open(t, nil)
+	_, base := serve(t, db, nil)
+	_, refusing := serve(t, db, &inspect.Options{Authorize: func(*http.Request) error { return &inspect.Refusal{Status: 401, Message: "who are you?"} }})
+	for path, want := range map[string]string{
+		base + "keys?limit=x":    `<h1>Bad Request</h1><p>limit is "x"</p>`,
+		base + "entry?key=none":  `<h1>Not Found</h1><p>no key none in bucket default</p>`,
+		base + "keys?bucket=no":  `<h1>Not Found</h1><p>no bucket no</p>`,
+		base + "nothing":         `<h1>Not Found</h1><p>there is no page nothing</p>`,
+		refusing + "nothing":     `<h1>Unauthorized</h1><p>who are you?</p>`,
+		base + "keys?glob=%5B":   `<h1>Bad Request</h1><p>the pattern: `,
+		base + "keys?bucket64=*": `<h1>Bad Request</h1><p>bucket64: `,
+	} {
+		_, text, _ := fetch(t, path)
+		require.Contains(t, html.UnescapeString(text), want, path)
+	}
+	resp, err := http.Post(base+"keys", "application/json", strings.NewReader("{}"))
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(text), `<h1>Method Not Allowed</h1><p>pages are for GET</p>`)
+}
