@@ -115,7 +115,7 @@ func (s *server) events(v *visit) (any, error) {
 func eventOf(e keepcache.Event) wire.Event {
 	w := wire.Event{
 		Time: e.Time.UnixMilli(), Kind: e.Kind.String(), Bucket: wire.Name(e.Bucket), Key: wire.Name(e.Key),
-		Detail: strings.ToValidUTF8(e.Detail, "\ufffd"),
+		Detail: strings.ToValidUTF8(e.Detail, "\ufffd"), Done: e.Done, Total: e.Total,
 	}
 	if e.Err != nil {
 		w.Err = strings.ToValidUTF8(e.Err.Error(), "\ufffd")

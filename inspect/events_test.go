@@ -3,7 +3,9 @@ package inspect_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -85,6 +87,33 @@ func TestEvents(t *testing.T) {
 	require.Error(t, err)
 	for _, err := range c.Events(t.Context(), wire.Watch{Kinds: []string{"nonsense"}}) {
 		require.ErrorIs(t, err, wire.ErrBadRequest)
+	}
+}
+
+// TestEvents_Progress tells how far long work is, and not only that there is some.
+func TestEvents_Progress(t *testing.T) {
+	db := open(t, nil)
+	c, _ := serve(t, db, nil)
+	seen := stream(t, c, wire.Watch{Kinds: []string{"set", "progress"}})
+	watching(t, db, "first", seen)
+	require.NoError(t, db.Backup(t.Context(), io.Discard))
+	for deadline := time.After(10 * time.Second); ; {
+		select {
+		case e := <-seen:
+			if e.Kind != "progress" || e.Done == 0 {
+				require.Zero(t, e.Done)
+				continue
+			}
+			require.NotEmpty(t, e.Detail)
+			require.Positive(t, e.Total)
+			require.LessOrEqual(t, e.Done, e.Total)
+			text, err := json.Marshal(e)
+			require.NoError(t, err)
+			require.Contains(t, string(text), fmt.Sprintf(`"done_bytes":%d,"total_bytes":%d`, e.Done, e.Total))
+			return
+		case <-deadline:
+			t.Fatal("no progress within 10 s")
+		}
 	}
 }
 

@@ -151,6 +151,10 @@ func eventLine(e wire.Event) string {
 	if e.Detail != "" {
 		line += "  " + printable(oneLine(e.Detail))
 	}
+	if e.Total > 0 {
+		part := max(min(float64(e.Done)/float64(e.Total), 1), 0)
+		line += fmt.Sprintf("  %d %% of %s", int(100*part), size(e.Total))
+	}
 	if e.Err != "" {
 		line += "  " + printable(oneLine(e.Err))
 	}
@@ -174,6 +178,9 @@ func eventJSON(e wire.Event) []byte {
 	if e.Detail != "" {
 		o.text("detail", e.Detail)
 	}
+	if e.Done > 0 {
+		o.int("done_bytes", e.Done)
+	}
 	if e.Dropped > 0 {
 		o.int("dropped", int64(e.Dropped))
 	}
@@ -184,6 +191,9 @@ func eventJSON(e wire.Event) []byte {
 		o.name("key", string(e.Key))
 	}
 	o.text("kind", e.Kind)
+	if e.Total > 0 {
+		o.int("total_bytes", e.Total)
+	}
 	return o.line()
 }
 

@@ -214,6 +214,7 @@
       if (typeof name === "object" && name) name = `base64 ${name.base64}`;
       return (name ?? "").replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
     };
+    const far = (e) => (e.total_bytes > 0 ? `${Math.min(Math.floor((100 * (e.done_bytes ?? 0)) / e.total_bytes), 100)} %` : "");
     const cell = (row, text, cls) => {
       const td = document.createElement("td");
       td.textContent = text.length > 300 ? `${text.slice(0, 300)} …` : text;
@@ -233,7 +234,7 @@
         mark.textContent = e.kind;
         kind.append(mark);
         cell(row, shown(e.bucket), "name");
-        cell(row, e.kind === "dropped" ? `${e.dropped} more came too fast to show` : [shown(e.key), shown(e.detail), shown(e.error)].filter(Boolean).join("  "), "name");
+        cell(row, e.kind === "dropped" ? `${e.dropped} more came too fast to show` : [shown(e.key), shown(e.detail), far(e), shown(e.error)].filter(Boolean).join("  "), "name");
         rows.append(row);
       }
       waited = [];

@@ -295,5 +295,8 @@ type Event struct {
 	Detail string `json:"detail,omitempty"`
 	Err    string `json:"error,omitempty"`
 
+	Done  int64 `json:"done_bytes,omitempty"`  // of progress; left out where it is 0
+	Total int64 `json:"total_bytes,omitempty"` // of progress; left out where it is not known
+
 	Dropped uint64 `json:"dropped,omitempty"`
 }
