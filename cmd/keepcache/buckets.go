@@ -14,7 +14,8 @@ func newBucketsCommand(f *flags) *cobra.Command {
 		Use:   "buckets",
 		Short: "List the buckets",
 		Long: `Buckets lists the buckets of the cache in byte order. --long adds their
-entries, expired ones that were not swept yet included, and the bytes of these.`,
+entries, expired ones that were not swept yet included, and the bytes of these.
+On a terminal it leaves out the middle of names that would not fit the line.`,
 		Example: `  keepcache buckets --long`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.open(cmd, reading, func(c cache, _ string) error {
@@ -30,6 +31,7 @@ entries, expired ones that were not swept yet included, and the bytes of these.`
 				if long && !asJSON && isTerminal(out) {
 					fmt.Fprintf(out, "%10s  %10s  %s\n", "ENTRIES", "SIZE", "BUCKET")
 				}
+				shown := nameAfter(out, 24)
 				for _, name := range names {
 					b := stats.Buckets[name]
 					switch {
@@ -40,7 +42,7 @@ entries, expired ones that were not swept yet included, and the bytes of these.`
 						o.int("entries", b.Entries)
 						out.Write(o.line())
 					case long:
-						fmt.Fprintf(out, "%10s  %10s  %s\n", count(b.Entries), size(b.Bytes), display.Name(name))
+						fmt.Fprintf(out, "%10s  %10s  %s\n", count(b.Entries), size(b.Bytes), shown(name))
 					default:
 						fmt.Fprintln(out, display.Name(name))
 					}

@@ -35,3 +35,13 @@ func TestDemo_Broken(t *testing.T) {
 	d.end()
 	require.Contains(t, out.String(), "Not as promised: 3 of 10 checks failed.")
 }
+
+// TestDemo_Width ensures that a terminal shows each line of the demo's end as one, with a file where Linux puts it.
+func TestDemo_Width(t *testing.T) {
+	var out strings.Builder
+	d := &demo{out: &out, path: "/tmp/keepcache-demo-1234567890/demo.cache"}
+	d.end()
+	for line := range strings.Lines(strings.ReplaceAll(out.String(), programName(), "keepcache")) {
+		require.LessOrEqual(t, len(line), helpWidth+1, line)
+	}
+}

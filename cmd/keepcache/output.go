@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/keepcache/keepcache/internal/display"
 )
 
 // output is standard output. It remembers the first error, so that nobody has to look at each Print.
@@ -39,6 +41,25 @@ func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
+
+// nameAfter returns a function that writes a name at the end of a line of w, behind so many columns: as it is, and on a terminal with
+// its middle left out where it would not fit the line.
+func nameAfter(w io.Writer, columns int) func(name string) string {
+	if !isTerminal(w) {
+		return display.Name
+	}
+	if o, ok := w.(*output); ok {
+		w = o.w
+	}
+	width, _, err := term.GetSize(int(w.(*os.File).Fd()))
+	if err != nil || width < 1 {
+		width = 80
+	}
+	return func(name string) string { return fitMiddle(display.Name(name), max(width-columns, leastName)) }
+}
+
+// leastName is to how many columns a name is cut at the most.
+const leastName = 16
 
 // tellTyping says on w what a command waits for, if it reads what a person types.
 func tellTyping(in io.Reader, w io.Writer, what string) {

@@ -37,3 +37,23 @@ func TestBar(t *testing.T) {
 	require.Equal(t, "[###############               ]  50 %, 512 B of 1.0 KiB", bar(512, 1024))
 	require.Equal(t, "[##############################] 100 %, 0 B of 0 B", bar(0, 0))
 }
+
+// TestFitMiddle leaves out the middle of what is too wide, and no more than it has to.
+func TestFitMiddle(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		width int
+		want  string
+	}{
+		{"abcdefgh", 8, "abcdefgh"}, {"abcdefgh", 7, "abc…fgh"}, {"abcdefgh", 6, "abc…gh"}, {"abcdefgh", 3, "a…h"},
+		{"abcdefgh", 2, "a…"}, {"abc", 0, ""}, {"", 5, ""}, {"日本語日本語", 12, "日本語日本語"}, {"日本語日本語", 11, "日本語…本語"},
+		{"日本語日本語", 6, "日…語"}, {"日本語日本語", 3, "日…"}, {"e\u0301e\u0301e\u0301", 2, "e\u0301…"},
+	} {
+		got := fitMiddle(c.text, c.width)
+		require.LessOrEqual(t, widthOf(got), max(c.width, 0), c)
+		require.Equal(t, c.want, got, c)
+	}
+	for width := range 40 {
+		require.LessOrEqual(t, widthOf(fitMiddle("e\u0301日x\u0301本語ab日本語", width)), width)
+	}
+}

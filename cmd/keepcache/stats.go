@@ -67,9 +67,10 @@ too many loads were under way.`,
 				fmt.Fprintf(out, "sweep     %s\n", sweep)
 				fmt.Fprintf(out, "buckets   %s\n", count(len(s.Buckets)))
 				printActivity(out, s)
+				shown := nameAfter(out, 24)
 				for _, name := range slices.Sorted(maps.Keys(s.Buckets)) {
 					b := s.Buckets[name]
-					fmt.Fprintf(out, "%10s  %10s  %s\n", count(b.Entries), size(b.Bytes), display.Name(name))
+					fmt.Fprintf(out, "%10s  %10s  %s\n", count(b.Entries), size(b.Bytes), shown(name))
 				}
 				return nil
 			})

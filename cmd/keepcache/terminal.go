@@ -195,6 +195,29 @@ func fit(text string, width int) string {
 	return text
 }
 
+// fitMiddle is fit, with the ellipsis in the middle: names that are alike at their beginning often differ at their end.
+func fitMiddle(text string, width int) string {
+	if width < 3 || widthOf(text) <= width {
+		return fit(text, width)
+	}
+	runes := []rune(text)
+	left, right := 0, len(runes) // what is between them is left out
+	for room, ahead := width-1, true; ; ahead = !ahead {
+		r := runes[right-1]
+		if ahead {
+			r = runes[left]
+		}
+		if room -= cells(r); room < 0 {
+			return string(runes[:left]) + "…" + string(runes[right:])
+		}
+		if ahead {
+			left++
+		} else {
+			right--
+		}
+	}
+}
+
 // pad is fit, with spaces up to the width.
 func pad(text string, width int) string {
 	text = fit(text, width)
