@@ -21,6 +21,12 @@ operations per second, hit ratio, latencies, sizes and their limits, the work
 of the sweeper, and one of four lists: buckets, hot keys, big keys, and events.
 Hot keys come from a sample of the events.
 
+"get" and hits count the reads of Get and of GetOrLoad alike, "set" what Set and
+its kin write and not what loads store. Latencies are those of Get and Set, of
+one call in 128. GetOrLoad is not timed, but each load is: where there are any,
+a line has how long the loads took that ended, how many are under way, and how
+many failed and how often a stale value was served.
+
   tab, arrows   next or previous list; b, h, g and e go to one
   s             sort by another column
   /             show only names with this text; escape shows all again

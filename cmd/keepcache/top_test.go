@@ -36,7 +36,9 @@ func testPicture() picture {
 
 // A picture fits every terminal: no line is wider, none too many, and nothing in it does more than to be shown.
 func TestTop_Fits(t *testing.T) {
-	for _, p := range []picture{{}, testPicture()} {
+	loading := testPicture()
+	loading.now.Loads = keepcache.LoadStats{Loads: 1 << 40, Failures: 1 << 40, Stale: 1 << 40, Running: 1 << 20, Histogram: keepcache.LoadHistogram{19: 9}}
+	for _, p := range []picture{{}, testPicture(), loading} {
 		for l := range lists {
 			for _, size := range [][2]int{{80, 24}, {40, 10}, {200, 60}, {1, 1}, {79, 3}, {20, 50}} {
 				for _, v := range []view{{list: l, help: true}, {list: l}, {list: l, filter: "e", typing: true, help: true}, {list: l, style: style{on: true}, help: true}} {
@@ -95,6 +97,27 @@ func TestTop_Shows(t *testing.T) {
 	require.Contains(t, text(), "PAUSED")
 	require.True(t, v.press("q"))
 	require.True(t, v.press(keyInterrupt))
+}
+
+// A program that only loads is not idle, and what the figures are of stands beside them.
+func TestTop_Loads(t *testing.T) {
+	p := testPicture()
+	v := view{}
+	text := func() string { return strings.Join(v.frame(p, 80, 24), "\n") }
+	require.NotContains(t, text(), "loads ")
+	require.Contains(t, text(), "latency   Get p50 <1µs p99 <2.1ms   Set none timed   1 in 128 timed")
+	p.before.Loads.Loads, p.now.Loads.Loads = 100, 1500
+	p.before.Loads.Histogram[3], p.now.Loads.Histogram[3] = 100, 1300
+	p.now.Loads.Histogram[14], p.now.Loads.Histogram[23] = 197, 3
+	p.now.Loads.Running, p.now.Loads.Failures, p.now.Loads.Stale = 7, 6, 8400
+	require.Contains(t, text(), " 700 load ")
+	require.Contains(t, text(), "loads     p50 <8µs p99 <16ms   7 running   3.0/s failed   4,200/s stale")
+	p.before = p.now
+	require.Contains(t, text(), "loads     none ended   7 running   0/s failed   0/s stale")
+	p.before.Loads.Histogram[0] = 1 // of a program that was there before
+	require.Contains(t, text(), "loads     none ended")
+	p.before, p.now = keepcache.Stats{}, keepcache.Stats{Loads: keepcache.LoadStats{Running: 1}}
+	require.Contains(t, text(), "loads     none ended   1 running")
 }
 
 // What is wrong stands out.

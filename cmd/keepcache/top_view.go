@@ -110,12 +110,15 @@ func (f *frame) rates(p picture) {
 		}
 	}
 	f.named("hits", "%s   %.1f %% since the start%s", ratio, 100*p.now.HitRatio(), fromFile)
-	loading := ""
-	if n := p.now.Loads.Running; n > 0 {
-		loading = fmt.Sprintf("   %s loading", count(n))
+	f.named("latency", "Get %s   Set %s   1 in 128 timed", showLatency(p.now.Reads.Sub(p.before.Reads)), showLatency(p.now.Writes.Sub(p.before.Writes)))
+	if l := p.now.Loads; l.Loads+l.Stale+l.NegativeHits+l.Remembered > 0 || l.Running > 0 {
+		f.named("loads", "%s   %s running   %s/s failed   %s/s stale", showLoads(l.Histogram, p.before.Loads.Histogram), count(l.Running),
+			trimmed(rate(func(s keepcache.Stats) uint64 { return s.Loads.Failures })),
+			trimmed(rate(func(s keepcache.Stats) uint64 { return s.Loads.Stale })))
 	}
-	f.named("latency", "get %s   set %s%s", showLatency(p.now.Reads.Sub(p.before.Reads)), showLatency(p.now.Writes.Sub(p.before.Writes)), loading)
 }
+
+func trimmed(rate string) string { return strings.TrimSpace(rate) }
 
 // showRate writes a number a second in seven columns.
 func showRate(n float64) string {
@@ -133,9 +136,34 @@ func showRate(n float64) string {
 // showLatency writes quantiles of a sample.
 func showLatency(l keepcache.Latencies) string {
 	if l.Count() == 0 {
-		return "nothing to time"
+		return "none timed"
 	}
 	return fmt.Sprintf("p50 <%s p99 <%s", showBrief(l.Quantile(0.5)), showBrief(l.Quantile(0.99)))
+}
+
+// showLoads writes quantiles of the loads that have ended since before, all of which are timed.
+func showLoads(now, before keepcache.LoadHistogram) string {
+	all := uint64(0)
+	for i := range now {
+		if now[i] < before[i] {
+			return "none ended" // the program is another one now
+		}
+		now[i] -= before[i]
+		all += now[i]
+	}
+	if all == 0 {
+		return "none ended"
+	}
+	quantile := func(part float64) string {
+		n := uint64(0)
+		for i, c := range now {
+			if n += c; float64(n) >= part*float64(all) {
+				return showBrief(keepcache.LoadHistogramBound(i))
+			}
+		}
+		return showBrief(keepcache.NoExpiry)
+	}
+	return fmt.Sprintf("p50 <%s p99 <%s", quantile(0.5), quantile(0.99))
 }
 
 // showBrief writes a duration with two digits or three.
@@ -205,7 +233,7 @@ func (f *frame) budget(n, limit int64) string {
 }
 
 func (f *frame) upkeep(p picture) {
-	rate := func(now, before uint64) string { return strings.TrimSpace(showRate(perSecond(now-before, p.took))) }
+	rate := func(now, before uint64) string { return trimmed(showRate(perSecond(now-before, p.took))) }
 	sweep := "nothing is due"
 	if p.now.Sweep.Lag > 0 {
 		sweep = "behind by " + showShort(p.now.Sweep.Lag.Round(time.Millisecond))
