@@ -126,12 +126,16 @@ func (c *committer) needed() bool {
 	return c.asked.Swap(false) || c.writer.crowded(c.writer.position().journal)
 }
 
-// commit moves everything that was published before it into the file.
-func (c *committer) commit() error {
+// commit moves everything that was published before it into the file. A journal that failed has a successor after it, where there can be one:
+// that there can be none is no failure of the commit.
+func (c *committer) commit() error { return c.commitThen(c.writer.renew) }
+
+// commitThen is commit with what is done to renew a journal that failed, after a commit up to a mark.
+func (c *committer) commitThen(renew func(mark uint64)) error {
 	c.running.Lock()
 	defer c.running.Unlock()
 	start := time.Now()
-	n, err := c.run()
+	n, err := c.run(renew)
 	if n == 0 && err == nil {
 		c.evictor.enforce(round{floor: c.reached()})
 	}
@@ -160,7 +164,7 @@ func (c *committer) commit() error {
 // collected, so that everything up to it is among them or in the file already; the journal is flushed before
 // the file gets anything of it, so that a crash between two transactions leaves nothing that a replay would
 // not complete; and entries are unpinned only when those who miss them in memory see them in the file.
-func (c *committer) run() (entries int, err error) {
+func (c *committer) run(renew func(mark uint64)) (entries int, err error) {
 	st := c.writer.position()
 	pins := c.memory.collect(c.pins[:0], true)
 	c.pins = nil
@@ -187,7 +191,7 @@ func (c *committer) run() (entries int, err error) {
 	c.tried = max(c.tried, c.writer.last())
 	if len(pins) == 0 && len(st.names) == 0 && st.mark == c.reached() {
 		if st.journal == nil {
-			return 0, c.writer.renew(st.mark)
+			renew(st.mark)
 		}
 		return 0, nil
 	}
@@ -213,7 +217,7 @@ func (c *committer) run() (entries int, err error) {
 		}
 	}
 	if st.journal == nil {
-		return entries, c.writer.renew(st.mark)
+		renew(st.mark)
 	}
 	return entries, nil
 }

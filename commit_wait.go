@@ -123,9 +123,9 @@ func (c *committer) awaitRoom(giveUp <-chan time.Time) error {
 
 var errStalled = fmt.Errorf("%w: the disk has not kept up for %v", ErrNoRoom, stallMost)
 
-// finish commits what is left, and is the last to do so. Those who wait for a commit hear of it.
+// finish commits what is left, and is the last to do so: no journal is needed any more. Those who wait for a commit hear of it.
 func (c *committer) finish() error {
-	err := c.commit()
+	err := c.commitThen(func(uint64) {})
 	c.mu.Lock()
 	c.ended = true
 	c.mu.Unlock()

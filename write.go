@@ -3,7 +3,6 @@ package keepcache
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
@@ -50,7 +49,7 @@ type writer struct {
 	names     []naming         // published, and not in the file yet; what is in it stays as it is
 	unflushed bool             // needFlush has been told
 	closed    bool
-	told      bool // that there can be no journal
+	told      bool // that there can be no journal, since there was one
 	scratch   []byte
 }
 
@@ -326,15 +325,19 @@ func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*j
 		w.journal = nil
 		go j.Close(false) // waits for a flush, which is not for this lock
 		return nil, nil
-	case errors.Is(err, journal.ErrCreate) && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)):
+	case errors.Is(err, journal.ErrCreate) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT):
+		// Where the disk is full the file has no room either. Otherwise it may well take the write.
 		w.without(err)
 		w.journal = nil // the next one is tried after the next commit
 		return nil, nil
 	}
+	if err == nil {
+		w.told = false
+	}
 	return j, err
 }
 
-// without says once that there is no journal: its directory cannot be written to. Each write waits for a commit then.
+// without says once that there is no journal, as where its directory cannot be written to. Each write waits for a commit then.
 func (w *writer) without(err error) {
 	if !w.told {
 		w.told = true
@@ -368,18 +371,19 @@ func (w *writer) lost(j *journal.Journal) {
 	}
 }
 
-// renew opens a new journal if the last one failed, after a commit up to mark.
-func (w *writer) renew(mark uint64) error {
+// renew opens a new journal if the last one failed, after a commit up to mark. Where it cannot, the next commit tries again.
+func (w *writer) renew(mark uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.journal != nil {
-		return nil
+		return
 	}
 	j, err := w.open(mark)
-	if err == nil {
-		w.journal = j
+	if err != nil {
+		w.without(err)
+		return
 	}
-	return err
+	w.journal = j
 }
 
 // position is how far writes have come, for a commit.
