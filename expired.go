@@ -39,7 +39,7 @@ func (sw *sweeper) replacedInMemory(drafts []*draft) {
 		if d.stored == nil {
 			at = d.header.GoneAt
 		}
-		if b.pinned && b.stored != nil && !b.taken && b.header.GoneAt <= at {
+		if b.pinned && b.stored != nil && !b.taken && b.lives <= at {
 			sw.replaced(d.id, d.key)
 		}
 	}

@@ -192,7 +192,9 @@ type prior struct {
 	taken  bool // a commit was about to bring it into the file
 	key    string
 	stored []byte
-	header format.Header
+	header format.Header // as it was stored
+	slid   int64         // until when reads had kept it fresh, or 0
+	lives  int64         // until when it was there, these reads included
 }
 
 // publish makes the outcome of a write visible, pinned until unpin; it keeps key and stored value as they are. The caller holds the shard's lock and
@@ -213,7 +215,7 @@ func (m *memory) publish(hash, id uint64, key string, stored []byte, h format.He
 	}
 	e := at.entry
 	if e.pinned { // and stays where it is
-		before = prior{true, e.taken, e.key, e.stored, format.Header{GoneAt: e.livesUntil(), Revision: e.revision}}
+		before = prior{true, e.taken, e.key, e.stored, format.Header{GoneAt: e.goneAt, Revision: e.revision}, e.slid.Load(), e.livesUntil()}
 		more := -e.bytes()
 		e.set(key, stored, h)
 		more += e.bytes()
@@ -250,6 +252,7 @@ func (m *memory) retract(d *draft) bool {
 	s.pins.remove(e)
 	if d.before.pinned {
 		m.pin(s, e, d.before.key, d.before.stored, d.before.header)
+		e.slid.Store(d.before.slid)
 		e.taken = d.before.taken
 		at.aim()
 	} else {
