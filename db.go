@@ -74,7 +74,7 @@ func (db *DB) Close() error {
 		}
 		db.closed.Store(true)
 		db.loads.close()
-		<-db.ground.Start(func() { db.close(err) })
+		<-db.startOnGround(func() { db.close(err) })
 		db.events.close()
 		db.ground.Close()
 	})
@@ -108,14 +108,14 @@ func (db *DB) close(err error) {
 }
 
 // onGround runs fn, whose channels and timers others may meet, where the cache was opened. Its context ends with ctx, of which
-// nothing is called there: it may be of a bubble, and it is not ours.
+// nothing is called there: it may be of a bubble, and it is not ours. What is done in a handler of events is told of as such.
 func (db *DB) onGround(ctx context.Context, fn func(context.Context) error) (err error) {
 	own, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if ctx.Err() != nil {
 		cancel()
 	}
-	done := db.ground.Start(func() { err = fn(own) })
+	done := db.startOnGround(func() { err = fn(own) })
 	select {
 	case <-done:
 	case <-ctx.Done():
@@ -126,6 +126,15 @@ func (db *DB) onGround(ctx context.Context, fn func(context.Context) error) (err
 		return ended // and not that of the other context
 	}
 	return err
+}
+
+// startOnGround runs fn in a goroutine where the cache was opened, and returns a channel that is closed when it has returned. A handler
+// of events that calls it has fn run for it.
+func (db *DB) startOnGround(fn func()) (done <-chan struct{}) {
+	if inHandler() {
+		return db.ground.Start(func() { forHandler(fn) })
+	}
+	return db.ground.Start(fn)
 }
 
 // Path returns the path of the cache's file as Open found it: absolute, and with no links among its directories. It stays as it

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
 	"runtime/debug"
@@ -65,6 +66,44 @@ func TestRecursion_Order(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, []string{"set a", "set b", "miss c", "miss d", "load d"}, told)
 	})
+}
+
+// That holds for long work too, which is done in another goroutine than that of the handler: who is told in the middle of it, and
+// waits for the call that has begun it, waits for nothing.
+func TestRecursion_LongWork(t *testing.T) {
+	for name, work := range map[string]func(*keepcache.DB) error{
+		"backup":  func(db *keepcache.DB) error { return db.Backup(context.Background(), io.Discard) },
+		"compact": func(db *keepcache.DB) error { return db.Compact(context.Background()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "compact" {
+				skipOnWindows(t, "an open file cannot be replaced")
+			}
+			synctest.Test(t, func(t *testing.T) {
+				var db *keepcache.DB
+				returned := make(chan struct{})
+				late := 0
+				db, b := recursive(t, keepcache.Options{}, keepcache.EventSet|keepcache.EventProgress|keepcache.EventCompact, func(_ *keepcache.Bucket, e keepcache.Event) {
+					if e.Kind == keepcache.EventSet {
+						if err := work(db); err != nil {
+							t.Error(err)
+						}
+						close(returned)
+						return
+					}
+					select {
+					case <-returned:
+						late++
+					case <-time.After(time.Minute):
+						t.Error("told from within the handler of another event")
+					}
+				})
+				mustSet(t, b, "k", 1, 0)
+				synctest.Wait()
+				require.Positive(t, late)
+			})
+		})
+	}
 }
 
 // A handler whose every event brings about another one, or two, neither overflows the stack nor fills memory, and holds up neither

@@ -79,7 +79,7 @@ func (db *DB) Verify(ctx context.Context) (Report, error) {
 	}
 	if db.writer != nil {
 		// Where that fails, as on a full disk, the file is still there to be proved; Stats has the error.
-		<-db.ground.Start(func() { _ = db.commits.commit() })
+		<-db.startOnGround(func() { _ = db.commits.commit() })
 	}
 	v := &verifier{ctx: ctx, now: format.Millis(time.Now()), counted: make(map[uint64]usage)}
 	var err error
