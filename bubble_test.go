@@ -55,6 +55,36 @@ func TestBubble_Close(t *testing.T) {
 	})
 }
 
+// Callers inside and outside that contend for a key wait for their turns in one queue.
+func TestBubble_Turns(t *testing.T) {
+	db := newDB(t, nil)
+	b := db.Bucket("b")
+	// contend updates a key that is written anew each time, so that the caller queues for it, and then has done what it is given.
+	contend := func(done func()) error {
+		runs := 0
+		return b.Update("k", func(keepcache.Entry, bool) (any, error) {
+			if runs++; runs <= 4 {
+				return runs, b.Set("k", -runs, 0)
+			}
+			if runs == 5 {
+				done()
+			}
+			return runs, nil
+		})
+	}
+	begin, over := make(chan struct{}, 1), make(chan error, 1)
+	go func() {
+		<-begin
+		over <- contend(func() {})
+	}()
+	synctest.Test(t, func(t *testing.T) {
+		require.NoError(t, contend(func() { // whose turn it is
+			begin <- struct{}{}
+			require.NoError(t, <-over)
+		}))
+	})
+}
+
 // useAll uses everything of a cache.
 func useAll(t *testing.T, db *keepcache.DB) {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -142,6 +142,7 @@ func newDB(path string, options Options, s *store, g *ground.Ground) (*DB, error
 		path:    path,
 		options: options,
 		ground:  g,
+		queues:  queues{ground: g},
 		clock:   newClock(),
 		store:   s,
 		memory:  newMemory(options.MemoryBytes),

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/ground"
 )
 
 const (
@@ -82,6 +84,8 @@ func (r *reading) same(o *reading) bool {
 // queues are the callers that wait for their turn at a key, each in the queue of its key. The zero value is
 // ready for use.
 type queues struct {
+	ground *ground.Ground // of callers that may be in different bubbles
+
 	mu    sync.Mutex // protects what follows
 	lines map[spot]*line
 }
@@ -104,7 +108,8 @@ func (q *queues) enter(bucket, key string) (leave func()) {
 		if q.lines == nil {
 			q.lines = make(map[spot]*line)
 		}
-		l = &line{turn: make(chan struct{}, 1)}
+		l = new(line)
+		q.ground.Do(func() { l.turn = make(chan struct{}, 1) })
 		q.lines[at] = l
 	}
 	l.users++
