@@ -4,7 +4,10 @@
 // with, has to be made where the cache was opened.
 package ground
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // Ground is such a place. The methods of a nil one work where they are called. All may be called from any goroutine.
 type Ground struct {
@@ -95,14 +98,20 @@ func (c *Cond) Wait() {
 	c.L.Unlock()
 	<-woken
 	c.L.Lock()
-	c.free = append(c.free, woken)
+	if len(c.free) < freeMost {
+		c.free = append(c.free, woken)
+	}
 }
+
+// freeMost bounds the channels that are kept for those who wait next, and the room for the list of them: as many writers as mostly wait
+// for one flush. Each is some 100 bytes.
+const freeMost = 64
 
 // Signal wakes the one who has waited longest, if anybody does.
 func (c *Cond) Signal() {
 	if len(c.waiting) > 0 {
 		c.waiting[0] <- struct{}{}
-		c.waiting = append(c.waiting[:0], c.waiting[1:]...)
+		c.waiting = slices.Delete(c.waiting, 0, 1)
 	}
 }
 
@@ -110,6 +119,9 @@ func (c *Cond) Signal() {
 func (c *Cond) Broadcast() {
 	for _, woken := range c.waiting {
 		woken <- struct{}{}
+	}
+	if clear(c.waiting); cap(c.waiting) > freeMost {
+		c.waiting = nil
 	}
 	c.waiting = c.waiting[:0]
 }

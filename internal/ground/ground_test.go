@@ -1,6 +1,7 @@
 package ground_test
 
 import (
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -67,6 +68,50 @@ func TestCond(t *testing.T) {
 	c.Signal()
 	mu.Unlock()
 	outside.Wait()
+}
+
+// Many who have waited leave next to nothing behind.
+func TestCond_Keeps(t *testing.T) {
+	const waiters = 20_000
+	g := ground.New()
+	defer g.Close()
+	var mu sync.Mutex
+	c := ground.Cond{L: &mu, Ground: g}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	round := func() {
+		var all sync.WaitGroup
+		waiting, turn := 0, false
+		for range waiters {
+			all.Go(func() {
+				mu.Lock()
+				defer mu.Unlock()
+				for waiting++; !turn; {
+					c.Wait()
+				}
+			})
+		}
+		for !turn {
+			mu.Lock()
+			if waiting == waiters {
+				turn = true
+				c.Broadcast()
+			}
+			mu.Unlock()
+			runtime.Gosched()
+		}
+		all.Wait()
+	}
+	round()
+	with := heap()
+	mu.Lock()
+	c = ground.Cond{L: &mu, Ground: g}
+	mu.Unlock()
+	require.Less(t, with-heap(), int64(waiters*32), "bytes that the channels took")
 }
 
 // A ground that is closed, and none at all, work where they are.
