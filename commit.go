@@ -207,6 +207,7 @@ func (c *committer) run(renew func(mark uint64)) (entries int, err error) {
 		n, err := c.transact(names, dead, group, mark, st.journal, whole)
 		entries += n
 		if err != nil {
+			c.memory.release(dead, group, pins)
 			return entries, err
 		}
 		if more = len(pins) > 0; st.journal != nil {
@@ -338,7 +339,7 @@ func changesOf(m *memory, pins []pin) (changes []*change, expired int) {
 		key := unsafe.Slice(unsafe.StringData(p.key), len(p.key)) // only read
 		all[i] = change{id: p.id, key: key, goneAt: p.goneAt, revision: p.revision, at: p.goneAt}
 		if p.stored != nil {
-			all[i].at = format.ReadHeader(format.RecordIn(p.stored)).Written
+			all[i].at = min(format.ReadHeader(format.RecordIn(p.stored)).Written, now) // a Restore brings any time
 		}
 		switch {
 		case p.lives > now || m != nil && m.outlives(&p, now):

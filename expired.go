@@ -1,5 +1,7 @@
 package keepcache
 
+import "github.com/keepcache/keepcache/internal/format"
+
 // tell tells of expired entries that were removed from the file.
 func (sw *sweeper) tell(gone []dueRow) {
 	if len(gone) == 0 || !sw.events.wants(EventExpire) {
@@ -30,16 +32,17 @@ func (sw *sweeper) tellPinned(pins []pin, changes []*change) {
 	}
 }
 
-// replacedInMemory counts and tells of expired entries that drafts, which were published, have replaced or removed, and of which no
-// commit knows. It costs next to nothing where there is none.
+// lapsed reports whether what a draft has just replaced had expired, and no commit knows of it. It costs next to nothing where memory
+// had nothing of the key alone. The caller holds the shard's lock.
+func (d *draft) lapsed(c *clock) bool {
+	b := &d.before
+	return b.pinned && b.stored != nil && !b.taken && b.lives != format.Never && b.lives <= format.Millis(c.now())
+}
+
+// replacedInMemory counts and tells of expired entries that drafts, which were published and not taken back, have replaced or removed.
 func (sw *sweeper) replacedInMemory(drafts []*draft) {
 	for _, d := range drafts {
-		b := &d.before
-		at := d.header.Written
-		if d.stored == nil {
-			at = d.header.GoneAt
-		}
-		if b.pinned && b.stored != nil && !b.taken && b.lives <= at {
+		if d.late {
 			sw.replaced(d.id, d.key)
 		}
 	}

@@ -252,8 +252,7 @@ func (m *memory) retract(d *draft) bool {
 	s.pins.remove(e)
 	if d.before.pinned {
 		m.pin(s, e, d.before.key, d.before.stored, d.before.header)
-		e.slid.Store(d.before.slid)
-		e.taken = d.before.taken
+		e.slid.Store(d.before.slid) // and no commit has it taken, for none is under way
 		at.aim()
 	} else {
 		e.pinned = false

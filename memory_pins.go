@@ -79,6 +79,23 @@ func (s *shard) appendPins(pins []pin, take bool) []pin {
 	return pins
 }
 
+// release gives back what a commit had taken that failed. What is in the file and was unpinned may be among it.
+func (m *memory) release(lists ...[]pin) {
+	for _, pins := range lists {
+		for _, p := range pins {
+			if p.entry == nil {
+				continue // cleared
+			}
+			s := m.shardOf(p.entry.hash)
+			s.mu.RLock()
+			if p.entry.revision == p.revision {
+				p.entry.taken = false
+			}
+			s.mu.RUnlock()
+		}
+	}
+}
+
 // unpin makes entries evictable that readers of the file see, unless they were written anew meanwhile.
 // Removed ones leave the table: the file does not have them either.
 func (m *memory) unpin(pins []pin) {

@@ -3,6 +3,8 @@ package keepcache_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,4 +102,71 @@ func TestReplaced_Live(t *testing.T) {
 		committed(t, db)
 		require.Zero(t, db.Stats().Evictions.Expired)
 	})
+}
+
+// What a restored entry says of when it was written does not matter: an entry counts as expired if it was when it was replaced.
+func TestReplaced_Restored(t *testing.T) {
+	for _, inFile := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			db := newDB(t, &keepcache.Options{CommitInterval: -1, SweepInterval: -1, MemoryBytes: 1 << 20})
+			b := db.Bucket("b")
+			mustSet(t, b, "k", 1, time.Hour)
+			if inFile {
+				committed(t, db)
+			}
+			require.NoError(t, b.Restore(keepcache.Entry{Key: "k", Written: time.Now().Add(10 * time.Hour)}, 2))
+			committed(t, db)
+			require.Zero(t, db.Stats().Evictions.Expired)
+
+			if !inFile {
+				mustSet(t, b, "k", 1, time.Second)
+				time.Sleep(2 * time.Second)
+				require.NoError(t, b.Restore(keepcache.Entry{Key: "k", Written: time.Now().Add(-time.Hour)}, 2))
+				require.Equal(t, uint64(1), db.Stats().Evictions.Expired)
+			}
+		})
+	}
+}
+
+// An expired entry counts once also where the commit fails that was to bring it into the file, and where the write fails that was to
+// replace it.
+func TestReplaced_Failed(t *testing.T) {
+	skipOnWindows(t, "the file cannot be taken away")
+	for _, retracted := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "cache")
+			o := healOptions
+			o.OnCorruption, o.CommitInterval = keepcache.Fail, -1
+			db, err := keepcache.Open(path, &o)
+			require.NoError(t, err)
+			require.NoError(t, fillToHeal(db))
+			b := db.Bucket("b")
+			mustSet(t, b, "k", 1, time.Second)
+			whole, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.NoError(t, os.Truncate(path, 5000))
+			if retracted {
+				require.NoError(t, os.Remove(path+"-journal"))
+			}
+			db.Heal()
+			synctest.Wait()
+			if !retracted {
+				require.ErrorIs(t, second(db.Sweep(t.Context())), keepcache.ErrUnavailable)
+			}
+			time.Sleep(2 * time.Second)
+			if retracted {
+				require.ErrorIs(t, b.Set("other", 2, 0), keepcache.ErrUnavailable) // a commit has tried it: the outcome is unknown
+				require.ErrorIs(t, b.Set("k", 2, time.Hour), keepcache.ErrUnavailable)
+				require.Zero(t, db.Stats().Evictions.Expired)
+			}
+			require.NoError(t, os.WriteFile(path, whole, 0o600))
+			db.Heal()
+			synctest.Wait()
+			mustSet(t, b, "k", 3, time.Hour)
+			require.Equal(t, uint64(1), db.Stats().Evictions.Expired)
+			committed(t, db)
+			require.Equal(t, uint64(1), db.Stats().Evictions.Expired)
+			require.NoError(t, db.Close())
+		})
+	}
 }

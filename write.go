@@ -72,6 +72,7 @@ type draft struct {
 	until    int64   // been reached at publication; never where there is none
 	seen     sight
 	before   prior // what publication replaced
+	late     bool  // that had expired by then, in memory alone
 }
 
 // record returns the record of a draft, or nil.
@@ -131,6 +132,7 @@ func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error
 			// It was overwritten meanwhile, by somebody who may have read it: what was published stays.
 			return unknownOutcome(err)
 		}
+		d.late = false // it is still there, for a commit to find
 	}
 	if len(names) > 0 {
 		w.mu.Lock()
@@ -175,6 +177,7 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 			key = cloneKey(key)
 		}
 		d.before = w.memory.publish(d.hash, d.id, key, d.stored, d.header)
+		d.late = d.lapsed(w.clock)
 		if until > d.header.FreshUntil {
 			w.memory.shardOf(d.hash).table.find(d.hash, d.id, d.key).slid.Store(until)
 		}
