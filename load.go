@@ -207,11 +207,11 @@ func (b *Bucket) plan(key string, r *reading, o *LoadOptions) servePlan {
 		if since == 0 {
 			since = r.header.Written
 		}
-		if t.Retry > now || !format.IsPast(since, r.header.FreshUntil, now, o.RefreshAhead) || b.failedLately(key, o, true) != nil {
+		if o.waitsAfter(r.options, now) || !format.IsPast(since, r.header.FreshUntil, now, o.RefreshAhead) || b.failedLately(key, o, true) != nil {
 			return serveFresh
 		}
 		return serveAndLoad
-	case t.Retry > now, b.failedLately(key, o, true) != nil:
+	case o.waitsAfter(r.options, now), b.failedLately(key, o, true) != nil:
 		return serveAnyway
 	case o.SoftTimeout > 0:
 		return serveNothing // but not without end
@@ -270,6 +270,8 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 	case f.err == nil && f.outdated(joined), f.strange && ctx.Err() == nil:
 		return nil, result, true, nil
 	case f.err != nil && f.quicker && o.RetryAfter < 0: // the request that began the flight goes by an earlier failure, and this one does not
+		return nil, result, true, nil
+	case f.err == errFailedLately && !b.isStale(r): // there is something to serve that this request has not seen
 		return nil, result, true, nil
 	case f.closing:
 		return nil, result, false, ErrClosed

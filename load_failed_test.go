@@ -267,3 +267,104 @@ func TestLoadFailed_Close(t *testing.T) {
 		s.get("two", false, 3)
 	})
 }
+
+// Where memory is small as much of a failure is remembered as fits: the beginning of a text, and a panic without its stack.
+func TestLoadFailed_Small(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := newDB(t, &keepcache.Options{MemoryBytes: 64 << 10})
+		b := db.Bucket("b")
+		key := strings.Repeat("k", 1000)
+		causes := map[string]func() error{
+			key:   func() error { return errors.New(strings.Repeat("e", 3<<10)) },
+			"p":   func() error { panic("cause") },
+			"all": func() error { return errors.New("down") },
+		}
+		for key, cause := range causes {
+			load := func(context.Context, *keepcache.Load) (any, error) { return nil, deep(100, cause) }
+			_, first := b.GetOrLoad(t.Context(), key, new(any), load, nil)
+			_, err := b.GetOrLoad(t.Context(), key, new(any), load, nil)
+			var r *keepcache.RememberedError
+			require.ErrorAs(t, err, &r)
+			require.Equal(t, first.Error()[:4], err.Error()[:4])
+			require.Greater(t, len(err.Error()), min(len(first.Error()), 500))
+		}
+		var p *keepcache.PanicError
+		_, err := b.GetOrLoad(t.Context(), "p", new(any), nil, nil)
+		require.ErrorAs(t, err, &p)
+		require.Equal(t, "cause", p.Value)
+		require.Empty(t, p.Stack)
+	})
+}
+
+// deep calls fn with so many calls below it.
+//
+//go:noinline
+func deep(n int, fn func() error) error {
+	if n == 0 {
+		return fn()
+	}
+	return deep(n-1, fn)
+}
+
+// RetryAfter of -1 tries with every request, also where an earlier one has re-armed a stale value.
+func TestLoadFailed_StaleAlways(t *testing.T) {
+	for _, soft := range []time.Duration{0, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newLoadScene(t, keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour, SoftTimeout: soft})
+			s.get("one", false, 1)
+			time.Sleep(time.Minute)
+			s.answer(nil, errors.New("down"), 0)
+			s.get("one", true, 2)
+			s.get("one", true, 2)
+			s.opts.RetryAfter = -1
+			s.get("one", true, 3)
+			s.get("one", true, 4)
+			s.answer("two", nil, 0)
+			s.get(map[bool]string{true: "one", false: "two"}[soft == 0], soft == 0, 5)
+			s.get("two", false, 5)
+		})
+	}
+	synctest.Test(t, func(t *testing.T) { // a fresh value, past RefreshAhead
+		s := newLoadScene(t, keepcache.LoadOptions{TTL: time.Minute, RefreshAhead: 0.5})
+		s.get("one", false, 1)
+		time.Sleep(30 * time.Second)
+		s.answer(nil, errors.New("down"), 0)
+		s.get("one", false, 2)
+		s.get("one", false, 2)
+		s.opts.RetryAfter = -1
+		s.get("one", false, 3)
+	})
+}
+
+// A request that has found nothing, while another one loads a value, sees it go stale and fails to load it anew, is served that value, or
+// tries itself.
+func TestLoadFailed_Meanwhile(t *testing.T) {
+	for hold, want := range map[time.Duration]string{-1: "two", 0: "one"} {
+		synctest.Test(t, func(t *testing.T) {
+			once := false
+			opts := &keepcache.LoadOptions{TTL: time.Second, StaleFor: time.Hour}
+			_, b := recursive(t, keepcache.Options{}, keepcache.EventMiss, func(b *keepcache.Bucket, _ keepcache.Event) {
+				if once {
+					return
+				}
+				once = true
+				s := &source{value: "one"}
+				for range 2 {
+					_, err := b.GetOrLoad(context.Background(), "k", new(any), s.load, opts)
+					if err != nil {
+						t.Error(err)
+					}
+					time.Sleep(time.Second)
+					s.answer(nil, errors.New("down"), 0)
+				}
+			})
+			var got string
+			asks := *opts
+			asks.RetryAfter = hold
+			result, err := b.GetOrLoad(t.Context(), "k", &got, func(context.Context, *keepcache.Load) (any, error) { return "two", nil }, &asks)
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+			require.Equal(t, want == "one", result.Stale)
+		})
+	}
+}

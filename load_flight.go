@@ -228,8 +228,8 @@ func (f *flight) superseded(o *LoadOptions) bool {
 			f.quicker = true
 		case r.held && r.negative:
 			f.err, f.notFound = ErrNotFound, true
-		case r.held && format.ReadOptions(r.options).Retry > format.Millis(f.b.db.clock.now()):
-			f.err = errFailedLately
+		case r.held && o.waitsAfter(r.options, format.Millis(f.b.db.clock.now())):
+			f.err, f.quicker = errFailedLately, true
 		}
 	}
 	if !f.quicker && f.err == nil && !f.stale.held {

@@ -441,9 +441,9 @@ func (m *loadScript) look(q *modelRequest, key string, now time.Time) (res model
 	case now.Before(e.fresh):
 		since := e.loaded
 		ahead := q.o.RefreshAhead > 0 && !now.Before(since.Add(time.Duration(float64(e.fresh.Sub(since))*q.o.RefreshAhead))) &&
-			!now.Before(e.retry) && m.failed(key, now, hold(&q.o, true)) == nil
+			(q.o.RetryAfter < 0 || !now.Before(e.retry)) && m.failed(key, now, hold(&q.o, true)) == nil
 		return modelResult{value: e.value}, true, ahead, e
-	case now.Before(e.retry) || m.failed(key, now, hold(&q.o, true)) != nil:
+	case q.o.RetryAfter >= 0 && now.Before(e.retry) || m.failed(key, now, hold(&q.o, true)) != nil:
 		m.want.Stale++
 		return modelResult{value: e.value, stale: true}, true, false, e
 	case q.o.SoftTimeout == 0:

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/format"
 )
 
 // LoadOptions say how GetOrLoad keeps what it loads, and when it loads anew. The zero value is a plain cache:
@@ -95,6 +97,11 @@ func (o *LoadOptions) retryAfter(stale bool) time.Duration {
 		return retryStale
 	}
 	return retryAbsent
+}
+
+// waitsAfter reports whether an entry with those options is not to be loaded anew yet, because a load of it has failed.
+func (o *LoadOptions) waitsAfter(options []byte, now int64) bool {
+	return o.RetryAfter >= 0 && format.ReadOptions(options).Retry > now
 }
 
 // Load is one run of a loader: what the loader can know, and what it can say beside its result. It belongs to
