@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/ground"
 )
 
 const (
@@ -20,12 +21,15 @@ const (
 
 	// mostErrorText is how long the text of an error may be to be remembered as it is. Of a longer one its beginning is.
 	mostErrorText = 4 << 10
+
+	// leastErrorText is what is left of the text at least. If even that does not fit, the failure is not remembered.
+	leastErrorText = 128
 )
 
 // RememberedError is the error of a load that failed a moment ago, returned without trying again; see
 // LoadOptions.RetryAfter. errors.As finds it, and errors.Is looks through it.
 type RememberedError struct {
-	Err     error     // what the load failed with
+	Err     error     // what the load failed with, and so all that it wraps; its text alone if that was too long to be kept
 	At      time.Time // when
 	RetryAt time.Time // when the next request tries again
 }
@@ -39,14 +43,16 @@ func (e *RememberedError) Unwrap() error { return e.Err }
 // failures are the loads that failed lately and have left nothing to serve, or nothing that could be stored. They are in
 // memory only, and bounded; the oldest go first. All methods may be called from any goroutine.
 type failures struct {
-	n    atomic.Int64 // how many, so that writes need no lock to find that there are none
-	most int64        // bytes
+	n      atomic.Int64   // how many, so that writes need no lock to find that there are none
+	most   int64          // bytes
+	ground *ground.Ground // of the timer, which may be set in a bubble of testing/synctest that ends before it does
 
 	mu     sync.Mutex // protects what follows
 	byKey  map[failureKey]*list.Element
 	oldest list.List // of *failedLoad
 	bytes  int64
-	timer  *time.Timer // removes what is over; nil if nothing is there
+	timer  *time.Timer // runs expire, at due
+	due    time.Time   // by the clock of the ground; zero if the timer is not set
 	closed bool
 }
 
@@ -57,27 +63,32 @@ type failedLoad struct {
 	RememberedError
 	key   failureKey
 	bytes int64
+	over  time.Time // when it may go, by the clock of the ground
 
 	tags  format.Tags // of the entry that it would have brought,
 	start uint64      // as of this revision
 }
 
-// newFailedLoad returns what is to be remembered of a load that failed just now. text is what the error says.
+// newFailedLoad returns what is to be remembered of a load that failed just now. What is too large of it is left out: of a text all but
+// its beginning, together with what the error wraps, and of a panic the stack.
 func newFailedLoad(f *flight, a *answer, tags format.Tags, hold time.Duration) *failedLoad {
 	now := time.Now()
 	e := &failedLoad{
 		RememberedError: RememberedError{a.err, now, now.Add(min(hold, NoExpiry/2))},
 		key:             failureKey{f.b.name, f.key}, tags: tags, start: f.start,
 	}
-	size := len(a.text)
-	if size > mostErrorText {
-		e.Err = cutError(cutText(a.text))
-		size = mostErrorText
+	e.bytes = int64(len(f.b.name)+len(f.key)+len(tags)) + failureOverhead
+	room := min(f.b.db.loads.failures.mostOf()-e.bytes, mostErrorText)
+	size := int64(len(a.text))
+	if p, ok := a.err.(*PanicError); size > max(room, leastErrorText) {
+		cut := cutText(a.text, int(max(room, leastErrorText)))
+		e.Err, size = cutError(cut), int64(len(cut))
+	} else if ok && e.bytes+size+int64(len(p.Stack)) <= f.b.db.loads.failures.mostOf() {
+		size += int64(len(p.Stack))
+	} else if ok {
+		e.Err = &PanicError{Value: p.Value, text: p.text}
 	}
-	if p, ok := a.err.(*PanicError); ok {
-		size += len(p.Stack)
-	}
-	e.bytes = int64(len(f.b.name) + len(f.key) + len(tags) + size + failureOverhead)
+	e.bytes += size
 	return e
 }
 
@@ -86,20 +97,23 @@ type cutError string
 
 func (e cutError) Error() string { return string(e) }
 
-// cutText cuts a text that is too long to be remembered.
-func cutText(text string) string {
-	if len(text) <= mostErrorText {
+// cutText cuts a text to the given number of bytes, which is 3 at least.
+func cutText(text string, most int) string {
+	if len(text) <= most {
 		return text
 	}
-	return strings.ToValidUTF8(strings.Clone(text[:mostErrorText-3]), "") + "..."
+	return strings.ToValidUTF8(strings.Clone(text[:most-3]), "") + "..."
 }
+
+// mostOf is how many bytes one failure may take, so that none displaces all others.
+func (fs *failures) mostOf() int64 { return fs.most / 8 }
 
 // put remembers a failure, in the place of an older one of the key.
 func (fs *failures) put(e *failedLoad) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	fs.remove(fs.byKey[e.key])
-	if e.bytes > fs.most/8 || fs.closed {
+	if e.bytes > fs.mostOf() || fs.closed {
 		return
 	}
 	if fs.byKey == nil {
@@ -111,9 +125,27 @@ func (fs *failures) put(e *failedLoad) {
 	for fs.bytes > fs.most {
 		fs.remove(fs.oldest.Front())
 	}
-	if fs.timer == nil {
-		fs.timer = time.AfterFunc(time.Until(e.RetryAt), fs.expire)
+	fs.ground.Do(func() {
+		now := time.Now()
+		e.over = now.Add(min(e.RetryAt.Sub(e.At), NoExpiry/2))
+		fs.expireBy(now, e.over)
+	})
+}
+
+// expireBy has expire run at that moment, or a second from now if that is later. The caller holds mu, and is on the ground.
+func (fs *failures) expireBy(now, at time.Time) {
+	if least := now.Add(time.Second); at.Before(least) {
+		at = least
 	}
+	switch {
+	case fs.timer == nil:
+		fs.timer = time.AfterFunc(at.Sub(now), fs.expire)
+	case fs.due.IsZero() || at.Before(fs.due):
+		fs.timer.Reset(at.Sub(now))
+	default:
+		return
+	}
+	fs.due = at
 }
 
 // get returns the failure that is remembered of a key, or nil. shorter is for how long the caller has it hold at most.
@@ -179,20 +211,21 @@ func (fs *failures) remove(at *list.Element) {
 func (fs *failures) expire() {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	now, next := time.Now(), NoExpiry
+	now := time.Now()
+	var next time.Time
 	for at := fs.oldest.Front(); at != nil; {
 		e := at.Value.(*failedLoad)
 		after := at.Next()
-		if left := e.RetryAt.Sub(now); left <= 0 {
+		if !e.over.After(now) {
 			fs.remove(at)
-		} else {
-			next = min(next, left)
+		} else if next.IsZero() || e.over.Before(next) {
+			next = e.over
 		}
 		at = after
 	}
-	fs.timer = nil
-	if next != NoExpiry && !fs.closed {
-		fs.timer = time.AfterFunc(max(next, time.Second), fs.expire)
+	fs.due = time.Time{}
+	if !next.IsZero() && !fs.closed {
+		fs.expireBy(now, next)
 	}
 }
 
@@ -200,7 +233,12 @@ func (fs *failures) expire() {
 func (fs *failures) close() {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	fs.closed = true // the timer, which may be one of a bubble of a test, finds nothing
+	fs.closed = true
+	fs.ground.Do(func() {
+		if fs.timer != nil {
+			fs.timer.Stop()
+		}
+	})
 	fs.byKey, fs.bytes = nil, 0
 	fs.oldest.Init()
 	fs.n.Store(0)

@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/ground"
 )
 
 // run is one run of a loader, for one flight or, of GetOrLoadMany, for several. Its context carries it, so that it is known
@@ -205,7 +207,7 @@ func (e *PanicError) Error() string { return "the loader panicked: " + e.text }
 // newPanicError asks a value that is not ours for its text, which may panic or end the goroutine in its turn.
 func newPanicError(v any, stack []byte) *PanicError {
 	e := &PanicError{Value: v, Stack: stack, text: "a value that cannot be printed"}
-	apart(func() { e.text = cutText(fmt.Sprint(v)) })
+	apart(func() { e.text = cutText(fmt.Sprint(v), mostErrorText) })
 	return e
 }
 
@@ -231,9 +233,10 @@ const (
 	closeGrace = 5 * time.Second
 )
 
-func newLoads(memoryBytes int64) *loads {
+func newLoads(memoryBytes int64, g *ground.Ground) *loads {
 	l := &loads{slots: make(chan struct{}, backgroundLoads), over: make(chan struct{})}
 	l.failures.most = min(max(memoryBytes/16, leastFailureBytes), mostFailureBytes)
+	l.failures.ground = g
 	l.ctx, l.stop = newContext()
 	return l
 }

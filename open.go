@@ -123,7 +123,7 @@ func openNoLock(in *disk.Dir, path string, options Options) (*DB, error) {
 	s.home.Store(in)
 	db := &DB{
 		path: path, options: options, clock: l.clock, store: s, live: l, memory: newMemory(0),
-		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(options.MemoryBytes), events: newTeller(path, &options, nil),
+		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(options.MemoryBytes, nil), events: newTeller(path, &options, nil),
 		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
 	}
 	db.healer = newHealer(db) // which has nothing to do
@@ -148,7 +148,7 @@ func newDB(path string, options Options, s *store, g *ground.Ground) (*DB, error
 		memory:  newMemory(options.MemoryBytes),
 		evictor: evictor,
 		sweeper: &sweeper{store: s, log: options.Logger},
-		loads:   newLoads(options.MemoryBytes),
+		loads:   newLoads(options.MemoryBytes, g),
 		events:  newTeller(path, &options, g),
 		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
 	}
