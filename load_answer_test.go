@@ -207,3 +207,29 @@ func TestUnsupported_Words(t *testing.T) {
 		}
 	}
 }
+
+// What somebody else writes while a request is about to load, and does not fit it, is loaded anew, by GetOrLoadMany as by GetOrLoad.
+func TestLoadAnswer_MismatchMeanwhile(t *testing.T) {
+	for _, many := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			writes := 0
+			_, b := recursive(t, keepcache.Options{}, keepcache.EventMiss, func(b *keepcache.Bucket, e keepcache.Event) {
+				if writes++; writes == 1 {
+					mustSet(t, b, e.Key, "no number", 0)
+				}
+			})
+			v, got := keepcache.Of[int](b), 0
+			var err error
+			if many {
+				var all map[string]int
+				all, err = v.GetOrLoadMany(t.Context(), []string{"k"}, func(context.Context, []string) (map[string]int, error) { return map[string]int{"k": 1}, nil }, nil)
+				got = all["k"]
+			} else {
+				got, err = v.GetOrLoad(t.Context(), "k", func(context.Context, *keepcache.Load) (int, error) { return 1, nil }, nil)
+			}
+			require.NoError(t, err)
+			require.Equal(t, 1, got)
+			requireValue(t, b, "k", int64(1))
+		})
+	}
+}

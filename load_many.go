@@ -22,11 +22,12 @@ func (b *Bucket) GetOrLoadMany(ctx context.Context, keys []string, load ManyLoad
 	if err != nil {
 		return map[string]Entry{}, b.fail(opLoad, "", err)
 	}
-	return b.loadMany(ctx, keys, &o, func(ctx context.Context, r *run) { r.many(ctx, &o, load) }, nil)
+	return b.loadMany(ctx, keys, &o, func(ctx context.Context, r *run) { r.many(ctx, &o, load) }, nil, false)
 }
 
-// loadMany is GetOrLoadMany. fits, if there is one, says whether a stored value is what the caller can use; a mismatch is a miss.
-func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, start starter, fits func([]byte) error) (entries map[string]Entry, err error) {
+// loadMany is GetOrLoadMany. fits, if there is one, says whether a stored value is what the caller can use; a mismatch is a miss. anew
+// says that this is a second try, after what somebody else wrote meanwhile did not fit: there is no third one for that.
+func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, start starter, fits func([]byte) error, anew bool) (entries map[string]Entry, err error) {
 	ctx = given(ctx)
 	entries = make(map[string]Entry, len(keys))
 	if err := b.canRead(); err != nil {
@@ -81,7 +82,7 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 	if len(missing) == 0 {
 		return entries, failed
 	}
-	if err = b.fetchMany(ctx, missing, entries, o, start, fits); err == nil {
+	if err = b.fetchMany(ctx, missing, entries, o, start, fits, anew); err == nil {
 		err = failed
 	}
 	// What was stale may be gone by now.
@@ -90,7 +91,7 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 			continue
 		}
 		delete(entries, w.key)
-		many, late := b.loadMany(ctx, []string{w.key}, o, start, fits)
+		many, late := b.loadMany(ctx, []string{w.key}, o, start, fits, anew)
 		maps.Copy(entries, many)
 		if err == nil {
 			err = late
@@ -107,7 +108,7 @@ type waiting struct {
 }
 
 // fetchMany loads what is missing, in one call as far as nobody does so already, and adds it to entries.
-func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[string]Entry, o *LoadOptions, start starter, fits func([]byte) error) error {
+func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[string]Entry, o *LoadOptions, start starter, fits func([]byte) error, anew bool) error {
 	err := ctx.Err()
 	if err == nil {
 		err = canNest(ctx, missing[0].key)
@@ -140,9 +141,10 @@ func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[s
 		if wasStale && !result.Stale {
 			b.counted(w.key, &reading{})
 		}
-		if again {
+		unfit := !again && !anew && fits != nil && err == nil && !result.Stale && w.flight.quicker && errors.Is(fits(w.flight.value), ErrMismatch)
+		if again || unfit {
 			// Rare enough to be done one by one.
-			many, err := b.loadMany(ctx, []string{w.key}, o, start, fits)
+			many, err := b.loadMany(ctx, []string{w.key}, o, start, fits, anew || unfit)
 			maps.Copy(entries, many)
 			if failed == nil {
 				failed = err
@@ -221,7 +223,7 @@ func (v View[T]) GetOrLoadMany(ctx context.Context, keys []string, load func(ctx
 		return values, err
 	}
 	start := func(ctx context.Context, r *run) { r.many(ctx, &o, loader) }
-	entries, err := v.b.loadMany(ctx, keys, &o, start, func(value []byte) error { return decodeValue(value, new(T)) })
+	entries, err := v.b.loadMany(ctx, keys, &o, start, func(value []byte) error { return decodeValue(value, new(T)) }, false)
 	values := make(map[string]T, len(entries))
 	for _, key := range slices.Sorted(maps.Keys(entries)) {
 		var value T
