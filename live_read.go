@@ -10,7 +10,7 @@ import (
 	"github.com/keepcache/keepcache/internal/pagetree"
 )
 
-// readLive is read for a DB that is open with Options.NoLock.
+// readLive is readQuietly for a DB that is open with Options.NoLock.
 func (b *Bucket) readLive(key string) (r reading, err error) {
 	t := newTail(b.name)
 	t.only = key
@@ -20,9 +20,6 @@ func (b *Bucket) readLive(key string) (r reading, err error) {
 	})
 	if err != nil {
 		return reading{}, err
-	}
-	if r.damage != nil {
-		b.damaged(key, r.damage)
 	}
 	return r, nil
 }

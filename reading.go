@@ -63,6 +63,15 @@ func (d *draft) expect(r reading) {
 
 // read looks at a key. A damaged entry reads as absent, with the damage beside it.
 func (b *Bucket) read(key string) (r reading, err error) {
+	r, err = b.readQuietly(key)
+	if err == nil && r.damage != nil && !errors.Is(r.damage, ErrUnavailable) {
+		b.damaged(key, r.damage)
+	}
+	return r, err
+}
+
+// readQuietly is read without a word of damage, for one for whom others wait.
+func (b *Bucket) readQuietly(key string) (r reading, err error) {
 	if err = b.readAsOf(&r, key, 0); !r.fresh && r.header.Revision != 0 && err == nil && b.isDoubtful(key, &r) {
 		asOf := b.moment(key, r.id)
 		r = reading{}
@@ -136,7 +145,6 @@ func (b *Bucket) readAsOf(r *reading, key string, asOf int64) (err error) {
 		return nil
 	}
 	if _, _, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
-		b.damaged(key, r.damage)
 		return nil
 	}
 	r.take(b.db, rec, asOf)

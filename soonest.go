@@ -158,7 +158,10 @@ func soonestOf(n int, names map[uint64]*Bucket, rows []dueRow, look func(b *Buck
 // peek is read for those who only look: it is no use of the entry, and brings nothing into memory.
 func (b *Bucket) peek(key string) (r reading, err error) {
 	if b.db.live != nil {
-		return b.readLive(key)
+		if r, err = b.readLive(key); err == nil && r.damage != nil {
+			b.damaged(key, r.damage)
+		}
+		return r, err
 	}
 	r, err = b.peekAsOf(key, 0)
 	if !r.fresh && r.header.Revision != 0 && err == nil && b.isDoubtful(key, &r) {
