@@ -85,6 +85,66 @@ func TestBubble_Turns(t *testing.T) {
 	})
 }
 
+// It can be closed inside where a loader of the bubble does not heed its ctx: the clock of the bubble goes on meanwhile.
+func TestBubble_CloseLoads(t *testing.T) {
+	for takes, want := range map[time.Duration]time.Duration{time.Second: time.Second, time.Minute: 5 * time.Second} {
+		db := newDB(t, nil)
+		synctest.Test(t, func(t *testing.T) {
+			var waiter sync.WaitGroup
+			began := time.Now()
+			waiter.Go(func() {
+				_, err := db.Bucket("b").GetOrLoad(t.Context(), "k", new(any), func(context.Context, *keepcache.Load) (any, error) {
+					time.Sleep(takes)
+					return 1, nil
+				}, nil)
+				if (err != nil) != (takes > 5*time.Second) {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+			require.NoError(t, db.Close())
+			require.InDelta(t, want, time.Since(began), float64(time.Millisecond))
+			waiter.Wait()
+			time.Sleep(time.Hour)
+		})
+	}
+}
+
+// A load that was begun inside can be waited for outside, and what failed inside is nothing that the outside has to mind.
+func TestBubble_Loads(t *testing.T) {
+	db := newDB(t, nil)
+	b := db.Bucket("b")
+	var outside sync.WaitGroup
+	outside.Go(func() {
+		for db.Stats().Loads.Running == 0 {
+			runtime.Gosched()
+		}
+		var got int
+		_, err := b.GetOrLoad(context.Background(), "k", &got, func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, nil)
+		if err != nil || got != 1 {
+			t.Error(got, err)
+		}
+	})
+	fails := func(key string) {
+		_, err := b.GetOrLoad(context.Background(), key, new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") }, nil)
+		require.Error(t, err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		_, err := b.GetOrLoad(context.Background(), "k", new(any), func(context.Context, *keepcache.Load) (any, error) {
+			for i := 0; i < 10_000; i++ { // until the other one waits, or not quite
+				if runtime.Gosched(); db.Stats().Misses < 2 {
+					i = 0
+				}
+			}
+			return 1, nil
+		}, nil)
+		require.NoError(t, err)
+		fails("inside")
+	})
+	outside.Wait()
+	fails("outside")
+}
+
 // useAll uses everything of a cache.
 func useAll(t *testing.T, db *keepcache.DB) {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -73,7 +73,9 @@ func (db *DB) Close() error {
 			err = db.saveSlidKeys(db.memory.slidKeys())
 		}
 		db.closed.Store(true)
-		db.loads.close()
+		var there time.Time
+		db.ground.Do(func() { there = time.Now() })
+		db.loads.close(inBubble(time.Now(), there))
 		<-db.startOnGround(func() { db.close(err) })
 		db.events.close()
 		db.ground.Close()

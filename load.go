@@ -224,6 +224,11 @@ func (b *Bucket) plan(key string, r *reading, o *LoadOptions) servePlan {
 func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions, began time.Time) (value []byte, result LoadResult, again bool, err error) {
 	joined := b.db.revision()
 	landed := f.landed() // first of all, also where the time is over
+	done := f.done
+	poll := time.Duration(0)
+	if !landed && inBubble(f.began, time.Now()) {
+		done, poll = nil, pollMost // its channel is not to be touched from here
+	}
 	if caller := runOf(ctx); caller != nil && !landed {
 		switch err := caller.await(f); {
 		case err == nil:
@@ -252,18 +257,12 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 		case !stale:
 			return nil, result, false, fmt.Errorf("the load takes longer than %v: %w", limit, context.DeadlineExceeded)
 		}
-		var over <-chan time.Time
-		if left != NoExpiry {
-			timer := time.NewTimer(max(left, 0))
-			defer timer.Stop() // the loop runs three times at most
-			over = timer.C
+		if poll > 0 {
+			left = min(left, poll)
 		}
-		select {
-		case <-f.done:
-			landed = true
-		case <-ctx.Done():
-			return nil, result, false, ctx.Err()
-		case <-over:
+		landed, err = f.await(ctx, done, left)
+		if err != nil {
+			return nil, result, false, err
 		}
 	}
 	switch {
@@ -282,6 +281,23 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 		return r.value, LoadResult{Stale: true, Err: f.err}, false, nil
 	}
 	return nil, result, false, f.err
+}
+
+// await waits until a flight has landed, as done says, for as long as that; the error is that of ctx.
+func (f *flight) await(ctx context.Context, done <-chan struct{}, most time.Duration) (landed bool, err error) {
+	var over <-chan time.Time
+	if most != NoExpiry {
+		timer := time.NewTimer(max(most, 0))
+		defer timer.Stop()
+		over = timer.C
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-over:
+	}
+	return f.landed(), nil
 }
 
 // isStale reports whether what was found before may be served for want of something better.

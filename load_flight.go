@@ -35,7 +35,8 @@ type flight struct {
 	// it, and the flight's own write looks at it, while the key's shard is locked.
 	void atomic.Bool
 
-	done chan struct{} // closed when what follows is set
+	over atomic.Bool   // what follows is set
+	done chan struct{} // closed after that; belongs to the bubble of testing/synctest in which the flight began, if it is one
 	value,
 	options []byte
 	header  format.Header
@@ -63,13 +64,13 @@ func (f *flight) board() (*flight, bool) {
 		fs.byKey = make(map[string]*flight)
 	}
 	f.done = make(chan struct{})
+	f.began = time.Now()
 	fs.byKey[f.key] = f
 	fs.n.Add(1)
 	fs.mu.Unlock()
 	f.b.db.counts.running.Add(1)
 	// From here on every write voids the flight. What was written before has a revision up to this one.
 	f.start = f.b.db.revision()
-	f.began = time.Now()
 	return f, true
 }
 
@@ -85,14 +86,7 @@ func (f *flight) underWay() bool {
 }
 
 // landed reports whether what it brought, or did not, is there.
-func (f *flight) landed() bool {
-	select {
-	case <-f.done:
-		return true
-	default:
-		return false
-	}
-}
+func (f *flight) landed() bool { return f.over.Load() }
 
 // claim reports whether the caller is the one to land the flight.
 func (f *flight) claim() bool { return f.claimed.CompareAndSwap(false, true) }
@@ -194,6 +188,7 @@ func (f *flight) arrive(failed *failedLoad) {
 	f.ns.flights.mu.Unlock()
 	f.b.db.lapse(f.ns)
 	f.b.db.counts.running.Add(-1)
+	f.over.Store(true)
 	close(f.done)
 }
 
@@ -219,7 +214,7 @@ func (f *flight) newLoad(o *LoadOptions) *Load {
 // brings the bucket into being may have come before the flight and not be found yet.
 func (f *flight) superseded(o *LoadOptions) bool {
 	f.b.db.awaitFirst(f.ns)
-	r, err := f.b.read(f.key)
+	r, err := f.b.readQuietly(f.key)
 	if err == nil && r.header.Revision != f.stale.header.Revision {
 		f.stale = r
 		switch {

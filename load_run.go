@@ -271,8 +271,10 @@ func (l *loads) end() {
 	}
 }
 
-// close ends the loads and waits for them, but not for ever.
-func (l *loads) close() {
+// close ends the loads and waits for them, but not for ever. inside says that it is called in a bubble of testing/synctest
+// and the cache was opened outside: then their end can only be asked for. One who waits there for a channel of another place keeps the
+// clock of the bubble from going on, for which a loader in it may be waiting.
+func (l *loads) close(inside bool) {
 	l.mu.Lock()
 	l.closed = true
 	idle := l.n == 0
@@ -282,12 +284,43 @@ func (l *loads) close() {
 	if idle {
 		return
 	}
+	if inside {
+		l.poll(closeGrace)
+		return
+	}
 	timer := time.NewTimer(closeGrace)
 	defer timer.Stop()
 	select {
 	case <-l.over:
 	case <-timer.C:
 	}
+}
+
+// poll looks again and again whether the loads have ended.
+func (l *loads) poll(most time.Duration) {
+	for pause := pollFirst; most > 0; pause = min(2*pause, pollMost) {
+		l.mu.Lock()
+		idle := l.n == 0
+		l.mu.Unlock()
+		if idle {
+			return
+		}
+		time.Sleep(min(pause, most))
+		most -= pause
+	}
+}
+
+// Who cannot wait for something because that may be in another place, see inBubble, looks at it in such intervals. A clock of a bubble
+// does not go on while somebody in it has something to do, so the first may be short.
+const (
+	pollFirst = time.Microsecond
+	pollMost  = time.Millisecond
+)
+
+// inBubble reports whether the one time was read in a bubble of testing/synctest and the other, of about the same moment, outside.
+// The clocks of bubbles begin in the year 2000; nothing else tells where a goroutine is.
+func inBubble(inside, outside time.Time) bool {
+	return outside.Round(0).Sub(inside.Round(0)) > 5*365*24*time.Hour
 }
 
 // loadContext has the values of a request and ends with the DB, or when its time is over. It knows the run that it is for.
