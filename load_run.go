@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keepcache/keepcache/internal/ground"
@@ -19,7 +20,9 @@ type run struct {
 	depth   int       // how many runs it is nested in
 	waits   []*flight // for which the loader waits; protected by rings.mu
 
-	free func() // lets go of its slot; called once
+	free       func()        // lets go of its slot; called once
+	background bool          // nobody waits for it
+	refreshed  chan struct{} // closed when EventRefresh has been told of its flights; nil where nobody wants to know
 
 	mu        sync.Mutex // protects what follows
 	returned  bool       // the loader
@@ -93,6 +96,9 @@ func (r *run) abandon(o *LoadOptions, err error) {
 	if !r.returned {
 		r.abandoned = true
 		counts.abandoned.Add(1)
+		if r.background {
+			r.b.db.loads.stuck.Add(1)
+		}
 	}
 	r.mu.Unlock()
 	r.free()
@@ -113,6 +119,9 @@ func (r *run) ended() {
 	r.returned = true
 	if r.abandoned {
 		r.b.db.counts.abandoned.Add(-1)
+		if r.background {
+			r.b.db.loads.stuck.Add(-1)
+		}
 	}
 }
 
@@ -216,6 +225,7 @@ type loads struct {
 	ctx      context.Context // ends with Close
 	stop     context.CancelFunc
 	slots    chan struct{} // holds a token for each background load
+	stuck    atomic.Int64  // loaders begun in the background that have not returned, although their load has passed LoadTimeout
 	failures failures
 
 	mu     sync.Mutex // protects what follows
@@ -228,6 +238,11 @@ const (
 	// backgroundLoads bounds the loads for which nobody waits. One that finds no room is not lost: the next
 	// request for the key begins it.
 	backgroundLoads = 64
+
+	// mostStuck bounds the loaders begun in the background that are past LoadTimeout and have not returned. Each has a
+	// goroutine, with what its loader holds. It is well above backgroundLoads, so that one source that hangs does not end the
+	// refreshing of others before half an hour at the default of LoadTimeout.
+	mostStuck = 1000
 
 	// closeGrace is how long Close waits for loaders that do not heed the end of their ctx.
 	closeGrace = 5 * time.Second
@@ -355,9 +370,15 @@ func (b *Bucket) refresh(ctx context.Context, r *run, fs []*flight, start starte
 	if r.depth > mostNested {
 		return
 	}
-	select {
-	case l.slots <- struct{}{}:
-	default:
+	free := l.stuck.Load() < mostStuck
+	if free {
+		select {
+		case l.slots <- struct{}{}:
+		default:
+			free = false
+		}
+	}
+	if !free {
 		for _, f := range fs {
 			if !f.underWay() {
 				b.db.counts.refreshesSkipped.Add(1)
@@ -375,7 +396,7 @@ func (b *Bucket) refresh(ctx context.Context, r *run, fs []*flight, start starte
 		<-l.slots
 		return
 	}
-	r.free = sync.OnceFunc(func() { <-l.slots })
+	r.free, r.background = sync.OnceFunc(func() { <-l.slots }), true
 	r.launch(ctx, func(ctx context.Context, r *run) {
 		b.db.counts.refreshes.Add(uint64(len(r.flights)))
 		for _, f := range r.flights {

@@ -19,8 +19,8 @@ type LoadStats struct {
 	Mismatched   uint64        // stored values that did not fit the destination, and were loaded anew
 	CacheErrors  uint64        // times that the cache could not be read or written around a load, which went on
 	Remembered   uint64        // requests answered with the error of a load that had failed within RetryAfter
-	TimedOut     uint64        // loads that failed because they passed LoadTimeout, of GetOrLoadMany one a key
-	Skipped      uint64        // refreshes not begun, of GetOrLoadMany one a key, because 64 loads in the background were under way
+	TimedOut     uint64        // loads that failed because they passed LoadTimeout, also where the loader said so itself; of GetOrLoadMany one a key
+	Skipped      uint64        // refreshes not begun, of GetOrLoadMany one a key, because 64 loads in the background were under way, or 1,000 loaders of such were past LoadTimeout
 	Running      int64         // loads under way now, of GetOrLoadMany one a key
 	Abandoned    int64         // loaders that have not returned, although their load has passed LoadTimeout: each holds a goroutine
 }
