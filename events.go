@@ -15,6 +15,9 @@ type Events struct {
 	// Close. EventProgress and EventCompact are told of in the middle of a compaction or a backup: from them it must not call
 	// what waits for one of these or for a commit either, such as Compact, Backup, Sweep and Sync.
 	//
+	// EventLoad, EventLoadFailed of a loader, and EventRefresh are told of in a goroutine of the load. They hold up nobody who waits
+	// for that, who may go on before they are told; there Handle may ask for any key.
+	//
 	// EventExpire and EventEvict happen in commits and sweeps, the former in writes too, and are told of soon after, one by one in their order, from
 	// a goroutine of their own; so what is written after that may be told of first. There Handle may call whatever it
 	// likes, though a Close takes a second or two, and take its time while no more than 8 MiB of them wait. Then commits and sweeps

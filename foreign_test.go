@@ -41,6 +41,7 @@ func TestForeign_Handler(t *testing.T) {
 				down := errors.New("down")
 				_, err = b.GetOrLoad(ctx, "z", &got, func(context.Context, *keepcache.Load) (any, error) { return nil, down }, nil)
 				require.ErrorIs(t, err, down)
+				synctest.Wait()
 				require.Equal(t, int64(4), calls.Load())
 			})
 		})

@@ -52,6 +52,7 @@ func TestLoadAnswer_NotStored(t *testing.T) {
 				after, _, err := b.Stat("k")
 				require.NoError(t, err)
 				require.Equal(t, before, after)
+				synctest.Wait() // until it has been told
 				if !strings.Contains(name, "NoStore") {
 					require.Len(t, failed, 1)
 					require.Error(t, failed[0].Err)

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -190,6 +191,7 @@ func TestLoadAnswer_InvalidKey(t *testing.T) {
 					})
 				}
 				callers.Wait()
+				synctest.Wait() // until it has been told
 				require.Equal(t, int64(1), s.loads.Load())
 				require.Equal(t, uint64(1), s.db.Stats().Loads.CacheErrors)
 				require.Len(t, told, 2)
@@ -282,6 +284,59 @@ func TestLoadAnswer_Prefilled(t *testing.T) {
 					require.Equal(t, want, got())
 				})
 			})
+		}
+	}
+}
+
+// strangeCtx is a context whose methods panic, or end the goroutine, from some moment on.
+type strangeCtx struct {
+	context.Context
+	after *atomic.Bool
+	exit  bool
+}
+
+func (c strangeCtx) Err() error {
+	if c.after.Load() {
+		_ = panickingErr{c.exit}.Error()
+	}
+	return c.Context.Err()
+}
+
+type panickingChain struct{ exit bool }
+
+func (panickingChain) Error() string   { return "a chain" }
+func (e panickingChain) Unwrap() error { _ = panickingErr(e).Error(); return nil }
+
+// A caller's context and a loader's error whose methods panic or end the goroutine cost that load, and neither the process nor others.
+func TestLoadError_Strange(t *testing.T) {
+	for _, exit := range []bool{false, true} {
+		for name, cause := range map[string]error{"context": errors.New("down"), "chain": panickingChain{exit}} {
+			for _, how := range []string{"one", "many", "stale"} {
+				t.Run(name+" "+how, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						db := newDB(t, nil)
+						b, opts := db.Bucket("b"), &keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour}
+						if how == "stale" {
+							_, err := b.GetOrLoad(t.Context(), "k", new(any), func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, opts)
+							require.NoError(t, err)
+							time.Sleep(time.Minute)
+						}
+						var strange atomic.Bool
+						ctx := strangeCtx{t.Context(), &strange, exit}
+						fails := func() error { strange.Store(name == "context"); return cause }
+						var err error
+						if how == "many" {
+							_, err = b.GetOrLoadMany(ctx, []string{"k", "l"}, func(context.Context, []string) (map[string]any, error) { return nil, fails() }, opts)
+						} else {
+							_, err = b.GetOrLoad(ctx, "k", new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, fails() }, opts)
+						}
+						require.Equal(t, how == "stale", err == nil)
+						synctest.Wait()
+						require.Zero(t, db.Stats().Loads.Running)
+						require.Positive(t, db.Stats().Loads.Failures)
+					})
+				})
+			}
 		}
 	}
 }

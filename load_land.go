@@ -16,20 +16,22 @@ var (
 	errETagTooLong  = fmt.Errorf("the ETag is longer than %d bytes", MaxETagBytes)
 )
 
-// finish is conclude for a loader that has returned. What it brings after its flight has been given up is dropped.
-func (f *flight) finish(l *Load, o *LoadOptions, a answer) {
-	if f.claim() {
-		f.conclude(l, o, a)
-	} else if a.err == nil {
+// drop is what becomes of what a loader brings after its flight has been given up.
+func (f *flight) drop(a *answer) {
+	if a.err == nil {
 		f.b.db.counts.loadsDiscarded.Add(1)
 	}
 }
 
-// conclude lands a flight with what a loader brought: it stores that, as far as it may, and counts. The caller has claimed it.
-func (f *flight) conclude(l *Load, o *LoadOptions, a answer) {
+// conclude lands a flight with what a loader brought: it stores that, as far as it may, and counts. The caller has claimed it, and
+// tells the events that are added to told once its other flights have landed. No code that is not ours runs in here.
+func (f *flight) conclude(l *Load, o *LoadOptions, a answer, told *news) {
 	took := time.Since(f.began)
-	d, fail := f.outcome(l, o, &a)
+	d, fail := f.outcome(l, o, &a, told)
 	f.verdict = a.verdict
+	if a.timedOut {
+		f.b.db.counts.loadsTimedOut.Add(1)
+	}
 	f.b.db.counts.loaded(took, a.err != nil && !a.notFound)
 	if a.err == nil {
 		rec := d.record()
@@ -38,21 +40,35 @@ func (f *flight) conclude(l *Load, o *LoadOptions, a answer) {
 	if l.NoStore && a.err == nil || a.unfit != nil || f.b.db.options.ReadOnly {
 		d = nil
 	}
-	defer f.land(d, a.err, fail) // also where code that is not ours ends this goroutine
 	switch {
 	case a.err != nil && !a.notFound:
-		f.b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: f.b.name, Key: toldKey(f.key), Err: a.err})
+		told.add(f, Event{Kind: EventLoadFailed, Err: a.err})
 	case f.b.db.events.wants(EventLoad):
-		f.b.db.events.tell(Event{Kind: EventLoad, Bucket: f.b.name, Key: toldKey(f.key), Detail: took.String()})
+		told.add(f, Event{Kind: EventLoad, Detail: took.String()})
 	}
 	if a.unfit != nil && a.err == nil && !l.NoStore && !f.b.db.options.ReadOnly {
-		f.b.loadFailed(f.key, "what was loaded cannot be stored", a.unfit)
+		f.notStored(a.unfit, told)
 	}
+	f.land(d, a.err, fail, told)
+}
+
+// add adds an event of a flight, if somebody wants to know.
+func (n *news) add(f *flight, e Event) {
+	if f.b.db.events.wants(e.Kind) {
+		e.Bucket, e.Key = f.b.name, toldKey(f.key)
+		*n = append(*n, e)
+	}
+}
+
+// notStored counts that the cache could not take what was loaded, and has it told.
+func (f *flight) notStored(err error, told *news) {
+	f.b.db.counts.loadCacheErrors.Add(1)
+	told.add(f, Event{Kind: EventLoadFailed, Detail: "what was loaded cannot be stored", Err: err})
 }
 
 // land stores what a flight brought, if anything, and lets those who wait go. They see it stored. fail is what is to be
 // remembered of a failure that cannot be stored.
-func (f *flight) land(d *draft, err error, fail *failedLoad) {
+func (f *flight) land(d *draft, err error, fail *failedLoad, told *news) {
 	f.err = err
 	if d != nil {
 		d.flight = f
@@ -60,7 +76,7 @@ func (f *flight) land(d *draft, err error, fail *failedLoad) {
 		case err == errMissed:
 			f.b.db.counts.loadsDiscarded.Add(1)
 		case err != nil && !errors.Is(err, ErrClosed):
-			f.b.loadFailed(f.key, "what was loaded cannot be stored", err)
+			f.notStored(err, told)
 		case err == nil:
 			f.header.Revision = d.header.Revision
 			fail = nil
@@ -87,7 +103,7 @@ func (f *flight) outdated(joined uint64) bool {
 
 // outcome drafts what is to be stored of a load; nil is nothing. It may make a failure of a success. fail is what is to
 // be remembered of a failure, unless the draft is stored.
-func (f *flight) outcome(l *Load, o *LoadOptions, a *answer) (d *draft, fail *failedLoad) {
+func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *draft, fail *failedLoad) {
 	now := f.b.db.clock.now()
 	if !format.ValidKey(f.key) {
 		a.unfit = fmt.Errorf("%w: %s", ErrInvalidKey, quoteShort(f.key))
@@ -114,7 +130,7 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer) (d *draft, fail *fa
 		switch {
 		case o.NegativeTTL == 0 || l.NoStore:
 		case err != nil:
-			f.b.loadFailed(f.key, "what was loaded cannot be stored", err)
+			f.notStored(err, told)
 		default:
 			h := format.Header{Written: format.Millis(now), FreshUntil: format.Deadline(now, o.NegativeTTL)}
 			h.GoneAt = h.FreshUntil
@@ -143,7 +159,7 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer) (d *draft, fail *fa
 // retryLater drafts the entry as it is, with a time before which nobody tries again. Its life may be longer than
 // when the load began, because reads have prolonged it.
 func (f *flight) retryLater(hold time.Duration, now time.Time) *draft {
-	r, err := f.b.read(f.key)
+	r, err := f.b.readQuietly(f.key)
 	if err != nil || !r.held || r.negative {
 		r = f.stale // it is gone, or cannot be read
 	}

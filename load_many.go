@@ -197,13 +197,25 @@ func (r *run) many(request context.Context, o *LoadOptions, load ManyLoader) {
 			a.judge(ctx, f, err)
 		}
 	}, func() {
+		// From here on its time is not over any more, however long it takes to store what there is.
+		end()
+		claimed := make([]bool, len(r.flights))
+		for i, f := range r.flights {
+			claimed[i] = f.claim()
+		}
+		var told news
 		for i, f := range r.flights {
 			a := answers[i]
 			if all.err != nil {
 				a = all
 			}
-			f.finish(f.newLoad(o), o, a)
+			if claimed[i] {
+				f.conclude(f.newLoad(o), o, a, &told)
+			} else {
+				f.drop(&a)
+			}
 		}
+		r.tell(told)
 	})
 }
 

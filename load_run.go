@@ -53,21 +53,21 @@ func (r *run) launch(request context.Context, start starter) {
 	r.free()
 	for _, f := range r.flights {
 		if f.claim() {
-			f.land(nil, ErrClosed, nil)
+			f.land(nil, ErrClosed, nil, new(news))
 		}
 	}
 }
 
 // watch returns the context for a loader that is about to run, and sees to it that the flights land when its time is over. What
-// it returns besides is to be called when the loader has returned.
+// it returns besides is to be called when the loader has returned, and may be called again.
 func (r *run) watch(request context.Context, o *LoadOptions) (context.Context, func()) {
 	l := r.b.db.loads
 	ctx := loadContext{l.ctx, request, r}
+	stop := context.AfterFunc(l.ctx, func() { // who waits does so no longer than Close
+		time.AfterFunc(closeGrace, func() { r.abandon(o, ErrClosed) })
+	})
 	if o.LoadTimeout < 0 {
-		stop := context.AfterFunc(l.ctx, func() { // who waits after Close does not do so for ever
-			time.AfterFunc(closeGrace, func() { r.abandon(o, ErrClosed) })
-		})
-		return ctx, func() { stop(); r.ended() }
+		return ctx, sync.OnceFunc(func() { stop(); r.ended() })
 	}
 	late := fmt.Errorf("the load was given up after %v: %w", o.LoadTimeout, context.DeadlineExceeded)
 	limited, cancel := context.WithTimeoutCause(l.ctx, o.LoadTimeout, late)
@@ -77,7 +77,7 @@ func (r *run) watch(request context.Context, o *LoadOptions) (context.Context, f
 			r.abandon(o, ErrClosed)
 		}
 	})
-	return ctx, func() { timer.Stop(); cancel(); r.ended() }
+	return ctx, sync.OnceFunc(func() { timer.Stop(); stop(); cancel(); r.ended() })
 }
 
 // abandon lands the flights for which the loader has brought nothing yet. The loader runs on, if it does, for nobody.
@@ -102,14 +102,20 @@ func (r *run) abandon(o *LoadOptions, err error) {
 	}
 	r.mu.Unlock()
 	r.free()
+	var told news
 	for _, f := range late {
 		if errors.Is(err, ErrClosed) {
-			f.land(nil, err, nil)
+			f.land(nil, err, nil, &told)
 			continue
 		}
-		counts.loadsTimedOut.Add(1)
-		f.conclude(f.newLoad(o), o, answer{err: err, verdict: verdict{lasting: true, text: err.Error()}})
+		f.conclude(f.newLoad(o), o, lateAnswer(err), &told)
 	}
+	r.tell(told)
+}
+
+// lateAnswer is that of a loader that has passed LoadTimeout. err is what its context says.
+func lateAnswer(err error) answer {
+	return answer{err: err, verdict: verdict{lasting: true, timedOut: true, text: err.Error()}}
 }
 
 // ended notes that the loader has returned.
@@ -141,7 +147,16 @@ func (r *run) one(request context.Context, o *LoadOptions, load Loader) {
 			a.encoded, a.unfit, err = r.b.encode(value)
 		}
 		a.judge(ctx, f, err)
-	}, func() { f.finish(l, o, a) })
+	}, func() {
+		end()
+		var told news
+		if f.claim() {
+			f.conclude(l, o, a, &told)
+		} else {
+			f.drop(&a)
+		}
+		r.tell(told)
+	})
 }
 
 // answer is what a loader brought for one flight, or why it brought nothing.
@@ -157,16 +172,24 @@ type verdict struct {
 	notFound bool   // it says that there is no such thing
 	strange  bool   // it says that the caller's ctx has ended who began the load, which is no matter of others
 	closing  bool   // it says that the cache is being closed
+	timedOut bool   // it says that the load has passed LoadTimeout
 	lasting  bool   // it speaks of the source: it is to be remembered
 	text     string // what it says
 }
 
-// judge enters an error of a loader, which may be nil.
+// judge enters an error of a loader, which may be nil. It calls methods that are not ours, of the error and of the caller's ctx, and
+// so runs within contain.
 func (a *answer) judge(ctx context.Context, f *flight, err error) {
 	if a.err = err; err == nil {
 		return
 	}
 	caller, closed := f.caller.Err(), f.b.db.loads.ctx.Err() != nil
+	if over := ctx.Err(); over == context.DeadlineExceeded && errors.Is(err, over) {
+		// It heeds its ctx, as the timer that gives the load up does: which of the two is quicker is no matter.
+		*a = lateAnswer(context.Cause(ctx))
+		a.lasting = !closed
+		return
+	}
 	a.notFound = errors.Is(err, ErrNotFound)
 	a.closing = closed && errors.Is(err, context.Canceled)
 	a.strange = ctx.Err() == nil && caller != nil && errors.Is(err, caller)
@@ -399,9 +422,43 @@ func (b *Bucket) refresh(ctx context.Context, r *run, fs []*flight, start starte
 	r.free, r.background = sync.OnceFunc(func() { <-l.slots }), true
 	r.launch(ctx, func(ctx context.Context, r *run) {
 		b.db.counts.refreshes.Add(uint64(len(r.flights)))
-		for _, f := range r.flights {
-			b.db.events.tell(Event{Kind: EventRefresh, Bucket: b.name, Key: f.key})
-		}
+		r.tellRefresh()
 		start(ctx, r)
 	})
+}
+
+// tellRefresh tells that r has begun, beside the load: a handler may wait for that.
+func (r *run) tellRefresh() {
+	events := r.b.db.events
+	if !events.wants(EventRefresh) {
+		return
+	}
+	told, flights := make(chan struct{}), r.flights
+	r.refreshed = told
+	begun := r.b.db.loads.begin(func() {
+		defer close(told)
+		for _, f := range flights {
+			events.tell(Event{Kind: EventRefresh, Bucket: r.b.name, Key: f.key})
+		}
+	})
+	if !begun { // the cache is being closed
+		close(told)
+	}
+}
+
+// news are events of flights that are to be told when all flights of their run have landed: a handler may ask for their keys, and
+// may take its time.
+type news []Event
+
+// tell tells them, after EventRefresh.
+func (r *run) tell(told news) {
+	if len(told) == 0 {
+		return
+	}
+	if r.refreshed != nil {
+		<-r.refreshed
+	}
+	for _, e := range told {
+		r.b.db.events.tell(e)
+	}
 }

@@ -3,6 +3,9 @@ package keepcache_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -53,8 +56,8 @@ func TestLoadTimeout(t *testing.T) {
 					stats := s.db.Stats().Loads
 					require.Zero(t, stats.Running)
 					require.Equal(t, uint64(1), stats.Failures)
+					require.Equal(t, uint64(1), stats.TimedOut)
 					if !heeds {
-						require.Equal(t, uint64(1), stats.TimedOut)
 						require.Equal(t, int64(1), stats.Abandoned)
 					}
 					// It has failed, so nobody tries again for a second; then the key is free.
@@ -74,28 +77,134 @@ func TestLoadTimeout(t *testing.T) {
 	}
 }
 
-// LoadTimeout of -1 sets no limit; then HardTimeout and the caller's ctx are what ends the waiting. After Close nobody waits for ever.
+// LoadTimeout of -1 sets no limit; then HardTimeout and the caller's ctx are what ends the waiting.
 func TestLoadTimeout_None(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newLoadScene(t, keepcache.LoadOptions{LoadTimeout: -1})
 		s.answer("one", nil, time.Hour)
 		s.get("one", false, 1)
-		hang := make(chan struct{})
-		began := time.Now()
-		var waiter sync.WaitGroup
-		waiter.Go(func() {
-			_, err := s.b.GetOrLoad(t.Context(), "hangs", new(any), func(context.Context, *keepcache.Load) (any, error) {
-				<-hang
-				return 1, nil
-			}, &s.opts)
-			if !errors.Is(err, keepcache.ErrClosed) || time.Since(began) != 5*time.Second {
-				t.Error(err, time.Since(began))
-			}
+	})
+}
+
+// Who waits for a loader that hangs when the cache is closed waits no longer than Close, whatever LoadTimeout is.
+func TestLoadTimeout_Close(t *testing.T) {
+	for _, limit := range []time.Duration{-1, 0, 6 * time.Second, time.Hour} {
+		t.Run(limit.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				db := newDB(t, nil)
+				b, opts := db.Bucket("b"), &keepcache.LoadOptions{LoadTimeout: limit}
+				hang := make(chan struct{})
+				began := time.Now()
+				var waiters sync.WaitGroup
+				require.NoError(t, db.Set("k", 1, 0))
+				check := func(err error) {
+					if !errors.Is(err, keepcache.ErrClosed) || time.Since(began) != 5*time.Second {
+						t.Error(err, time.Since(began))
+					}
+				}
+				waiters.Go(func() {
+					_, err := b.GetOrLoad(t.Context(), "one", new(any), func(context.Context, *keepcache.Load) (any, error) { <-hang; return 1, nil }, opts)
+					check(err)
+				})
+				waiters.Go(func() {
+					_, err := b.GetOrLoadMany(t.Context(), []string{"x", "y"}, func(context.Context, []string) (map[string]any, error) { <-hang; return nil, nil }, opts)
+					check(err)
+				})
+				synctest.Wait()
+				require.NoError(t, db.Close())
+				require.Equal(t, 5*time.Second, time.Since(began))
+				waiters.Wait()
+				close(hang)
+			})
 		})
+	}
+}
+
+// A loader that returns the error of its ctx has passed LoadTimeout, whether it is quicker than the timer or not: each is counted, and
+// says the same.
+func TestLoadTimeout_Counted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := newDB(t, nil)
+		b, opts := db.Bucket("b"), &keepcache.LoadOptions{LoadTimeout: time.Second, RetryAfter: -1}
+		const n = 200
+		texts := make([]string, n)
+		var waiters sync.WaitGroup
+		for i := range n {
+			waiters.Go(func() {
+				_, err := b.GetOrLoad(t.Context(), "k"+string(rune('a'+i)), new(any), func(ctx context.Context, _ *keepcache.Load) (any, error) {
+					<-ctx.Done()
+					return nil, fmt.Errorf("the source: %w", ctx.Err())
+				}, opts)
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+					return
+				}
+				texts[i], _, _ = strings.Cut(err.Error(), " (")
+			})
+		}
+		waiters.Wait()
 		synctest.Wait()
-		require.NoError(t, s.db.Close())
-		waiter.Wait()
+		stats := db.Stats().Loads
+		require.Equal(t, uint64(n), stats.Failures)
+		require.Equal(t, uint64(n), stats.TimedOut)
+		require.Zero(t, stats.Abandoned)
+		slices.Sort(texts)
+		require.Equal(t, []string{"the load was given up after 1s: context deadline exceeded"}, slices.Compact(texts))
+		// A deadline of the loader's own is a failure like others.
+		_, err := b.GetOrLoad(t.Context(), "own", new(any), func(ctx context.Context, _ *keepcache.Load) (any, error) {
+			ctx, cancel := context.WithTimeout(ctx, time.Millisecond)
+			defer cancel()
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}, opts)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, uint64(n), db.Stats().Loads.TimedOut)
+	})
+}
+
+// Refreshes whose loaders never return are bounded: 64 a LoadTimeout would be without end.
+func TestLoadTimeout_Stuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := newDB(t, &keepcache.Options{SweepInterval: -1, CommitInterval: time.Hour})
+		b := db.Bucket("b")
+		opts := &keepcache.LoadOptions{TTL: time.Minute, StaleFor: 24 * time.Hour, LoadTimeout: time.Second}
+		hang := make(chan struct{})
+		hangs := func(context.Context, *keepcache.Load) (any, error) { <-hang; return "late", nil }
+		const n = 20 * 64
+		keys := make([]string, n)
+		for i := range n {
+			keys[i] = numbered(i)
+		}
+		_, err := b.GetOrLoadMany(t.Context(), keys, func(context.Context, []string) (map[string]any, error) {
+			values := map[string]any{}
+			for _, key := range keys {
+				values[key] = "old"
+			}
+			return values, nil
+		}, opts)
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		for i := range n {
+			result, err := b.GetOrLoad(t.Context(), keys[i], new(any), hangs, opts)
+			require.NoError(t, err)
+			require.True(t, result.Stale)
+			if i%64 == 63 {
+				time.Sleep(2 * time.Second)
+			}
+		}
+		stats := db.Stats().Loads
+		require.Equal(t, int64(1024), stats.Abandoned) // 16 times 64, when the bound of 1,000 is reached
+		require.Equal(t, uint64(n-1024), stats.Skipped)
+		// Loads that somebody waits for go on.
+		_, err = b.GetOrLoad(t.Context(), "new", new(any), func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, opts)
+		require.NoError(t, err)
 		close(hang)
+		synctest.Wait()
+		require.Zero(t, db.Stats().Loads.Abandoned)
+		_, err = b.GetOrLoad(t.Context(), keys[n-1], new(any), func(context.Context, *keepcache.Load) (any, error) { return "new", nil }, opts)
+		require.NoError(t, err)
+		synctest.Wait()
+		requireValue(t, b, keys[n-1], "new")
 	})
 }
 
