@@ -172,11 +172,12 @@ func TestLoadAnswer_InvalidKey(t *testing.T) {
 	for name, key := range map[string]string{"empty": "", "long": strings.Repeat("k", keepcache.MaxKeyBytes+1)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
 				var told []keepcache.Event
 				s := newLoadScene(t, keepcache.LoadOptions{NegativeTTL: time.Hour, StaleFor: time.Hour, RefreshAhead: 0.5})
 				require.NoError(t, s.db.Close())
 				s.db = open(t, s.path, &keepcache.Options{Events: keepcache.Events{
-					Handle: func(e keepcache.Event) { told = append(told, e) }, Kinds: keepcache.EventLoadFailed | keepcache.EventLoad,
+					Handle: func(e keepcache.Event) { mu.Lock(); defer mu.Unlock(); told = append(told, e) }, Kinds: keepcache.EventLoadFailed | keepcache.EventLoad,
 				}})
 				s.b = s.db.Bucket("b")
 				s.answer("one", nil, time.Second)
