@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -242,11 +243,16 @@ func TestNoLock_Model(t *testing.T) {
 				prefix = k[:1+rng.IntN(2)]
 			}
 			require.Equal(t, keys(t, b, prefix), keys(t, rb, prefix))
-			want, err := db.Buckets()
-			require.NoError(t, err)
-			got, err := r.Buckets()
-			require.NoError(t, err)
-			require.Equal(t, want, got)
+			for try := range 3 { // a sweep in between drops a bucket that has no entries any more
+				want, err := db.Buckets()
+				require.NoError(t, err)
+				got, err := r.Buckets()
+				require.NoError(t, err)
+				if try == 2 || reflect.DeepEqual(want, got) {
+					require.Equal(t, want, got)
+					break
+				}
+			}
 		}
 	}
 }
