@@ -3,6 +3,7 @@ package keepcache_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -196,5 +197,58 @@ func TestLoadTimeout_WhileStoring(t *testing.T) {
 		require.Zero(t, stats.Abandoned)
 		require.Zero(t, stats.Discarded)
 		requireValue(t, b, "z", int64(3))
+	})
+}
+
+// Refreshes of many keys of which others write some meanwhile are told of, and end nothing.
+func TestLoadEvents_RefreshMany(t *testing.T) {
+	db := newDB(t, nil)
+	w := db.Watch(keepcache.WatchOptions{Kinds: keepcache.EventRefresh, Buffer: 10_000})
+	defer w.Close()
+	keys := []string{"a", "b", "c", "d"}
+	v := keepcache.Of[int](db.Bucket("b"))
+	opts := keepcache.LoadOptions{TTL: 1, StaleFor: time.Hour}
+	var work sync.WaitGroup
+	for range 8 {
+		work.Go(func() {
+			for range 150 {
+				_, err := v.GetOrLoadMany(t.Context(), keys, func(_ context.Context, keys []string) (map[string]int, error) {
+					values := make(map[string]int)
+					for _, key := range keys {
+						values[key] = 1
+					}
+					return values, nil
+				}, &opts)
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	work.Wait()
+	require.NotEmpty(t, w.Events())
+}
+
+// A handler of EventRefresh that does not return keeps the slots of background loads, and not a goroutine for each of them.
+func TestLoadEvents_RefreshHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		_, b := recursive(t, keepcache.Options{}, keepcache.EventRefresh, func(*keepcache.Bucket, keepcache.Event) { <-release })
+		s := &source{value: "one"}
+		opts := keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour}
+		const keys = 300
+		for i := range keys {
+			_, err := b.GetOrLoad(t.Context(), numbered(i), new(any), s.load, &opts)
+			require.NoError(t, err)
+		}
+		time.Sleep(2 * time.Minute)
+		before := runtime.NumGoroutine()
+		for i := range keys {
+			_, err := b.GetOrLoad(t.Context(), numbered(i), new(any), s.load, &opts)
+			require.NoError(t, err)
+		}
+		synctest.Wait()
+		require.Less(t, runtime.NumGoroutine()-before, keys)
+		close(release)
 	})
 }

@@ -70,12 +70,17 @@ func (f *flight) notStored(err error, told *news) {
 // remembered of a failure that cannot be stored.
 func (f *flight) land(d *draft, err error, fail *failedLoad, told *news) {
 	f.err = err
-	if d != nil {
+	switch {
+	case d == nil:
+	case f.run.noRoom.Load(): // whoever waits for this key is not to wait for room as well
+		f.notStored(fmt.Errorf("%w, as for another key of the same load", ErrNoRoom), told)
+	default:
 		d.flight = f
 		switch err := f.b.write(d); {
 		case err == errMissed:
 			f.b.db.counts.loadsDiscarded.Add(1)
 		case err != nil && !errors.Is(err, ErrClosed):
+			f.run.noRoom.Store(errors.Is(err, ErrNoRoom))
 			f.notStored(err, told)
 		case err == nil:
 			f.header.Revision = d.header.Revision

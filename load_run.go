@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,7 @@ type run struct {
 	free       func()        // lets go of its slot; called once
 	background bool          // nobody waits for it
 	refreshed  chan struct{} // closed when EventRefresh has been told of its flights; nil where nobody wants to know
+	noRoom     atomic.Bool   // what it brought for one key could not be stored for want of room
 
 	mu        sync.Mutex // protects what follows
 	returned  bool       // the loader
@@ -303,6 +305,9 @@ func (b *Bucket) refresh(ctx context.Context, r *run, fs []*flight, start starte
 		b.db.counts.refreshes.Add(uint64(len(r.flights)))
 		r.tellRefresh()
 		start(ctx, r)
+		if r.refreshed != nil {
+			<-r.refreshed // the handler keeps the slot of the load until it returns
+		}
 	})
 }
 
@@ -312,12 +317,15 @@ func (r *run) tellRefresh() {
 	if !events.wants(EventRefresh) {
 		return
 	}
-	told, flights := make(chan struct{}), r.flights
+	told, keys := make(chan struct{}), make([]string, len(r.flights)) // start may take flights out
+	for i, f := range r.flights {
+		keys[i] = f.key
+	}
 	r.refreshed = told
 	begun := r.b.db.loads.begin(func() {
 		defer close(told)
-		for _, f := range flights {
-			events.tell(Event{Kind: EventRefresh, Bucket: r.b.name, Key: f.key})
+		for _, key := range keys {
+			events.tell(Event{Kind: EventRefresh, Bucket: r.b.name, Key: key})
 		}
 	})
 	if !begun { // the cache is being closed

@@ -105,7 +105,7 @@ func (c *Cond) Wait() {
 
 // freeMost bounds the channels that are kept for those who wait next, and the room for the list of them: as many writers as mostly wait
 // for one flush. Each is some 100 bytes.
-const freeMost = 64
+const freeMost = 1024
 
 // Signal wakes the one who has waited longest, if anybody does.
 func (c *Cond) Signal() {
