@@ -95,6 +95,8 @@ func (db *DB) close(err error) {
 		if j := db.writer.position().journal; j != nil {
 			// What a failed commit held is in the journal for the next Open.
 			err = errors.Join(err, j.Close(err == nil))
+		} else if err == nil {
+			err = db.store.removeJournal()
 		}
 	} else {
 		db.stop()

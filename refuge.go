@@ -127,3 +127,22 @@ func (hl *healer) settle(was, to *disk.Dir) {
 		hl.db.commits.demand() // which makes a new one, at once where nothing is to be committed
 	}
 }
+
+// removeJournal removes what a journal that failed has left beside the file, which has everything. What is no journal of this
+// cache stays, and so does what may not be removed, and what stands beside a file that is not ours to speak for: one that cannot be
+// used, or that another has taken the place of.
+func (s *store) removeJournal() error {
+	s.inspect()
+	if h := s.current.Load(); h == nil || h.trouble() != nil {
+		return nil
+	}
+	path := journalPath(s.path)
+	if identity, _, ok, err := journal.Peek(s.dir(), path); err != nil || !ok || identity != s.identity {
+		return nil
+	}
+	err := s.dir().Remove(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return err
+}
