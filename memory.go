@@ -238,14 +238,18 @@ func (m *memory) pin(s *shard, e *entry, key string, stored []byte, h format.Hea
 	m.pinned.Add(e.bytes() + pinOverhead)
 }
 
-// retract takes a publication back, and reports false if the key was written again since. The caller holds
-// the shard's lock and keeps commits from running.
-func (m *memory) retract(d *draft) bool {
+// retractable reports whether a publication can be taken back: the key was not written again since, and no commit has it. The
+// caller holds the shard's lock and keeps commits from running.
+func (m *memory) retractable(d *draft) bool {
+	e := m.shardOf(d.hash).table.find(d.hash, d.id, d.key)
+	return e != nil && e.pinned && e.revision == d.header.Revision
+}
+
+// retract takes a publication back that is retractable. The caller has held the shard's lock, and kept commits from running, since
+// that was asked.
+func (m *memory) retract(d *draft) {
 	s := m.shardOf(d.hash)
 	at := s.table.seek(d.hash, d.id, d.key)
-	if at == nil || !at.entry.pinned || at.entry.revision != d.header.Revision {
-		return false
-	}
 	e := at.entry
 	s.version++
 	m.pinned.Add(-e.bytes() - pinOverhead)
@@ -258,7 +262,6 @@ func (m *memory) retract(d *draft) bool {
 		e.pinned = false
 		s.table.remove(e)
 	}
-	return true
 }
 
 // stands reports whether a key is still as a look found it, the life that reads have given it included.

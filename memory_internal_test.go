@@ -19,7 +19,8 @@ func TestMemory_Retract(t *testing.T) {
 
 	d := draft{id: 1, hash: hash, key: cloneKey("key"), stored: make([]byte, 100), header: format.Header{Revision: 2}}
 	d.before = m.publish(hash, 1, d.key, d.stored, d.header)
-	require.True(t, m.retract(&d))
+	require.True(t, m.retractable(&d))
+	m.retract(&d)
 	e := m.shardOf(hash).table.find(hash, 1, "key")
 	require.Equal(t, record, e.stored)
 	require.Same(t, unsafe.StringData(old), unsafe.StringData(e.key))

@@ -128,10 +128,13 @@ func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error
 	locked := w.memory.lockShards(drafts)
 	defer w.memory.unlockShards(locked)
 	for _, d := range drafts {
-		if !w.memory.retract(d) {
-			// It was overwritten meanwhile, by somebody who may have read it: what was published stays.
+		if !w.memory.retractable(d) {
+			// It was overwritten meanwhile, by somebody who may have read it: what was published stays, all of it.
 			return unknownOutcome(err)
 		}
+	}
+	for _, d := range drafts {
+		w.memory.retract(d)
 		d.late = false // it is still there, for a commit to find
 	}
 	if len(names) > 0 {

@@ -1,6 +1,7 @@
 package keepcache
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"runtime"
@@ -132,4 +133,49 @@ func TestWrite_SeenAside(t *testing.T) {
 	resume()
 	require.NoError(t, <-wrote)
 	require.NoError(t, <-saw)
+}
+
+// Of a batch that is in no journal, and whose commit fails, nothing is taken back where one of its keys was written again.
+func TestWrite_SettleAside(t *testing.T) {
+	db, err := Open(filepath.Join(t.TempDir(), "test.cache"), &Options{CommitInterval: -1, SweepInterval: -1})
+	require.NoError(t, err)
+	b, w, c := db.Bucket("b"), db.writer, db.commits
+	require.NoError(t, b.Set("first", 1, 0))
+	db.stop() // no commit runs but that of Close
+	db.work.Wait()
+	w.lost(w.journal)
+	c.mu.Lock()
+	c.err, c.rests = errors.New("a test"), true
+	c.mu.Unlock()
+
+	draftOf := func(key string) *draft {
+		d, err := b.prepare(key, 1, 0)
+		require.NoError(t, err)
+		ns, id := db.enter(b.name, b.namespace())
+		defer ns.turn.RUnlock()
+		d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, db.memory.hash(id, d.key)
+		return d
+	}
+	exists := func(key string) bool {
+		found, err := b.Exists(key)
+		require.NoError(t, err)
+		return found
+	}
+	for _, again := range []bool{true, false} {
+		key1, key2 := fmt.Sprint("1 ", again), fmt.Sprint("2 ", again)
+		batch := []*draft{draftOf(key1), draftOf(key2)}
+		last, j, err := w.take(nil, batch)
+		require.NoError(t, err)
+		require.Nil(t, j)
+		if again {
+			_, _, err = w.take(nil, []*draft{draftOf(key2)})
+			require.NoError(t, err)
+		}
+		err = w.settleAside(last, nil, batch)
+		require.ErrorContains(t, err, "a test")
+		require.Equal(t, again, errors.Is(err, ErrUnknownOutcome))
+		require.Equal(t, again, exists(key1))
+		require.Equal(t, again, exists(key2))
+	}
+	require.NoError(t, db.Close())
 }
