@@ -100,6 +100,12 @@ func (c *committer) failed() bool {
 	return c.err != nil
 }
 
+// failing reports whether the last commit failed, or the next one would because the file cannot be changed.
+func (c *committer) failing() bool {
+	h := c.store.current.Load()
+	return h == nil || h.trouble() != nil || c.failed()
+}
+
 func (c *committer) hasEnded() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -202,3 +202,47 @@ func TestHeal_RetractSliding(t *testing.T) {
 		require.NoError(t, db.Close())
 	})
 }
+
+// Where a journal could not be made for a moment while the file is unavailable, only the write that met this is refused.
+func TestHeal_JournalNotMade(t *testing.T) {
+	skipOnWindows(t, "the file cannot be taken away")
+	path := filepath.Join(t.TempDir(), "cache")
+	o := healOptions
+	o.OnCorruption = keepcache.Fail
+	var full atomic.Bool
+	disk.Between = func(op *disk.Op, do func() error) error {
+		if op.Kind == disk.KindCreate && filepath.Base(op.Path) == "cache-journal.new" && full.Load() {
+			return &os.PathError{Op: "open", Path: op.Path, Err: syscall.EMFILE}
+		}
+		return do()
+	}
+	defer func() { disk.Between = nil }()
+	synctest.Test(t, func(t *testing.T) {
+		db, err := keepcache.Open(path, &o)
+		require.NoError(t, err)
+		require.NoError(t, fillToHeal(db))
+		require.NoError(t, db.Close())
+		db, err = keepcache.Open(path, &o)
+		require.NoError(t, err)
+		whole, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, os.Truncate(path, 5000))
+		db.Heal()
+		require.True(t, db.Stats().Health.Unavailable)
+		b := db.Bucket("b")
+		full.Store(true)
+		err = b.Set("refused", 1, 0)
+		require.ErrorIs(t, err, syscall.EMFILE)
+		require.NotErrorIs(t, err, keepcache.ErrUnknownOutcome)
+		found, err := b.Exists("refused")
+		require.NoError(t, err)
+		require.False(t, found)
+		full.Store(false)
+		require.NoError(t, b.Set("taken", 1, 0))
+		require.FileExists(t, path+"-journal")
+
+		require.NoError(t, os.WriteFile(path, whole, 0o600))
+		db.Heal()
+		require.NoError(t, db.Close())
+	})
+}

@@ -332,7 +332,12 @@ func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*j
 		go j.Close(false) // waits for a flush, which is not for this lock
 		return nil, nil
 	case errors.Is(err, journal.ErrCreate) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT):
-		// Where the disk is full the file has no room either. Otherwise it may well take the write.
+		// Where the disk is full the file has no room either. Otherwise it may well take the write, unless it takes nothing: then
+		// a new journal would have to wait for it, and the next write may be able to make this one.
+		if w.commits.failing() {
+			w.commits.demand() // nothing else may ask whether that is over
+			return nil, err
+		}
 		w.without(err)
 		w.journal = nil // the next one is tried after the next commit
 		return nil, nil
