@@ -145,6 +145,45 @@ func TestBubble_Loads(t *testing.T) {
 	fails("outside")
 }
 
+// A reader beside the owner that was opened outside can be used inside, and closed there or outside: the timer of the failures that it
+// remembers outlives the bubble, and Close lets the clock of the bubble go on while a loader sleeps.
+func TestBubble_NoLock(t *testing.T) {
+	owner := newDB(t, nil)
+	mustSet(t, owner.Bucket("b"), "there", 1, 0)
+	open := func() *keepcache.DB {
+		db, err := keepcache.Open(owner.Path(), &keepcache.Options{NoLock: true, ReadOnly: true})
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, db.Close()) })
+		return db
+	}
+	fails := func(db *keepcache.DB, key string) {
+		_, err := db.Bucket("b").GetOrLoad(context.Background(), key, new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") }, nil)
+		require.ErrorContains(t, err, "down")
+	}
+	db := open()
+	synctest.Test(t, func(*testing.T) { fails(db, "inside") })
+	fails(db, "outside")
+	db = open()
+	synctest.Test(t, func(*testing.T) { fails(db, "inside") })
+	require.NoError(t, db.Close())
+
+	db = open()
+	synctest.Test(t, func(t *testing.T) {
+		var waiter sync.WaitGroup
+		began := time.Now()
+		waiter.Go(func() {
+			_, _ = db.Bucket("b").GetOrLoad(t.Context(), "k", new(any), func(context.Context, *keepcache.Load) (any, error) {
+				time.Sleep(time.Second)
+				return 1, nil
+			}, nil)
+		})
+		synctest.Wait()
+		require.NoError(t, db.Close())
+		require.InDelta(t, time.Second, time.Since(began), float64(time.Millisecond))
+		waiter.Wait()
+	})
+}
+
 // useAll uses everything of a cache.
 func useAll(t *testing.T, db *keepcache.DB) {
 	ctx, cancel := context.WithCancel(context.Background())

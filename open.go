@@ -121,9 +121,10 @@ func openNoLock(in *disk.Dir, path string, options Options) (*DB, error) {
 	}
 	s := &store{path: path, readOnly: true}
 	s.home.Store(in)
+	g := ground.New() // which Close ends; from here on nothing fails
 	db := &DB{
-		path: path, options: options, clock: l.clock, store: s, live: l, memory: newMemory(0),
-		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(options.MemoryBytes, nil), events: newTeller(path, &options, nil),
+		path: path, options: options, ground: g, clock: l.clock, store: s, live: l, memory: newMemory(0),
+		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(options.MemoryBytes, g), events: newTeller(path, &options, g),
 		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
 	}
 	db.healer = newHealer(db) // which has nothing to do
