@@ -85,6 +85,38 @@ func TestBubble_Turns(t *testing.T) {
 	})
 }
 
+// Callers inside that contend for a key take turns although the one whose turn it is sleeps: the clock of the bubble goes on, also for
+// those who wait.
+func TestBubble_TurnsSleep(t *testing.T) {
+	const callers = 8
+	db := newDB(t, nil)
+	b := db.Bucket("b")
+	synctest.Test(t, func(t *testing.T) {
+		var all sync.WaitGroup
+		for range callers {
+			all.Go(func() {
+				if err := b.Update("k", func(e keepcache.Entry, found bool) (any, error) {
+					var n int
+					if found {
+						if err := e.Decode(&n); err != nil {
+							return nil, err
+						}
+					}
+					time.Sleep(time.Second)
+					return n + 1, nil
+				}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	})
+	var n int
+	_, err := b.Get("k", &n)
+	require.NoError(t, err)
+	require.Equal(t, callers, n)
+}
+
 // It can be closed inside where a loader of the bubble does not heed its ctx: the clock of the bubble goes on meanwhile.
 func TestBubble_CloseLoads(t *testing.T) {
 	for takes, want := range map[time.Duration]time.Duration{time.Second: time.Second, time.Minute: 5 * time.Second} {

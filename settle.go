@@ -96,6 +96,7 @@ type spot struct{ bucket, key string }
 // line is the queue of one key.
 type line struct {
 	turn  chan struct{} // holds a token while it is somebody's turn
+	made  time.Time     // when turn was, by the clock of the ground
 	users int
 }
 
@@ -109,29 +110,59 @@ func (q *queues) enter(bucket, key string) (leave func()) {
 			q.lines = make(map[spot]*line)
 		}
 		l = new(line)
-		q.ground.Do(func() { l.turn = make(chan struct{}, 1) })
+		q.ground.Do(func() { l.turn, l.made = make(chan struct{}, 1), time.Now() })
 		q.lines[at] = l
 	}
 	l.users++
 	q.mu.Unlock()
 
-	done := func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(q.lines, at)
-		}
+	if !l.take() {
+		q.left(at, l)
+		return nil
+	}
+	return func() {
+		<-l.turn
+		q.left(at, l)
+	}
+}
+
+// left counts a caller as gone who was in the queue, or whose turn is over.
+func (q *queues) left(at spot, l *line) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if l.users--; l.users == 0 {
+		delete(q.lines, at)
+	}
+}
+
+// take waits for the caller's turn and reports whether it came in time.
+func (l *line) take() bool {
+	if inBubble(time.Now(), l.made) {
+		return l.poll()
 	}
 	timer := time.NewTimer(queueMost)
 	defer timer.Stop()
 	select {
 	case l.turn <- struct{}{}:
-		return func() {
-			<-l.turn
-			done()
-		}
+		return true
 	case <-timer.C:
-		done()
-		return nil
+		return false
+	}
+}
+
+// poll is take for callers in a bubble of testing/synctest where the cache was opened outside: who waits there for a channel of the
+// ground keeps the clock of the bubble from going on, for which the one whose turn it is may be waiting.
+func (l *line) poll() bool {
+	for pause, left := pollFirst, queueMost; ; pause = min(2*pause, pollMost) {
+		select {
+		case l.turn <- struct{}{}:
+			return true
+		default:
+		}
+		if left <= 0 {
+			return false
+		}
+		time.Sleep(min(pause, left))
+		left -= pause
 	}
 }
