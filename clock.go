@@ -89,6 +89,13 @@ func (c *clock) reached(deadline int64) bool {
 	return deadline != format.Never && c.at(deadline, deadline) >= deadline
 }
 
+// isFar reports whether a deadline is more than a minute after the last look at the wall, without another one. Every write looks when it
+// begins, and has no longer than some seconds to wait for room: what is far for it then, it does not reach.
+func (c *clock) isFar(deadline int64) bool {
+	w := c.noted.Load()
+	return w.until != 0 && deadline-(w.ahead+w.until)/int64(time.Millisecond) > time.Minute.Milliseconds()
+}
+
 // now is time.Now. If somebody has set the clock, reads see that from here on.
 func (c *clock) now() time.Time {
 	now := time.Now()

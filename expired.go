@@ -36,7 +36,7 @@ func (sw *sweeper) tellPinned(pins []pin, changes []*change) {
 // had nothing of the key alone. The caller holds the shard's lock.
 func (d *draft) lapsed(c *clock) bool {
 	b := &d.before
-	return b.pinned && b.stored != nil && !b.taken && b.lives != format.Never && b.lives <= format.Millis(c.now())
+	return b.pinned && b.stored != nil && !b.taken && b.lives != format.Never && !c.isFar(b.lives) && b.lives <= format.Millis(c.now())
 }
 
 // replacedInMemory counts and tells of expired entries that drafts, which were published and not taken back, have replaced or removed.

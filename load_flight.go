@@ -214,7 +214,8 @@ func (f *flight) newLoad(o *LoadOptions) *Load {
 // brings the bucket into being may have come before the flight and not be found yet.
 func (f *flight) superseded(o *LoadOptions) bool {
 	f.b.db.awaitFirst(f.ns)
-	r, err := f.b.readQuietly(f.key)
+	var r reading
+	err := f.b.readQuietly(&r, f.key)
 	if err == nil && r.header.Revision != f.stale.header.Revision {
 		f.stale = r
 		switch {

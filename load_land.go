@@ -164,8 +164,8 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *dra
 // retryLater drafts the entry as it is, with a time before which nobody tries again. Its life may be longer than
 // when the load began, because reads have prolonged it.
 func (f *flight) retryLater(hold time.Duration, now time.Time) *draft {
-	r, err := f.b.readQuietly(f.key)
-	if err != nil || !r.held || r.negative {
+	var r reading
+	if err := f.b.readQuietly(&r, f.key); err != nil || !r.held || r.negative {
 		r = f.stale // it is gone, or cannot be read
 	}
 	t := r.traits()

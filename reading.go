@@ -63,21 +63,21 @@ func (d *draft) expect(r reading) {
 
 // read looks at a key. A damaged entry reads as absent, with the damage beside it.
 func (b *Bucket) read(key string) (r reading, err error) {
-	r, err = b.readQuietly(key)
+	err = b.readQuietly(&r, key)
 	if err == nil && r.damage != nil && !errors.Is(r.damage, ErrUnavailable) {
 		b.damaged(key, r.damage)
 	}
 	return r, err
 }
 
-// readQuietly is read without a word of damage, for one for whom others wait.
-func (b *Bucket) readQuietly(key string) (r reading, err error) {
-	if err = b.readAsOf(&r, key, 0); !r.fresh && r.header.Revision != 0 && err == nil && b.isDoubtful(key, &r) {
+// readQuietly is read, into an empty r, without a word of damage, for one for whom others wait.
+func (b *Bucket) readQuietly(r *reading, key string) (err error) {
+	if err = b.readAsOf(r, key, 0); !r.fresh && r.header.Revision != 0 && err == nil && b.isDoubtful(key, r) {
 		asOf := b.moment(key, r.id)
-		r = reading{}
-		err = b.readAsOf(&r, key, asOf)
+		*r = reading{}
+		err = b.readAsOf(r, key, asOf)
 	}
-	return r, err
+	return err
 }
 
 // isDoubtful reports whether an entry that was found at its end may have been written anew, or its life prolonged,
