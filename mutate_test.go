@@ -209,6 +209,16 @@ func TestMutate(t *testing.T) {
 	}
 }
 
+// A leaf whose keys lead back to those of the leaf before it makes no range endless.
+func TestMutate_Disorder(t *testing.T) {
+	m := newMutation(t)
+	m.seed = 10564050875249752860
+	start := time.Now()
+	m.run(t, 77, 78)
+	m.report(t, time.Since(start))
+	require.Empty(t, m.failures)
+}
+
 // Without one of its defences, the cache fails the same test. One of them takes a thousand files to show.
 func TestMutate_Controls(t *testing.T) {
 	if *mutateFiles < 1000 {

@@ -331,7 +331,7 @@ func (s *store) page(id uint64, from, prefix []byte) (items []item, more bool, e
 		for k, v := c.Seek(from); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
 			if len(items) == pageItems || size >= pageBytes {
 				more = true
-				return nil
+				return advances(from, items[len(items)-1].key)
 			}
 			_, rec := format.SplitRow(v, k)
 			both := append(append(make([]byte, 0, len(k)+len(rec)), k...), rec...)
@@ -341,6 +341,15 @@ func (s *store) page(id uint64, from, prefix []byte) (items []item, more bool, e
 		return nil
 	})
 	return items, more, err
+}
+
+// advances returns an error if a page of keys that was asked for from a key on ends before it: whoever goes on from there would never
+// come to an end.
+func advances(from, last []byte) error {
+	if bytes.Compare(last, from) < 0 {
+		return fmt.Errorf("%w: %w", ErrCorrupt, errDisorder)
+	}
+	return nil
 }
 
 // size returns the size of the file in bytes, and what used does. The map is not to be changed.

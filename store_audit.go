@@ -32,7 +32,7 @@ func (s *store) auditEntries(id uint64, from []byte, prove prover) (page []audit
 		for k, v := c.Seek(from); k != nil; k, v = c.Next() {
 			if len(page) == pageItems || size >= pageBytes {
 				more = true
-				return nil
+				return advances(from, page[len(page)-1].key)
 			}
 			row, rec := format.SplitRow(v, k)
 			e := audited{key: bytes.Clone(k), used: paging.of(k, rec), row: row}
@@ -63,7 +63,7 @@ func (s *store) auditRows(from []byte) (page []auditedRow, more bool, err error)
 		for k, _ := c.Seek(from); k != nil; k, _ = c.Next() {
 			if len(page) == pageItems {
 				more = true
-				return nil
+				return advances(from, page[len(page)-1].raw)
 			}
 			r := auditedRow{raw: bytes.Clone(k)}
 			if row, id, key, ok := format.SplitExpiryKey(r.raw); ok {
@@ -95,7 +95,7 @@ func (s *store) auditTags(from []byte) (page []auditedTag, more bool, err error)
 		for k, v := c.Seek(from); k != nil; k, v = c.Next() {
 			if len(page) == pageItems {
 				more = true
-				return nil
+				return advances(from, page[len(page)-1].tag)
 			}
 			page = append(page, auditedTag{bytes.Clone(k), bytes.Clone(v)})
 		}
