@@ -89,7 +89,7 @@ func (l *loads) close(inside bool) {
 		return
 	}
 	if inside {
-		l.poll(closeGrace)
+		poll(closeGrace, l.idle)
 		return
 	}
 	timer := time.NewTimer(closeGrace)
@@ -100,18 +100,23 @@ func (l *loads) close(inside bool) {
 	}
 }
 
-// poll looks again and again whether the loads have ended.
-func (l *loads) poll(most time.Duration) {
-	for pause := pollFirst; most > 0; pause = min(2*pause, pollMost) {
-		l.mu.Lock()
-		idle := l.n == 0
-		l.mu.Unlock()
-		if idle {
-			return
+// idle reports whether no load is under way.
+func (l *loads) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.n == 0
+}
+
+// poll looks again and again whether something is done, for the given time, and reports whether it is.
+func poll(most time.Duration, done func() bool) bool {
+	for pause := pollFirst; !done(); pause = min(2*pause, pollMost) {
+		if most <= 0 {
+			return false
 		}
 		time.Sleep(min(pause, most))
 		most -= pause
 	}
+	return true
 }
 
 // Who cannot wait for something because that may be in another place, see inBubble, looks at it in such intervals. A clock of a bubble

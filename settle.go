@@ -153,16 +153,12 @@ func (l *line) take() bool {
 // poll is take for callers in a bubble of testing/synctest where the cache was opened outside: who waits there for a channel of the
 // ground keeps the clock of the bubble from going on, for which the one whose turn it is may be waiting.
 func (l *line) poll() bool {
-	for pause, left := pollFirst, queueMost; ; pause = min(2*pause, pollMost) {
+	return poll(queueMost, func() bool {
 		select {
 		case l.turn <- struct{}{}:
 			return true
 		default:
-		}
-		if left <= 0 {
 			return false
 		}
-		time.Sleep(min(pause, left))
-		left -= pause
-	}
+	})
 }
