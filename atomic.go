@@ -201,7 +201,7 @@ func (b *Bucket) CompareAndSwap(key string, revision uint64, value any) (swapped
 // renewed drafts a new value for what was read. It keeps the times and the tags of a live entry; otherwise it
 // is one of the given lifetime.
 func (b *Bucket) renewed(r *reading, key string, value []byte, ttl time.Duration) *draft {
-	now := b.db.clock.now()
+	now := b.db.clock.Now()
 	h, t := r.header, format.Options{}
 	if r.live {
 		old := r.traits()

@@ -179,7 +179,7 @@ func (b *Bucket) TTL(key string) (ttl time.Duration, found bool, err error) {
 		if err != nil || !r.live {
 			return 0, false, b.fail("ttl", key, err)
 		}
-		if ttl = format.Remaining(b.db.clock.now(), r.header.FreshUntil); ttl > 0 {
+		if ttl = format.Remaining(b.db.clock.Now(), r.header.FreshUntil); ttl > 0 {
 			break
 		}
 		ttl = 1 // it was live when it was looked at; whether it has expired since, another look says
@@ -203,7 +203,7 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 			}
 			h, t := r.header, r.traits()
 			t.AsOf = t.Since(h.Revision)
-			h.FreshUntil = format.Deadline(b.db.clock.now(), ttl)
+			h.FreshUntil = format.Deadline(b.db.clock.Now(), ttl)
 			h.GoneAt = format.Prolong(h.FreshUntil, format.Between(r.header.FreshUntil, r.header.GoneAt))
 			t.Retry, t.Lifetime = 0, b.slidingMillis(ttl)
 			return &draft{key: key, stored: format.Frame(h, &t, r.value), header: h}, nil
@@ -289,7 +289,7 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, format.Header, er
 	if err != nil {
 		return nil, format.Header{}, err
 	}
-	now := b.db.clock.now()
+	now := b.db.clock.Now()
 	h := format.Header{Written: format.Millis(now), FreshUntil: format.Deadline(now, ttl)}
 	h.GoneAt = h.FreshUntil
 	f := frameOf(key, h)

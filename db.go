@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/clock"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/ground"
 	"github.com/keepcache/keepcache/internal/journal"
@@ -20,7 +21,7 @@ type DB struct {
 	path     string
 	options  Options
 	ground   *ground.Ground // of what outlives a call; nil in a DB that is open without the lock
-	clock    *clock
+	clock    *clock.Clock
 	store    *store
 	live     *live // in the place of store and memory in a DB that is open without the lock; else nil
 	memory   *memory

@@ -1,6 +1,9 @@
 package keepcache
 
-import "github.com/keepcache/keepcache/internal/format"
+import (
+	"github.com/keepcache/keepcache/internal/clock"
+	"github.com/keepcache/keepcache/internal/format"
+)
 
 // tell tells of expired entries that were removed from the file.
 func (sw *sweeper) tell(gone []dueRow) {
@@ -34,9 +37,9 @@ func (sw *sweeper) tellPinned(pins []pin, changes []*change) {
 
 // lapsed reports whether what a draft has just replaced had expired, and no commit knows of it. It costs next to nothing where memory
 // had nothing of the key alone. The caller holds the shard's lock.
-func (d *draft) lapsed(c *clock) bool {
+func (d *draft) lapsed(c *clock.Clock) bool {
 	b := &d.before
-	return b.pinned && b.stored != nil && !b.taken && b.lives != format.Never && !c.isFar(b.lives) && b.lives <= format.Millis(c.now())
+	return b.pinned && b.stored != nil && !b.taken && b.lives != format.Never && !c.IsFar(b.lives) && b.lives <= format.Millis(c.Now())
 }
 
 // replacedInMemory counts and tells of expired entries that drafts, which were published and not taken back, have replaced or removed.

@@ -205,7 +205,7 @@ func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
 		if b.db.closed.Load() {
 			return ErrClosed
 		}
-		asOf := format.Millis(b.db.clock.now())
+		asOf := format.Millis(b.db.clock.Now())
 		var items []item
 		var err error
 		if more {

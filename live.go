@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/clock"
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
@@ -31,7 +32,7 @@ import (
 type live struct {
 	path  string // as that of a store
 	dir   atomic.Pointer[disk.Dir]
-	clock *clock
+	clock *clock.Clock
 
 	moving sync.Mutex // held while dir changes; protects what follows
 	closed bool
@@ -68,7 +69,7 @@ func openLive(in *disk.Dir, path string) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &live{path: path, clock: newClock()}
+	l := &live{path: path, clock: clock.New()}
 	l.dir.Store(in)
 	return l, l.read(newTail(""), func(*liveView) error { return nil })
 }
@@ -189,7 +190,7 @@ func (l *live) names(f *os.File, err error) (bool, error) {
 
 // attempt calls fn with the state of f, and reports whether that state is still in force.
 func (l *live) attempt(f *os.File, t *tail, fn func(*liveView) error) (same bool, err error) {
-	began := format.Millis(l.clock.now())
+	began := format.Millis(l.clock.Now())
 	meta, found := pagetree.Newest(f)
 	if !found {
 		info, err := f.Stat()

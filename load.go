@@ -198,7 +198,7 @@ func (b *Bucket) plan(key string, r *reading, o *LoadOptions) servePlan {
 		return serveNothing
 	}
 	t := r.traits()
-	now := format.Millis(b.db.clock.now())
+	now := format.Millis(b.db.clock.Now())
 	switch {
 	case r.negative:
 		return serveNegative
@@ -244,7 +244,7 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 		stale := b.isStale(r)
 		limit, left := o.HardTimeout, NoExpiry
 		if stale {
-			limit, left = o.SoftTimeout, format.Remaining(b.db.clock.now(), r.header.GoneAt)
+			limit, left = o.SoftTimeout, format.Remaining(b.db.clock.Now(), r.header.GoneAt)
 		}
 		if limit > 0 {
 			left = min(left, limit-time.Since(began))

@@ -224,7 +224,7 @@ func (f *flight) superseded(o *LoadOptions) bool {
 			f.quicker = true
 		case r.held && r.negative:
 			f.err, f.notFound = ErrNotFound, true
-		case r.held && o.waitsAfter(r.options, format.Millis(f.b.db.clock.now())):
+		case r.held && o.waitsAfter(r.options, format.Millis(f.b.db.clock.Now())):
 			f.err, f.quicker = errFailedLately, true
 		}
 	}

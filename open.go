@@ -8,6 +8,7 @@ import (
 	"io/fs"
 
 	"github.com/keepcache/keepcache/internal/beside"
+	"github.com/keepcache/keepcache/internal/clock"
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/ground"
 	"github.com/keepcache/keepcache/internal/journal"
@@ -144,7 +145,7 @@ func newDB(path string, options Options, s *store, g *ground.Ground) (*DB, error
 		options: options,
 		ground:  g,
 		queues:  queues{ground: g},
-		clock:   newClock(),
+		clock:   clock.New(),
 		store:   s,
 		memory:  newMemory(options.MemoryBytes),
 		evictor: evictor,

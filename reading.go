@@ -43,7 +43,7 @@ func (r *reading) take(db *DB, rec []byte, asOf int64) {
 	r.saved = r.header.FreshUntil
 	r.header.Slide(r.seen.slid)
 	if asOf == 0 && r.header.FreshUntil != format.Never {
-		asOf = db.clock.at(r.header.FreshUntil, r.header.GoneAt)
+		asOf = db.clock.At(r.header.FreshUntil, r.header.GoneAt)
 	}
 	r.state = timely(asOf, &r.header)
 	if len(r.options) > 0 && r.held {
@@ -90,7 +90,7 @@ func (b *Bucket) isDoubtful(key string, r *reading) bool {
 // not look twice: what others publish under the old deadline they have published before. That takes a lock where lives are prolonged
 // under a lock that is shared.
 func (b *Bucket) moment(key string, id uint64) int64 {
-	now := format.Millis(b.db.clock.now())
+	now := format.Millis(b.db.clock.Now())
 	if b.sliding {
 		b.db.memory.await(b.db.memory.hash(id, key))
 	}

@@ -3,6 +3,7 @@ package keepcache
 import (
 	"time"
 
+	"github.com/keepcache/keepcache/internal/clock"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -46,7 +47,7 @@ func (b *Bucket) trySlide(key string, r *reading) bool {
 		return true
 	}
 	lifetime := r.traits().Lifetime
-	until := format.Deadline(b.db.clock.now(), format.Duration(min(lifetime, format.MaxDeadline)))
+	until := format.Deadline(b.db.clock.Now(), format.Duration(min(lifetime, format.MaxDeadline)))
 	if lifetime == 0 || until <= r.header.FreshUntil {
 		return true
 	}
@@ -71,7 +72,7 @@ func (b *Bucket) saveSlid(key string, r *reading, later bool) error {
 // slide notes until when an entry lives, if memory has it as it was read and its deadline has not been reached, and reports
 // whether it did. Who has to know that no such note is on its way any more, made before a deadline and not yet to be seen, takes
 // the lock for himself.
-func (m *memory) slide(c *clock, hash, id uint64, key string, r *reading, until int64) bool {
+func (m *memory) slide(c *clock.Clock, hash, id uint64, key string, r *reading, until int64) bool {
 	s := m.shardOf(hash)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -80,7 +81,7 @@ func (m *memory) slide(c *clock, hash, id uint64, key string, r *reading, until 
 		return false
 	}
 	old := e.slid.Load()
-	if c.reached(max(r.deadline(), old)) && !without.deadlines {
+	if c.Reached(max(r.deadline(), old)) && !without.deadlines {
 		return false
 	}
 	for ; until > old && !e.slid.CompareAndSwap(old, until); old = e.slid.Load() {

@@ -14,7 +14,7 @@ type state struct {
 func (db *DB) stateOf(h *format.Header, options []byte) state {
 	now := int64(0)
 	if h.FreshUntil != format.Never {
-		now = db.clock.at(h.FreshUntil, h.GoneAt)
+		now = db.clock.At(h.FreshUntil, h.GoneAt)
 	}
 	s := timely(now, h)
 	if len(options) > 0 && s.held {

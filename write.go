@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/keepcache/keepcache/internal/clock"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 )
@@ -17,7 +18,7 @@ import (
 // all under the lock of the key's shard, so that the versions of a key have one order everywhere. The
 // committer moves what is published into the file later.
 type writer struct {
-	clock    *clock
+	clock    *clock.Clock
 	memory   *memory
 	tags     *tagTable
 	suspects *suspects
@@ -173,7 +174,7 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 			until = w.memory.freshUntil(d)
 		}
 		if d.stored == nil {
-			d.header.GoneAt = format.Millis(w.clock.now())
+			d.header.GoneAt = format.Millis(w.clock.Now())
 		}
 		key := d.key
 		if !d.ownKey {
@@ -210,7 +211,7 @@ func (w *writer) meets(d *draft) bool {
 	if e != nil && until != format.Never {
 		until = max(until, e.slid.Load()) // other reads have prolonged it
 	}
-	return until == format.Never || without.deadlines || format.Millis(w.clock.now()) < until == d.fresh
+	return until == format.Never || without.deadlines || format.Millis(w.clock.Now()) < until == d.fresh
 }
 
 // enter gives the namings and the drafts, whose shards are locked, their revisions and appends them.

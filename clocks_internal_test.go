@@ -8,59 +8,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/keepcache/keepcache/internal/format"
 )
 
-// The clock of reads and that of writes agree to the millisecond, between two looks at the wall and after each.
-func TestClock(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		time.Sleep(1234567 * time.Nanosecond)
-		c := newClock()
-		for step := time.Nanosecond; step < time.Hour; step = step*7/5 + 1 {
-			require.Equal(t, format.Millis(time.Now()), c.millis())
-			time.Sleep(step)
-			require.Equal(t, format.Millis(time.Now()), c.millis())
-		}
-		time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second)))
-		require.Equal(t, format.Millis(time.Now()), c.millis())
-	})
-}
-
-// A wall that somebody has set is seen when its time has come.
-func TestClock_Set(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newClock()
-		c.millis()
-		setAhead(c, time.Hour)
-		require.Equal(t, format.Millis(time.Now().Add(time.Hour)), c.millis())
-		time.Sleep(wallAgain)
-		require.Equal(t, format.Millis(time.Now()), c.millis())
-	})
-}
-
-// What the system says of the two times does not count where it took long: they may be of different moments.
-func TestClock_HeldUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newClock()
-		time.Sleep(time.Second)
-		now := time.Now()
-		mono := now.Sub(c.began)
-		require.False(t, noteOf(now, mono, wallSlack+1).agrees(now, int64(mono)))
-		require.True(t, noteOf(now, mono, wallSlack).agrees(now, int64(mono)))
-	})
-}
-
 // setClock makes it so that reads have not seen yet that somebody has set the clock, ahead by so much.
-func setClock(db *DB, by time.Duration) { setAhead(db.clock, -by) }
-
-// setAhead has reads go by a note that is wrong by so much.
-func setAhead(c *clock, by time.Duration) {
-	c.millis()
-	w := *c.noted.Load()
-	w.ahead += int64(by)
-	c.noted.Store(&w)
-}
+func setClock(db *DB, by time.Duration) { db.clock.Skew(-by) }
 
 // clocked runs a test with a cache.
 func clocked(t *testing.T, test func(t *testing.T, db *DB)) {
@@ -143,28 +94,4 @@ func TestClock_SeenExpired(t *testing.T) {
 			})
 		})
 	}
-}
-
-// A note of an earlier wall does not come after an exact look: it is not put in the place of one that it does not know.
-func TestClock_LateNote(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newClock()
-		before := c.noted.Load()
-		time.Sleep(time.Second) // who read it is held up, and somebody else looks
-		c.now()
-		require.False(t, c.noted.CompareAndSwap(before, new(wall)))
-	})
-}
-
-// Within a millisecond of a deadline the wall decides: a note may be behind by as much as the two times of it are apart.
-func TestClock_Near(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newClock()
-		deadline := format.Millis(time.Now()) + 1000
-		time.Sleep(time.Second)
-		setAhead(c, -wallSlack)
-		require.Less(t, c.millis(), deadline)
-		require.True(t, c.reached(deadline))
-		require.False(t, c.reached(format.Never))
-	})
 }

@@ -1,4 +1,6 @@
-package keepcache
+// Package clock tells the time by which deadlines are judged: quickly for reads, exactly for writes, and so that nobody sees again
+// what somebody has seen expired.
+package clock
 
 import (
 	"sync/atomic"
@@ -7,7 +9,7 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// clock is the wall clock, for reads that ask for the time again and again. It asks the system for the monotonic time
+// Clock is the wall clock, for reads that ask for the time again and again. It asks the system for the monotonic time
 // alone, which takes half as long, and looks at the wall every wallAgain: by so much later does a read see that
 // somebody has set the clock, or that the machine has slept. After an exact look, as each write has one, it sees that at once.
 //
@@ -19,7 +21,7 @@ import (
 // First, every answer to "has this deadline been reached?" is that of the wall. While nobody sets the clock, the time by a
 // note is behind the wall by at most wallSlack: so far apart the two times of a note may have been read, and they do
 // not drift apart by more than 10 µs until the next one. Where that could decide, within a millisecond of the deadline, at looks
-// at the wall itself. So answers follow each other as the times at which they were given.
+// At the wall itself. So answers follow each other as the times at which they were given.
 //
 // Second, that holds also when somebody sets the clock ahead, although reads go by the old note for a while. Who has seen
 // the new time has seen it in an exact look. That look replaces any note that it does not agree with, and any that is too old
@@ -27,11 +29,11 @@ import (
 // read that begins later goes by a note of an earlier wall.
 //
 // Third, what the answer is about does not change unseen. A write that rests on an entry being there, or being expired, looks
-// at the clock under the lock of the key's shard and is published before that is free (see writer.take), and a read that prolongs a
-// life does both under that lock shared (see memory.slide). A read looks at the clock after it has looked at the key: if it
+// At the clock under the lock of the key's shard and is published before that is free, and a read that prolongs a
+// life does both under that lock shared. A read looks at the clock after it has looked at the key: if it
 // finds the deadline ahead, the entry was there at an earlier moment. If it finds it reached, it makes sure that the entry
-// is still what it was (see Bucket.read): whatever is published later finds the deadline reached, too.
-type clock struct {
+// is still what it was: whatever is published later finds the deadline reached, too.
+type Clock struct {
 	began time.Time // the monotonic times are since then
 	noted atomic.Pointer[wall]
 }
@@ -56,14 +58,14 @@ const (
 	wallTries = 10
 )
 
-func newClock() *clock {
-	c := &clock{began: time.Now()}
+func New() *Clock {
+	c := &Clock{began: time.Now()}
 	c.noted.Store(new(wall))
 	return c
 }
 
 // millis returns the time in unix milliseconds, as the function of that name has it. It is no measure for deadlines: see at.
-func (c *clock) millis() int64 {
+func (c *Clock) millis() int64 {
 	w := c.noted.Load()
 	mono := int64(time.Since(c.began))
 	if mono < w.until {
@@ -72,11 +74,11 @@ func (c *clock) millis() int64 {
 	return format.Millis(c.look())
 }
 
-// at returns the time in unix milliseconds as it is to be compared with two deadlines, and with nothing else.
-func (c *clock) at(one, two int64) int64 {
+// At returns the time in unix milliseconds as it is to be compared with two deadlines, and with nothing else.
+func (c *Clock) At(one, two int64) int64 {
 	now := c.millis()
 	if isNear(one, now) || isNear(two, now) {
-		now = format.Millis(c.now())
+		now = format.Millis(c.Now())
 	}
 	return now
 }
@@ -84,20 +86,20 @@ func (c *clock) at(one, two int64) int64 {
 // isNear reports whether a time that is less than a millisecond late may be on the wrong side of a deadline.
 func isNear(deadline, now int64) bool { return uint64(deadline-now) <= 1 }
 
-// reached reports whether a deadline has been reached.
-func (c *clock) reached(deadline int64) bool {
-	return deadline != format.Never && c.at(deadline, deadline) >= deadline
+// Reached reports whether a deadline has been reached.
+func (c *Clock) Reached(deadline int64) bool {
+	return deadline != format.Never && c.At(deadline, deadline) >= deadline
 }
 
-// isFar reports whether a deadline is more than a minute after the last look at the wall, without another one. Every write looks when it
+// IsFar reports whether a deadline is more than a minute after the last look at the wall, without another one. Every write looks when it
 // begins, and has no longer than some seconds to wait for room: what is far for it then, it does not reach.
-func (c *clock) isFar(deadline int64) bool {
+func (c *Clock) IsFar(deadline int64) bool {
 	w := c.noted.Load()
 	return w.until != 0 && deadline-(w.ahead+w.until)/int64(time.Millisecond) > time.Minute.Milliseconds()
 }
 
-// now is time.Now. If somebody has set the clock, reads see that from here on.
-func (c *clock) now() time.Time {
+// Now is time.Now. If somebody has set the clock, reads see that from here on.
+func (c *Clock) Now() time.Time {
 	now := time.Now()
 	if c.noted.Load().agrees(now, int64(now.Sub(c.began))) {
 		return now
@@ -115,7 +117,7 @@ func (w *wall) agrees(now time.Time, mono int64) bool {
 }
 
 // look looks at the wall, and leaves no note that does not agree with it.
-func (c *clock) look() time.Time {
+func (c *Clock) look() time.Time {
 	for range wallTries {
 		before := c.noted.Load()
 		began := time.Since(c.began)
@@ -130,6 +132,14 @@ func (c *clock) look() time.Time {
 	now := time.Now()
 	c.noted.Store(new(wall)) // a note that says nothing is never wrong
 	return now
+}
+
+// Skew has reads go by a note that is wrong by so much, as where somebody has set the wall clock since it was made. It is for tests.
+func (c *Clock) Skew(by time.Duration) {
+	c.millis()
+	w := *c.noted.Load()
+	w.ahead += int64(by)
+	c.noted.Store(&w)
 }
 
 // noteOf notes what the wall shows at a monotonic time. took is how long it took to read the two. Where that is long, the
