@@ -6,6 +6,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // backlog is what a journal has that the file does not, as Open finds it.
@@ -13,7 +14,7 @@ type backlog struct {
 	mark    uint64 // every revision up to it is in the file
 	last    uint64 // the last one there is
 	names   []naming
-	pins    []pin            // in the order of their revisions
+	pins    []memory.Pin     // in the order of their revisions
 	journal *journal.Journal // that has all of it; nil if there is nothing
 }
 
@@ -48,14 +49,14 @@ func (db *DB) takeBack(l *backlog) {
 	ids := db.ids()
 	for i := range l.pins {
 		p := &l.pins[i]
-		if !ids[p.id] {
+		if !ids[p.ID] {
 			continue // the bucket was cleared or dropped since
 		}
-		h := format.Header{Revision: p.revision}
-		if p.stored != nil {
-			h = format.ReadHeader(format.RecordIn(p.stored))
+		h := format.Header{Revision: p.Revision}
+		if p.Stored != nil {
+			h = format.ReadHeader(format.RecordIn(p.Stored))
 		}
-		db.memory.publish(db.memory.hash(p.id, p.key), p.id, p.key, p.stored, h)
+		db.memory.Publish(db.memory.Hash(p.ID, p.Key), p.ID, p.Key, p.Stored, h, 0)
 	}
 	l.pins = nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // killedCache makes a cache as a process leaves it that was killed: some of it is in the file, and the journal has what
@@ -78,8 +79,8 @@ func killedCache(t *testing.T, cut bool) (path string) {
 	}
 	st := db.writer.position()
 	require.NoError(t, st.journal.Flush(st.mark))
-	pins, _ := split(db.memory.collect(nil, false), st.names)
-	sortPins(pins)
+	pins, _ := split(db.memory.Collect(nil, false), st.names)
+	memory.SortPins(pins)
 	changes, _ := changesOf(nil, pins[:len(pins)-1])
 	require.NoError(t, db.store.apply(st.names, 0, changes, db.commits.reached(), nil))
 	clear("cleared")
@@ -239,7 +240,7 @@ func TestBacklog_UnnamedBucket(t *testing.T) {
 	require.NoError(t, db.Bucket("b").Set("k", 1, 0))
 	st := db.writer.position()
 	require.NoError(t, db.Bucket("new").Set("k", 1, 0))
-	pins := db.memory.collect(nil, false)
+	pins := db.memory.Collect(nil, false)
 	require.NoError(t, st.journal.Flush(db.writer.last()))
 	_, err = db.commits.transact(st.names, nil, pins, st.mark, st.journal, false)
 	require.NoError(t, err)

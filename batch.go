@@ -132,7 +132,7 @@ func (db *DB) applyDrafts(writes map[spot]batched) error {
 			if err := db.evictor.admit(ns.name, d); err != nil {
 				return err
 			}
-			d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, db.memory.hash(id, d.key)
+			d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, db.memory.Hash(id, d.key)
 		}
 		drafts = append(drafts, own...)
 	}

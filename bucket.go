@@ -378,7 +378,7 @@ func (b *Bucket) writeAs(ns *namespace, id uint64, names []naming, drafts []*dra
 		if err := b.db.evictor.admit(b.name, d); err != nil {
 			return err
 		}
-		d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, b.db.memory.hash(id, d.key)
+		d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, b.db.memory.Hash(id, d.key)
 		b.db.evictor.use(d.hash)
 	}
 	return b.db.writer.write(names, drafts...)

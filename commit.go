@@ -12,13 +12,14 @@ import (
 
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // committer moves pinned entries from memory into the file, in large sorted transactions: overwrites since
 // the last commit coalesce, neighbours share pages, and what came and went costs nothing.
 type committer struct {
 	store   *store
-	memory  *memory
+	memory  *memory.Tier
 	writer  *writer
 	sweeper *sweeper
 	evictor *evictor                        // nil where nothing is limited
@@ -28,10 +29,10 @@ type committer struct {
 	wake  chan struct{} // holds a token when a commit is asked for
 	asked atomic.Bool   // by somebody who waits for it
 
-	running sync.Mutex // held for the length of a commit: one at a time; protects what follows, up to the blank line
-	pins    []pin      // empty, with room for as many as the last commit had
-	slow    bool       // the last transaction took long for its size
-	tried   uint64     // no transaction had a higher revision
+	running sync.Mutex   // held for the length of a commit: one at a time; protects what follows, up to the blank line
+	pins    []memory.Pin // empty, with room for as many as the last commit had
+	slow    bool         // the last transaction took long for its size
+	tried   uint64       // no transaction had a higher revision
 
 	mu    sync.Mutex    // protects what follows
 	round chan struct{} // closed, and replaced, after each transaction and each failure
@@ -166,10 +167,10 @@ func (c *committer) commitThen(renew func(mark uint64)) error {
 // not complete; and entries are unpinned only when those who miss them in memory see them in the file.
 func (c *committer) run(renew func(mark uint64)) (entries int, err error) {
 	st := c.writer.position()
-	pins := c.memory.collect(c.pins[:0], true)
+	pins := c.memory.Collect(c.pins[:0], true)
 	c.pins = nil
 	if cap(pins) <= pinsKept {
-		defer func(all []pin) {
+		defer func(all []memory.Pin) {
 			clear(all) // they hold entries and records
 			c.pins = all
 		}(pins)
@@ -185,7 +186,7 @@ func (c *committer) run(renew func(mark uint64)) (entries int, err error) {
 	whole := st.journal == nil || st.aside > c.reached()
 	if whole {
 		j := st.journal
-		pins = c.memory.collectWhole(func() { st = c.writer.position() })
+		pins = c.memory.CollectAll(func() { st = c.writer.position() })
 		st.journal = j
 	}
 	c.tried = max(c.tried, c.writer.last())
@@ -207,7 +208,7 @@ func (c *committer) run(renew func(mark uint64)) (entries int, err error) {
 		n, err := c.transact(names, dead, group, mark, st.journal, whole)
 		entries += n
 		if err != nil {
-			c.memory.release(dead, group, pins)
+			c.memory.Release(dead, group, pins)
 			return entries, err
 		}
 		if more = len(pins) > 0; st.journal != nil {
@@ -225,18 +226,18 @@ func (c *committer) run(renew func(mark uint64)) (entries int, err error) {
 
 // oldest takes the entries apart that were written first, and says up to which revision the file has everything
 // with them: of what has a lower one and is not among them there is a later version, which the journal keeps.
-func oldest(pins []pin, last uint64) (first, rest []pin, mark uint64) {
+func oldest(pins []memory.Pin, last uint64) (first, rest []memory.Pin, mark uint64) {
 	if len(pins) <= groupEntries {
 		return pins, nil, last
 	}
-	slices.SortFunc(pins, func(a, b pin) int { return cmp.Compare(a.revision, b.revision) })
-	return pins[:groupEntries], pins[groupEntries:], min(pins[groupEntries-1].revision, last)
+	slices.SortFunc(pins, func(a, b memory.Pin) int { return cmp.Compare(a.Revision, b.Revision) })
+	return pins[:groupEntries], pins[groupEntries:], min(pins[groupEntries-1].Revision, last)
 }
 
 // transact moves entries into the file, in one transaction or several, after the last of which it contains every
 // revision up to last. Namings and the entries that died with them go with the first.
-func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *journal.Journal, whole bool) (entries int, err error) {
-	sortPins(pins)
+func (c *committer) transact(names []naming, dead, pins []memory.Pin, last uint64, j *journal.Journal, whole bool) (entries int, err error) {
+	memory.SortPins(pins)
 	mark, total, part := c.reached(), len(pins), 1.0
 	before := mark
 	filed := c.filed
@@ -253,7 +254,7 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 		n, times := len(pins), 1.0
 		if !whole {
 			times = c.times(j) * part
-			n = portion(pins, times, c.store.scattered(), c.memory.pagesRoom())
+			n = portion(pins, times, c.store.scattered(), pagesRoom(c.memory.Limit()))
 		}
 		var expired int
 		var changes []*change
@@ -276,7 +277,7 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 			// A smaller one may do with what the file has of free pages and of its map.
 			part /= 4
 			times /= 4
-			n = portion(pins, times, c.store.scattered(), c.memory.pagesRoom())
+			n = portion(pins, times, c.store.scattered(), pagesRoom(c.memory.Limit()))
 		}
 		c.slow = float64(time.Since(start)) > times*float64(slowCommit)
 		c.settle(len(names), &f, dead, pins[:n], mark)
@@ -295,14 +296,14 @@ func (c *committer) transact(names []naming, dead, pins []pin, last uint64, j *j
 
 // settle is what follows a transaction: the file has the names, the first so many of those that were published, and the entries
 // now.
-func (c *committer) settle(names int, f *folded, dead, pins []pin, mark uint64) {
+func (c *committer) settle(names int, f *folded, dead, pins []memory.Pin, mark uint64) {
 	if names > 0 {
 		c.settleNames(f.rows)
 		c.writer.named(names)
 		c.retire(f.old)
 	}
-	c.memory.unpin(dead)
-	c.memory.unpin(pins)
+	c.memory.Unpin(dead)
+	c.memory.Unpin(pins)
 	c.mu.Lock()
 	c.mark = mark
 	c.mu.Unlock()
@@ -311,7 +312,7 @@ func (c *committer) settle(names int, f *folded, dead, pins []pin, mark uint64) 
 
 // split takes out the entries of buckets that were cleared or dropped: nobody reads them any more, and the
 // sweeper may have removed the bucket from the file.
-func split(pins []pin, names []naming) (live, dead []pin) {
+func split(pins []memory.Pin, names []naming) (live, dead []memory.Pin) {
 	if len(names) == 0 {
 		return pins, nil
 	}
@@ -320,7 +321,7 @@ func split(pins []pin, names []naming) (live, dead []pin) {
 		gone[n.old] = true
 	}
 	for _, p := range pins {
-		if gone[p.id] {
+		if gone[p.ID] {
 			dead = append(dead, p)
 		} else {
 			live = append(live, p)
@@ -331,20 +332,20 @@ func split(pins []pin, names []naming) (live, dead []pin) {
 
 // changesOf says what pinned entries are to the file. One that expired is the removal of what the file may
 // still have under its key. m is the memory that has them, or nil.
-func changesOf(m *memory, pins []pin) (changes []*change, expired int) {
+func changesOf(m *memory.Tier, pins []memory.Pin) (changes []*change, expired int) {
 	now := format.Millis(time.Now())
 	all := make([]change, len(pins))
 	changes = make([]*change, len(pins))
 	for i, p := range pins {
-		key := unsafe.Slice(unsafe.StringData(p.key), len(p.key)) // only read
-		all[i] = change{id: p.id, key: key, goneAt: p.goneAt, revision: p.revision, at: p.goneAt}
-		if p.stored != nil {
-			all[i].at = min(format.ReadHeader(format.RecordIn(p.stored)).Written, now) // a Restore brings any time
+		key := unsafe.Slice(unsafe.StringData(p.Key), len(p.Key)) // only read
+		all[i] = change{id: p.ID, key: key, goneAt: p.GoneAt, revision: p.Revision, at: p.GoneAt}
+		if p.Stored != nil {
+			all[i].at = min(format.ReadHeader(format.RecordIn(p.Stored)).Written, now) // a Restore brings any time
 		}
 		switch {
-		case p.lives > now || m != nil && m.outlives(&p, now):
-			all[i].stored, all[i].record = p.stored, format.RecordIn(p.stored)
-		case p.stored != nil:
+		case p.Lives > now || m != nil && m.Outlives(&p, now):
+			all[i].stored, all[i].record = p.Stored, format.RecordIn(p.Stored)
+		case p.Stored != nil:
 			expired++
 		}
 		changes[i] = &all[i]

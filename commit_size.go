@@ -5,6 +5,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 const (
@@ -44,21 +45,22 @@ func (c *committer) times(j *journal.Journal) float64 {
 	case err == nil && c.store.passes(file, cost, swollenTimes, swollenRoom):
 		return 1.0 / swollenPart
 	case c.slow && c.writer.pressed(j) && !c.store.copied.Load():
-		return min(pressedTimes, max(1, float64(c.memory.limit/commitPart+commitRoom)/(commitEntries*changeRoom)))
+		return min(pressedTimes, max(1, float64(c.memory.Limit()/commitPart+commitRoom)/(commitEntries*changeRoom)))
 	}
 	return 1
 }
 
 // pagesRoom returns how many bytes the pages may take that a transaction changes for what it puts, and again for what it evicts.
-func (m *memory) pagesRoom() int64 { return (m.limit/commitPart + commitRoom) / 16 * 7 }
+// memory is what memory may have.
+func pagesRoom(memory int64) int64 { return (memory/commitPart + commitRoom) / 16 * 7 }
 
 // portion returns how many entries go into the next transaction, one at least if there is one. pages is empty, and their pages
 // may take so many bytes of room.
-func portion(pins []pin, times float64, pages scattered, room int64) int {
+func portion(pins []memory.Pin, times float64, pages scattered, room int64) int {
 	most, mostBytes, size := int(commitEntries*times), int(commitBytes*times), 0
 	for i, p := range pins {
-		size += keyTimes*len(p.key) + len(p.stored)
-		pages.add(len(p.key), len(p.stored), p.goneAt == format.Never)
+		size += keyTimes*len(p.Key) + len(p.Stored)
+		pages.add(len(p.Key), len(p.Stored), p.GoneAt == format.Never)
 		if i > 0 && (i == most || size > mostBytes || pages.passes(room)) {
 			return i
 		}
@@ -66,9 +68,9 @@ func portion(pins []pin, times float64, pages scattered, room int64) int {
 	return len(pins)
 }
 
-func bytesOf(pins []pin) (n int64) {
+func bytesOf(pins []memory.Pin) (n int64) {
 	for _, p := range pins {
-		n += int64(len(p.key) + len(p.stored))
+		n += int64(len(p.Key) + len(p.Stored))
 	}
 	return n
 }

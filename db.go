@@ -13,6 +13,7 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/ground"
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // DB is an open cache. All its methods may be called from any goroutine. The methods Set, Get, Delete and
@@ -24,7 +25,7 @@ type DB struct {
 	clock    *clock.Clock
 	store    *store
 	live     *live // in the place of store and memory in a DB that is open without the lock; else nil
-	memory   *memory
+	memory   *memory.Tier
 	writer   *writer    // nil in a DB that is open for reading only
 	commits  *committer // nil in a DB that is open for reading only
 	sweeper  *sweeper
@@ -71,7 +72,7 @@ func (db *DB) Close() error {
 		db.events.hurry()
 		var err error
 		if db.sweeper.lives != nil {
-			err = db.saveSlidKeys(db.memory.slidKeys())
+			err = db.saveSlidKeys(db.memory.Slid())
 		}
 		db.closed.Store(true)
 		var there time.Time

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/memory"
 	"github.com/keepcache/keepcache/internal/recency"
 )
 
@@ -27,7 +28,7 @@ import (
 // cost the file a second index, and with it a page for each overwrite.
 type evictor struct {
 	store   *store
-	memory  *memory
+	memory  *memory.Tier
 	sweeper *sweeper
 	log     *slog.Logger
 	events  *teller
@@ -210,7 +211,7 @@ func (e *evictor) join(names []naming) *joined {
 				continue // the sweeper frees room at no loss first
 			}
 			if j.swept.removed == 0 && !j.swept.more {
-				if j.swept, err = f.sweep(&e.due, certain(e.memory.lives)); err != nil {
+				if j.swept, err = f.sweep(&e.due, certain(e.memory.Lives)); err != nil {
 					return err
 				}
 				if used, err = f.used(); err != nil {
@@ -243,10 +244,17 @@ func (e *evictor) settle(j *joined) {
 		return
 	}
 	e.sweeper.swept(j.swept)
-	e.memory.forget(j.size)
-	e.memory.forget(j.entries)
+	e.forget(j.size)
+	e.forget(j.entries)
 	e.count(j.size, false)
 	e.count(j.entries, true)
+}
+
+// forget has memory forget victims.
+func (e *evictor) forget(victims []victim) {
+	for i := range victims {
+		e.memory.Forget(victims[i].id, victims[i].key)
+	}
 }
 
 // plan says how to free what is over in a scope, and a little more, so that small commits do not each need to
@@ -254,10 +262,10 @@ func (e *evictor) settle(j *joined) {
 func (e *evictor) plan(sc scope, u, over amount, floor uint64) *eviction {
 	h := e.hands[sc.id]
 	if h == nil {
-		h = &eviction{id: sc.id, limit: sc.bytes, low: new(recency.Quantile), spare: e.memory.isPinned, score: e.score}
+		h = &eviction{id: sc.id, limit: sc.bytes, low: new(recency.Quantile), spare: e.memory.IsPinned, score: e.score}
 		e.hands[sc.id] = h
 	}
-	h.all, h.room = u, e.memory.pagesRoom()
+	h.all, h.room = u, pagesRoom(e.memory.Limit())
 	h.floor, h.spareNewest, h.anyway = floor, false, false
 	h.over = amount{over.entries + sc.entries/evictSlack, over.cost + sc.bytes/evictSlack}
 	return h
@@ -276,7 +284,7 @@ func (e *evictor) enforceAll(r round) error {
 		if sc.id == 0 {
 			before := e.recency.Bytes()
 			e.recency.SetKeys(u.entries)
-			e.memory.tables.Add(e.recency.Bytes() - before)
+			e.memory.Reserve(e.recency.Bytes() - before)
 		}
 		if err := e.enforceOne(r, sc); err != nil {
 			return err
@@ -334,19 +342,19 @@ func (e *evictor) enforceOne(r round, sc scope) error {
 			continue
 		}
 		barren = 0
-		e.memory.forget(victims)
+		e.forget(victims)
 		evicted += len(victims)
 		bytes += e.count(victims, over.cost <= 0)
 	}
 }
 
 func (e *evictor) score(id uint64, key []byte) uint32 {
-	return e.recency.Score(e.memory.hashBytes(id, key))
+	return e.recency.Score(e.memory.HashBytes(id, key))
 }
 
 // sweep does one step of the sweeper's work, which frees room at no loss.
 func (e *evictor) sweep(retired bool) (removed int, err error) {
-	did, err := e.store.sweepOn(&e.due, certain(e.memory.lives))
+	did, err := e.store.sweepOn(&e.due, certain(e.memory.Lives))
 	if err != nil {
 		return 0, err
 	}

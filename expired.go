@@ -1,8 +1,11 @@
 package keepcache
 
 import (
+	"strings"
+
 	"github.com/keepcache/keepcache/internal/clock"
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // tell tells of expired entries that were removed from the file.
@@ -20,17 +23,17 @@ func (sw *sweeper) tell(gone []dueRow) {
 }
 
 // tellPinned tells of entries that expired before they came into the file. changes are what became of pins.
-func (sw *sweeper) tellPinned(pins []pin, changes []*change) {
+func (sw *sweeper) tellPinned(pins []memory.Pin, changes []*change) {
 	if !sw.events.wants(EventExpire) {
 		return
 	}
 	name := ""
 	for i, p := range pins { // sorted by id
-		if i == 0 || p.id != pins[i-1].id {
-			name = sw.nameOf(p.id)
+		if i == 0 || p.ID != pins[i-1].ID {
+			name = sw.nameOf(p.ID)
 		}
-		if p.stored != nil && changes[i].record == nil {
-			sw.events.tell(Event{Kind: EventExpire, Bucket: name, Key: cloneKey(p.key)})
+		if p.Stored != nil && changes[i].record == nil {
+			sw.events.tell(Event{Kind: EventExpire, Bucket: name, Key: strings.Clone(p.Key)})
 		}
 	}
 }
@@ -39,7 +42,7 @@ func (sw *sweeper) tellPinned(pins []pin, changes []*change) {
 // had nothing of the key alone. The caller holds the shard's lock.
 func (d *draft) lapsed(c *clock.Clock) bool {
 	b := &d.before
-	return b.pinned && b.stored != nil && !b.taken && b.lives != format.Never && !c.IsFar(b.lives) && b.lives <= format.Millis(c.Now())
+	return b.Pinned && b.Stored != nil && !b.Taken && b.Lives != format.Never && !c.IsFar(b.Lives) && b.Lives <= format.Millis(c.Now())
 }
 
 // replacedInMemory counts and tells of expired entries that drafts, which were published and not taken back, have replaced or removed.
@@ -63,6 +66,6 @@ func (sw *sweeper) replacedInFile(changes []*change) {
 func (sw *sweeper) replaced(id uint64, key string) {
 	sw.count(func(s *SweepStats) { s.Replaced++ })
 	if sw.events.wants(EventExpire) {
-		sw.events.tellFrom(Event{Kind: EventExpire, Bucket: sw.nameOf(id), Key: cloneKey(key)}, true)
+		sw.events.tellFrom(Event{Kind: EventExpire, Bucket: sw.nameOf(id), Key: strings.Clone(key)}, true)
 	}
 }

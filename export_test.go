@@ -7,6 +7,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // PanicInView has a read transaction panic.
@@ -24,7 +25,8 @@ func (db *DB) FailSync(err error) { db.store.current.Load().doubt(0, err) }
 
 // Without switches off what a harness has to show that it would miss: "preflight", "checksum", "guard", "deadlines", or nothing.
 func Without(what string) {
-	without.preflight, without.guard, without.deadlines = what == "preflight", what == "guard", what == "deadlines"
+	without.preflight, without.guard = what == "preflight", what == "guard"
+	memory.IgnoreDeadlines = what == "deadlines"
 	format.TrustChecksums = what == "checksum"
 }
 

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/disk"
-	"github.com/keepcache/keepcache/internal/format"
 )
 
 // healer watches the file and opens it anew when it is of no more use: after a panic or a fault in bbolt, after a
@@ -308,10 +307,10 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 	}
 	if lost {
 		// What memory has besides is as good as new: it goes into the file once more.
-		hl.db.memory.repin(hl.db.filedIDs())
+		hl.db.memory.Repin(hl.db.filedIDs())
 	}
 	err = hl.db.store.adopt(fresh)
-	hl.db.memory.forgetAbsences()
+	hl.db.memory.ForgetAbsent()
 	if err != nil {
 		return "", errors.Join(err, fresh.close())
 	}
@@ -360,26 +359,6 @@ func (t *tagTable) clone() (rows map[string]uint64, floor uint64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return maps.Clone(t.rows), t.floor
-}
-
-// repin pins the evictable entries of the given buckets, for a file that has lost them.
-func (m *memory) repin(ids map[uint64]bool) {
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.Lock()
-		before := s.cold.bytes()
-		for e := range s.table.all {
-			if e.pinned || e.stored == nil || !ids[e.id] {
-				continue
-			}
-			slid := e.slid.Load()
-			s.cold.drop(e)
-			m.pin(s, e, e.key, e.stored, format.Header{GoneAt: e.goneAt, Revision: e.revision})
-			e.slid.Store(slid)
-		}
-		m.cached.Add(s.cold.bytes() - before)
-		s.mu.Unlock()
-	}
 }
 
 // adopt has everybody use another handle instead of a poisoned one.

@@ -199,7 +199,7 @@ func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
 	if id == 0 {
 		return nil
 	}
-	pinned := b.db.memory.pinnedKeys(id, first, prefix)
+	pinned := b.db.memory.PinnedKeys(id, first, prefix)
 	from := []byte(first)
 	for more := true; more || len(pinned) > 0; {
 		if b.db.closed.Load() {
@@ -251,10 +251,10 @@ func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string, 
 			// What the page says of a pinned key is late. If a commit has unpinned it meanwhile, the file knows now.
 			key, pinned, rec = pinned[0], pinned[1:], nil
 		}
-		known := b.db.memory.peek(b.db.memory.hash(id, key), id, key)
-		if known.known {
-			if known.record != nil {
-				page = append(page, storedAs(key, known.record, known.slid, asOf))
+		known := b.db.memory.Peek(b.db.memory.Hash(id, key), id, key)
+		if known.Known {
+			if known.Record != nil {
+				page = append(page, storedAs(key, known.Record, known.Slid, asOf))
 			}
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/memory"
 	"github.com/keepcache/keepcache/internal/pagetree"
 )
 
@@ -54,7 +55,7 @@ func (a *liveAudit) journal(ctx context.Context) (ids map[string]uint64, late la
 				default:
 					return nil
 				}
-				if size += entryOverhead + len(o.Key); size > lateMost {
+				if size += memory.EntryOverhead + len(o.Key); size > lateMost {
 					return errTailTooLarge
 				}
 				late.put(o.ID, o.Key, e)

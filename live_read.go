@@ -52,7 +52,7 @@ func (b *Bucket) readIn(v *liveView, id uint64, key string) (r reading, err erro
 		return r, err
 	}
 	r.take(b.db, rec, v.began)
-	r.seen.revision = r.header.Revision
+	r.seen.Revision = r.header.Revision
 	return r, nil
 }
 

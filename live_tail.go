@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // tail is what the journal has beyond the file, as far as one operation needs it: the outcomes of one bucket, or
@@ -127,7 +128,7 @@ func (t *tail) keep(o *format.Op, revision uint64) error {
 	if !t.sizes {
 		e.record = bytes.Clone(o.Record)
 	}
-	t.bytes += int64(len(e.record)-len(old.record)) + entryOverhead
+	t.bytes += int64(len(e.record)-len(old.record)) + memory.EntryOverhead
 	if t.bytes > tailMost {
 		return errTailTooLarge
 	}

@@ -64,7 +64,7 @@ func (db *DB) ensureLocked(name string) *namespace {
 		ns = newNamespace(strings.Clone(name)) // which may be part of something large
 		db.buckets[ns.name] = ns
 		db.mostBuckets = max(db.mostBuckets, len(db.buckets))
-		db.memory.names.Add(ns.bytes())
+		db.memory.AddNames(ns.bytes())
 	}
 	return ns
 }
@@ -125,7 +125,7 @@ func (db *DB) lapse(ns *namespace) {
 	}
 	ns.gone.Store(true)
 	delete(db.buckets, ns.name)
-	db.memory.names.Add(-ns.bytes())
+	db.memory.AddNames(-ns.bytes())
 	db.shrinkBuckets()
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/ground"
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/memory"
 	"github.com/keepcache/keepcache/internal/trust"
 )
 
@@ -124,7 +125,7 @@ func openNoLock(in *disk.Dir, path string, options Options) (*DB, error) {
 	s.home.Store(in)
 	g := ground.New() // which Close ends; from here on nothing fails
 	db := &DB{
-		path: path, options: options, ground: g, clock: l.clock, store: s, live: l, memory: newMemory(0),
+		path: path, options: options, ground: g, clock: l.clock, store: s, live: l, memory: memory.New(0),
 		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(options.MemoryBytes, g), events: newTeller(path, &options, g),
 		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
 	}
@@ -147,7 +148,7 @@ func newDB(path string, options Options, s *store, g *ground.Ground) (*DB, error
 		queues:  queues{ground: g},
 		clock:   clock.New(),
 		store:   s,
-		memory:  newMemory(options.MemoryBytes),
+		memory:  memory.New(options.MemoryBytes),
 		evictor: evictor,
 		sweeper: &sweeper{store: s, log: options.Logger},
 		loads:   newLoads(options.MemoryBytes, g),
@@ -155,7 +156,7 @@ func newDB(path string, options Options, s *store, g *ground.Ground) (*DB, error
 		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
 	}
 	if evictor != nil {
-		db.memory.tables.Add(evictor.recency.Bytes())
+		db.memory.Reserve(evictor.recency.Bytes())
 	}
 	db.sweeper.events, db.sweeper.nameOf = db.events, db.nameOf
 	db.healer = newHealer(db)
@@ -270,7 +271,7 @@ func (db *DB) start(left *backlog) error {
 	}
 	db.writer, db.commits = w, c
 	db.sweeper.tags, db.sweeper.vacant = db.sweepTags, db.sweepVacant
-	db.sweeper.lives, db.sweeper.rearm = db.memory.holds, db.rearm
+	db.sweeper.lives, db.sweeper.rearm = db.memory.Holds, db.rearm
 	db.compactor = &compactor{
 		store: db.store, log: o.Logger, events: db.events, least: o.CompactBytes, turn: make(chan struct{}, 1),
 	}

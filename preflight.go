@@ -35,7 +35,7 @@ var fileTraces = []string{string(format.MetaBucket), string(format.BucketsBucket
 
 // without switches off what stands between damage and the caller. Only tests set it: what they find then shows that
 // they would find it.
-var without struct{ preflight, guard, deadlines bool }
+var without struct{ preflight, guard bool }
 
 // examined is what a look at a file found before bbolt maps it.
 type examined struct {

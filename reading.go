@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // reading is what a look at a key found.
@@ -18,15 +19,15 @@ type reading struct {
 	own    bool  // nobody else has the value
 	damage error // why what is stored cannot be read, ErrCorrupt or ErrUnavailable; then there is no header
 
-	shard *shard // of memory, where it was looked for; nil if it was not
+	shard *memory.Shard // of memory, where it was looked for; nil if it was not
 
 	id   uint64 // of the bucket at the time, for a write that depends on the reading
-	seen sight
+	seen memory.Lookup
 }
 
 // deadline returns the moment until which the entry was fresh as it was found. The header may say more, after a read has
 // prolonged its life.
-func (r *reading) deadline() int64 { return max(r.saved, r.seen.slid) }
+func (r *reading) deadline() int64 { return max(r.saved, r.seen.Slid) }
 
 // stored reports whether there is anything under the key, be it expired or damaged.
 func (r *reading) stored() bool { return r.header.Revision != 0 || r.damage != nil }
@@ -41,7 +42,7 @@ func (r *reading) entry(key string) Entry { return newEntry(key, &r.header, r.op
 func (r *reading) take(db *DB, rec []byte, asOf int64) {
 	r.header, r.options, r.value = format.ReadHeader(rec), format.OptionBytes(rec), format.Value(rec)
 	r.saved = r.header.FreshUntil
-	r.header.Slide(r.seen.slid)
+	r.header.Slide(r.seen.Slid)
 	if asOf == 0 && r.header.FreshUntil != format.Never {
 		asOf = db.clock.At(r.header.FreshUntil, r.header.GoneAt)
 	}
@@ -54,10 +55,9 @@ func (r *reading) take(db *DB, rec []byte, asOf int64) {
 // expect makes the draft one for a key that is still as r found it, and whose deadline has been reached, or has not, as it
 // had been then.
 func (d *draft) expect(r reading) {
-	d.expects, d.id, d.seen = true, r.id, r.seen
-	d.fresh, d.until = true, format.Never
+	d.expects, d.id, d.basis = true, r.id, memory.Basis{Lookup: r.seen, Until: format.Never, Fresh: true}
 	if r.header.Revision != 0 {
-		d.fresh, d.until = r.fresh, r.deadline()
+		d.basis.Until, d.basis.Fresh = r.deadline(), r.fresh
 	}
 }
 
@@ -83,7 +83,7 @@ func (b *Bucket) readQuietly(r *reading, key string) (err error) {
 // isDoubtful reports whether an entry that was found at its end may have been written anew, or its life prolonged,
 // before that: between the look at the key and the one at the clock.
 func (b *Bucket) isDoubtful(key string, r *reading) bool {
-	return b.db.live == nil && (b.sliding || !b.db.memory.stands(b.db.memory.hash(r.id, key), r.id, key, &r.seen))
+	return b.db.live == nil && (b.sliding || !b.db.memory.Unchanged(b.db.memory.Hash(r.id, key), r.id, key, &r.seen))
 }
 
 // moment returns the time for a look at a key that is yet to come. Who finds then that a deadline had been reached need
@@ -92,7 +92,7 @@ func (b *Bucket) isDoubtful(key string, r *reading) bool {
 func (b *Bucket) moment(key string, id uint64) int64 {
 	now := format.Millis(b.db.clock.Now())
 	if b.sliding {
-		b.db.memory.await(b.db.memory.hash(id, key))
+		b.db.memory.Await(b.db.memory.Hash(id, key))
 	}
 	return now
 }
@@ -118,12 +118,12 @@ func (b *Bucket) readAsOf(r *reading, key string, asOf int64) (err error) {
 	if r.id = ns.id.Load(); r.id == 0 {
 		return nil
 	}
-	hash := b.db.memory.hash(r.id, key)
-	r.shard = b.db.memory.shardOf(hash)
-	r.shard.look(hash, r.id, key, &r.seen)
-	if r.seen.known {
-		if r.seen.record != nil {
-			r.take(b.db, r.seen.record, asOf)
+	hash := b.db.memory.Hash(r.id, key)
+	r.shard = b.db.memory.ShardOf(hash)
+	r.shard.Look(hash, r.id, key, &r.seen)
+	if r.seen.Known {
+		if r.seen.Record != nil {
+			r.take(b.db, r.seen.Record, asOf)
 			if r.live {
 				b.db.evictor.use(hash)
 			}
@@ -141,19 +141,19 @@ func (b *Bucket) readAsOf(r *reading, key string, asOf int64) (err error) {
 	}
 	rec := format.RecordIn(stored)
 	if rec == nil {
-		b.db.memory.lacks(hash, r.seen.version)
+		b.db.memory.KeepAbsent(hash, r.seen.Version)
 		return nil
 	}
 	if _, _, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
 		return nil
 	}
 	r.take(b.db, rec, asOf)
-	r.seen.revision = r.header.Revision
+	r.seen.Revision = r.header.Revision
 	if r.live {
 		b.db.evictor.use(hash)
 	}
 	if r.held {
-		r.own = !b.db.memory.keep(hash, r.id, own, stored, r.header, r.seen.version, b.sliding)
+		r.own = !b.db.memory.Keep(hash, r.id, own, stored, r.header, r.seen.Version, b.sliding)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // journalPath returns where the journal of the file at path is.
@@ -72,7 +73,7 @@ type replayer struct {
 
 	bad   malformed
 	names []naming
-	pins  []pin
+	pins  []memory.Pin
 	bytes int // of all of them
 }
 
@@ -103,11 +104,11 @@ func (r *replayer) take(o format.Op, revision uint64) error {
 	case format.OpBucket, format.OpInvalidate:
 		r.names = append(r.names, naming{name: o.Key, id: o.ID, tag: o.Kind == format.OpInvalidate, revision: revision})
 	case format.OpPut, format.OpDelete:
-		p := pin{id: o.ID, key: o.Key, revision: revision}
+		p := memory.Pin{ID: o.ID, Key: o.Key, Revision: revision}
 		if o.Kind == format.OpPut {
-			p.key, p.stored = together(o.Key, o.Record)
-			p.goneAt = format.ReadHeader(format.RecordIn(p.stored)).GoneAt
-			p.lives = p.goneAt
+			p.Key, p.Stored = together(o.Key, o.Record)
+			p.GoneAt = format.ReadHeader(format.RecordIn(p.Stored)).GoneAt
+			p.Lives = p.GoneAt
 		}
 		if len(r.pins) == cap(r.pins) {
 			r.pins = slices.Grow(r.pins, max(len(r.pins), 1024)) // by half of that each time it would be copied too often
@@ -164,7 +165,7 @@ func (r *replayer) commit() error {
 
 // sort leaves the last outcome of each key, sorted.
 func (r *replayer) sort() {
-	sortPins(r.pins)
+	memory.SortPins(r.pins)
 	r.pins = latest(r.pins)
 }
 
@@ -213,10 +214,10 @@ func (r *replayer) makeDurable() bool {
 }
 
 // latest leaves of sorted pins the last one of each key.
-func latest(pins []pin) []pin {
+func latest(pins []memory.Pin) []memory.Pin {
 	n := 0
 	for i, p := range pins {
-		if i+1 < len(pins) && p.id == pins[i+1].id && p.key == pins[i+1].key {
+		if i+1 < len(pins) && p.ID == pins[i+1].ID && p.Key == pins[i+1].Key {
 			continue
 		}
 		pins[n] = p

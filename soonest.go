@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/memory"
 	"github.com/keepcache/keepcache/internal/pagetree"
 )
 
@@ -63,7 +64,7 @@ func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
 		return nil, db.fail("soonest", "", err)
 	}
 	// Memory knows first of what was written last.
-	rows = append(rows, db.memory.soonest(n, names)...)
+	rows = append(rows, soonestPinned(db.memory, n, names)...)
 	return soonestOf(n, names, rows, func(b *Bucket, _ uint64, key string) (reading, error) {
 		r, err := b.peek(key)
 		if err != nil {
@@ -127,7 +128,7 @@ func soonestRows(rows []dueRow, n int) []dueRow {
 func soonestOf(n int, names map[uint64]*Bucket, rows []dueRow, look func(b *Bucket, id uint64, key string) (reading, error)) ([]BucketEntry, error) {
 	rows = soonestRows(rows, len(rows))
 	var found []BucketEntry
-	seen := make(map[slidKey]bool)
+	seen := make(map[format.EntryKey]bool)
 	byEnd := func(a, b BucketEntry) int { return a.GoneAt.Compare(b.GoneAt) }
 	for _, d := range rows {
 		// No row is later than its entry's end, so what follows cannot come before what there is.
@@ -135,10 +136,10 @@ func soonestOf(n int, names map[uint64]*Bucket, rows []dueRow, look func(b *Buck
 			break
 		}
 		b, key := names[d.id], string(d.key)
-		if b == nil || seen[slidKey{d.id, key}] {
+		if b == nil || seen[format.EntryKey{ID: d.id, Key: key}] {
 			continue
 		}
-		seen[slidKey{d.id, key}] = true
+		seen[format.EntryKey{ID: d.id, Key: key}] = true
 		r, err := look(b, d.id, key)
 		if err != nil {
 			return nil, err
@@ -178,9 +179,9 @@ func (b *Bucket) peekAsOf(key string, asOf int64) (r reading, err error) {
 	if r.id = ns.id.Load(); r.id == 0 {
 		return r, nil
 	}
-	r.seen = b.db.memory.peek(b.db.memory.hash(r.id, key), r.id, key)
-	rec := r.seen.record
-	if !r.seen.known {
+	r.seen = b.db.memory.Peek(b.db.memory.Hash(r.id, key), r.id, key)
+	rec := r.seen.Record
+	if !r.seen.Known {
 		if rec, err = b.db.store.record(r.id, key); err != nil || rec == nil {
 			return r, err
 		}
@@ -190,7 +191,7 @@ func (b *Bucket) peekAsOf(key string, asOf int64) (r reading, err error) {
 	}
 	if rec != nil {
 		r.take(b.db, rec, asOf)
-		r.seen.revision = r.header.Revision
+		r.seen.Revision = r.header.Revision
 	}
 	return r, nil
 }
@@ -219,19 +220,14 @@ func (b *Bucket) Look(key string) (entry Entry, found bool, err error) {
 	return r.entry(key), true, nil
 }
 
-// soonest returns the pinned entries of the given buckets that end first, n at most, in no order.
-func (m *memory) soonest(n int, ids map[uint64]*Bucket) (first []dueRow) {
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.RLock()
-		for e := s.pins.head; e != nil; e = e.next {
-			if e.stored != nil && e.goneAt != format.Never && ids[e.id] != nil {
-				if first = append(first, dueRow{e.goneAt, e.id, []byte(e.key)}); len(first) >= 4*n {
-					first = soonestRows(first, n)
-				}
+// soonestPinned returns the pinned entries of the given buckets that end first, n at most, in no order.
+func soonestPinned(m *memory.Tier, n int, ids map[uint64]*Bucket) (first []dueRow) {
+	m.EachPinned(func(p *memory.Pin) {
+		if p.Stored != nil && p.GoneAt != format.Never && ids[p.ID] != nil {
+			if first = append(first, dueRow{p.GoneAt, p.ID, []byte(p.Key)}); len(first) >= 4*n {
+				first = soonestRows(first, n)
 			}
 		}
-		s.mu.RUnlock()
-	}
+	})
 	return soonestRows(first, n)
 }

@@ -101,7 +101,7 @@ func (c *counters) get(r *reading) {
 	case r.shard == nil:
 		c.hits.Add(1)
 	default:
-		r.shard.hits.Add(1)
+		r.shard.Hit()
 	}
 	if r.file {
 		c.fileHits.Add(1)
@@ -113,7 +113,7 @@ func (c *counters) get(r *reading) {
 // counters alone.
 func (db *DB) Stats() Stats {
 	s := Stats{
-		Hits:     db.counts.hits.Load() + db.memory.hits(),
+		Hits:     db.counts.hits.Load() + db.memory.Hits(),
 		Misses:   db.counts.misses.Load(),
 		Sets:     db.counts.sets.Load(),
 		Deletes:  db.counts.deletes.Load(),
@@ -122,7 +122,7 @@ func (db *DB) Stats() Stats {
 		Reads:    db.counts.reads.snapshot(),
 		Writes:   db.counts.writes.snapshot(),
 		Loads:    db.counts.loadCounters.snapshot(),
-		Memory:   db.memory.snapshot(),
+		Memory:   MemoryStats(db.memory.Stats()),
 		Sweep:    db.sweeper.snapshot(),
 		Health:   db.healer.snapshot(),
 		Budgets:  db.options.budgets(),
@@ -143,7 +143,7 @@ func (db *DB) Stats() Stats {
 		s.Journal = db.writer.snapshot()
 	}
 	// Memory is looked at before the file, so that what a commit moves meanwhile is counted once.
-	file, used, err := db.store.sizeWith(db.memory.pending())
+	file, used, err := db.store.sizeWith(pendingIn(db.memory))
 	if err != nil {
 		return s
 	}
@@ -188,4 +188,11 @@ func (w *writer) snapshot() JournalStats {
 		FileBytes: s.FileBytes, UsedBytes: s.UsedBytes, Mapped: s.Mapped,
 		Appends: s.Appends, Flushes: s.Flushes, FlushTime: s.FlushTime,
 	}
+}
+
+// MemoryStats say how the memory tier stands.
+type MemoryStats struct {
+	Entries     int   // entries in memory
+	PinnedBytes int64 // bytes of entries that the file does not have yet
+	CachedBytes int64 // bytes of entries that the file has too, and that may be dropped
 }

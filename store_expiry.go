@@ -39,9 +39,9 @@ type swept struct {
 	moved   int // rows moved to the later time of their entry
 	orphans int // rows that belonged to no entry, which is damage
 	more    bool
-	next    []byte    // the row at which a next step goes on, where there is more
-	spared  []slidKey // entries of due rows that live, as memory knows; their rows stay
-	gone    []dueRow  // whose entries were removed
+	next    []byte            // the row at which a next step goes on, where there is more
+	spared  []format.EntryKey // entries of due rows that live, as memory knows; their rows stay
+	gone    []dueRow          // whose entries were removed
 }
 
 // firstRow returns the time of the earliest row of the expiry index, or never.
@@ -144,7 +144,7 @@ func dueRows(tx *bolt.Tx, from []byte, r reach, did *swept) (keys [][]byte, due 
 			keys = append(keys, bytes.Clone(k))
 		case row > r.now-format.RowGrain && early(tx, row, id, key, r.now):
 		case r.lives(id, string(key), r.now):
-			did.spared = append(did.spared, slidKey{id, string(key)})
+			did.spared = append(did.spared, format.EntryKey{ID: id, Key: string(key)})
 		default:
 			k = bytes.Clone(k)
 			keys = append(keys, k)

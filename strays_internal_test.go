@@ -25,7 +25,7 @@ func TestStrays(t *testing.T) {
 		require.NoError(t, db.commits.commit())
 		require.NoError(t, b.Set("k", 1, time.Hour))
 
-		pins := db.memory.collect(nil, true)
+		pins := db.memory.Collect(nil, true)
 		changes, _ := changesOf(db.memory, pins)
 		thaw := make(chan struct{})
 		h := db.store.current.Load()
@@ -35,7 +35,7 @@ func TestStrays(t *testing.T) {
 		for db.store.current.Load() == h {
 			time.Sleep(time.Second)
 		}
-		room := pins[0].stored[:format.RowSize]
+		room := pins[0].Stored[:format.RowSize]
 		for i := range room {
 			room[i] = 0xEE // as the stray may yet do
 		}

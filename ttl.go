@@ -32,7 +32,7 @@ type sweeper struct {
 	store *store
 	log   *slog.Logger
 	lives func(id uint64, key string, now int64) bool // asks memory; nil in a DB that is open for reading only
-	rearm func([]slidKey) error                       // writes what lives, so that the file says so too
+	rearm func([]format.EntryKey) error               // writes what lives, so that the file says so too
 
 	events *teller
 	nameOf func(id uint64) string                      // the name of a bucket, empty if it has none any more
@@ -80,10 +80,10 @@ func (sw *sweeper) sweep(ctx context.Context, all bool) error {
 	// A row that was spared is met once more, and not spared again: the commit that follows has put the truth into the
 	// file, or somebody has written the entry anew. So it is moved, before reads give its entry yet another deadline that
 	// memory alone knows, for which the next sweep would have to write it anew.
-	asked := make(map[slidKey]bool)
+	asked := make(map[format.EntryKey]bool)
 	// What falls due while the sweep runs is for the next one: this one has an end.
 	r := certain(func(id uint64, key string, now int64) bool {
-		return sw.lives != nil && !asked[slidKey{id, key}] && sw.lives(id, key, now)
+		return sw.lives != nil && !asked[format.EntryKey{ID: id, Key: key}] && sw.lives(id, key, now)
 	})
 	if all {
 		r.rows = r.now
@@ -132,7 +132,7 @@ func (sw *sweeper) owes() bool {
 
 // stepExpired is one step of a sweep over the expiry index, from the given row on. It returns where the next one begins, and
 // whether there is to be one.
-func (sw *sweeper) stepExpired(from []byte, r reach, asked map[slidKey]bool) (next []byte, more bool, err error) {
+func (sw *sweeper) stepExpired(from []byte, r reach, asked map[format.EntryKey]bool) (next []byte, more bool, err error) {
 	did, err := sw.store.sweep(from, r)
 	if err != nil {
 		return nil, false, err

@@ -1,9 +1,12 @@
 package keepcache
 
 import (
+	"strings"
+
 	"github.com/keepcache/keepcache/internal/pagetree"
 
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/memory"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -46,7 +49,7 @@ func (p *pending) add(id uint64, key string, record int) {
 	p.counts[id]++
 	if (p.seen%p.every == 0 || p.counts[id] <= pendingEach) && p.taken < pendingMost {
 		p.taken++
-		p.keys[id] = append(p.keys[id], pendingKey{key, record})
+		p.keys[id] = append(p.keys[id], pendingKey{strings.Clone(key), record})
 	}
 }
 
@@ -74,25 +77,11 @@ func (p *pending) change(id uint64, filed func(key string) (int64, error)) (u us
 	return u, nil
 }
 
-// pending returns a sample of the pinned entries.
-func (m *memory) pending() *pending {
-	total := 0
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.RLock()
-		total += s.pins.entries
-		s.mu.RUnlock()
-	}
-	p := newPending(total)
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.RLock()
-		for e := s.pins.head; e != nil; e = e.next {
-			p.add(e.id, e.key, len(format.RecordIn(e.stored)))
-		}
-		s.mu.RUnlock()
-	}
-	return p
+// pendingIn returns a sample of the pinned entries.
+func pendingIn(m *memory.Tier) *pending {
+	s := newPending(m.PinnedEntries())
+	m.EachPinned(func(p *memory.Pin) { s.add(p.ID, p.Key, len(format.RecordIn(p.Stored))) })
+	return s
 }
 
 // sizeWith is size with the usage as it will be when what is pending is committed. The sample was taken before: an entry

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/memory"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -84,11 +85,12 @@ func (db *DB) dropVacant(some []vacancy) error {
 		}
 	}()
 	// Nobody writes to them now. Memory is asked first: what it has not pinned any more is in the file.
-	db.memory.dropPinned(vacant)
+	dropPinned := func() { db.memory.EachPinned(func(p *memory.Pin) { delete(vacant, p.ID) }) }
+	dropPinned()
 	if err := db.store.dropFilled(vacant); err != nil || len(vacant) == 0 {
 		return err
 	}
-	db.memory.dropPinned(vacant) // again: another file may have come, and what it lacks been pinned for it
+	dropPinned() // again: another file may have come, and what it lacks been pinned for it
 	var names []naming
 	for _, v := range some {
 		if vacant[v.id] {
@@ -104,18 +106,6 @@ func (db *DB) dropVacant(some []vacancy) error {
 		}
 	}
 	return err
-}
-
-// dropPinned takes the ids out of which an entry is pinned.
-func (m *memory) dropPinned(ids map[uint64]bool) {
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.RLock()
-		for e := s.pins.head; e != nil; e = e.next {
-			delete(ids, e.id)
-		}
-		s.mu.RUnlock()
-	}
 }
 
 // dropFilled takes the ids out of which the file has an entry.

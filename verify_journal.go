@@ -2,9 +2,11 @@ package keepcache
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // lateEntries are the latest versions that the file does not have, by the id of the bucket and the key.
@@ -37,10 +39,10 @@ func (l lateEntries) put(id uint64, key string, e lateEntry) {
 }
 
 // lateIn returns what memory has pinned.
-func lateIn(m *memory) lateEntries {
+func lateIn(m *memory.Tier) lateEntries {
 	l := make(lateEntries)
-	for _, p := range m.collect(nil, false) {
-		l.put(p.id, cloneKey(p.key), lateEntry{p.revision, p.stored == nil, p.goneAt, format.RecordIn(p.stored)})
+	for _, p := range m.Collect(nil, false) {
+		l.put(p.ID, strings.Clone(p.Key), lateEntry{p.Revision, p.Stored == nil, p.GoneAt, format.RecordIn(p.Stored)})
 	}
 	return l
 }

@@ -20,7 +20,7 @@ import (
 // allowedImports are the walls of the house: which packages of this module each one may import, outside of its tests. "." is the root.
 // What lies below never names what lies above. bbolt stands here too, because few may know it.
 var allowedImports = map[string]string{
-	".": "bbolt internal/beside internal/clock internal/disk internal/format internal/ground internal/journal internal/jsonpack internal/pagetree internal/preflight " +
+	".": "bbolt internal/beside internal/clock internal/disk internal/format internal/ground internal/journal internal/jsonpack internal/memory internal/pagetree internal/preflight " +
 		"internal/recency internal/salvage internal/trust",
 	"inspect": ". internal/beside internal/display internal/glob internal/jsonpack internal/jsontext internal/rewrite internal/wire",
 	"cmd/keepcache": ". bbolt internal/beside internal/disk internal/display internal/glob internal/jsontext internal/pagetree internal/preflight " +
@@ -39,6 +39,7 @@ var allowedImports = map[string]string{
 	"internal/journal":   "internal/beside internal/disk internal/ground internal/trust",
 	"internal/jsonpack":  "",
 	"internal/jsontext":  ". internal/jsonpack",
+	"internal/memory":    "internal/clock internal/format",
 	"internal/mutate":    "",
 	"internal/pagetree":  "",
 	"internal/powerloss": "internal/disk",

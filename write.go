@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 	"github.com/keepcache/keepcache/internal/clock"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // writer takes writes in: it gives each its revision, appends it to the journal and publishes it in memory,
@@ -19,7 +21,7 @@ import (
 // committer moves what is published into the file later.
 type writer struct {
 	clock    *clock.Clock
-	memory   *memory
+	memory   *memory.Tier
 	tags     *tagTable
 	suspects *suspects
 	always   bool // each write waits until it is flushed
@@ -68,12 +70,10 @@ type draft struct {
 	quiet    bool    // it changes nothing that anybody sees, and so voids no load
 	later    bool    // the caller has it flushed
 	sameLife bool    // the entry lives on as it is: what reads have prolonged it by meanwhile stays
-	expects  bool    // the write is only for a key that is still as seen, and for an entry
-	fresh    bool    // of which the deadline has, or has not,
-	until    int64   // been reached at publication; never where there is none
-	seen     sight
-	before   prior // what publication replaced
-	late     bool  // that had expired by then, in memory alone
+	expects  bool    // the write is only for a key that is still as its basis says
+	basis    memory.Basis
+	before   memory.Replaced // what publication replaced
+	late     bool            // that had expired by then, in memory alone
 }
 
 // record returns the record of a draft, or nil.
@@ -126,16 +126,17 @@ func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error
 	if w.commits.contains(last) {
 		return unknownOutcome(err)
 	}
-	locked := w.memory.lockShards(drafts)
-	defer w.memory.unlockShards(locked)
+	locked := w.shardsOf(drafts)
+	w.memory.Lock(locked)
+	defer w.memory.Unlock(locked)
 	for _, d := range drafts {
-		if !w.memory.retractable(d) {
+		if !w.memory.Retractable(d.hash, d.id, d.key, d.header.Revision) {
 			// It was overwritten meanwhile, by somebody who may have read it: what was published stays, all of it.
 			return unknownOutcome(err)
 		}
 	}
 	for _, d := range drafts {
-		w.memory.retract(d)
+		w.memory.Retract(d.hash, d.id, d.key, &d.before)
 		d.late = false // it is still there, for a commit to find
 	}
 	if len(names) > 0 {
@@ -147,6 +148,14 @@ func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error
 	return err
 }
 
+// shardsOf returns the shards of memory that the keys of drafts are in.
+func (w *writer) shardsOf(drafts []*draft) (set memory.ShardSet) {
+	for _, d := range drafts {
+		w.memory.AddShard(&set, d.hash)
+	}
+	return set
+}
+
 // take appends and publishes. It returns the last revision, and the journal that has the write, or nil if
 // only a commit will make it last.
 //
@@ -154,10 +163,11 @@ func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error
 // a shard after he has asked how far writes have come sees everything up to there. What is done in here, and not under the
 // lock that orders all writes, other writers need not wait for.
 func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
-	locked := w.memory.lockShards(drafts)
-	defer w.memory.unlockShards(locked)
+	locked := w.shardsOf(drafts)
+	w.memory.Lock(locked)
+	defer w.memory.Unlock(locked)
 	for _, d := range drafts {
-		if d.expects && !w.meets(d) || d.flight != nil && d.flight.void.Load() {
+		if d.expects && !w.memory.Meets(w.clock, d.hash, d.id, d.key, &d.basis) || d.flight != nil && d.flight.void.Load() {
 			return 0, nil, errMissed
 		}
 	}
@@ -169,22 +179,22 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 			d.ns.flights.void(d.key, d.flight)
 			w.failures.forget(d.ns.name, d.key)
 		}
-		until := int64(0)
+		slid := int64(0)
 		if d.sameLife {
-			until = w.memory.freshUntil(d)
+			slid = w.memory.FreshUntil(d.hash, d.id, d.key)
 		}
 		if d.stored == nil {
 			d.header.GoneAt = format.Millis(w.clock.Now())
 		}
 		key := d.key
 		if !d.ownKey {
-			key = cloneKey(key)
+			key = strings.Clone(key)
 		}
-		d.before = w.memory.publish(d.hash, d.id, key, d.stored, d.header)
+		if slid <= d.header.FreshUntil {
+			slid = 0
+		}
+		d.before = w.memory.Publish(d.hash, d.id, key, d.stored, d.header, slid)
 		d.late = d.lapsed(w.clock)
-		if until > d.header.FreshUntil {
-			w.memory.shardOf(d.hash).table.find(d.hash, d.id, d.key).slid.Store(until)
-		}
 	}
 	w.coming.Add(-memoryOf(drafts))
 	w.suspects.saw(names, drafts)
@@ -192,26 +202,6 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 		w.commits.kick()
 	}
 	return last, j, nil
-}
-
-// meets reports whether a key is still as a draft expects it. The caller holds the shard's lock. Between the decision to
-// write and this moment a writer may have waited for room for seconds: the deadline of what he decided upon may have been reached, and
-// others may have seen that.
-func (w *writer) meets(d *draft) bool {
-	s := w.memory.shardOf(d.hash)
-	e := s.table.find(d.hash, d.id, d.key)
-	if e == nil {
-		if s.version != d.seen.version {
-			return false
-		}
-	} else if e.revision != d.seen.revision {
-		return false
-	}
-	until := d.until
-	if e != nil && until != format.Never {
-		until = max(until, e.slid.Load()) // other reads have prolonged it
-	}
-	return until == format.Never || without.deadlines || format.Millis(w.clock.Now()) < until == d.fresh
 }
 
 // enter gives the namings and the drafts, whose shards are locked, their revisions and appends them.

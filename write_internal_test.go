@@ -153,7 +153,7 @@ func TestWrite_SettleAside(t *testing.T) {
 		require.NoError(t, err)
 		ns, id := db.enter(b.name, b.namespace())
 		defer ns.turn.RUnlock()
-		d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, db.memory.hash(id, d.key)
+		d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, db.memory.Hash(id, d.key)
 		return d
 	}
 	exists := func(key string) bool {

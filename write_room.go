@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // takeInTurn is take that waits for room. Where there is little, those who come later wait behind those who wait: otherwise
@@ -54,12 +55,12 @@ func (w *writer) scarce() bool {
 // crowded reports whether it is time for a commit, for the sake of memory or of journal j, if there is one.
 // Writers go on in what is left of both.
 func (w *writer) crowded(j *journal.Journal) bool {
-	return w.memory.pinned.Load()+w.naming.Load() >= min(w.commitAt, w.most()/2) || j != nil && j.Used() >= w.journalAt
+	return w.memory.PinnedBytes()+w.naming.Load() >= min(w.commitAt, w.most()/2) || j != nil && j.Used() >= w.journalAt
 }
 
 // pressed reports whether writes come faster than commits take them.
 func (w *writer) pressed(j *journal.Journal) bool {
-	return w.memory.pinned.Load() > (w.commitAt+w.pinnedMost)/2 || w.cramped(j)
+	return w.memory.PinnedBytes() > (w.commitAt+w.pinnedMost)/2 || w.cramped(j)
 }
 
 // cramped reports whether journal j, if there is one, is about to be full.
@@ -71,18 +72,18 @@ var errPinsFull = errors.New("no room in memory")
 // memoryOf returns what drafts come to in memory.
 func memoryOf(drafts []*draft) (n int64) {
 	for _, d := range drafts {
-		n += int64(len(d.key)+cap(d.stored)) + entryOverhead + pinOverhead
+		n += int64(len(d.key)+cap(d.stored)) + memory.EntryOverhead + memory.PinOverhead
 	}
 	return n
 }
 
 // taken returns the bytes of pinned entries, of those that are about to be, and of names that the file does not have yet: what is
 // published in between may count twice, and never not at all.
-func (w *writer) taken() int64 { return w.coming.Load() + w.memory.pinned.Load() + w.naming.Load() }
+func (w *writer) taken() int64 { return w.coming.Load() + w.memory.PinnedBytes() + w.naming.Load() }
 
 // most returns how many bytes taken may be. Where the buckets that there are take more than the quarter of memory beside what
 // may be pinned, they take it from that, but for half of it.
 func (w *writer) most() int64 {
-	over := w.memory.names.Load() - w.pinnedMost/3
+	over := w.memory.NameBytes() - w.pinnedMost/3
 	return max(w.pinnedMost-max(over, 0), w.pinnedMost/2)
 }

@@ -21,7 +21,7 @@ import (
 // First, every answer to "has this deadline been reached?" is that of the wall. While nobody sets the clock, the time by a
 // note is behind the wall by at most wallSlack: so far apart the two times of a note may have been read, and they do
 // not drift apart by more than 10 µs until the next one. Where that could decide, within a millisecond of the deadline, at looks
-// At the wall itself. So answers follow each other as the times at which they were given.
+// at the wall itself. So answers follow each other as the times at which they were given.
 //
 // Second, that holds also when somebody sets the clock ahead, although reads go by the old note for a while. Who has seen
 // the new time has seen it in an exact look. That look replaces any note that it does not agree with, and any that is too old
@@ -29,7 +29,7 @@ import (
 // read that begins later goes by a note of an earlier wall.
 //
 // Third, what the answer is about does not change unseen. A write that rests on an entry being there, or being expired, looks
-// At the clock under the lock of the key's shard and is published before that is free, and a read that prolongs a
+// at the clock under the lock of the key's shard and is published before that is free, and a read that prolongs a
 // life does both under that lock shared. A read looks at the clock after it has looked at the key: if it
 // finds the deadline ahead, the entry was there at an earlier moment. If it finds it reached, it makes sure that the entry
 // is still what it was: whatever is published later finds the deadline reached, too.

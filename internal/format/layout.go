@@ -132,3 +132,9 @@ func ReadUint64(b []byte) uint64 {
 	}
 	return binary.BigEndian.Uint64(b)
 }
+
+// EntryKey names an entry: the id of its bucket, and its key.
+type EntryKey struct {
+	ID  uint64
+	Key string
+}

@@ -1,4 +1,4 @@
-package keepcache
+package memory
 
 import (
 	"math/rand/v2"

@@ -1,9 +1,6 @@
-package keepcache
+package memory
 
-import (
-	"strings"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // cold holds the evictable entries of one shard and chooses victims by S3-FIFO (Yang, Zhang, Qiu, Yue and
 // Vigfusson, "FIFO queues are all you need for cache eviction", SOSP 2023): new entries pass through a
@@ -11,7 +8,7 @@ import (
 // the main queue; entries that come back soon after they left go into the main queue at once. A use costs
 // a reader one counter in the entry and no lock, which LRU and W-TinyLFU cannot offer without a buffer.
 //
-// What the file has and a full shard is asked for only once does not come in at all (see keep): admission on
+// What the file has and a full shard is asked for only once does not come in at all (see Keep): admission on
 // the second miss. Measured on Zipf traces that changes hit ratios by -0.1 to +0.2 points, with a scan through them by
 // up to +1.4, on a loop a tenth larger than memory by +17, on a hot set that shifts by -0.4 to -2; and it
 // spares a third of the time of a read from the file.
@@ -202,34 +199,28 @@ func (g *ghosts) take(hash uint64) bool {
 	return true
 }
 
-// isPinned reports whether memory has a version of a key that the file does not have yet.
-func (m *memory) isPinned(id uint64, key string) bool {
-	hash := m.hash(id, key)
-	s := m.shardOf(hash)
+// IsPinned reports whether memory has a version of a key that the file does not have yet.
+func (m *Tier) IsPinned(id uint64, key string) bool {
+	hash := m.Hash(id, key)
+	s := m.ShardOf(hash)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	e := s.table.find(hash, id, key)
 	return e != nil && e.pinned
 }
 
-// forget drops what was evicted from the file, unless memory has something newer. The shards change, so that
-// nobody who read the file before keeps what he found.
-func (m *memory) forget(victims []victim) {
-	for _, v := range victims {
-		hash := m.hash(v.id, v.key)
-		s := m.shardOf(hash)
-		s.mu.Lock()
-		s.version++
-		if e := s.table.find(hash, v.id, v.key); e != nil && !e.pinned {
-			before := s.cold.bytes()
-			s.cold.drop(e)
-			s.table.remove(e)
-			m.cached.Add(s.cold.bytes() - before)
-		}
-		s.mu.Unlock()
+// Forget drops an entry that was evicted from the file, unless memory has something newer. The shard changes, so that nobody who read the
+// file before keeps what he found.
+func (m *Tier) Forget(id uint64, key string) {
+	hash := m.Hash(id, key)
+	s := m.ShardOf(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.version++
+	if e := s.table.find(hash, id, key); e != nil && !e.pinned {
+		before := s.cold.bytes()
+		s.cold.drop(e)
+		s.table.remove(e)
+		m.cached.Add(s.cold.bytes() - before)
 	}
 }
-
-// cloneKey copies a key, so that who keeps it does not keep alive what it was cut from: that of a caller's, or the record
-// behind one of ours.
-func cloneKey(key string) string { return strings.Clone(key) }

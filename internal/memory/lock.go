@@ -1,4 +1,4 @@
-package keepcache
+package memory
 
 import (
 	"math/bits"
@@ -6,16 +6,17 @@ import (
 	"sync"
 )
 
-// shardSet is a set of shards.
-type shardSet [mostShards / 64]uint64
+// ShardSet is a set of shards.
+type ShardSet [mostShards / 64]uint64
 
-// lockShards locks the shards of the drafts, each once and in the order of their numbers, so that two
-// batches cannot wait for each other.
-func (m *memory) lockShards(drafts []*draft) (set shardSet) {
-	for _, d := range drafts {
-		n := m.shardIndex(d.hash)
-		set[n/64] |= 1 << (n % 64)
-	}
+// AddShard adds the shard of a key to a set.
+func (m *Tier) AddShard(set *ShardSet, hash uint64) {
+	n := m.shardIndex(hash)
+	set[n/64] |= 1 << (n % 64)
+}
+
+// Lock locks shards, each once and in the order of their numbers, so that two batches cannot wait for each other.
+func (m *Tier) Lock(set ShardSet) {
 	lock := lockSoon
 	for i, word := range set {
 		for ; word != 0; word &= word - 1 {
@@ -23,10 +24,9 @@ func (m *memory) lockShards(drafts []*draft) (set shardSet) {
 			lock = (*sync.RWMutex).Lock // others wait for what is locked already
 		}
 	}
-	return set
 }
 
-func (m *memory) unlockShards(set shardSet) {
+func (m *Tier) Unlock(set ShardSet) {
 	for i, word := range set {
 		for ; word != 0; word &= word - 1 {
 			m.shards[i*64+bits.TrailingZeros64(word)].mu.Unlock()

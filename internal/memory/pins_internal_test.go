@@ -1,4 +1,4 @@
-package keepcache
+package memory
 
 import (
 	"cmp"
@@ -16,7 +16,7 @@ func TestSortPins(t *testing.T) {
 	for round := range 2000 {
 		alphabet := []string{"\x00\x01", "ab", "\x00a\xff"}[rng.IntN(3)]
 		start := starts[rng.IntN(len(starts))]
-		pins := make([]pin, rng.IntN(40))
+		pins := make([]Pin, rng.IntN(40))
 		for i := range pins {
 			key := []byte(start)
 			if rng.IntN(8) == 0 {
@@ -25,14 +25,14 @@ func TestSortPins(t *testing.T) {
 			for range 1 + rng.IntN(12) {
 				key = append(key, alphabet[rng.IntN(len(alphabet))])
 			}
-			pins[i] = pin{id: uint64(1 + rng.IntN(1+round%3)), key: string(key)}
+			pins[i] = Pin{ID: uint64(1 + rng.IntN(1+round%3)), Key: string(key)}
 		}
 		want := slices.Clone(pins)
-		slices.SortStableFunc(want, func(a, b pin) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key)) })
-		sortPins(pins)
+		slices.SortStableFunc(want, func(a, b Pin) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Key, b.Key)) })
+		SortPins(pins)
 		for i := range pins {
-			require.Equal(t, want[i].id, pins[i].id)
-			require.Equal(t, want[i].key, pins[i].key)
+			require.Equal(t, want[i].ID, pins[i].ID)
+			require.Equal(t, want[i].Key, pins[i].Key)
 		}
 	}
 }

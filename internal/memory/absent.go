@@ -1,4 +1,4 @@
-package keepcache
+package memory
 
 // absences remembers, for one shard, keys that the file was looked through for in vain, so that asking for them again costs
 // no second look: who asks for what is not there often asks again. It grows with use up to its part of memory, and is forgetful
@@ -8,7 +8,7 @@ package keepcache
 // share one is left to chance.
 //
 // It is right as long as nothing comes into the file that was not published in memory, which drops the key here, or that
-// is not followed by forgetAbsences.
+// is not followed by ForgetAbsent.
 type absences struct {
 	lines []absentLine // none before the first key, then a power of two of them
 	most  int          // lines
@@ -110,9 +110,9 @@ func (a *absences) drop(hash uint64) {
 	}
 }
 
-// lacks remembers that the file does not have a key, unless the shard has changed since it had the given version.
-func (m *memory) lacks(hash, version uint64) {
-	s := m.shardOf(hash)
+// KeepAbsent remembers that the file does not have a key, unless the shard has changed since it had the given version.
+func (m *Tier) KeepAbsent(hash, version uint64) {
+	s := m.ShardOf(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.version == version {
@@ -125,9 +125,9 @@ func (m *memory) lacks(hash, version uint64) {
 	}
 }
 
-// forgetAbsences is for when another file has taken the place of the one that was looked through. The shards change, so that
+// ForgetAbsent is for when another file has taken the place of the one that was looked through. The shards change, so that
 // nobody who looked through the old one remembers anything of it.
-func (m *memory) forgetAbsences() {
+func (m *Tier) ForgetAbsent() {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()

@@ -1,4 +1,4 @@
-package keepcache
+package memory
 
 import (
 	"runtime"

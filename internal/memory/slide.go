@@ -1,0 +1,100 @@
+package memory
+
+import (
+	"strings"
+
+	"github.com/keepcache/keepcache/internal/clock"
+	"github.com/keepcache/keepcache/internal/format"
+)
+
+// Reads of an entry with a sliding lifetime prolong its life in memory; the record in the file says less.
+
+// Slide notes until when an entry lives, if memory has it as it was read, with that revision, and its deadline has not been reached, and
+// reports whether it did. Who has to know that no such note is on its way any more, made before a deadline and not yet to be seen,
+// takes the lock for himself.
+func (m *Tier) Slide(c *clock.Clock, hash, id uint64, key string, revision uint64, deadline, until int64) bool {
+	s := m.ShardOf(hash)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := s.table.find(hash, id, key)
+	if e == nil || e.revision != revision || e.stored == nil {
+		return false
+	}
+	old := e.slid.Load()
+	if c.Reached(max(deadline, old)) && !IgnoreDeadlines {
+		return false
+	}
+	for ; until > old && !e.slid.CompareAndSwap(old, until); old = e.slid.Load() {
+	}
+	return true
+}
+
+// FreshUntil returns until when memory knows the entry of a key to be fresh, or 0. The caller holds the shard's lock.
+func (m *Tier) FreshUntil(hash, id uint64, key string) int64 {
+	e := m.ShardOf(hash).table.find(hash, id, key)
+	if e == nil || e.stored == nil {
+		return 0
+	}
+	return max(format.ReadHeader(format.RecordIn(e.stored)).FreshUntil, e.slid.Load())
+}
+
+// livesUntil returns when an entry is gone, reads that prolonged its life included. The caller holds the
+// shard's lock.
+func (e *entry) livesUntil() int64 {
+	slid := e.slid.Load()
+	if slid == 0 || e.stored == nil {
+		return e.goneAt
+	}
+	h := format.ReadHeader(format.RecordIn(e.stored))
+	h.Slide(slid)
+	return h.GoneAt
+}
+
+// Lives reports whether memory knows that an entry, of which the file says that it is gone, lives at a time that has come. See
+// Slide for the lock.
+func (m *Tier) Lives(id uint64, key string, now int64) bool {
+	hash := m.Hash(id, key)
+	s := m.ShardOf(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.table.find(hash, id, key)
+	return e != nil && e.slid.Load() != 0 && e.livesUntil() > now
+}
+
+// Holds reports whether memory knows that an entry lives at a time of which the file says that it is gone: it
+// was written anew, or reads have prolonged its life. See Slide for the lock.
+func (m *Tier) Holds(id uint64, key string, now int64) bool {
+	hash := m.Hash(id, key)
+	s := m.ShardOf(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.table.find(hash, id, key)
+	return e != nil && e.stored != nil && (e.pinned || e.slid.Load() != 0) && e.livesUntil() > now
+}
+
+// Outlives reports whether a pinned entry that was to be gone lives at a time that has come, because reads have prolonged its life
+// since it was collected: a commit may take its time. See Slide for the lock.
+func (m *Tier) Outlives(p *Pin, now int64) bool {
+	if p.Stored == nil || len(format.OptionBytes(format.RecordIn(p.Stored))) == 0 {
+		return false
+	}
+	s := m.ShardOf(p.entry.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.entry.revision == p.Revision && p.entry.livesUntil() > now
+}
+
+// Slid returns the entries of which memory alone knows how long they live.
+func (m *Tier) Slid() (found []format.EntryKey) {
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.RLock()
+		for e := range s.table.all {
+			if e.slid.Load() != 0 {
+				found = append(found, format.EntryKey{ID: e.id, Key: strings.Clone(e.key)})
+			}
+		}
+		s.mu.RUnlock()
+	}
+	return found
+}
