@@ -7,32 +7,34 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/store"
+	"github.com/keepcache/keepcache/internal/verify"
 )
 
 // backlog is what a journal has that the file does not, as Open finds it.
 type backlog struct {
 	mark    uint64 // every revision up to it is in the file
 	last    uint64 // the last one there is
-	names   []naming
+	names   []store.NameOp
 	pins    []memory.Pin     // in the order of their revisions
 	journal *journal.Journal // that has all of it; nil if there is nothing
 }
 
 // overlay brings what a journal has beyond the file's mark into memory, for a DB that must not change the file.
 func (db *DB) overlay(path string) error {
-	mark, _, err := db.store.revisions()
+	mark, _, err := db.store.Revisions()
 	if err != nil {
 		return err
 	}
 	r := newReplayer(db.store, path, mark, mark)
 	r.most = math.MaxInt // into the file it cannot go
-	report, err := journal.ReplayIn(db.store.dir(), path, db.store.identity, mark, r.piece)
+	report, err := journal.ReplayIn(db.store.Dir(), path, db.store.Identity(), mark, r.piece)
 	if err != nil {
 		return err
 	}
 	db.takeBack(&backlog{names: r.names, pins: r.pins})
-	db.inherited, db.journalProblems = report, journalProblems(&report, &r.bad)
-	if why, lost := judge(&report, &r.bad); why != nil {
+	db.inherited, db.journalProblems = report, verify.JournalProblems(&report, &r.bad)
+	if why, lost := verify.Judge(&report, &r.bad); why != nil {
 		db.healer.badJournal(why, lost, &report, &r.bad)
 	}
 	return nil
@@ -42,7 +44,7 @@ func (db *DB) overlay(path string) error {
 func (db *DB) takeBack(l *backlog) {
 	db.rename(l.names)
 	for i := range l.names {
-		if ns := db.namespace(l.names[i].name); ns != nil && !l.names[i].tag {
+		if ns := db.namespace(l.names[i].Name); ns != nil && !l.names[i].Tag {
 			db.lapse(ns)
 		}
 	}
@@ -64,39 +66,39 @@ func (db *DB) takeBack(l *backlog) {
 // rename lets buckets have the ids that the namings of a journal give them, and fills in which id each replaces. A commit that
 // was cut in two may have brought some of them into the file: then the id there is one of these, and what that has replaced is
 // among the ids that no name points at.
-func (db *DB) rename(names []naming) {
+func (db *DB) rename(names []store.NameOp) {
 	given := make(map[uint64]bool) // an id is given once
 	for _, n := range names {
-		given[n.id] = true
+		given[n.ID] = true
 	}
 	seen := make(map[string]bool)
 	for i := range names {
 		n := &names[i]
-		if n.tag {
-			db.tags.put(n.name, n.revision)
+		if n.Tag {
+			db.tags.put(n.Name, n.Revision)
 			continue
 		}
-		ns := db.ensureNamespace(n.name)
-		n.name = ns.name
-		if old := ns.id.Load(); seen[n.name] || !given[old] {
-			n.old = old
+		ns := db.ensureNamespace(n.Name)
+		n.Name = ns.name
+		if old := ns.id.Load(); seen[n.Name] || !given[old] {
+			n.Old = old
 		}
-		seen[n.name] = true
-		if other := db.byID[n.id]; other != nil && other != ns {
+		seen[n.Name] = true
+		if other := db.byID[n.ID]; other != nil && other != ns {
 			db.point(other, 0) // the file's table is damaged: an id is given once
 		}
-		db.point(ns, n.id)
-		db.lastID = max(db.lastID, n.id)
+		db.point(ns, n.ID)
+		db.lastID = max(db.lastID, n.ID)
 	}
 }
 
 // retired returns which of the ids that no name in the file points at are of buckets that are no more. The others have their
 // names in the backlog: a commit may have taken entries of a bucket that it had not been told of yet. What the backlog replaces
 // is retired when it is committed.
-func (db *DB) retired(unnamed []uint64, names []naming) []uint64 {
+func (db *DB) retired(unnamed []uint64, names []store.NameOp) []uint64 {
 	spared := db.ids()
 	for _, n := range names {
-		spared[n.old] = true
+		spared[n.Old] = true
 	}
 	return slices.DeleteFunc(unnamed, func(id uint64) bool { return spared[id] })
 }

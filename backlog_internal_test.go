@@ -16,6 +16,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // killedCache makes a cache as a process leaves it that was killed: some of it is in the file, and the journal has what
@@ -82,7 +83,7 @@ func killedCache(t *testing.T, cut bool) (path string) {
 	pins, _ := split(db.memory.Collect(nil, false), st.names)
 	memory.SortPins(pins)
 	changes, _ := changesOf(nil, pins[:len(pins)-1])
-	require.NoError(t, db.store.apply(st.names, 0, changes, db.commits.reached(), nil))
+	require.NoError(t, db.store.Apply(st.names, 0, changes, db.commits.reached(), nil))
 	clear("cleared")
 	copyCache(t, at, path)
 	require.NoError(t, db.Close())
@@ -141,7 +142,7 @@ func requireKilled(t *testing.T, db *DB) {
 // What a process that was killed has left in the journal is there as soon as the cache is open, before it is in the file, and
 // still is when the next process is killed in turn, and the one after that.
 func TestBacklog(t *testing.T) {
-	if !canReplace {
+	if !store.CanReplace {
 		t.Skip("an open file cannot be replaced")
 	}
 	for _, cut := range []bool{false, true} {
@@ -219,7 +220,7 @@ func TestBacklog_NoSuccessor(t *testing.T) {
 			db, err := Open(path, &o)
 			require.NoError(t, err)
 			failing = false
-			require.True(t, failed > 0 || !canReplace || name == "too large")
+			require.True(t, failed > 0 || !store.CanReplace || name == "too large")
 			require.Equal(t, db.revision(), db.commits.reached())
 			require.NoFileExists(t, path+"-journal.new")
 			requireKilled(t, db)
@@ -262,7 +263,7 @@ func TestBacklog_UnnamedBucket(t *testing.T) {
 
 // The name of the successor is on disk before anything rests upon it: a Sync, a commit, and after SyncInterval every write.
 func TestBacklog_Name(t *testing.T) {
-	if !canReplace {
+	if !store.CanReplace {
 		t.Skip("an open file cannot be replaced")
 	}
 	for name, call := range map[string]func(db *DB) error{

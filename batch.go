@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // Batch gathers writes to any number of buckets, which DB.Apply then makes all together or not at all. The zero
@@ -99,7 +100,7 @@ func (db *DB) applyDrafts(writes map[spot]batched) error {
 		}
 		buckets[w.bucket.name] = append(buckets[w.bucket.name], w.draft)
 	}
-	var names []naming
+	var names []store.NameOp
 	var drafts []*draft
 	created := make(map[*namespace]uint64)
 	// Locks are taken in the order of the names, so that two batches cannot wait for each other.
@@ -126,7 +127,7 @@ func (db *DB) applyDrafts(writes map[spot]batched) error {
 			}
 			id = db.nextID()
 			created[ns] = id
-			names = append(names, naming{name: ns.name, id: id})
+			names = append(names, store.NameOp{Name: ns.name, ID: id})
 		}
 		for _, d := range own {
 			if err := db.evictor.admit(ns.name, d); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/jsonpack"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // Bucket is a handle of one namespace of a cache. Handles are cheap, and any number of them may stand for
@@ -363,14 +364,14 @@ func (b *Bucket) create(ns *namespace, drafts []*draft) error {
 		}
 		d.expects = false
 	}
-	err := b.writeAs(ns, id, []naming{{name: ns.name, id: id}}, drafts)
+	err := b.writeAs(ns, id, []store.NameOp{{Name: ns.name, ID: id}}, drafts)
 	if err == nil || errors.Is(err, ErrUnknownOutcome) {
 		b.db.point(ns, id)
 	}
 	return err
 }
 
-func (b *Bucket) writeAs(ns *namespace, id uint64, names []naming, drafts []*draft) error {
+func (b *Bucket) writeAs(ns *namespace, id uint64, names []store.NameOp, drafts []*draft) error {
 	for _, d := range drafts {
 		if d.expects && d.id != id {
 			return errMissed

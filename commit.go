@@ -13,12 +13,13 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // committer moves pinned entries from memory into the file, in large sorted transactions: overwrites since
 // the last commit coalesce, neighbours share pages, and what came and went costs nothing.
 type committer struct {
-	store   *store
+	store   *store.Store
 	memory  *memory.Tier
 	writer  *writer
 	sweeper *sweeper
@@ -201,7 +202,7 @@ func (c *committer) run(renew func(mark uint64)) (entries int, err error) {
 	for more := true; more; names, dead = nil, nil {
 		group, mark := pins, st.mark
 		pins = nil
-		if !whole && (c.store.copied.Load() || c.writer.cramped(st.journal)) {
+		if !whole && (c.store.Compacting() || c.writer.cramped(st.journal)) {
 			group, pins, mark = oldest(group, mark)
 			mark = max(mark, c.reached())
 		}
@@ -236,7 +237,7 @@ func oldest(pins []memory.Pin, last uint64) (first, rest []memory.Pin, mark uint
 
 // transact moves entries into the file, in one transaction or several, after the last of which it contains every
 // revision up to last. Namings and the entries that died with them go with the first.
-func (c *committer) transact(names []naming, dead, pins []memory.Pin, last uint64, j *journal.Journal, whole bool) (entries int, err error) {
+func (c *committer) transact(names []store.NameOp, dead, pins []memory.Pin, last uint64, j *journal.Journal, whole bool) (entries int, err error) {
 	memory.SortPins(pins)
 	mark, total, part := c.reached(), len(pins), 1.0
 	before := mark
@@ -254,10 +255,10 @@ func (c *committer) transact(names []naming, dead, pins []memory.Pin, last uint6
 		n, times := len(pins), 1.0
 		if !whole {
 			times = c.times(j) * part
-			n = portion(pins, times, c.store.scattered(), pagesRoom(c.memory.Limit()))
+			n = portion(pins, times, c.store.Scattered(), pagesRoom(c.memory.Limit()))
 		}
 		var expired int
-		var changes []*change
+		var changes []*store.Change
 		var evicted *joined
 		var start time.Time
 		for {
@@ -267,17 +268,17 @@ func (c *committer) transact(names []naming, dead, pins []memory.Pin, last uint6
 			changes, expired = changesOf(c.memory, pins[:n])
 			evicted = c.evictor.join(names)
 			start = time.Now()
-			err := c.store.apply(f.rows, f.given, changes, mark, evicted.in)
+			err := c.store.Apply(f.rows, f.given, changes, mark, evicted.in)
 			if err == nil {
 				break
 			}
-			if !errors.Is(err, errNoAddresses) || whole || n <= 1 {
+			if !errors.Is(err, store.ErrNoAddresses) || whole || n <= 1 {
 				return entries, err
 			}
 			// A smaller one may do with what the file has of free pages and of its map.
 			part /= 4
 			times /= 4
-			n = portion(pins, times, c.store.scattered(), pagesRoom(c.memory.Limit()))
+			n = portion(pins, times, c.store.Scattered(), pagesRoom(c.memory.Limit()))
 		}
 		c.slow = float64(time.Since(start)) > times*float64(slowCommit)
 		c.settle(len(names), &f, dead, pins[:n], mark)
@@ -312,13 +313,13 @@ func (c *committer) settle(names int, f *folded, dead, pins []memory.Pin, mark u
 
 // split takes out the entries of buckets that were cleared or dropped: nobody reads them any more, and the
 // sweeper may have removed the bucket from the file.
-func split(pins []memory.Pin, names []naming) (live, dead []memory.Pin) {
+func split(pins []memory.Pin, names []store.NameOp) (live, dead []memory.Pin) {
 	if len(names) == 0 {
 		return pins, nil
 	}
 	gone := make(map[uint64]bool, len(names))
 	for _, n := range names {
-		gone[n.old] = true
+		gone[n.Old] = true
 	}
 	for _, p := range pins {
 		if gone[p.ID] {
@@ -332,19 +333,19 @@ func split(pins []memory.Pin, names []naming) (live, dead []memory.Pin) {
 
 // changesOf says what pinned entries are to the file. One that expired is the removal of what the file may
 // still have under its key. m is the memory that has them, or nil.
-func changesOf(m *memory.Tier, pins []memory.Pin) (changes []*change, expired int) {
+func changesOf(m *memory.Tier, pins []memory.Pin) (changes []*store.Change, expired int) {
 	now := format.Millis(time.Now())
-	all := make([]change, len(pins))
-	changes = make([]*change, len(pins))
+	all := make([]store.Change, len(pins))
+	changes = make([]*store.Change, len(pins))
 	for i, p := range pins {
 		key := unsafe.Slice(unsafe.StringData(p.Key), len(p.Key)) // only read
-		all[i] = change{id: p.ID, key: key, goneAt: p.GoneAt, revision: p.Revision, at: p.GoneAt}
+		all[i] = store.Change{ID: p.ID, Key: key, GoneAt: p.GoneAt, Revision: p.Revision, At: p.GoneAt}
 		if p.Stored != nil {
-			all[i].at = min(format.ReadHeader(format.RecordIn(p.Stored)).Written, now) // a Restore brings any time
+			all[i].At = min(format.ReadHeader(format.RecordIn(p.Stored)).Written, now) // a Restore brings any time
 		}
 		switch {
 		case p.Lives > now || m != nil && m.Outlives(&p, now):
-			all[i].stored, all[i].record = p.Stored, format.RecordIn(p.Stored)
+			all[i].Stored, all[i].Record = p.Stored, format.RecordIn(p.Stored)
 		case p.Stored != nil:
 			expired++
 		}

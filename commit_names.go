@@ -3,6 +3,8 @@ package keepcache
 import (
 	"cmp"
 	"slices"
+
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // namesStep bounds how many names one transaction of a commit changes: they may lie all over their table.
@@ -12,48 +14,48 @@ const namesStep = 4096
 const namingBytes = 64
 
 // bytesOfNames returns what namings come to in memory.
-func bytesOfNames(names []naming) (n int64) {
+func bytesOfNames(names []store.NameOp) (n int64) {
 	for i := range names {
-		n += int64(len(names[i].name)) + namingBytes
+		n += int64(len(names[i].Name)) + namingBytes
 	}
 	return n
 }
 
 // folded is what namings come to for the file.
 type folded struct {
-	rows  []naming // the last one of each name, sorted; none of a name that the file does not have and is not to have
-	old   []uint64 // the ids that stand for nothing any more
-	given uint64   // the highest id given out; 0 for none
+	rows  []store.NameOp // the last one of each name, sorted; none of a name that the file does not have and is not to have
+	old   []uint64       // the ids that stand for nothing any more
+	given uint64         // the highest id given out; 0 for none
 }
 
 // fold leaves of namings, which are in the order of their revisions, what the file needs. filed says which id it has for a name,
 // and may be nil.
-func fold(names []naming, filed func(name string) uint64) (f folded) {
+func fold(names []store.NameOp, filed func(name string) uint64) (f folded) {
 	if len(names) == 0 {
 		return f
 	}
 	f.rows = slices.Clone(names)
 	for i := range names {
-		f.given = max(f.given, names[i].id)
-		if names[i].old != 0 {
-			f.old = append(f.old, names[i].old)
+		f.given = max(f.given, names[i].ID)
+		if names[i].Old != 0 {
+			f.old = append(f.old, names[i].Old)
 		}
 	}
-	slices.SortStableFunc(f.rows, func(a, b naming) int {
+	slices.SortStableFunc(f.rows, func(a, b store.NameOp) int {
 		switch {
-		case a.tag != b.tag && a.tag:
+		case a.Tag != b.Tag && a.Tag:
 			return -1
-		case a.tag != b.tag:
+		case a.Tag != b.Tag:
 			return 1
 		}
-		return cmp.Compare(a.name, b.name)
+		return cmp.Compare(a.Name, b.Name)
 	})
 	n := 0
 	for i, row := range f.rows {
-		if i+1 < len(f.rows) && row.tag == f.rows[i+1].tag && row.name == f.rows[i+1].name {
+		if i+1 < len(f.rows) && row.Tag == f.rows[i+1].Tag && row.Name == f.rows[i+1].Name {
 			continue
 		}
-		if !row.tag && row.id == 0 && filed != nil && filed(row.name) == 0 {
+		if !row.Tag && row.ID == 0 && filed != nil && filed(row.Name) == 0 {
 			continue // the bucket came and went before the file heard of it
 		}
 		f.rows[n] = row
@@ -67,7 +69,7 @@ func fold(names []naming, filed func(name string) uint64) (f folded) {
 func (c *committer) transactNames(f *folded) error {
 	for len(f.rows) > namesStep {
 		step := f.rows[:namesStep]
-		if err := c.store.apply(step, f.given, nil, c.reached(), nil); err != nil {
+		if err := c.store.Apply(step, f.given, nil, c.reached(), nil); err != nil {
 			return err
 		}
 		c.settleNames(step)
@@ -79,10 +81,10 @@ func (c *committer) transactNames(f *folded) error {
 }
 
 // settleNames is what follows a transaction that brought names into the file.
-func (c *committer) settleNames(rows []naming) {
+func (c *committer) settleNames(rows []store.NameOp) {
 	for _, n := range rows {
-		if !n.tag {
-			c.named(n.name, n.id)
+		if !n.Tag {
+			c.named(n.Name, n.ID)
 		}
 	}
 }
@@ -93,7 +95,7 @@ func (c *committer) retire(old []uint64) {
 		return
 	}
 	c.evictor.retire(old)
-	if held, err := c.store.holding(old); err == nil {
+	if held, err := c.store.Existing(old); err == nil {
 		old = held // where the file cannot be read, the sweeper finds out
 	}
 	c.sweeper.retire(old...)

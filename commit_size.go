@@ -3,6 +3,7 @@ package keepcache
 import (
 	"time"
 
+	"github.com/keepcache/keepcache/internal/cost"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/memory"
@@ -40,11 +41,11 @@ const (
 
 // times is how many times the usual size the next transaction may have. j is the journal, or nil.
 func (c *committer) times(j *journal.Journal) float64 {
-	file, cost, err := c.store.measure()
+	file, cost, err := c.store.Measure()
 	switch {
-	case err == nil && c.store.passes(file, cost, swollenTimes, swollenRoom):
+	case err == nil && c.store.Passes(file, cost, swollenTimes, swollenRoom):
 		return 1.0 / swollenPart
-	case c.slow && c.writer.pressed(j) && !c.store.copied.Load():
+	case c.slow && c.writer.pressed(j) && !c.store.Compacting():
 		return min(pressedTimes, max(1, float64(c.memory.Limit()/commitPart+commitRoom)/(commitEntries*changeRoom)))
 	}
 	return 1
@@ -56,12 +57,12 @@ func pagesRoom(memory int64) int64 { return (memory/commitPart + commitRoom) / 1
 
 // portion returns how many entries go into the next transaction, one at least if there is one. pages is empty, and their pages
 // may take so many bytes of room.
-func portion(pins []memory.Pin, times float64, pages scattered, room int64) int {
+func portion(pins []memory.Pin, times float64, pages cost.Scattered, room int64) int {
 	most, mostBytes, size := int(commitEntries*times), int(commitBytes*times), 0
 	for i, p := range pins {
 		size += keyTimes*len(p.Key) + len(p.Stored)
-		pages.add(len(p.Key), len(p.Stored), p.GoneAt == format.Never)
-		if i > 0 && (i == most || size > mostBytes || pages.passes(room)) {
+		pages.Add(len(p.Key), len(p.Stored), p.GoneAt == format.Never)
+		if i > 0 && (i == most || size > mostBytes || pages.Passes(room)) {
 			return i
 		}
 	}

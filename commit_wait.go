@@ -89,7 +89,7 @@ func (c *committer) contains(revision uint64) bool {
 	if revision > c.tried {
 		return false
 	}
-	_, highest, err := c.store.revisions()
+	_, highest, err := c.store.Revisions()
 	return err != nil || highest >= revision
 }
 
@@ -102,8 +102,8 @@ func (c *committer) failed() bool {
 
 // failing reports whether the last commit failed, or the next one would because the file cannot be changed.
 func (c *committer) failing() bool {
-	h := c.store.current.Load()
-	return h == nil || h.trouble() != nil || c.failed()
+	h := c.store.Handle()
+	return h == nil || h.Trouble() != nil || c.failed()
 }
 
 func (c *committer) hasEnded() bool {

@@ -8,12 +8,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/cost"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // compactor shrinks the file while it is in use, when asked to and when much of it is free.
 type compactor struct {
-	store  *store
+	store  *store.Store
 	log    *slog.Logger
 	events *teller
 	least  int64 // bytes of free pages below which nothing happens by itself
@@ -56,15 +58,6 @@ const (
 	// Beyond that it is urgent: the promise is about to be broken.
 	urgentTimes = 2.75
 	urgentRoom  = 12 << 20
-
-	// None of that is worth anything where a copy would be hardly smaller, because what the file holds needs more than
-	// it counts. By how much more the last copy has shown.
-	gainTimes = 1.25
-	gainRoom  = 2 << 20
-
-	// After a compaction none follows by itself until an eighth of the file has changed, by pages or by cost: the next
-	// would gain what the last one left.
-	changedPart = 8
 
 	// compactRest is for how many times the length of the last compaction none follows by itself while the file is
 	// written to; compacting so takes a tenth of the time at most. In a quiet file, and where it is urgent, once is
@@ -119,7 +112,7 @@ func (db *DB) within(ctx context.Context, fn func(context.Context) error) error 
 
 // run is one compaction.
 func (c *compactor) run(ctx context.Context) error {
-	if !canReplace {
+	if !store.CanReplace {
 		return errNoCompaction
 	}
 	select {
@@ -147,41 +140,7 @@ func (c *compactor) run(ctx context.Context) error {
 }
 
 func (c *compactor) compact(ctx context.Context) (before, after int64, err error) {
-	var cost int64
-	before, _, err = c.store.measure()
-	if err == nil {
-		err = c.store.room()
-	}
-	if err == nil {
-		err = c.store.compact(ctx, c.store.dir(), false, c.copied("compact"))
-	}
-	if err == nil {
-		_, free := c.store.free()
-		if after, cost, err = c.store.measure(); err == nil {
-			c.store.shrunk.Store(&shrunk{file: after, free: free, cost: cost})
-		}
-	}
-	return before, after, err
-}
-
-// shrunk is how a compaction has left the file.
-type shrunk struct{ file, free, cost int64 }
-
-// changed reports whether enough of the file has changed since.
-func (l *shrunk) changed(file, free, cost int64) bool {
-	return l == nil || file-l.file >= l.file/changedPart || free-l.free >= file/changedPart || l.cost-cost > l.cost/changedPart
-}
-
-// need returns how large a compacted file would be about, in which the entries cost that much.
-func (l *shrunk) need(cost int64) int64 {
-	if l == nil || l.file-l.free <= l.cost {
-		return cost
-	}
-	more := float64(l.file - l.free - l.cost)
-	if cost < l.cost {
-		more *= float64(cost) / float64(l.cost)
-	}
-	return cost + int64(more)
+	return c.store.Shrink(ctx, c.copied("compact"))
 }
 
 // copied returns a function that tells how far a copy is.
@@ -189,8 +148,8 @@ func (c *compactor) copied(what string) func(done int64) {
 	if !c.events.wants(EventProgress) {
 		return func(int64) {}
 	}
-	_, used, _ := c.store.size() // without a total there is still a progress
-	total := sum(used).bytes
+	_, used, _ := c.store.Size() // without a total there is still a progress
+	total := cost.Sum(used).Bytes
 	return func(done int64) {
 		c.events.tell(Event{Kind: EventProgress, Detail: what, Done: min(done, total), Total: total})
 	}
@@ -212,7 +171,7 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 		now := written()
 		quiet := now == last
 		last = now
-		if h := c.store.current.Load(); h != nil && c.store.unmoving.Load() == h {
+		if c.store.CannotMove() {
 			continue // that has been told
 		}
 		due, urgent := c.due(quiet)
@@ -231,7 +190,7 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 		if failed {
 			pause = time.Minute
 			if !failing {
-				c.log.Error("keepcache: compaction failed", "path", c.store.path, "err", err)
+				c.log.Error("keepcache: compaction failed", "path", c.store.Path(), "err", err)
 			}
 		}
 		failing = failed
@@ -241,8 +200,8 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 // due reports whether enough of the file is free, or the file nears what it promises to stay below, and whether that
 // is urgent.
 func (c *compactor) due(quiet bool) (due, urgent bool) {
-	_, free := c.store.free()
-	file, cost, err := c.store.measure()
+	_, free := c.store.Free()
+	file, cost, err := c.store.Measure()
 	if err != nil {
 		return false, false
 	}
@@ -250,16 +209,8 @@ func (c *compactor) due(quiet bool) (due, urgent bool) {
 	if quiet {
 		part = compactQuiet
 	}
-	last := c.store.shrunk.Load()
-	due = free >= c.least && float64(free) >= part*float64(file) || c.store.passes(file, cost, compactTimes, compactRoom)
-	return due && last.changed(file, free, cost), c.store.passes(file, cost, urgentTimes, urgentRoom)
-}
-
-// passes reports whether the file is larger than so many times what its entries cost, and some room, and compaction
-// would help.
-func (s *store) passes(file, cost int64, times float64, room int64) bool {
-	return float64(file) > times*float64(cost)+float64(room) &&
-		float64(file) > gainTimes*float64(s.shrunk.Load().need(cost))+gainRoom
+	due = free >= c.least && float64(free) >= part*float64(file) || c.store.Passes(file, cost, compactTimes, compactRoom)
+	return due && c.store.Changed(file, free, cost), c.store.Passes(file, cost, urgentTimes, urgentRoom)
 }
 
 func (c *compactor) snapshot() CompactStats {

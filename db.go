@@ -14,6 +14,7 @@ import (
 	"github.com/keepcache/keepcache/internal/ground"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // DB is an open cache. All its methods may be called from any goroutine. The methods Set, Get, Delete and
@@ -23,7 +24,7 @@ type DB struct {
 	options  Options
 	ground   *ground.Ground // of what outlives a call; nil in a DB that is open without the lock
 	clock    *clock.Clock
-	store    *store
+	store    *store.Store
 	live     *live // in the place of store and memory in a DB that is open without the lock; else nil
 	memory   *memory.Tier
 	writer   *writer    // nil in a DB that is open for reading only
@@ -98,17 +99,17 @@ func (db *DB) close(err error) {
 			// What a failed commit held is in the journal for the next Open.
 			err = errors.Join(err, j.Close(err == nil))
 		} else if err == nil {
-			err = db.store.removeJournal()
+			err = db.store.RemoveJournal()
 		}
 	} else {
 		db.stop()
 		db.work.Wait()
 	}
-	err = errors.Join(err, db.store.close())
+	err = errors.Join(err, db.store.Close())
 	if db.live != nil {
 		err = errors.Join(err, db.live.close())
 	}
-	if err = errors.Join(err, db.store.dir().Close()); err != nil {
+	if err = errors.Join(err, db.store.Dir().Close()); err != nil {
 		db.closeErr = db.fail("close", "", err)
 	}
 }
@@ -243,7 +244,7 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 		return false, nil
 	}
 	id := newID()
-	err = db.writer.write([]naming{{name: ns.name, id: id, old: old}})
+	err = db.writer.write([]store.NameOp{{Name: ns.name, ID: id, Old: old}})
 	if err == nil || errors.Is(err, ErrUnknownOutcome) {
 		db.point(ns, id)
 	}

@@ -5,23 +5,25 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/keepcache/keepcache/internal/errs"
 )
 
 // Errors of opening a cache.
 var (
 	// ErrLocked is returned by Open when another process, or another DB in this one, holds the file and
 	// does not let go of it within Options.LockTimeout.
-	ErrLocked = errors.New("file is locked")
+	ErrLocked = errs.ErrLocked
 
 	// ErrFormat is returned by Open for a file that is no keepcache file, or that a newer version wrote.
 	// The file is left as it is.
-	ErrFormat = errors.New("not a keepcache file that this version reads")
+	ErrFormat = errs.ErrFormat
 
 	// ErrReadOnly is returned by every write to a DB that was opened with Options.ReadOnly.
-	ErrReadOnly = errors.New("cache is open for reading only")
+	ErrReadOnly = errs.ErrReadOnly
 
 	// ErrClosed is returned by every call after Close.
-	ErrClosed = errors.New("cache is closed")
+	ErrClosed = errs.ErrClosed
 )
 
 // Errors of a call's arguments. The cache is unchanged.
@@ -40,7 +42,7 @@ var (
 
 	// ErrTooLarge: the encoded value is larger than Options.MaxValueBytes, or the entry
 	// than the budget.
-	ErrTooLarge = errors.New("value too large")
+	ErrTooLarge = errs.ErrTooLarge
 
 	// ErrUnsupportedValue: the value is none that JSON can express.
 	ErrUnsupportedValue = errors.New("unsupported value")
@@ -67,15 +69,15 @@ var (
 	// ErrNoRoom says that memory and journal are full of writes that the file does not have yet, and that the disk
 	// takes none: it is too slow, and the call has waited 5 seconds, or commits fail, and the cause is in the error
 	// too. Nothing was changed.
-	ErrNoRoom = errors.New("no room for writes")
+	ErrNoRoom = errs.ErrNoRoom
 
 	// ErrContended says that others changed the key again and again between the call's look at it and its write, which
 	// it gave up, or that the function of an Update has done so itself. The call has changed nothing.
-	ErrContended = errors.New("too many writers change this key at the same time")
+	ErrContended = errs.ErrContended
 
 	// ErrUnknownOutcome says that the disk failed while a write was on its way: it is seen as long as the cache is open,
 	// and may or may not be there after that. The cause is in the error too.
-	ErrUnknownOutcome = errors.New("the outcome is unknown")
+	ErrUnknownOutcome = errs.ErrUnknownOutcome
 )
 
 // Errors of a file that is in trouble.
@@ -85,7 +87,7 @@ var (
 	// else; plain writes go into memory and journal as long as there is room; what depends on what is stored, such
 	// as Add, Increment, Update, Touch and ranges, returns ErrUnavailable. The cache mends it by itself, in the
 	// background.
-	ErrUnavailable = errors.New("the file is unavailable")
+	ErrUnavailable = errs.ErrUnavailable
 )
 
 // Errors of the stored data.
@@ -93,7 +95,7 @@ var (
 	// ErrCorrupt says that stored bytes are not what was written. Plain reads take a damaged entry for
 	// absent; what depends on the stored value, such as Add and Touch, returns ErrCorrupt; Set and
 	// Delete replace and remove it.
-	ErrCorrupt = errors.New("stored data is damaged")
+	ErrCorrupt = errs.ErrCorrupt
 )
 
 // Error is the error of every operation: what was done, to what, and why it failed. Match the cause with
@@ -143,12 +145,12 @@ func (e *Error) Error() string {
 func (e *Error) appendObject(b *strings.Builder) {
 	switch {
 	case e.Key != "":
-		b.WriteString(" " + quoteShort(e.Key))
+		b.WriteString(" " + errs.Quote(e.Key))
 		if e.Bucket != "" && e.Bucket != DefaultBucket {
-			b.WriteString(" in bucket " + quoteShort(e.Bucket))
+			b.WriteString(" in bucket " + errs.Quote(e.Bucket))
 		}
 	case e.Bucket != "":
-		b.WriteString(" bucket " + quoteShort(e.Bucket))
+		b.WriteString(" bucket " + errs.Quote(e.Bucket))
 	}
 }
 
@@ -173,13 +175,4 @@ func quotePath(path string, separator rune) string {
 		quoted = strings.ReplaceAll(quoted, `\\`, `\`)
 	}
 	return quoted
-}
-
-// quoteShort quotes s, with its middle left out where it is long: a key may have 32,000 bytes.
-func quoteShort(s string) string {
-	const most = 64
-	if len(s) <= most {
-		return strconv.Quote(s)
-	}
-	return strconv.Quote(s[:most/2]) + "..." + strconv.Quote(s[len(s)-most/4:])
 }

@@ -8,9 +8,11 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/keepcache/keepcache/internal/cost"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/memory"
 	"github.com/keepcache/keepcache/internal/recency"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // evictor keeps the file within its budgets. The committer calls it after each of its transactions, so that
@@ -27,7 +29,7 @@ import (
 // the queue keep nothing) and its victims are neighbours, so deletions land in few pages. The queue would
 // cost the file a second index, and with it a page for each overwrite.
 type evictor struct {
-	store   *store
+	store   *store.Store
 	memory  *memory.Tier
 	sweeper *sweeper
 	log     *slog.Logger
@@ -40,9 +42,9 @@ type evictor struct {
 	buckets map[string]limit // of single buckets, by name
 	idOf    func(name string) uint64
 
-	again func()               // asks for another round
-	hands map[uint64]*eviction // by bucket id, 0 for the whole file; protected by the committer's lock
-	due   []byte               // row of the expiry index at which its own sweep goes on; protected by the same
+	again func()                     // asks for another round
+	hands map[uint64]*store.Eviction // by bucket id, 0 for the whole file; protected by the committer's lock
+	due   []byte                     // row of the expiry index at which its own sweep goes on; protected by the same
 
 	mu    sync.Mutex // protects what follows
 	stats EvictionStats
@@ -59,9 +61,6 @@ type EvictionStats struct {
 
 // limit is a budget.
 type limit struct{ bytes, entries int64 }
-
-// amount is how much there is under a budget, or how much too much.
-type amount struct{ entries, cost int64 }
 
 const (
 	// evictFree and evictTimes bound what one round evicts: some for nothing, so that a budget that was
@@ -82,7 +81,7 @@ const (
 
 // newEvictor returns the evictor that the options ask for, or nil if nothing is limited.
 func newEvictor(o *Options) *evictor {
-	e := &evictor{limit: limit{o.MaxBytes, unlimited}, buckets: make(map[string]limit), hands: make(map[uint64]*eviction), log: o.Logger}
+	e := &evictor{limit: limit{o.MaxBytes, unlimited}, buckets: make(map[string]limit), hands: make(map[uint64]*store.Eviction), log: o.Logger}
 	most := o.MaxBytes
 	for name, b := range o.Buckets {
 		if b.MaxBytes < unlimited || b.MaxEntries < unlimited {
@@ -113,13 +112,13 @@ func (e *evictor) admit(bucket string, d *draft) error {
 	if own, ok := e.buckets[bucket]; ok {
 		most = min(most, own.bytes)
 	}
-	page := e.store.paging()
-	if page.atMost(len(d.key), len(d.record())) <= most {
+	page := e.store.Paging()
+	if page.AtMost(len(d.key), len(d.record())) <= most {
 		return nil
 	}
-	n := page.entry(len(d.key), len(d.record()))
+	n := page.Entry(len(d.key), len(d.record()))
 	if d.header.GoneAt != format.Never {
-		n += page.row(len(d.key))
+		n += page.Row(len(d.key))
 	}
 	if n > most {
 		return ErrTooLarge
@@ -143,7 +142,7 @@ func (e *evictor) enforce(r round) {
 		return
 	}
 	if err := e.enforceAll(r); err != nil && !errors.Is(err, ErrClosed) {
-		e.log.Error("keepcache: eviction failed", "path", e.store.path, "err", err)
+		e.log.Error("keepcache: eviction failed", "path", e.store.Path(), "err", err)
 	}
 }
 
@@ -165,39 +164,39 @@ func (e *evictor) scopes() (all []scope) {
 
 // uses returns what a scope is full of. Buckets themselves, which no eviction removes, count in that of the whole
 // file: up to half of it, so that there is room for entries whatever their number.
-func (sc scope) uses(used map[uint64]usage) amount {
+func (sc scope) uses(used map[uint64]cost.Usage) store.Amount {
 	if sc.id != 0 {
-		return amount{used[sc.id].entries, used[sc.id].cost()}
+		return store.Amount{Entries: used[sc.id].Entries, Cost: used[sc.id].Cost()}
 	}
-	u := sum(used)
-	return amount{u.entries, u.cost() - max(0, used[0].cost()-sc.bytes/2)}
+	u := cost.Sum(used)
+	return store.Amount{Entries: u.Entries, Cost: u.Cost() - max(0, used[0].Cost()-sc.bytes/2)}
 }
 
 // over returns by how much a budget is passed, and whether it is.
-func (l limit) over(u amount) (amount, bool) {
-	over := amount{u.entries - l.entries, u.cost - l.bytes}
-	return over, over.entries > 0 || over.cost > 0
+func (l limit) over(u store.Amount) (store.Amount, bool) {
+	over := store.Amount{Entries: u.Entries - l.entries, Cost: u.Cost - l.bytes}
+	return over, over.Entries > 0 || over.Cost > 0
 }
 
 // joined is what was evicted in the transaction of a commit.
 type joined struct {
-	in      func(freeing) error
-	swept   swept
-	size    []victim
-	entries []victim
+	in      func(store.FreeTx) error
+	swept   store.Swept
+	size    []store.Victim
+	entries []store.Victim
 }
 
 // join returns what a commit is to do in its own transaction to keep the budgets: its pages are in work already,
 // so most of what has to go costs little more there. What it writes is still pinned, and so never a victim. What
 // is left is for enforce.
-func (e *evictor) join(names []naming) *joined {
+func (e *evictor) join(names []store.NameOp) *joined {
 	j := &joined{}
 	if e == nil {
 		return j
 	}
-	cleared := slices.ContainsFunc(names, func(n naming) bool { return n.old != 0 })
-	j.in = func(f freeing) error {
-		used, err := f.used()
+	cleared := slices.ContainsFunc(names, func(n store.NameOp) bool { return n.Old != 0 })
+	j.in = func(f store.FreeTx) error {
+		used, err := f.Used()
 		for _, sc := range e.scopes() {
 			if err != nil {
 				return err
@@ -210,28 +209,28 @@ func (e *evictor) join(names []naming) *joined {
 			if sc.id == 0 && (cleared || e.sweeper.owes()) {
 				continue // the sweeper frees room at no loss first
 			}
-			if j.swept.removed == 0 && !j.swept.more {
-				if j.swept, err = f.sweep(&e.due, certain(e.memory.Lives)); err != nil {
+			if j.swept.Removed == 0 && !j.swept.More {
+				if j.swept, err = f.Sweep(&e.due, store.Certain(e.memory.Lives)); err != nil {
 					return err
 				}
-				if used, err = f.used(); err != nil {
+				if used, err = f.Used(); err != nil {
 					return err
 				}
 				u = sc.uses(used)
-				if over, is = sc.over(u); !is || j.swept.more {
+				if over, is = sc.over(u); !is || j.swept.More {
 					continue
 				}
 			}
-			var victims []victim
-			if victims, err = f.evict(e.plan(sc, u, over, math.MaxUint64)); err != nil {
+			var victims []store.Victim
+			if victims, err = f.Evict(e.plan(sc, u, over, math.MaxUint64)); err != nil {
 				return err
 			}
-			if over.cost > 0 {
+			if over.Cost > 0 {
 				j.size = append(j.size, victims...)
 			} else {
 				j.entries = append(j.entries, victims...)
 			}
-			used, err = f.used()
+			used, err = f.Used()
 		}
 		return err
 	}
@@ -251,28 +250,28 @@ func (e *evictor) settle(j *joined) {
 }
 
 // forget has memory forget victims.
-func (e *evictor) forget(victims []victim) {
+func (e *evictor) forget(victims []store.Victim) {
 	for i := range victims {
-		e.memory.Forget(victims[i].id, victims[i].key)
+		e.memory.Forget(victims[i].ID, victims[i].Key)
 	}
 }
 
 // plan says how to free what is over in a scope, and a little more, so that small commits do not each need to
 // look for victims.
-func (e *evictor) plan(sc scope, u, over amount, floor uint64) *eviction {
+func (e *evictor) plan(sc scope, u, over store.Amount, floor uint64) *store.Eviction {
 	h := e.hands[sc.id]
 	if h == nil {
-		h = &eviction{id: sc.id, limit: sc.bytes, low: new(recency.Quantile), spare: e.memory.IsPinned, score: e.score}
+		h = &store.Eviction{ID: sc.id, Limit: sc.bytes, Low: new(recency.Quantile), Spare: e.memory.IsPinned, Score: e.score}
 		e.hands[sc.id] = h
 	}
-	h.all, h.room = u, pagesRoom(e.memory.Limit())
-	h.floor, h.spareNewest, h.anyway = floor, false, false
-	h.over = amount{over.entries + sc.entries/evictSlack, over.cost + sc.bytes/evictSlack}
+	h.All, h.Step, h.Room = u, evictStep, pagesRoom(e.memory.Limit())
+	h.Floor, h.SpareNewest, h.Anyway = floor, false, false
+	h.Over = store.Amount{Entries: over.Entries + sc.entries/evictSlack, Cost: over.Cost + sc.bytes/evictSlack}
 	return h
 }
 
 func (e *evictor) enforceAll(r round) error {
-	_, used, err := e.store.size()
+	_, used, err := e.store.Size()
 	if err != nil {
 		return err
 	}
@@ -283,7 +282,7 @@ func (e *evictor) enforceAll(r round) error {
 		watching = watching || half
 		if sc.id == 0 {
 			before := e.recency.Bytes()
-			e.recency.SetKeys(u.entries)
+			e.recency.SetKeys(u.Entries)
 			e.memory.Reserve(e.recency.Bytes() - before)
 		}
 		if err := e.enforceOne(r, sc); err != nil {
@@ -299,7 +298,7 @@ func (e *evictor) enforceOne(r round, sc scope) error {
 	most := evictFree + evictTimes*r.written
 	floor, barren, anyway := r.floor, int64(0), false
 	for evicted, bytes := 0, int64(0); ; {
-		_, used, err := e.store.size()
+		_, used, err := e.store.Size()
 		u := sc.uses(used)
 		over, is := sc.over(u)
 		if err != nil || !is {
@@ -318,16 +317,16 @@ func (e *evictor) enforceOne(r round, sc scope) error {
 			continue
 		}
 		q := e.plan(sc, u, over, floor)
-		q.spareNewest, q.anyway = floor != r.floor, anyway
-		victims, err := e.store.evict(q)
+		q.SpareNewest, q.Anyway = floor != r.floor, anyway
+		victims, err := e.store.Evict(q)
 		if err != nil {
 			return err
 		}
-		if q.looked == 0 {
+		if q.Looked == 0 {
 			return nil // the counts say more than there is, and however often one looks nothing is found
 		}
 		if len(victims) == 0 {
-			if barren += q.looked; barren < u.entries {
+			if barren += q.Looked; barren < u.Entries {
 				continue
 			}
 			barren = 0
@@ -344,7 +343,7 @@ func (e *evictor) enforceOne(r round, sc scope) error {
 		barren = 0
 		e.forget(victims)
 		evicted += len(victims)
-		bytes += e.count(victims, over.cost <= 0)
+		bytes += e.count(victims, over.Cost <= 0)
 	}
 }
 
@@ -354,11 +353,11 @@ func (e *evictor) score(id uint64, key []byte) uint32 {
 
 // sweep does one step of the sweeper's work, which frees room at no loss.
 func (e *evictor) sweep(retired bool) (removed int, err error) {
-	did, err := e.store.sweepOn(&e.due, certain(e.memory.Lives))
+	did, err := e.store.SweepOn(&e.due, store.Certain(e.memory.Lives))
 	if err != nil {
 		return 0, err
 	}
-	removed = did.removed + did.moved + did.orphans
+	removed = did.Removed + did.Moved + did.Orphans
 	e.sweeper.swept(did)
 	if removed == 0 && retired {
 		removed, _, err = e.sweeper.stepRetired()
@@ -367,12 +366,12 @@ func (e *evictor) sweep(retired bool) (removed int, err error) {
 }
 
 // count books victims and tells of them.
-func (e *evictor) count(victims []victim, byEntries bool) (bytes int64) {
+func (e *evictor) count(victims []store.Victim, byEntries bool) (bytes int64) {
 	if len(victims) == 0 {
 		return 0
 	}
 	for _, v := range victims {
-		bytes += v.bytes
+		bytes += v.Bytes
 	}
 	e.mu.Lock()
 	if byEntries {
@@ -385,10 +384,10 @@ func (e *evictor) count(victims []victim, byEntries bool) (bytes int64) {
 	if e.events.wants(EventEvict) {
 		name := ""
 		for i, v := range victims { // those of a bucket follow each other
-			if i == 0 || v.id != victims[i-1].id {
-				name = e.sweeper.nameOf(v.id)
+			if i == 0 || v.ID != victims[i-1].ID {
+				name = e.sweeper.nameOf(v.ID)
 			}
-			e.events.tell(Event{Kind: EventEvict, Bucket: name, Key: v.key})
+			e.events.tell(Event{Kind: EventEvict, Bucket: name, Key: v.Key})
 		}
 	}
 	return bytes
@@ -412,3 +411,7 @@ func (e *evictor) snapshot() EvictionStats {
 	defer e.mu.Unlock()
 	return e.stats
 }
+
+// evictStep bounds how many entries one transaction evicts: as many as a commit puts and some more, so that one is enough. Each has its
+// price, and small ones halve the throughput of writers.
+const evictStep = pressedTimes * commitEntries

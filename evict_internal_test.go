@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/cost"
+	"github.com/keepcache/keepcache/internal/store"
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
 )
@@ -16,10 +18,10 @@ func overcounted(t *testing.T, o Options) *DB {
 	db, err := Open(filepath.Join(t.TempDir(), "test.cache"), &o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	require.NoError(t, db.store.update(func(tx *bolt.Tx) error {
-		used, err := openUsage(tx)
+	require.NoError(t, db.store.Update(func(tx *bolt.Tx) error {
+		used, err := store.OpenUsage(tx)
 		require.NoError(t, err)
-		return used.put(7, usage{entries: 100, bytes: 100 << 10, leaf: 100 << 10, row: 100 << 10})
+		return used.Put(7, cost.Usage{Entries: 100, Bytes: 100 << 10, Leaf: 100 << 10, Row: 100 << 10})
 	}))
 	return db
 }
@@ -33,14 +35,14 @@ func TestEvict_Overcounted(t *testing.T) {
 // Counts that cannot be true are put right where a file is opened anew while the cache is in use, as when it is opened.
 func TestHeal_Overcounted(t *testing.T) {
 	db := overcounted(t, Options{})
-	require.NoError(t, db.store.update(func(tx *bolt.Tx) error {
-		used, err := openUsage(tx)
+	require.NoError(t, db.store.Update(func(tx *bolt.Tx) error {
+		used, err := store.OpenUsage(tx)
 		require.NoError(t, err)
-		return used.put(7, usage{entries: 1, bytes: 1 << 40})
+		return used.Put(7, cost.Usage{Entries: 1, Bytes: 1 << 40})
 	}))
-	db.store.current.Load().poison(failure{err: errors.New("test")})
+	db.store.Handle().Poison(store.Failure{Err: errors.New("test")})
 	require.Eventually(t, func() bool { return db.Stats().Health.Healed == 1 }, 20*time.Second, time.Millisecond)
-	_, used, err := db.store.size()
+	_, used, err := db.store.Size()
 	require.NoError(t, err)
 	require.NotContains(t, used, uint64(7))
 }

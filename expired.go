@@ -6,24 +6,25 @@ import (
 	"github.com/keepcache/keepcache/internal/clock"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // tell tells of expired entries that were removed from the file.
-func (sw *sweeper) tell(gone []dueRow) {
+func (sw *sweeper) tell(gone []store.ExpiryRow) {
 	if len(gone) == 0 || !sw.events.wants(EventExpire) {
 		return
 	}
 	name := ""
 	for i, d := range gone { // sorted by id
-		if i == 0 || d.id != gone[i-1].id {
-			name = sw.nameOf(d.id)
+		if i == 0 || d.ID != gone[i-1].ID {
+			name = sw.nameOf(d.ID)
 		}
-		sw.events.tell(Event{Kind: EventExpire, Bucket: name, Key: string(d.key)})
+		sw.events.tell(Event{Kind: EventExpire, Bucket: name, Key: string(d.Key)})
 	}
 }
 
 // tellPinned tells of entries that expired before they came into the file. changes are what became of pins.
-func (sw *sweeper) tellPinned(pins []memory.Pin, changes []*change) {
+func (sw *sweeper) tellPinned(pins []memory.Pin, changes []*store.Change) {
 	if !sw.events.wants(EventExpire) {
 		return
 	}
@@ -32,7 +33,7 @@ func (sw *sweeper) tellPinned(pins []memory.Pin, changes []*change) {
 		if i == 0 || p.ID != pins[i-1].ID {
 			name = sw.nameOf(p.ID)
 		}
-		if p.Stored != nil && changes[i].record == nil {
+		if p.Stored != nil && changes[i].Record == nil {
 			sw.events.tell(Event{Kind: EventExpire, Bucket: name, Key: strings.Clone(p.Key)})
 		}
 	}
@@ -55,10 +56,10 @@ func (sw *sweeper) replacedInMemory(drafts []*draft) {
 }
 
 // replacedInFile is the same for what the file had, after a transaction has made changes.
-func (sw *sweeper) replacedInFile(changes []*change) {
+func (sw *sweeper) replacedInFile(changes []*store.Change) {
 	for _, c := range changes {
-		if c.late {
-			sw.replaced(c.id, string(c.key))
+		if c.Late {
+			sw.replaced(c.ID, string(c.Key))
 		}
 	}
 }

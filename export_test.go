@@ -8,30 +8,31 @@ import (
 
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // PanicInView has a read transaction panic.
 func (db *DB) PanicInView() error {
-	return db.store.view(func(*bolt.Tx) error { panic("a test") })
+	return db.store.View(func(*bolt.Tx) error { panic("a test") })
 }
 
 // PanicInUpdate has a write transaction panic.
 func (db *DB) PanicInUpdate() error {
-	return db.store.update(func(*bolt.Tx) error { panic("a test") })
+	return db.store.Update(func(*bolt.Tx) error { panic("a test") })
 }
 
 // FailSync has the file behave as after a sync that failed.
-func (db *DB) FailSync(err error) { db.store.current.Load().doubt(0, err) }
+func (db *DB) FailSync(err error) { db.store.Handle().Doubt(0, err) }
 
 // Without switches off what a harness has to show that it would miss: "preflight", "checksum", "guard", "deadlines", or nothing.
 func Without(what string) {
-	without.preflight, without.guard = what == "preflight", what == "guard"
+	store.Without.Preflight, store.Without.Guard = what == "preflight", what == "guard"
 	memory.IgnoreDeadlines = what == "deadlines"
 	format.TrustChecksums = what == "checksum"
 }
 
 // ShallowBytes sets how much of a file that was closed in order is proved.
-func ShallowBytes(n int) { shallowBytes = n }
+func ShallowBytes(n int) { store.ShallowBytes = n }
 
 // Heal has the file looked at now, and mended if need be, as otherwise every two seconds.
 func (db *DB) Heal() {
@@ -43,7 +44,7 @@ func (db *DB) Heal() {
 
 // Transactions returns the number of the last transaction that changed the file. A compaction begins anew.
 func (db *DB) Transactions() (n int) {
-	_ = db.store.view(func(tx *bolt.Tx) error {
+	_ = db.store.View(func(tx *bolt.Tx) error {
 		n = tx.ID()
 		return nil
 	})
@@ -51,7 +52,7 @@ func (db *DB) Transactions() (n int) {
 }
 
 // LargestTransaction returns how many bytes the pages have that one transaction has written, at the most, since the file was opened.
-func (db *DB) LargestTransaction() int64 { return db.store.current.Load().most.Load() }
+func (db *DB) LargestTransaction() int64 { return db.store.Handle().LargestTransaction() }
 
 // Names returns of how many buckets memory knows the name.
 func (db *DB) Names() int {

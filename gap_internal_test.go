@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // The file's highest revision is beyond its mark (killed between two transactions of a commit, or a SetMany in no
@@ -23,20 +24,20 @@ func TestReplay_HighestBeyondMark(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := openStore(nil, path, false, time.Second, true)
+	s, err := store.Open(nil, path, false, time.Second, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	mark, _, _ := s.revisions()
+	mark, _, _ := s.Revisions()
 	rec := format.AppendHeader(nil, format.Header{FreshUntil: format.Never, GoneAt: format.Never})
 	rec, _ = appendValue(rec, 5, 100)
 	rec = format.AppendTrailer(rec)
 	format.Seal(rec, format.BucketSum("b"), "x", mark+1)
 	// What the committer does in a transaction that is not the last of its commit, or that caught more than its mark.
-	if err := s.apply(nil, 0, []*change{{id: 1, key: []byte("x"), record: rec, goneAt: format.Never, revision: mark + 1}}, mark, nil); err != nil {
+	if err := s.Apply(nil, 0, []*store.Change{{ID: 1, Key: []byte("x"), Record: rec, GoneAt: format.Never, Revision: mark + 1}}, mark, nil); err != nil {
 		t.Fatal(err)
 	}
-	s.close()
+	s.Close()
 	// kill; the journal did not have revision mark+1
 	db, err = Open(path, o)
 	if err != nil {

@@ -3,14 +3,13 @@ package keepcache
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // healer watches the file and opens it anew when it is of no more use: after a panic or a fault in bbolt, after a
@@ -22,9 +21,9 @@ type healer struct {
 	log    *slog.Logger
 	events *teller
 
-	run   sync.Mutex // held while the file is looked at and mended; protects what follows
-	told  *handle    // of whose trouble has been told
-	gone  *handle    // that was abandoned
+	run   sync.Mutex    // held while the file is looked at and mended; protects what follows
+	told  *store.Handle // of whose trouble has been told
+	gone  *store.Handle // that was abandoned
 	pause time.Duration
 	next  time.Time // no attempt before
 	kept  []func()  // tell of the files that were kept aside, once commits may run again
@@ -55,15 +54,6 @@ const (
 	// as an Open.
 	healPause     = 100 * time.Millisecond
 	healPauseMost = 10 * time.Second
-
-	// healLock is how long another process that has the file is waited for.
-	healLock = 50 * time.Millisecond
-
-	// healSettle is how long a change of the file that is under way in a poisoned handle may take before it is taken for
-	// one that will never end. It can write nothing from then on. Where bbolt's lock of the meta pages is taken for
-	// good it cannot end anyway, and only has to be given the time for the one write that may be on its way.
-	healSettle      = 30 * time.Second
-	healSettleStuck = time.Second
 )
 
 func newHealer(db *DB) *healer {
@@ -80,7 +70,7 @@ func (hl *healer) loop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hl.db.store.sick:
+		case <-hl.db.store.Sick():
 		case <-ticker.C:
 		case <-retry.C:
 		}
@@ -95,14 +85,14 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 	hl.run.Lock()
 	defer hl.run.Unlock()
 	s := hl.db.store
-	if s.inspect() && hl.db.writer != nil {
+	if s.Inspect() && hl.db.writer != nil {
 		if j := hl.db.writer.position().journal; j != nil {
 			_ = j.Follow() // where that is not allowed, it stays as it is
 		}
 	}
-	h := s.current.Load()
+	h := s.Handle()
 	hl.wander(h)
-	if h == nil || h.trouble() == nil {
+	if h == nil || h.Trouble() == nil {
 		return 0
 	}
 	hl.tell(h)
@@ -114,14 +104,14 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 		tell()
 	}
 	hl.kept = nil
-	if fresh := s.current.Load(); err == nil && fresh != nil && fresh.trouble() != nil {
+	if fresh := s.Handle(); err == nil && fresh != nil && fresh.Trouble() != nil {
 		// What took its place is in trouble too, mostly because its name was not synced: the next attempt is to wait.
-		hl.told, err = fresh, fresh.trouble().err
+		hl.told, err = fresh, fresh.Trouble().Err
 	}
 	if err != nil {
 		hl.pause = min(max(2*hl.pause, healPause), healPauseMost)
 		hl.next = time.Now().Add(hl.pause)
-		hl.log.Warn("keepcache: the file is still unavailable", "path", s.path, "err", err)
+		hl.log.Warn("keepcache: the file is still unavailable", "path", s.Path(), "err", err)
 		hl.mu.Lock()
 		hl.stats.Err = err
 		hl.mu.Unlock()
@@ -132,7 +122,7 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 	hl.stats.Unavailable, hl.stats.Err, hl.stats.Since = false, nil, time.Time{}
 	hl.stats.Healed++
 	hl.mu.Unlock()
-	hl.log.Warn("keepcache: the file can be used again", "path", s.path, "how", how)
+	hl.log.Warn("keepcache: the file can be used again", "path", s.Path(), "how", how)
 	hl.events.tell(Event{Kind: EventHealed, Detail: how})
 	if c := hl.db.commits; c != nil {
 		c.rest(false) // what the last one failed of is over
@@ -144,45 +134,37 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 // last makes one more attempt before the cache is closed, so that what memory has comes into the file. A file that was
 // removed or replaced, and that has everything, is left to whoever did that.
 func (hl *healer) last() {
-	if h := hl.db.store.current.Load(); h == nil || h.err() == nil && !hl.db.writer.owes() {
+	if h := hl.db.store.Handle(); h == nil || h.Err() == nil && !hl.db.writer.owes() {
 		return
 	}
 	hl.run.Lock()
 	hl.next = time.Time{}
 	hl.run.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), leaveAfter)
+	ctx, cancel := context.WithTimeout(context.Background(), store.LeaveAfter)
 	defer cancel()
 	hl.look(ctx)
 }
 
-// trouble returns why the handle is of no more use, or of less, or nil.
-func (h *handle) trouble() *failure {
-	if f := h.why.Load(); f != nil {
-		return f
-	}
-	return h.barred.Load()
-}
-
 // tell tells once of the trouble of a handle.
-func (hl *healer) tell(h *handle) {
+func (hl *healer) tell(h *store.Handle) {
 	if hl.told == h {
 		return
 	}
 	hl.told = h
-	f := h.trouble()
+	f := h.Trouble()
 	hl.mu.Lock()
 	if !hl.stats.Unavailable {
 		hl.stats.Unavailable, hl.stats.Since = true, time.Now()
 		hl.stats.Failures++
 	}
-	hl.stats.Err = f.err
+	hl.stats.Err = f.Err
 	hl.mu.Unlock()
-	hl.log.Error("keepcache: the file is unavailable", "path", hl.db.store.path, "err", f.err, "stack", string(f.stack))
-	hl.events.tell(Event{Kind: EventUnavailable, Err: f.err})
+	hl.log.Error("keepcache: the file is unavailable", "path", hl.db.store.Path(), "err", f.Err, "stack", string(f.Stack))
+	hl.events.tell(Event{Kind: EventUnavailable, Err: f.Err})
 }
 
 // quarantined counts, logs and tells that a file was kept aside.
-func (hl *healer) quarantined(aside string, why error, from *heritage) {
+func (hl *healer) quarantined(aside string, why error, from *store.Catalog) {
 	hl.mu.Lock()
 	hl.stats.Quarantined++
 	hl.stats.Aside = aside
@@ -203,40 +185,12 @@ func (hl *healer) snapshot() HealthStats {
 	hl.mu.Lock()
 	defer hl.mu.Unlock()
 	stats := hl.stats
-	stats.Moved = hl.db.store.dir().Moved()
+	stats.Moved = hl.db.store.Dir().Moved()
 	return stats
 }
 
-// inspect looks whether the file is still the one at its path, and as long as it was. It reports whether it has changed hands:
-// owner, group or mode are other than they were.
-func (s *store) inspect() (changed bool) {
-	s.renewing.Lock() // no successor takes the path meanwhile
-	defer s.renewing.Unlock()
-	h := s.current.Load()
-	if h == nil || h.trouble() != nil {
-		return false
-	}
-	h.users.RLock() // nor is it closed
-	defer h.users.RUnlock()
-	if h.closed || h.whole() != nil || s.readOnly {
-		return false // who only reads loses nothing with the name of his file
-	}
-	switch now, err := s.dir().Lstat(s.path); {
-	case errors.Is(err, fs.ErrNotExist):
-		h.bar(errRemoved)
-	case err == nil && !os.SameFile(now, h.info):
-		h.bar(errMoved)
-	case err == nil:
-		if last := s.like.Load(); last != nil && !last.Same(disk.AttributesIn(now)) {
-			_, _ = s.attributes()
-			return true
-		}
-	}
-	return false
-}
-
 // mend brings the file back. It says how.
-func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
+func (hl *healer) mend(ctx context.Context, h *store.Handle) (how string, err error) {
 	if c := hl.db.compactor; c != nil {
 		timer := time.NewTimer(healPauseMost)
 		defer timer.Stop()
@@ -250,58 +204,59 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 		}
 	}
 	s := hl.db.store
-	if s.current.Load() != h {
+	if s.Handle() != h {
 		return "a copy has taken its place", nil // a compaction was quicker
 	}
 	dir, err := hl.refuge(nil)
 	if err != nil {
-		return "", errors.Join(h.trouble().err, err)
+		return "", errors.Join(h.Trouble().Err, err)
 	}
-	defer func(was *disk.Dir) { hl.settle(was, dir) }(s.dir())
-	if h.err() == nil {
-		err := s.compact(ctx, dir, true, func(int64) {})
-		if err != nil && dir == s.dir() {
+	defer func(was *disk.Dir) { hl.settle(was, dir) }(s.Dir())
+	if h.Err() == nil {
+		err := s.Compact(ctx, dir, true, func(int64) {})
+		if err != nil && dir == s.Dir() {
 			if other, refugeErr := hl.refuge(err); refugeErr == nil && other != dir {
-				dir, err = other, s.compact(ctx, other, true, func(int64) {})
+				dir, err = other, s.Compact(ctx, other, true, func(int64) {})
 			}
 		}
-		failed := err != nil && s.current.Load() == h
-		why := h.trouble()
-		if failed && (dir != s.dir() || !stuck(why.err, err)) {
-			return "", errors.Join(h.trouble().err, err)
+		failed := err != nil && s.Handle() == h
+		why := h.Trouble()
+		if failed && (dir != s.Dir() || !stuck(why.Err, err)) {
+			return "", errors.Join(h.Trouble().Err, err)
 		}
 		if !failed {
-			if s.intruder != "" {
-				aside := s.intruder
-				hl.kept = append(hl.kept, func() { hl.quarantined(aside, errMoved, nil) })
-				s.intruder = ""
+			if aside := s.TakeIntruder(); aside != "" {
+				hl.kept = append(hl.kept, func() { hl.quarantined(aside, store.ErrMoved, nil) })
 			}
 			return "a copy has taken its place", nil
 		}
-		h.poison(failure{err: why.err}) // what the disk has of it is opened anew, as after a crash
+		h.Poison(store.Failure{Err: why.Err}) // what the disk has of it is opened anew, as after a crash
 	}
 	if hl.gone != h {
-		_, _ = s.attributes() // while the descriptor can still tell them
-		if err := h.leave(ctx); err != nil {
+		_, _ = s.Attributes() // while the descriptor can still tell them
+		if err := h.Leave(ctx); err != nil {
 			return "", err
 		}
 		hl.gone = h
 	}
-	found := hl.open(dir)
-	if found.err != nil && dir == s.dir() {
-		if other, refugeErr := hl.refuge(found.err); refugeErr == nil && other != dir {
-			dir, found = other, hl.open(other)
+	found := s.Find(dir)
+	if found.Err != nil && dir == s.Dir() {
+		if other, refugeErr := hl.refuge(found.Err); refugeErr == nil && other != dir {
+			dir, found = other, s.Find(other)
 		}
 	}
 	// What a commit has brought into the file that is gone must be known as such when another takes its place.
 	if c := hl.db.commits; c != nil {
 		resume, err := c.tryPause(ctx, healPauseMost)
 		if err != nil {
-			return "", errors.Join(err, found.close())
+			return "", errors.Join(err, found.Close())
 		}
 		defer resume()
 	}
-	fresh, how, lost, err := hl.reopen(h, found, dir)
+	fresh, how, lost, kept, err := s.Reopen(h, found, dir, hl.db.heritage(), hl.db.options.OnCorruption == Fail)
+	if kept != nil {
+		hl.kept = append(hl.kept, func() { hl.quarantined(kept.Aside, kept.Why, kept.From) })
+	}
 	if err != nil {
 		return "", err
 	}
@@ -309,35 +264,34 @@ func (hl *healer) mend(ctx context.Context, h *handle) (how string, err error) {
 		// What memory has besides is as good as new: it goes into the file once more.
 		hl.db.memory.Repin(hl.db.filedIDs())
 	}
-	err = hl.db.store.adopt(fresh)
+	err = s.Adopt(fresh, dir)
 	hl.db.memory.ForgetAbsent()
 	if err != nil {
-		return "", errors.Join(err, fresh.close())
+		return "", errors.Join(err, fresh.Close())
 	}
-	hl.db.store.home.Store(dir)
 	return how, nil
 }
 
 // stuck reports whether a file that is not to be changed any more is still at its path, and no copy can take that.
 func stuck(why, copying error) bool {
-	return irreplaceable(copying) && !takesNothing(copying) && !errors.Is(why, errRemoved) && !errors.Is(why, errMoved)
+	return store.Irreplaceable(copying) && !store.TakesNothing(copying) && !errors.Is(why, store.ErrRemoved) && !errors.Is(why, store.ErrMoved)
 }
 
 // heritage is what a fresh file takes over from the one that is open: the running cache knows all of it. What is not
 // committed yet is not in it. The caller keeps commits from running.
-func (db *DB) heritage() *heritage {
-	g := &heritage{identity: db.store.identity, names: make(map[string]uint64)}
+func (db *DB) heritage() *store.Catalog {
+	g := &store.Catalog{Identity: db.store.Identity(), Names: make(map[string]uint64)}
 	db.mu.RLock()
-	g.lastID = db.lastID
+	g.LastID = db.lastID
 	for name, ns := range db.buckets {
 		if id := ns.filed.Load(); id != 0 {
-			g.names[name] = id
+			g.Names[name] = id
 		}
 	}
 	db.mu.RUnlock()
-	g.tags, g.tagFloor = db.tags.clone()
+	g.Tags, g.TagFloor = db.tags.clone()
 	if db.commits != nil {
-		g.mark, g.highest = db.commits.reached(), db.writer.last()
+		g.Mark, g.Highest = db.commits.reached(), db.writer.last()
 	}
 	return g
 }
@@ -359,48 +313,4 @@ func (t *tagTable) clone() (rows map[string]uint64, floor uint64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return maps.Clone(t.rows), t.floor
-}
-
-// adopt has everybody use another handle instead of a poisoned one.
-func (s *store) adopt(h *handle) error {
-	fresh, err := h.snapshot()
-	if err != nil {
-		return err
-	}
-	s.renewing.Lock()
-	defer s.renewing.Unlock()
-	if s.current.Load() == nil {
-		fresh.end()
-		return ErrClosed
-	}
-	s.noted.look()
-	s.noted = nil // nobody notes keys of a poisoned handle
-	s.lookups.Lock()
-	last := s.shared
-	s.shared = fresh
-	s.lookups.Unlock()
-	last.end()
-	s.use(h)
-	return nil
-}
-
-// keepIntruder keeps a cache aside that has taken the path. One that is in use stays, and so does what is no cache.
-func (s *store) keepIntruder(in *disk.Dir) error {
-	f, info, err := openOwned(in, s.path, os.O_RDWR, healLock)
-	if err != nil {
-		return errors.Join(errMoved, err)
-	}
-	defer f.Close()
-	identity, err := identityOf(f, info)
-	if err != nil {
-		return errors.Join(errMoved, err)
-	}
-	if in != s.dir() && identity != s.identity {
-		return errTaken // only in its own directory does anything make way
-	}
-	if s.intruder, err = keepAside(in, s.path, replacedSuffix, info); err == nil {
-		pruneAside(in, s.path, replacedSuffix, s.intruder)
-		err = in.Sync(s.path)
-	}
-	return err
 }

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/store"
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
 )
@@ -17,7 +18,7 @@ import (
 // A commit may have brought something into a file that is damaged before memory knows that it did. Then the fresh file gets it
 // as well. Who is told then that the other one is kept aside may wait for a commit.
 func TestHeal_Commit(t *testing.T) {
-	if !canReplace {
+	if !store.CanReplace {
 		t.Skip("an open file cannot be replaced")
 	}
 	path := filepath.Join(t.TempDir(), "test.cache")
@@ -76,7 +77,7 @@ func TestHeal_Commit(t *testing.T) {
 
 // A file that is cut short at the end of a transaction is noticed: what that wrote does not count as written.
 func TestHeal_CutWhileCommitted(t *testing.T) {
-	if !canReplace {
+	if !store.CanReplace {
 		t.Skip("an open file cannot be replaced")
 	}
 	path := filepath.Join(t.TempDir(), "test.cache")
@@ -85,12 +86,12 @@ func TestHeal_CutWhileCommitted(t *testing.T) {
 		require.NoError(t, err)
 		defer db.Close()
 		require.NoError(t, db.Bucket("b").Set("k", 1, 0))
-		err = db.store.update(func(tx *bolt.Tx) error {
+		err = db.store.Update(func(tx *bolt.Tx) error {
 			tx.OnCommit(func() { require.NoError(t, os.Truncate(path, 4096)) })
 			return nil
 		})
 		require.ErrorIs(t, err, ErrUnavailable)
-		require.ErrorIs(t, err, errCutShort)
+		require.ErrorIs(t, err, store.ErrCutShort)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		require.Equal(t, uint64(1), db.Stats().Health.Healed)
@@ -137,7 +138,7 @@ func TestHeal_CommitHangs(t *testing.T) {
 
 // While a commit is waited for somebody may put a cache that is in use where there was no file. It stays there.
 func TestHeal_CommitAndMoved(t *testing.T) {
-	if !canReplace {
+	if !store.CanReplace {
 		t.Skip("an open file cannot be replaced")
 	}
 	path, moved := filepath.Join(t.TempDir(), "test.cache"), filepath.Join(t.TempDir(), "other.cache")

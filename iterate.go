@@ -10,6 +10,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/jsonpack"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // Entry is one entry of a bucket: what is known of it, and its value. It is the caller's own and does not
@@ -206,23 +207,23 @@ func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
 			return ErrClosed
 		}
 		asOf := format.Millis(b.db.clock.Now())
-		var items []item
+		var items []store.Item
 		var err error
 		if more {
-			if items, more, err = b.db.store.page(id, from, []byte(prefix)); err != nil {
+			if items, more, err = b.db.store.Page(id, from, []byte(prefix)); err != nil {
 				return err
 			}
 		}
 		if n := len(items); n > 0 {
 			// The least key after the last one is that key with a zero byte.
-			from = append(bytes.Clone(items[n-1].key), 0)
+			from = append(bytes.Clone(items[n-1].Key), 0)
 		}
 		n := len(pinned) // how many pinned keys belong into this page
 		switch {
 		case more:
 			n, _ = slices.BinarySearch(pinned, string(from))
 		case len(items) == 0:
-			n = min(n, pageItems)
+			n = min(n, store.PageItems)
 		}
 		page, err := b.merge(ns, id, items, pinned[:n], asOf)
 		if err != nil {
@@ -238,14 +239,14 @@ func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
 
 // merge makes one page of a scan out of a page of the file and of the pinned keys that belong to it. Where
 // memory knows a key it is right, and the file may be late. asOf is a moment before all of this was read.
-func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string, asOf int64) ([]stored, error) {
+func (b *Bucket) merge(ns *namespace, id uint64, items []store.Item, pinned []string, asOf int64) ([]stored, error) {
 	page := make([]stored, 0, len(items)+len(pinned))
 	for len(items) > 0 || len(pinned) > 0 {
 		var key string
 		var rec []byte
 		order := firstOf(items, pinned)
 		if order <= 0 {
-			key, rec, items = string(items[0].key), items[0].record, items[1:]
+			key, rec, items = string(items[0].Key), items[0].Record, items[1:]
 		}
 		if order >= 0 {
 			// What the page says of a pinned key is late. If a commit has unpinned it meanwhile, the file knows now.
@@ -260,14 +261,14 @@ func (b *Bucket) merge(ns *namespace, id uint64, items []item, pinned []string, 
 		}
 		if rec == nil { // pinned when the scan began, and in the file by now
 			var err error
-			if rec, err = b.db.store.record(id, key); err != nil {
+			if rec, err = b.db.store.Record(id, key); err != nil {
 				return nil, err
 			}
 			if rec == nil {
 				continue
 			}
 		}
-		if _, _, err := openStored(rec, ns.sum, key); err != nil {
+		if _, _, err := format.OpenStored(rec, ns.sum, key); err != nil {
 			page = append(page, stored{key: key, damage: err})
 			continue
 		}
@@ -286,12 +287,12 @@ func storedAs(key string, rec []byte, slid, asOf int64) stored {
 }
 
 // firstOf compares the first item with the first pinned key. The end of a list comes after everything.
-func firstOf(items []item, pinned []string) int {
+func firstOf(items []store.Item, pinned []string) int {
 	switch {
 	case len(pinned) == 0:
 		return -1
 	case len(items) == 0:
 		return 1
 	}
-	return strings.Compare(string(items[0].key), pinned[0])
+	return strings.Compare(string(items[0].Key), pinned[0])
 }

@@ -38,15 +38,7 @@ func (e unsupported) Error() string        { return e.cause.Error() }
 func (e unsupported) Is(target error) bool { return target == ErrUnsupportedValue }
 func (e unsupported) Unwrap() error        { return e.cause }
 
-// checkValue proves that encoded, which comes from outside, is one whole value.
-func checkValue(encoded []byte) error {
-	if err := jsonpack.Scan(encoded); err != nil {
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return nil
-}
-
-// decodeValue decodes into dst, a pointer, what appendValue made or checkValue proved.
+// decodeValue decodes into dst, a pointer, what appendValue made or format.OpenStored proved.
 func decodeValue(encoded []byte, dst any) error {
 	err := jsonpack.Unmarshal(encoded, dst)
 	if err == nil {
@@ -123,7 +115,7 @@ func (t *target) take(value []byte) (err error) {
 	return err
 }
 
-// appendJSON appends what appendValue made or checkValue proved to dst as JSON.
+// appendJSON appends what appendValue made or format.OpenStored proved to dst as JSON.
 func appendJSON(dst, encoded []byte) ([]byte, error) {
 	if len(encoded) == 0 {
 		return dst, fmt.Errorf("%w: the entry has no value", ErrCorrupt)

@@ -12,11 +12,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/clock"
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/pagetree"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // live reads a cache that another process may have open, without its lock. It notes the file's state (its inode, the
@@ -62,7 +64,7 @@ var (
 
 // openLive looks whether there is a cache at path.
 func openLive(in *disk.Dir, path string) (*live, error) {
-	exists, err := lookAt(in, path)
+	exists, err := store.LookAt(in, path)
 	if err == nil && !exists {
 		err = &os.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
@@ -183,7 +185,7 @@ func (l *live) names(f *os.File, err error) (bool, error) {
 		return true, statErr
 	}
 	if now.Mode()&fs.ModeSymlink != 0 {
-		return true, errSymlink
+		return true, store.ErrSymlink
 	}
 	return os.SameFile(opened, now), err
 }
@@ -195,10 +197,10 @@ func (l *live) attempt(f *os.File, t *tail, fn func(*liveView) error) (same bool
 	if !found {
 		info, err := f.Stat()
 		if err == nil {
-			err = unfinished(f, info.Size())
+			err = store.Unfinished(f, info.Size())
 		}
 		switch {
-		case errors.Is(err, errAnew):
+		case errors.Is(err, store.ErrAnew):
 			return false, errMoving // its owner is at it, or will be
 		case err == nil:
 			err = ErrFormat
@@ -260,7 +262,7 @@ func (l *live) catchUp(v *liveView) error {
 	if t.all || t.identity != v.identity || !t.follows(base) {
 		t.reset(v.identity, base, v.mark)
 	}
-	f, err := l.open(journalPath(l.path))
+	f, err := l.open(beside.Journal(l.path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

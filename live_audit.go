@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/keepcache/keepcache/internal/beside"
+	"github.com/keepcache/keepcache/internal/cost"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/memory"
 	"github.com/keepcache/keepcache/internal/pagetree"
+	"github.com/keepcache/keepcache/internal/store"
+	"github.com/keepcache/keepcache/internal/verify"
 )
 
 // liveAudit reads a file for Verify without its lock. Each call is of one moment.
@@ -22,14 +26,14 @@ type liveAudit struct {
 // lateMost bounds the memory for what an audit without the lock notes of the journal, in bytes.
 const lateMost = 128 << 20
 
-// journal returns the buckets there are, what the journal has that the file does not, and what can be said of it.
-func (a *liveAudit) journal(ctx context.Context) (ids map[string]uint64, late lateEntries, report JournalReport, err error) {
+// known returns the buckets there are, what the journal has that the file does not, and what can be said of it.
+func (a *liveAudit) known(ctx context.Context) (k verify.Known, err error) {
 	err = a.live.read(a.tail, func(v *liveView) (err error) {
-		if ids, err = v.bucketsLive(); err != nil {
+		if k.IDs, err = v.bucketsLive(); err != nil {
 			return err
 		}
-		late, report = make(lateEntries), JournalReport{}
-		f, err := a.live.open(journalPath(a.live.path))
+		k.Late, k.Journal = make(verify.Late), verify.JournalReport{}
+		f, err := a.live.open(beside.Journal(a.live.path))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -47,10 +51,10 @@ func (a *liveAudit) journal(ctx context.Context) (ids map[string]uint64, late la
 				return err
 			}
 			return format.EachOp(first, piece, func(o format.Op, revision uint64) error {
-				e := lateEntry{revision: revision, removed: o.Kind == format.OpDelete}
+				e := verify.LateEntry{Revision: revision, Removed: o.Kind == format.OpDelete}
 				switch o.Kind {
 				case format.OpPut:
-					e.goneAt = format.ReadHeader(o.Record).GoneAt
+					e.GoneAt = format.ReadHeader(o.Record).GoneAt
 				case format.OpDelete:
 				default:
 					return nil
@@ -58,11 +62,11 @@ func (a *liveAudit) journal(ctx context.Context) (ids map[string]uint64, late la
 				if size += memory.EntryOverhead + len(o.Key); size > lateMost {
 					return errTailTooLarge
 				}
-				late.put(o.ID, o.Key, e)
+				k.Late.Put(o.ID, o.Key, e)
 				return nil
 			})
 		})
-		report = reportOf(&found)
+		k.Journal = verify.JournalReportOf(&found)
 		switch {
 		case errors.Is(err, format.ErrMalformed):
 			return fmt.Errorf("%w: the journal: %w", errMoving, err)
@@ -71,13 +75,13 @@ func (a *liveAudit) journal(ctx context.Context) (ids map[string]uint64, late la
 		}
 		return err
 	})
-	return ids, late, report, err
+	return k, err
 }
 
 // view has fn read one state of the file.
 func (a *liveAudit) view(fn func(*liveView) error) error { return a.live.read(a.tail, fn) }
 
-func (a *liveAudit) table() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
+func (a *liveAudit) Table() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
 	err = a.view(func(v *liveView) error {
 		ids, retired = make(map[string]uint64), nil
 		names, _, err := v.tree.Root().Bucket(format.BucketsBucket)
@@ -91,7 +95,7 @@ func (a *liveAudit) table() (ids map[string]uint64, retired []uint64, highest ui
 			if err != nil {
 				return false, err
 			}
-			n, err := namedID(e.Key, id)
+			n, err := store.NamedID(e.Key, id)
 			ids[string(e.Key)] = n
 			named[n] = true
 			return true, err
@@ -104,7 +108,7 @@ func (a *liveAudit) table() (ids map[string]uint64, retired []uint64, highest ui
 	return ids, retired, highest, err
 }
 
-func (a *liveAudit) revisions() (mark, highest uint64, err error) {
+func (a *liveAudit) Revisions() (mark, highest uint64, err error) {
 	err = a.view(func(v *liveView) error {
 		meta, _, err := v.tree.Root().Bucket(format.MetaBucket)
 		if err != nil {
@@ -117,10 +121,10 @@ func (a *liveAudit) revisions() (mark, highest uint64, err error) {
 	return mark, highest, err
 }
 
-func (a *liveAudit) size() (file int64, used map[uint64]usage, err error) {
+func (a *liveAudit) Size() (file int64, used map[uint64]cost.Usage, err error) {
 	err = a.view(func(v *liveView) error {
-		file, used = v.meta.Bytes(), make(map[uint64]usage)
-		page := paging(v.meta.PageSize())
+		file, used = v.meta.Bytes(), make(map[uint64]cost.Usage)
+		page := cost.Paging(v.meta.PageSize())
 		costs, _, err := v.tree.Root().Bucket(format.CostsBucket)
 		if err != nil {
 			return err
@@ -134,7 +138,7 @@ func (a *liveAudit) size() (file int64, used map[uint64]usage, err error) {
 			if err == nil && len(e.Key) == 8 {
 				var cost []byte
 				cost, _, err = costs.Get(e.Key)
-				used[format.ReadUint64(e.Key)] = page.readUsage(e.Key, row, cost)
+				used[format.ReadUint64(e.Key)] = page.ReadUsage(e.Key, row, cost)
 			}
 			return true, err
 		})
@@ -142,7 +146,7 @@ func (a *liveAudit) size() (file int64, used map[uint64]usage, err error) {
 	return file, used, err
 }
 
-func (a *liveAudit) auditEntries(id uint64, from []byte, prove prover) (page []audited, more bool, err error) {
+func (a *liveAudit) AuditEntries(id uint64, from []byte, prove verify.Prover) (page []verify.Entry, more bool, err error) {
 	err = a.view(func(v *liveView) error {
 		page, more = nil, false
 		entries, err := v.entries(id)
@@ -155,7 +159,7 @@ func (a *liveAudit) auditEntries(id uint64, from []byte, prove prover) (page []a
 		}
 		size := int64(0)
 		return entries.Scan(from, func(e *pagetree.Element) (bool, error) {
-			if len(page) == pageItems || size >= pageBytes {
+			if len(page) == store.PageItems || size >= store.PageBytes {
 				more = true
 				return false, nil
 			}
@@ -164,14 +168,14 @@ func (a *liveAudit) auditEntries(id uint64, from []byte, prove prover) (page []a
 				return false, err
 			}
 			row, rec := format.SplitRow(value, e.Key)
-			a := audited{key: bytes.Clone(e.Key), used: paging(v.meta.PageSize()).of(e.Key, rec), row: row}
+			a := verify.Entry{Key: bytes.Clone(e.Key), Used: cost.Paging(v.meta.PageSize()).Of(e.Key, rec), Row: row}
 			if row != format.Never && row != format.UnknownRow {
-				if _, a.stands, err = expiry.Get(format.ExpiryKey(row, id, e.Key)); err != nil {
+				if _, a.Stands, err = expiry.Get(format.ExpiryKey(row, id, e.Key)); err != nil {
 					return false, err
 				}
 			}
 			if prove != nil {
-				a.header, a.damage = prove(e.Key, rec)
+				a.Header, a.Damage = prove(e.Key, rec)
 			}
 			page = append(page, a)
 			size += int64(len(e.Key)) + e.Size()
@@ -181,7 +185,7 @@ func (a *liveAudit) auditEntries(id uint64, from []byte, prove prover) (page []a
 	return page, more, err
 }
 
-func (a *liveAudit) auditRows(from []byte) (page []auditedRow, more bool, err error) {
+func (a *liveAudit) AuditRows(from []byte) (page []verify.Row, more bool, err error) {
 	err = a.view(func(v *liveView) error {
 		page, more = nil, false
 		expiry, _, err := v.tree.Root().Bucket(format.ExpiryBucket)
@@ -189,13 +193,13 @@ func (a *liveAudit) auditRows(from []byte) (page []auditedRow, more bool, err er
 			return err
 		}
 		return expiry.Scan(from, func(e *pagetree.Element) (bool, error) {
-			if len(page) == pageItems {
+			if len(page) == store.PageItems {
 				more = true
 				return false, nil
 			}
-			r := auditedRow{raw: bytes.Clone(e.Key)}
-			if row, id, key, ok := format.SplitExpiryKey(r.raw); ok {
-				r.id, r.key = id, key
+			r := verify.Row{Raw: bytes.Clone(e.Key)}
+			if row, id, key, ok := format.SplitExpiryKey(r.Raw); ok {
+				r.ID, r.Key = id, key
 				entries, err := v.entries(id)
 				if err != nil {
 					return false, err
@@ -205,7 +209,7 @@ func (a *liveAudit) auditRows(from []byte) (page []auditedRow, more bool, err er
 					return false, err
 				}
 				at, _ := format.SplitRow(stored, key)
-				r.owned = found && at == row
+				r.Owned = found && at == row
 			}
 			page = append(page, r)
 			return true, nil
@@ -214,7 +218,7 @@ func (a *liveAudit) auditRows(from []byte) (page []auditedRow, more bool, err er
 	return page, more, err
 }
 
-func (a *liveAudit) auditTags(from []byte) (page []auditedTag, more bool, err error) {
+func (a *liveAudit) AuditTags(from []byte) (page []verify.Tag, more bool, err error) {
 	err = a.view(func(v *liveView) error {
 		page, more = nil, false
 		rows, _, err := v.tree.Root().Bucket(format.TagsBucket)
@@ -222,19 +226,19 @@ func (a *liveAudit) auditTags(from []byte) (page []auditedTag, more bool, err er
 			return err
 		}
 		return rows.Scan(from, func(e *pagetree.Element) (bool, error) {
-			if len(page) == pageItems {
+			if len(page) == store.PageItems {
 				more = true
 				return false, nil
 			}
 			revision, err := e.Value()
-			page = append(page, auditedTag{bytes.Clone(e.Key), bytes.Clone(revision)})
+			page = append(page, verify.Tag{Tag: bytes.Clone(e.Key), Revision: bytes.Clone(revision)})
 			return true, err
 		})
 	})
 	return page, more, err
 }
 
-func (a *liveAudit) tagCount() (rows, floor uint64, err error) {
+func (a *liveAudit) TagCount() (rows, floor uint64, err error) {
 	err = a.view(func(v *liveView) error {
 		tags, _, err := v.tree.Root().Bucket(format.TagsBucket)
 		rows, floor = tags.Sequence(), v.floor

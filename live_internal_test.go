@@ -12,6 +12,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // What happens while a read without the lock is under way makes it read again, whatever it has taken already.
@@ -25,7 +26,7 @@ func TestLive_ReadsAgain(t *testing.T) {
 		},
 		"a write into the journal, and a transaction that leaves the mark": func(t *testing.T, db *DB) string {
 			require.NoError(t, db.Set("k", "new", 0))
-			require.NoError(t, db.store.update(func(tx *bolt.Tx) error { return tx.Bucket(format.MetaBucket).Put([]byte("test"), nil) }))
+			require.NoError(t, db.store.Update(func(tx *bolt.Tx) error { return tx.Bucket(format.MetaBucket).Put([]byte("test"), nil) }))
 			return "new"
 		},
 		"a write that is in no journal": func(t *testing.T, db *DB) string {
@@ -33,7 +34,7 @@ func TestLive_ReadsAgain(t *testing.T) {
 			return string(large)
 		},
 		"a compaction, and a Close that removes the journal": func(t *testing.T, db *DB) string {
-			if !canReplace {
+			if !store.CanReplace {
 				t.Skip("an open file cannot be replaced")
 			}
 			require.NoError(t, db.Compact(t.Context()))
@@ -82,7 +83,7 @@ func TestLive_ReadsAgain(t *testing.T) {
 
 // A reader without the lock that has gone on in a directory that came back lets go of that one, and moves nowhere any more.
 func TestLive_CloseMoved(t *testing.T) {
-	if !canReplace {
+	if !store.CanReplace {
 		t.Skip("the directory of an open file cannot be removed")
 	}
 	path := filepath.Join(t.TempDir(), "in", "test.cache")

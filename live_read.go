@@ -6,8 +6,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/cost"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/pagetree"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // readLive is readQuietly for a DB that is open with Options.NoLock.
@@ -45,7 +47,7 @@ func (b *Bucket) readIn(v *liveView, id uint64, key string) (r reading, err erro
 	if rec == nil {
 		return r, nil
 	}
-	if _, _, r.damage = openStored(rec, format.BucketSum(b.name), key); r.damage != nil {
+	if _, _, r.damage = format.OpenStored(rec, format.BucketSum(b.name), key); r.damage != nil {
 		return r, nil
 	}
 	if err := b.db.learnTags(v, format.OptionBytes(rec)); err != nil {
@@ -84,21 +86,21 @@ func (b *Bucket) scanLive(from, prefix string, fn func([]stored) bool) error {
 			if now = v.id(); now == 0 || !first && now != id {
 				return nil
 			}
-			var items []item
+			var items []store.Item
 			if items, more, err = v.page(now, from, prefix); err != nil {
 				return err
 			}
 			for _, it := range items {
-				key := string(it.key)
+				key := string(it.Key)
 				next = key + "\x00" // the least key after it
-				if _, _, err := openStored(it.record, sum, key); err != nil {
+				if _, _, err := format.OpenStored(it.Record, sum, key); err != nil {
 					page = append(page, stored{key: key, damage: err})
 					continue
 				}
-				if err := b.db.learnTags(v, format.OptionBytes(it.record)); err != nil {
+				if err := b.db.learnTags(v, format.OptionBytes(it.Record)); err != nil {
 					return err
 				}
-				page = append(page, storedAs(key, it.record, 0, v.began))
+				page = append(page, storedAs(key, it.Record, 0, v.began))
 			}
 			return nil
 		})
@@ -116,16 +118,16 @@ func (b *Bucket) scanLive(from, prefix string, fn func([]stored) bool) error {
 
 // page returns the entries of a bucket from key from on, as long as they begin with prefix, journal and file in one, and
 // whether more may follow.
-func (v *liveView) page(id uint64, from, prefix string) (items []item, more bool, err error) {
+func (v *liveView) page(id uint64, from, prefix string) (items []store.Item, more bool, err error) {
 	entries, err := v.entries(id)
 	if err != nil {
 		return nil, false, err
 	}
 	late := v.tail.keys(id, from)
 	size := 0
-	full := func() bool { return len(items) >= pageItems || size >= pageBytes }
+	full := func() bool { return len(items) >= store.PageItems || size >= store.PageBytes }
 	add := func(key, record []byte) {
-		items = append(items, item{key, record})
+		items = append(items, store.Item{Key: key, Record: record})
 		size += len(key) + len(record)
 	}
 	// before adds what the journal has of keys up to one that the file has, and reports whether it has that one too.
@@ -223,7 +225,7 @@ func (l *live) stats(s *Stats) error {
 		if err != nil {
 			return err
 		}
-		page := paging(v.meta.PageSize())
+		page := cost.Paging(v.meta.PageSize())
 		s.Entries, s.Bytes, s.Cost = 0, 0, 0
 		named := make(map[uint64]bool, len(ids))
 		late := t.pending(v.mark)
@@ -240,12 +242,12 @@ func (l *live) stats(s *Stats) error {
 			if err != nil {
 				return err
 			}
-			u := page.readUsage(format.Uint64(id), row, costs)
-			s.Cost += u.cost() + page.bucket(u) + page.name(len(name))
-			u = u.after(change)
-			s.Buckets[name] = BucketStats{Entries: u.entries, Bytes: u.bytes, Cost: u.cost()}
-			s.Entries += u.entries
-			s.Bytes += u.bytes
+			u := page.ReadUsage(format.Uint64(id), row, costs)
+			s.Cost += u.Cost() + page.Bucket(u) + page.Name(len(name))
+			u = u.After(change)
+			s.Buckets[name] = BucketStats{Entries: u.Entries, Bytes: u.Bytes, Cost: u.Cost()}
+			s.Entries += u.Entries
+			s.Bytes += u.Bytes
 			named[id] = true
 		}
 		s.FileBytes = v.meta.Bytes()
@@ -284,5 +286,26 @@ func (v *liveView) unnamed(named map[uint64]bool, fn func(id uint64)) error {
 			fn(format.ReadUint64(e.Key))
 		}
 		return true, nil
+	})
+}
+
+// change is pending.change beside the process that has the file open.
+func (v *liveView) change(p *cost.Pending, id uint64) (cost.Usage, error) {
+	if len(p.Keys[id]) == 0 {
+		return cost.Usage{}, nil
+	}
+	entries, err := v.entries(id)
+	if err != nil {
+		return cost.Usage{}, err
+	}
+	return p.Change(id, func(key string) (size int64, err error) {
+		// Get would read the value too.
+		err = entries.Scan([]byte(key), func(e *pagetree.Element) (bool, error) {
+			if string(e.Key) == key {
+				size = int64(len(key)) + max(e.Size()-format.RowSize, 0)
+			}
+			return false, nil
+		})
+		return size, err
 	})
 }

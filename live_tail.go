@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keepcache/keepcache/internal/cost"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // tail is what the journal has beyond the file, as far as one operation needs it: the outcomes of one bucket, or
@@ -151,10 +153,10 @@ func (t *tail) find(id uint64, key string, mark uint64) (record []byte, known bo
 }
 
 // soonest returns the entries of the given buckets that end first, n at most, in no order.
-func (t *tail) soonest(n int, ids map[uint64]*Bucket, mark uint64) (first []dueRow) {
+func (t *tail) soonest(n int, ids map[uint64]*Bucket, mark uint64) (first []store.ExpiryRow) {
 	for at, e := range t.entries {
 		if gone := format.GoneAt(e.record); e.record != nil && e.revision > mark && gone != format.Never && ids[at.id] != nil {
-			if first = append(first, dueRow{gone, at.id, []byte(at.key)}); len(first) >= 4*n {
+			if first = append(first, store.ExpiryRow{At: gone, ID: at.id, Key: []byte(at.key)}); len(first) >= 4*n {
 				first = soonestRows(first, n)
 			}
 		}
@@ -175,4 +177,15 @@ func (t *tail) keys(id uint64, from string) []string {
 	}
 	i, _ := slices.BinarySearch(t.sorted, from)
 	return t.sorted[i:]
+}
+
+// pending returns a sample of what the journal has above the mark.
+func (t *tail) pending(mark uint64) *cost.Pending {
+	p := cost.NewPending(len(t.entries))
+	for at, e := range t.entries {
+		if e.revision > mark {
+			p.Add(at.id, at.key, e.size)
+		}
+	}
+	return p
 }

@@ -24,8 +24,7 @@ func TestLoad_UnreadableCache(t *testing.T) {
 	require.NoError(t, err)
 	b := db.Bucket("b")
 	require.NoError(t, b.Set("other", 1, 0))
-	db.store.release()
-	require.NoError(t, db.store.current.Load().db.Close()) // from here on bbolt refuses each transaction
+	require.NoError(t, db.store.Disable())
 
 	var got int
 	load := func(context.Context, *Load) (any, error) { return 7, nil }

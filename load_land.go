@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -111,7 +112,7 @@ func (f *flight) outdated(joined uint64) bool {
 func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *draft, fail *failedLoad) {
 	now := f.b.db.clock.Now()
 	if !format.ValidKey(f.key) {
-		a.unfit = fmt.Errorf("%w: %s", ErrInvalidKey, quoteShort(f.key))
+		a.unfit = fmt.Errorf("%w: %s", ErrInvalidKey, errs.Quote(f.key))
 	} else if f.b.tagsErr != nil {
 		a.unfit = f.b.tagsErr
 	}

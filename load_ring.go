@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+
+	"github.com/keepcache/keepcache/internal/errs"
 )
 
 // mostNested bounds how deep loads may nest: a loader that asks for a key whose loader asks for another one, and so on without
@@ -19,7 +21,7 @@ var rings struct{ mu sync.Mutex }
 func errCycle(keys []string) error {
 	const most = 8
 	for i, key := range keys {
-		keys[i] = quoteShort(key)
+		keys[i] = errs.Quote(key)
 	}
 	if len(keys) > most {
 		keys = append(append(keys[:most/2:most/2], "..."), keys[len(keys)-most/2:]...)
@@ -30,7 +32,7 @@ func errCycle(keys []string) error {
 // canNest returns an error if a request with that ctx may not begin another load, because it is nested too deep.
 func canNest(ctx context.Context, key string) error {
 	if r := runOf(ctx); r != nil && r.depth >= mostNested {
-		return fmt.Errorf("%w: more than %d loads are nested, the last one for %s", ErrLoadCycle, mostNested, quoteShort(key))
+		return fmt.Errorf("%w: more than %d loads are nested, the last one for %s", ErrLoadCycle, mostNested, errs.Quote(key))
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/errs"
 )
 
 // run is one run of a loader, for one flight or, of GetOrLoadMany, for several. Its context carries it, so that it is known
@@ -215,7 +217,7 @@ func (r *run) contain(a *answer, fn, land func()) {
 		a.verdict = verdict{lasting: true, text: a.err.Error()}
 		land()
 		if panicked != nil {
-			r.b.db.options.Logger.Error("keepcache: a loader panicked", "bucket", r.b.name, "key", quoteShort(r.flights[0].key),
+			r.b.db.options.Logger.Error("keepcache: a loader panicked", "bucket", r.b.name, "key", errs.Quote(r.flights[0].key),
 				"panic", panicked.text, "stack", string(panicked.Stack))
 		}
 	}()

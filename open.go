@@ -2,7 +2,6 @@ package keepcache
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +12,7 @@ import (
 	"github.com/keepcache/keepcache/internal/ground"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/store"
 	"github.com/keepcache/keepcache/internal/trust"
 )
 
@@ -70,7 +70,7 @@ func openIn(in *disk.Dir, path string, options Options) (*DB, error) {
 		// It has failed already, and so it was not what a file that was closed in order should be.
 		db, err = open(in, path, options, false)
 	}
-	if errors.Is(err, ErrCorrupt) && options.OnCorruption == Quarantine && !options.ReadOnly && canReplace {
+	if errors.Is(err, ErrCorrupt) && options.OnCorruption == Quarantine && !options.ReadOnly && store.CanReplace {
 		db, err = openFresh(in, path, options, err)
 	}
 	return db, err
@@ -78,7 +78,7 @@ func openIn(in *disk.Dir, path string, options Options) (*DB, error) {
 
 // open opens the file at path and a cache upon it. See examine for trusting.
 func open(in *disk.Dir, path string, options Options, trusting bool) (*DB, error) {
-	s, err := openStore(in, path, options.ReadOnly, options.LockTimeout, trusting)
+	s, err := store.Open(in, path, options.ReadOnly, options.LockTimeout, trusting)
 	if err != nil {
 		return nil, err
 	}
@@ -86,24 +86,24 @@ func open(in *disk.Dir, path string, options Options, trusting bool) (*DB, error
 }
 
 // openOn opens a cache upon an open store, which it closes if that fails.
-func openOn(path string, options Options, s *store) (*DB, error) {
+func openOn(path string, options Options, s *store.Store) (*DB, error) {
 	g := ground.New()
 	db, err := newDB(path, options, s, g)
 	if err != nil {
 		g.Close()
-		return nil, errors.Join(err, s.close())
+		return nil, errors.Join(err, s.Close())
 	}
-	s.taken = true
+	s.MarkOpen()
 	return db, nil
 }
 
 // openFresh keeps the file at path aside, because of the given damage, and opens a fresh one in its place.
 func openFresh(in *disk.Dir, path string, options Options, damage error) (*DB, error) {
-	h, aside, from, err := quarantineDamaged(in, path, options.LockTimeout)
+	h, aside, from, err := store.QuarantineDamaged(in, path, options.LockTimeout)
 	if err != nil {
 		return nil, errors.Join(damage, err)
 	}
-	s, err := newStore(in, path, false, h)
+	s, err := store.New(in, path, false, h)
 	if err != nil {
 		return nil, errors.Join(damage, err)
 	}
@@ -121,8 +121,7 @@ func openNoLock(in *disk.Dir, path string, options Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &store{path: path, readOnly: true}
-	s.home.Store(in)
+	s := store.Closed(in, path)
 	g := ground.New() // which Close ends; from here on nothing fails
 	db := &DB{
 		path: path, options: options, ground: g, clock: l.clock, store: s, live: l, memory: memory.New(0),
@@ -136,7 +135,7 @@ func openNoLock(in *disk.Dir, path string, options Options) (*DB, error) {
 }
 
 // newDB builds the parts upon an open store, brings in what the journal has, and starts the background work.
-func newDB(path string, options Options, s *store, g *ground.Ground) (*DB, error) {
+func newDB(path string, options Options, s *store.Store, g *ground.Ground) (*DB, error) {
 	var evictor *evictor
 	if !options.ReadOnly {
 		evictor = newEvictor(&options)
@@ -164,7 +163,7 @@ func newDB(path string, options Options, s *store, g *ground.Ground) (*DB, error
 		if _, err := db.readTables(); err != nil {
 			return nil, err
 		}
-		if err := db.overlay(journalPath(s.path)); err != nil {
+		if err := db.overlay(beside.Journal(s.Path())); err != nil {
 			return nil, err
 		}
 		db.ctx, db.stop = newContext()
@@ -172,12 +171,12 @@ func newDB(path string, options Options, s *store, g *ground.Ground) (*DB, error
 		return db, nil
 	}
 	var successor func(after uint64) (*journal.Journal, error)
-	if canReplace {
+	if store.CanReplace {
 		successor = func(after uint64) (*journal.Journal, error) { return db.newJournal(after, true) }
 	}
 	// With more than twice what memory may hold, the first writers would wait for many commits. What was overwritten counts too.
 	keep := 2 * min(options.MemoryBytes, replayBytes/2)
-	left, err := replay(s, journalPath(s.path), db.healer, keep, successor)
+	left, err := replay(s, beside.Journal(s.Path()), db.healer, keep, successor)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +195,7 @@ func newDB(path string, options Options, s *store, g *ground.Ground) (*DB, error
 // readTables reads what the file has of buckets and tags. It returns the ids that no name in the file points at.
 func (db *DB) readTables() (unnamed []uint64, err error) {
 	s := db.store
-	ids, unnamed, highest, err := s.names()
+	ids, unnamed, highest, err := s.Names()
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +204,7 @@ func (db *DB) readTables() (unnamed []uint64, err error) {
 		db.named(name, id)
 		db.point(db.namespace(name), id)
 	}
-	rows, floor, err := s.tagRows()
+	rows, floor, err := s.TagRows()
 	if err != nil {
 		return nil, err
 	}
@@ -217,9 +216,9 @@ func (db *DB) readTables() (unnamed []uint64, err error) {
 // newJournal makes a journal for revisions above after. See journal.Options for staged.
 func (db *DB) newJournal(after uint64, staged bool) (*journal.Journal, error) {
 	o := &db.options
-	return journal.New(journalPath(db.store.path), journal.Options{
-		Dir: db.store.dir(), Ground: db.ground, Identity: db.store.identity, MaxBytes: o.JournalBytes, After: after, Staged: staged,
-		Window: o.Sync != SyncAlways, NoMap: o.Sync == SyncAlways, Like: db.store.attributes,
+	return journal.New(beside.Journal(db.store.Path()), journal.Options{
+		Dir: db.store.Dir(), Ground: db.ground, Identity: db.store.Identity(), MaxBytes: o.JournalBytes, After: after, Staged: staged,
+		Window: o.Sync != SyncAlways, NoMap: o.Sync == SyncAlways, Like: db.store.Attributes,
 	})
 }
 
@@ -232,7 +231,7 @@ func (db *DB) start(left *backlog) error {
 		tags:       &db.tags,
 		suspects:   &db.suspects,
 		failures:   &db.loads.failures,
-		path:       db.store.path,
+		path:       db.store.Path(),
 		log:        o.Logger,
 		always:     o.Sync == SyncAlways,
 		pinnedMost: o.MemoryBytes / 4 * 3,
@@ -283,7 +282,7 @@ func (db *DB) start(left *backlog) error {
 	if !w.always && o.SyncInterval > 0 {
 		db.work.Go(func() { w.loop(ctx, o.SyncInterval, o.Logger) })
 	}
-	if o.CompactBytes < unlimited && canReplace {
+	if o.CompactBytes < unlimited && store.CanReplace {
 		db.work.Go(func() { db.compactor.loop(ctx, func() uint64 { return c.snapshot().Entries }) })
 	}
 	if o.SweepInterval > 0 {
@@ -300,26 +299,21 @@ func newContext() (context.Context, context.CancelFunc) {
 	return ctx, stop
 }
 
-func newIdentity() (id [16]byte) {
-	rand.Read(id[:]) // never fails, see crypto/rand
-	return id
-}
-
 // openError dresses the error of an Open that failed, with what an operator can do about it.
 func openError(path string, readOnly bool, err error) error {
 	e := &Error{Op: "open", Path: path, Err: err}
 	switch {
 	case errors.Is(err, ErrLocked):
 		e.Hint = "another process has it open"
-		if pid := lockHolder(path); pid != 0 {
+		if pid := store.LockHolder(path); pid != 0 {
 			e.Hint = fmt.Sprintf("process %d has it open", pid)
 		}
 		e.Hint += "; others can read beside it, without the lock"
-	case errors.Is(err, errUnmade):
+	case errors.Is(err, store.ErrUnmade):
 		e.Hint = "the first Open for writing makes a cache of it"
 	case errors.Is(err, ErrCorrupt):
 		e.Hint = "keepcache repair saves what can be proved of it"
-	case errors.Is(err, errSymlink):
+	case errors.Is(err, store.ErrSymlink):
 		e.Hint = "open the file that it leads to"
 	case errors.Is(err, trust.ErrForeign):
 		e.Hint = "keep the cache in a directory that only its users may write to"

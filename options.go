@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -156,9 +157,6 @@ type BucketOptions struct {
 
 const (
 	defaultMaxValueBytes = 64 << 20
-	// formatMaxValueBytes keeps four values below the 2 GiB at which bbolt panics: it splits no page of four
-	// entries or less, whatever their size.
-	formatMaxValueBytes  = 500 << 20
 	defaultSweepInterval = time.Second
 	defaultLockTimeout   = time.Second
 
@@ -188,19 +186,19 @@ func (o *Options) withDefaults() (Options, error) {
 	buckets := make(map[string]BucketOptions, len(f.Buckets))
 	for name, b := range f.Buckets {
 		if !format.ValidName(name) {
-			return f, fmt.Errorf("option Buckets: %w: %s", ErrInvalidName, quoteShort(name))
+			return f, fmt.Errorf("option Buckets: %w: %s", ErrInvalidName, errs.Quote(name))
 		}
 		if b.DefaultTTL, err = defaultTTL(b.DefaultTTL, f.DefaultTTL); err != nil {
-			return f, fmt.Errorf("option Buckets[%s]: DefaultTTL: %w", quoteShort(name), err)
+			return f, fmt.Errorf("option Buckets[%s]: DefaultTTL: %w", errs.Quote(name), err)
 		}
 		if b.MaxBytes, err = size(b.MaxBytes, unlimited, leastMaxBytes); err != nil {
-			return f, fmt.Errorf("option Buckets[%s]: MaxBytes: %w", quoteShort(name), err)
+			return f, fmt.Errorf("option Buckets[%s]: MaxBytes: %w", errs.Quote(name), err)
 		}
 		switch {
 		case b.MaxEntries == 0, b.MaxEntries == -1:
 			b.MaxEntries = unlimited
 		case b.MaxEntries < 0:
-			return f, fmt.Errorf("option Buckets[%s]: MaxEntries: %d is negative", quoteShort(name), b.MaxEntries)
+			return f, fmt.Errorf("option Buckets[%s]: MaxEntries: %d is negative", errs.Quote(name), b.MaxEntries)
 		}
 		b.MaxEntries = min(b.MaxEntries, unlimited)
 		buckets[name] = b
@@ -211,9 +209,9 @@ func (o *Options) withDefaults() (Options, error) {
 	case f.MaxValueBytes == 0:
 		f.MaxValueBytes = defaultMaxValueBytes
 	case f.MaxValueBytes == -1:
-		f.MaxValueBytes = formatMaxValueBytes
-	case f.MaxValueBytes < 0 || f.MaxValueBytes > formatMaxValueBytes:
-		return f, fmt.Errorf("option MaxValueBytes: %d is not between 1 and %d", f.MaxValueBytes, formatMaxValueBytes)
+		f.MaxValueBytes = format.MaxValueBytes
+	case f.MaxValueBytes < 0 || f.MaxValueBytes > format.MaxValueBytes:
+		return f, fmt.Errorf("option MaxValueBytes: %d is not between 1 and %d", f.MaxValueBytes, format.MaxValueBytes)
 	}
 	if f.Sync != SyncPeriodic && f.Sync != SyncAlways {
 		return f, fmt.Errorf("option Sync: unknown mode %d", f.Sync)
@@ -298,3 +296,18 @@ func size(n, byDefault, least int64) (int64, error) {
 	}
 	return min(n, unlimited), nil
 }
+
+// OnCorruption says what becomes of a file that is damaged.
+type OnCorruption int
+
+const (
+	// Quarantine keeps a damaged file aside, as <path>.corrupt-<time>, and goes on with a fresh one, which takes over
+	// the identity, the revisions and the names of the buckets, as far as they can be read, and gets what the journal
+	// has. The three newest such files are kept, and of these no more than 4 GiB, the newest one whatever its size.
+	// `keepcache repair` takes out of them what checksums prove.
+	Quarantine OnCorruption = iota
+
+	// Fail has Open return ErrCorrupt for a damaged file, which stays as it is; one that is found damaged while
+	// it is open stays unavailable.
+	Fail
+)

@@ -2,7 +2,6 @@ package keepcache
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/memory"
@@ -131,7 +130,7 @@ func (b *Bucket) readAsOf(r *reading, key string, asOf int64) (err error) {
 		return nil
 	}
 	r.file = true
-	own, stored, err := b.db.store.get(r.id, key)
+	own, stored, err := b.db.store.Get(r.id, key)
 	if errors.Is(err, ErrUnavailable) {
 		r.damage = err // a miss to who only reads, and no answer to who depends on it
 		return nil
@@ -144,7 +143,7 @@ func (b *Bucket) readAsOf(r *reading, key string, asOf int64) (err error) {
 		b.db.memory.KeepAbsent(hash, r.seen.Version)
 		return nil
 	}
-	if _, _, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
+	if _, _, r.damage = format.OpenStored(rec, ns.sum, key); r.damage != nil {
 		return nil
 	}
 	r.take(b.db, rec, asOf)
@@ -162,16 +161,4 @@ func (b *Bucket) readAsOf(r *reading, key string, asOf int64) (err error) {
 func (b *Bucket) damaged(key string, err error) {
 	b.db.counts.damaged.Add(1)
 	b.db.events.tell(Event{Kind: EventCorrupt, Bucket: b.name, Key: key, Err: err})
-}
-
-// openStored opens a record that comes from the file and proves its value. The error is ErrCorrupt.
-func openStored(rec []byte, sum uint32, key string) (format.Header, []byte, error) {
-	h, value, err := format.Open(rec, sum, key)
-	if err != nil {
-		return format.Header{}, nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	if err := checkValue(value); err != nil {
-		return format.Header{}, nil, err
-	}
-	return h, value, nil
 }

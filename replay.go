@@ -7,17 +7,13 @@ import (
 	"os"
 	"slices"
 
-	bolt "go.etcd.io/bbolt"
-
-	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/store"
+	"github.com/keepcache/keepcache/internal/verify"
 )
-
-// journalPath returns where the journal of the file at path is.
-func journalPath(path string) string { return beside.Path(path, "-journal") }
 
 // replayBytes is about what a replay holds in memory at the most before it goes into the file. The more there is, the
 // fewer times a page is written: 240,000 entries all over a file of a million, in transactions of 32 MiB as they came, took
@@ -31,15 +27,15 @@ const replayBytes = 96 << 20
 //
 // Where the journal is damaged, what it cannot say any more is as if it had not been written, and the journal is kept
 // aside. The file may have later entries than those that are left: the later one counts.
-func replay(s *store, path string, hl *healer, keep int64, open func(after uint64) (*journal.Journal, error)) (*backlog, error) {
-	mark, last, err := s.revisions()
+func replay(s *store.Store, path string, hl *healer, keep int64, open func(after uint64) (*journal.Journal, error)) (*backlog, error) {
+	mark, last, err := s.Revisions()
 	if err != nil {
 		return nil, err
 	}
 	r := newReplayer(s, path, mark, last)
 	r.keep, r.open = keep, open
-	report, err := journal.ReplayIn(s.dir(), path, s.identity, mark, r.piece)
-	whole, _ := judge(&report, &r.bad)
+	report, err := journal.ReplayIn(s.Dir(), path, s.Identity(), mark, r.piece)
+	whole, _ := verify.Judge(&report, &r.bad)
 	if err == nil && whole == nil && r.succeeded() {
 		return &backlog{mark: r.mark, last: r.reached, names: r.names, pins: r.pins, journal: r.next}, nil
 	}
@@ -48,7 +44,7 @@ func replay(s *store, path string, hl *healer, keep int64, open func(after uint6
 		err = r.commit()
 	}
 	if err == nil {
-		err = dispose(s.dir(), path, &report, &r.bad, hl)
+		err = dispose(s.Dir(), path, &report, &r.bad, hl)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("replay the journal: %w", err)
@@ -58,7 +54,7 @@ func replay(s *store, path string, hl *healer, keep int64, open func(after uint6
 
 // replayer takes the outcomes of a journal, for its successor or for the file.
 type replayer struct {
-	store   *store
+	store   *store.Store
 	path    string // of the journal
 	mark    uint64 // every revision up to it is in the file
 	highest uint64 // that the file had of any entry at first: above the mark if a commit or a replay was cut in two
@@ -71,19 +67,19 @@ type replayer struct {
 	open func(after uint64) (*journal.Journal, error) // makes the successor; nil if there is to be none
 	next *journal.Journal                             // the successor; nil before the first piece
 
-	bad   malformed
-	names []naming
+	bad   format.Malformed
+	names []store.NameOp
 	pins  []memory.Pin
 	bytes int // of all of them
 }
 
-func newReplayer(s *store, path string, mark, highest uint64) *replayer {
+func newReplayer(s *store.Store, path string, mark, highest uint64) *replayer {
 	return &replayer{store: s, path: path, mark: mark, highest: highest, reached: mark, most: replayBytes}
 }
 
 // piece takes one piece, and makes room for the next.
 func (r *replayer) piece(first, last uint64, piece []byte) error {
-	if !r.bad.is(first, last, piece) {
+	if !r.bad.Is(first, last, piece) {
 		if err := format.EachOp(first, piece, r.take); err != nil {
 			return err
 		}
@@ -102,7 +98,7 @@ func (r *replayer) take(o format.Op, revision uint64) error {
 	r.bytes += overhead + len(o.Key) + len(o.Record)
 	switch o.Kind {
 	case format.OpBucket, format.OpInvalidate:
-		r.names = append(r.names, naming{name: o.Key, id: o.ID, tag: o.Kind == format.OpInvalidate, revision: revision})
+		r.names = append(r.names, store.NameOp{Name: o.Key, ID: o.ID, Tag: o.Kind == format.OpInvalidate, Revision: revision})
 	case format.OpPut, format.OpDelete:
 		p := memory.Pin{ID: o.ID, Key: o.Key, Revision: revision}
 		if o.Kind == format.OpPut {
@@ -172,7 +168,7 @@ func (r *replayer) sort() {
 // transact makes the next transaction, and reports whether it was the last one. The mark rises with that: what a crash leaves of
 // those before it comes again.
 func (r *replayer) transact() (done bool, err error) {
-	n, mark := portion(r.pins, replayTimes, r.store.scattered(), replayTimes*commitRoom), r.mark
+	n, mark := portion(r.pins, replayTimes, r.store.Scattered(), replayTimes*commitRoom), r.mark
 	if n < len(r.pins) && !r.makeDurable() {
 		n = len(r.pins)
 	}
@@ -182,12 +178,12 @@ func (r *replayer) transact() (done bool, err error) {
 	names := r.names
 	changes, _ := changesOf(nil, r.pins[:n])
 	if r.highest > r.mark {
-		if names, changes, err = r.store.newer(names, changes); err != nil {
+		if names, changes, err = r.store.DropOlder(names, changes); err != nil {
 			return false, err
 		}
 	}
 	f := fold(names, nil)
-	if err := r.store.apply(f.rows, f.given, changes, mark, nil); err != nil {
+	if err := r.store.Apply(f.rows, f.given, changes, mark, nil); err != nil {
 		return false, err
 	}
 	r.mark, r.names, r.pins = mark, nil, r.pins[n:]
@@ -204,12 +200,12 @@ func (r *replayer) makeDurable() bool {
 		return r.durable
 	}
 	r.tried = true
-	f, err := r.store.dir().OpenRegular(r.path, os.O_RDWR, 0)
+	f, err := r.store.Dir().OpenRegular(r.path, os.O_RDWR, 0)
 	if err != nil {
 		return false
 	}
 	err = disk.Datasync(f)
-	r.durable = errors.Join(err, disk.Close(f), r.store.dir().Sync(r.path)) == nil
+	r.durable = errors.Join(err, disk.Close(f), r.store.Dir().Sync(r.path)) == nil
 	return r.durable
 }
 
@@ -227,81 +223,12 @@ func latest(pins []memory.Pin) []memory.Pin {
 	return pins[:n]
 }
 
-// newer leaves out what the file has in a later version.
-func (s *store) newer(names []naming, changes []*change) ([]naming, []*change, error) {
-	err := s.view(func(tx *bolt.Tx) error {
-		table := tx.Bucket(format.BucketsBucket)
-		names = slices.DeleteFunc(names, func(n naming) bool {
-			return !n.tag && n.id != 0 && format.ReadUint64(table.Get([]byte(n.name))) > n.id // ids rise
-		})
-		changes = slices.DeleteFunc(changes, func(c *change) bool {
-			b := entriesOf(tx, c.id)
-			if b == nil {
-				return false
-			}
-			_, rec := format.SplitRow(b.Get(c.key), c.key)
-			return len(rec) >= format.HeaderSize+format.TrailerSize && format.ReadHeader(rec).Revision > c.revision
-		})
-		return nil
-	})
-	return names, changes, err
-}
-
-// malformed are the pieces of a journal that are whole but make no sense. None of the outcomes of such a piece counts.
-type malformed struct {
-	pieces      int
-	first, last uint64 // revisions that they bound
-	err         error  // of the first
-}
-
-// is reports whether a piece is malformed, and counts it then.
-func (m *malformed) is(first, last uint64, piece []byte) bool {
-	n := uint64(0)
-	err := format.EachOp(first, piece, func(o format.Op, _ uint64) error {
-		n++
-		if o.Kind == format.OpPut {
-			return format.CheckOptions(o.Record[:len(o.Record)-format.TrailerSize])
-		}
-		return nil
-	})
-	if err == nil && n != last-first+1 {
-		err = fmt.Errorf("%w: it has %d outcomes of %d", format.ErrMalformed, n, last-first+1)
-	}
-	if err == nil {
-		return false
-	}
-	if m.pieces++; m.pieces == 1 {
-		m.first, m.err = first, err
-	}
-	m.last = last
-	return true
-}
-
 // journalSuffix follows the name of a journal that is kept aside.
 const journalSuffix = ".aside-"
 
-// judge says what is wrong with a journal, and whether writes of this cache are lost with that; nil is nothing.
-func judge(report *journal.Report, bad *malformed) (err error, lost bool) {
-	switch {
-	case report.Foreign:
-		return errors.New("the journal belongs to another cache"), false
-	case report.Gap:
-		return errors.New("the journal begins beyond what the cache has"), true
-	case report.Unreadable:
-		return fmt.Errorf("%w: the head of the journal", ErrCorrupt), true
-	case report.Holes > 0:
-		return fmt.Errorf("%w: the journal has %d holes, and may have lost revisions %d to %d", ErrCorrupt,
-			report.Holes, report.LostFirst, report.LostLast), true
-	case bad.pieces > 0:
-		return fmt.Errorf("%w: %d pieces of the journal, revisions %d to %d: %w", ErrCorrupt,
-			bad.pieces, bad.first, bad.last, bad.err), true
-	}
-	return nil, false
-}
-
 // dispose removes a journal that was replayed, or puts it aside if not all of it was.
-func dispose(in *disk.Dir, path string, report *journal.Report, bad *malformed, hl *healer) error {
-	why, lost := judge(report, bad)
+func dispose(in *disk.Dir, path string, report *journal.Report, bad *format.Malformed, hl *healer) error {
+	why, lost := verify.Judge(report, bad)
 	if why == nil {
 		if err := in.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -312,21 +239,21 @@ func dispose(in *disk.Dir, path string, report *journal.Report, bad *malformed, 
 	if err != nil {
 		return err
 	}
-	aside, err := keepAside(in, path, journalSuffix, info)
+	aside, err := store.KeepAside(in, path, journalSuffix, info)
 	if err != nil {
 		return err
 	}
 	if err := in.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it has another name now
 		return err
 	}
-	pruneAside(in, path, journalSuffix, aside)
+	store.PruneAside(in, path, journalSuffix, aside)
 	hl.badJournal(why, lost, report, bad)
 	hl.quarantined(aside, why, nil)
 	return nil
 }
 
 // badJournal counts, logs and tells that a journal does not have what it should.
-func (hl *healer) badJournal(why error, lost bool, report *journal.Report, bad *malformed) {
+func (hl *healer) badJournal(why error, lost bool, report *journal.Report, bad *format.Malformed) {
 	if !lost {
 		return
 	}
@@ -335,8 +262,8 @@ func (hl *healer) badJournal(why error, lost bool, report *journal.Report, bad *
 	if report.Holes > 0 {
 		hl.stats.LostWrites += report.LostLast - report.LostFirst + 1
 	}
-	if bad.pieces > 0 {
-		hl.stats.LostWrites += bad.last - bad.first + 1
+	if bad.Pieces > 0 {
+		hl.stats.LostWrites += bad.Last - bad.First + 1
 	}
 	hl.mu.Unlock()
 	hl.log.Error("keepcache: the journal is damaged", "path", hl.db.path, "err", why)

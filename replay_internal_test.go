@@ -10,9 +10,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // A commit was cut in two, so that the file has the later outcome of a key, and the journal has lost that one and has
@@ -24,9 +26,9 @@ func TestReplay_Newer(t *testing.T) {
 	require.NoError(t, db.Bucket("b").Set("a", 1, 0))
 	require.NoError(t, db.Close())
 
-	s, err := openStore(nil, path, false, time.Second, true)
+	s, err := store.Open(nil, path, false, time.Second, true)
 	require.NoError(t, err)
-	mark, _, err := s.revisions()
+	mark, _, err := s.Revisions()
 	require.NoError(t, err)
 	seal := func(key string, value any, revision uint64) []byte {
 		rec := format.AppendHeader(nil, format.Header{FreshUntil: format.Never, GoneAt: format.Never})
@@ -35,11 +37,11 @@ func TestReplay_Newer(t *testing.T) {
 		format.Seal(rec, format.BucketSum("b"), key, revision)
 		return rec
 	}
-	require.NoError(t, s.apply([]naming{{name: "n", id: 9}}, 0, []*change{
-		{id: 1, key: []byte("put"), record: seal("put", "later", mark+9), goneAt: format.Never, revision: mark + 9},
-		{id: 1, key: []byte("removed"), record: seal("removed", "later", mark+8), goneAt: format.Never, revision: mark + 8},
+	require.NoError(t, s.Apply([]store.NameOp{{Name: "n", ID: 9}}, 0, []*store.Change{
+		{ID: 1, Key: []byte("put"), Record: seal("put", "later", mark+9), GoneAt: format.Never, Revision: mark + 9},
+		{ID: 1, Key: []byte("removed"), Record: seal("removed", "later", mark+8), GoneAt: format.Never, Revision: mark + 8},
 	}, mark, nil))
-	j, err := journal.New(path+"-journal", journal.Options{Identity: s.identity, After: mark})
+	j, err := journal.New(path+"-journal", journal.Options{Identity: s.Identity(), After: mark})
 	require.NoError(t, err)
 	put := func(key string, revision uint64) []byte {
 		o := format.Op{Kind: format.OpPut, ID: 1, Key: key, Record: seal(key, "earlier", revision)}
@@ -50,7 +52,7 @@ func TestReplay_Newer(t *testing.T) {
 	require.NoError(t, j.Append(mark+3, mark+3, put("other", mark+3)))
 	require.NoError(t, j.Append(mark+4, mark+4, format.AppendOp(nil, &format.Op{Kind: format.OpBucket, ID: 5, Key: "n"})))
 	require.NoError(t, j.Close(false))
-	require.NoError(t, s.close())
+	require.NoError(t, s.Close())
 
 	db, err = Open(path, nil)
 	require.NoError(t, err)
@@ -110,16 +112,16 @@ func TestReplay_Cut(t *testing.T) {
 	try := func(name string, most int, fn func(r *replayer) (done bool)) (done bool) {
 		at := filepath.Join(dir, name)
 		copyCache(t, killed, at)
-		s, err := openStore(nil, at, false, time.Second, true)
+		s, err := store.Open(nil, at, false, time.Second, true)
 		require.NoError(t, err)
-		mark, last, err := s.revisions()
+		mark, last, err := s.Revisions()
 		require.NoError(t, err)
-		r := newReplayer(s, journalPath(at), mark, last)
+		r := newReplayer(s, beside.Journal(at), mark, last)
 		r.most = most
-		_, err = journal.Replay(journalPath(at), s.identity, mark, r.piece)
+		_, err = journal.Replay(beside.Journal(at), s.Identity(), mark, r.piece)
 		require.NoError(t, err)
 		done = fn(r)
-		require.NoError(t, s.close())
+		require.NoError(t, s.Close())
 		require.Equal(t, done, r.mark == r.reached, "the mark rises with the last transaction")
 
 		db, err := Open(at, nil)
@@ -158,7 +160,7 @@ func TestReplay_Cut(t *testing.T) {
 	var failing bool
 	var calls []disk.Kind
 	disk.Between = func(op *disk.Op, do func() error) error {
-		if op.Kind == disk.KindSync && op.File.Name() == journalPath(filepath.Join(dir, "durable")) || op.Kind == disk.KindSyncDir {
+		if op.Kind == disk.KindSync && op.File.Name() == beside.Journal(filepath.Join(dir, "durable")) || op.Kind == disk.KindSyncDir {
 			calls = append(calls, op.Kind)
 			if failing {
 				return syscall.EIO
@@ -196,13 +198,13 @@ func TestReplay_Cut(t *testing.T) {
 
 // What a transaction has of tags counts for the highest revision, also without a change of an entry: revisions go on above it.
 func TestApply_HighestOfTags(t *testing.T) {
-	s, err := openStore(nil, filepath.Join(t.TempDir(), "test.cache"), false, time.Second, true)
+	s, err := store.Open(nil, filepath.Join(t.TempDir(), "test.cache"), false, time.Second, true)
 	require.NoError(t, err)
-	mark, _, err := s.revisions()
+	mark, _, err := s.Revisions()
 	require.NoError(t, err)
-	require.NoError(t, s.apply([]naming{{name: "t", tag: true, revision: mark + 5}}, 0, nil, mark, nil))
-	_, highest, err := s.revisions()
+	require.NoError(t, s.Apply([]store.NameOp{{Name: "t", Tag: true, Revision: mark + 5}}, 0, nil, mark, nil))
+	_, highest, err := s.Revisions()
 	require.NoError(t, err)
 	require.Equal(t, mark+5, highest)
-	require.NoError(t, s.close())
+	require.NoError(t, s.Close())
 }

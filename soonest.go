@@ -8,6 +8,7 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/memory"
 	"github.com/keepcache/keepcache/internal/pagetree"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // BucketEntry is an entry and the bucket that it is in.
@@ -59,7 +60,7 @@ func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
 			}
 		}
 	}
-	rows, err := db.store.rows(soonestLookFree + soonestLookEach*n)
+	rows, err := db.store.ExpiryRows(soonestLookFree + soonestLookEach*n)
 	if err != nil {
 		return nil, db.fail("soonest", "", err)
 	}
@@ -103,14 +104,14 @@ func (db *DB) soonestLive(n int, buckets []string) (found []BucketEntry, err err
 }
 
 // rows returns the first rows of the expiry index, as many as limit.
-func (v *liveView) rows(limit int) (rows []dueRow, err error) {
+func (v *liveView) rows(limit int) (rows []store.ExpiryRow, err error) {
 	expiry, _, err := v.tree.Root().Bucket(format.ExpiryBucket)
 	if err != nil {
 		return nil, err
 	}
 	err = expiry.Scan(nil, func(e *pagetree.Element) (bool, error) {
 		if row, id, key, ok := format.SplitExpiryKey(e.Key); ok {
-			rows = append(rows, dueRow{row, id, bytes.Clone(key)})
+			rows = append(rows, store.ExpiryRow{At: row, ID: id, Key: bytes.Clone(key)})
 		}
 		return len(rows) < limit, nil
 	})
@@ -118,29 +119,29 @@ func (v *liveView) rows(limit int) (rows []dueRow, err error) {
 }
 
 // soonestRows returns the first n rows, in their order.
-func soonestRows(rows []dueRow, n int) []dueRow {
-	slices.SortFunc(rows, func(a, b dueRow) int { return cmp.Compare(a.row, b.row) })
+func soonestRows(rows []store.ExpiryRow, n int) []store.ExpiryRow {
+	slices.SortFunc(rows, func(a, b store.ExpiryRow) int { return cmp.Compare(a.At, b.At) })
 	return rows[:min(len(rows), n)]
 }
 
 // soonestOf returns the first n live entries of those that rows speak of, which are not later than their entries' ends.
 // names are the buckets by their ids; rows of others are left out.
-func soonestOf(n int, names map[uint64]*Bucket, rows []dueRow, look func(b *Bucket, id uint64, key string) (reading, error)) ([]BucketEntry, error) {
+func soonestOf(n int, names map[uint64]*Bucket, rows []store.ExpiryRow, look func(b *Bucket, id uint64, key string) (reading, error)) ([]BucketEntry, error) {
 	rows = soonestRows(rows, len(rows))
 	var found []BucketEntry
 	seen := make(map[format.EntryKey]bool)
 	byEnd := func(a, b BucketEntry) int { return a.GoneAt.Compare(b.GoneAt) }
 	for _, d := range rows {
 		// No row is later than its entry's end, so what follows cannot come before what there is.
-		if len(found) >= n && format.Time(d.row).After(found[n-1].GoneAt) {
+		if len(found) >= n && format.Time(d.At).After(found[n-1].GoneAt) {
 			break
 		}
-		b, key := names[d.id], string(d.key)
-		if b == nil || seen[format.EntryKey{ID: d.id, Key: key}] {
+		b, key := names[d.ID], string(d.Key)
+		if b == nil || seen[format.EntryKey{ID: d.ID, Key: key}] {
 			continue
 		}
-		seen[format.EntryKey{ID: d.id, Key: key}] = true
-		r, err := look(b, d.id, key)
+		seen[format.EntryKey{ID: d.ID, Key: key}] = true
+		r, err := look(b, d.ID, key)
 		if err != nil {
 			return nil, err
 		}
@@ -182,10 +183,10 @@ func (b *Bucket) peekAsOf(key string, asOf int64) (r reading, err error) {
 	r.seen = b.db.memory.Peek(b.db.memory.Hash(r.id, key), r.id, key)
 	rec := r.seen.Record
 	if !r.seen.Known {
-		if rec, err = b.db.store.record(r.id, key); err != nil || rec == nil {
+		if rec, err = b.db.store.Record(r.id, key); err != nil || rec == nil {
 			return r, err
 		}
-		if _, _, r.damage = openStored(rec, ns.sum, key); r.damage != nil {
+		if _, _, r.damage = format.OpenStored(rec, ns.sum, key); r.damage != nil {
 			return r, nil
 		}
 	}
@@ -221,10 +222,10 @@ func (b *Bucket) Look(key string) (entry Entry, found bool, err error) {
 }
 
 // soonestPinned returns the pinned entries of the given buckets that end first, n at most, in no order.
-func soonestPinned(m *memory.Tier, n int, ids map[uint64]*Bucket) (first []dueRow) {
+func soonestPinned(m *memory.Tier, n int, ids map[uint64]*Bucket) (first []store.ExpiryRow) {
 	m.EachPinned(func(p *memory.Pin) {
 		if p.Stored != nil && p.GoneAt != format.Never && ids[p.ID] != nil {
-			if first = append(first, dueRow{p.GoneAt, p.ID, []byte(p.Key)}); len(first) >= 4*n {
+			if first = append(first, store.ExpiryRow{At: p.GoneAt, ID: p.ID, Key: []byte(p.Key)}); len(first) >= 4*n {
 				first = soonestRows(first, n)
 			}
 		}

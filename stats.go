@@ -3,6 +3,10 @@ package keepcache
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/cost"
+	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // Stats is a snapshot of a cache. Counters start with Open.
@@ -143,23 +147,23 @@ func (db *DB) Stats() Stats {
 		s.Journal = db.writer.snapshot()
 	}
 	// Memory is looked at before the file, so that what a commit moves meanwhile is counted once.
-	file, used, err := db.store.sizeWith(pendingIn(db.memory))
+	file, used, err := db.store.SizeWith(pendingIn(db.memory))
 	if err != nil {
 		return s
 	}
 	s.FileBytes = file
-	pages, free := db.store.free()
+	pages, free := db.store.Free()
 	s.FreePages, s.FreeBytes = int64(pages), free
-	s.Cost = sum(used).cost()
+	s.Cost = cost.Sum(used).Cost()
 	s.Buckets = make(map[string]BucketStats)
 	db.mu.RLock()
 	defer db.mu.RUnlock()
 	for name, ns := range db.buckets {
 		if id := ns.id.Load(); id != 0 {
 			u := used[id]
-			s.Buckets[name] = BucketStats{Entries: u.entries, Bytes: u.bytes, Cost: u.cost()}
-			s.Entries += u.entries
-			s.Bytes += u.bytes
+			s.Buckets[name] = BucketStats{Entries: u.Entries, Bytes: u.Bytes, Cost: u.Cost()}
+			s.Entries += u.Entries
+			s.Bytes += u.Bytes
 		}
 	}
 	return s
@@ -195,4 +199,11 @@ type MemoryStats struct {
 	Entries     int   // entries in memory
 	PinnedBytes int64 // bytes of entries that the file does not have yet
 	CachedBytes int64 // bytes of entries that the file has too, and that may be dropped
+}
+
+// pendingIn returns a sample of the pinned entries.
+func pendingIn(m *memory.Tier) *cost.Pending {
+	s := cost.NewPending(m.PinnedEntries())
+	m.EachPinned(func(p *memory.Pin) { s.Add(p.ID, p.Key, len(format.RecordIn(p.Stored))) })
+	return s
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // A transaction that hangs, and that nobody waits for any more, may go on one day, when the file has been opened anew and what it was to
@@ -28,11 +29,11 @@ func TestStrays(t *testing.T) {
 		pins := db.memory.Collect(nil, true)
 		changes, _ := changesOf(db.memory, pins)
 		thaw := make(chan struct{})
-		h := db.store.current.Load()
-		err = db.store.apply(nil, 0, changes, db.commits.reached(), func(freeing) error { <-thaw; return errHung })
+		h := db.store.Handle()
+		err = db.store.Apply(nil, 0, changes, db.commits.reached(), func(store.FreeTx) error { <-thaw; return store.ErrHung })
 		require.ErrorIs(t, err, ErrUnavailable)
-		require.Equal(t, int64(1), db.store.strays.Load())
-		for db.store.current.Load() == h {
+		require.Equal(t, int64(1), db.store.StrayCount())
+		for db.store.Handle() == h {
 			time.Sleep(time.Second)
 		}
 		room := pins[0].Stored[:format.RowSize]
@@ -52,7 +53,7 @@ func TestStrays(t *testing.T) {
 
 		close(thaw)
 		synctest.Wait()
-		require.Zero(t, db.store.strays.Load())
+		require.Zero(t, db.store.StrayCount())
 		require.NoError(t, b.Set("k", 2, time.Hour))
 		require.NoError(t, db.commits.commit())
 	})

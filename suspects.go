@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 const (
@@ -69,7 +71,7 @@ func (s *suspects) convicts(u *suspect) bool {
 }
 
 // saw notes that the caller's goroutine has written, or is about to write. It may hold locks of the memory.
-func (s *suspects) saw(names []naming, drafts []*draft) {
+func (s *suspects) saw(names []store.NameOp, drafts []*draft) {
 	if s.n.Load() == 0 {
 		return
 	}
@@ -88,9 +90,9 @@ func (s *suspects) saw(names []naming, drafts []*draft) {
 }
 
 // among reports whether a write changes the key: a draft does, and a naming of its bucket.
-func (u *suspect) among(names []naming, drafts []*draft) bool {
+func (u *suspect) among(names []store.NameOp, drafts []*draft) bool {
 	for i := range names {
-		if !names[i].tag && names[i].name == u.bucket {
+		if !names[i].Tag && names[i].Name == u.bucket {
 			return true
 		}
 	}

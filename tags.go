@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // Limits of tags.
@@ -18,11 +19,6 @@ const (
 	MaxTags     = 16  // of one entry
 	MaxTagBytes = 255 // of one tag; the least is 1
 )
-
-// mostTagRows bounds the table of invalidated tags, which takes about 100 bytes a row in memory and in the file.
-// When it is passed the older half is forgotten, and what was tagged before the forgotten invalidations counts as
-// invalidated whatever its tags: for a cache that is a miss too many, and never a value too many.
-const mostTagRows = 65_536
 
 // WithTags returns a handle of the same bucket whose writes give their entries these tags, in the place of any
 // that the handle has: Set, SetBytes, SetMany, Add, Swap, Increment and Update where they create, Batch.Set, and
@@ -46,7 +42,7 @@ func packTags(tags []string) (list format.Tags, err error) {
 	n, last := 0, ""
 	for _, tag := range tags {
 		if len(tag) < 1 || len(tag) > MaxTagBytes {
-			return nil, fmt.Errorf("%w: %s", ErrInvalidTag, quoteShort(tag))
+			return nil, fmt.Errorf("%w: %s", ErrInvalidTag, errs.Quote(tag))
 		}
 		if tag == last {
 			continue
@@ -68,7 +64,7 @@ func (db *DB) InvalidateTag(tag string) error {
 	err := db.writable()
 	if err == nil {
 		if _, err = packTags([]string{tag}); err == nil {
-			err = db.writer.write([]naming{{name: tag, tag: true}})
+			err = db.writer.write([]store.NameOp{{Name: tag, Tag: true}})
 		}
 	}
 	if err != nil {
@@ -124,8 +120,8 @@ func (t *tagTable) put(tag string, revision uint64) {
 		t.rows = make(map[string]uint64)
 	}
 	t.rows[tag] = max(t.rows[tag], revision)
-	if len(t.rows) > mostTagRows {
-		t.floor = max(t.floor, foldTags(t.rows))
+	if len(t.rows) > store.MaxTagRows {
+		t.floor = max(t.floor, store.FoldTags(t.rows))
 	}
 	t.last.Store(max(t.last.Load(), revision))
 }
@@ -151,14 +147,6 @@ func (t *tagTable) load(rows map[string]uint64, floor uint64) {
 		last = max(last, revision)
 	}
 	t.last.Store(last)
-}
-
-// foldTags takes the older half out of rows and returns the latest revision that it took out.
-func foldTags(rows map[string]uint64) (floor uint64) {
-	revisions := slices.Sorted(maps.Values(rows))
-	floor = revisions[len(revisions)/2]
-	maps.DeleteFunc(rows, func(_ string, revision uint64) bool { return revision <= floor })
-	return floor
 }
 
 // tagSweepInterval is the least time between two walks that look for entries whose tag was invalidated: a walk

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // lifetime resolves the ttl argument of a call: 0 is the default of the bucket.
@@ -22,14 +23,10 @@ func lifetime(ttl, byDefault time.Duration) (time.Duration, error) {
 	return ttl, nil
 }
 
-// sweepStep is how many entries one transaction of the sweeper removes. A step of 1,000 takes a few
-// milliseconds, which is what a writer waits for it at most; larger steps gain little.
-const sweepStep = 1000
-
 // sweeper removes from the file what expired or was cleared. Between its short transactions readers and
 // writers go on.
 type sweeper struct {
-	store *store
+	store *store.Store
 	log   *slog.Logger
 	lives func(id uint64, key string, now int64) bool // asks memory; nil in a DB that is open for reading only
 	rearm func([]format.EntryKey) error               // writes what lives, so that the file says so too
@@ -82,11 +79,11 @@ func (sw *sweeper) sweep(ctx context.Context, all bool) error {
 	// memory alone knows, for which the next sweep would have to write it anew.
 	asked := make(map[format.EntryKey]bool)
 	// What falls due while the sweep runs is for the next one: this one has an end.
-	r := certain(func(id uint64, key string, now int64) bool {
+	r := store.Certain(func(id uint64, key string, now int64) bool {
 		return sw.lives != nil && !asked[format.EntryKey{ID: id, Key: key}] && sw.lives(id, key, now)
 	})
 	if all {
-		r.rows = r.now
+		r.Rows = r.Now
 	}
 	// What expired takes turns with what was cleared or dropped, and comes first: of either there may be a great deal.
 	var err error
@@ -114,12 +111,12 @@ func (sw *sweeper) sweep(ctx context.Context, all bool) error {
 }
 
 // swept books what one step did.
-func (sw *sweeper) swept(did swept) {
-	sw.tell(did.gone)
+func (sw *sweeper) swept(did store.Swept) {
+	sw.tell(did.Gone)
 	sw.count(func(s *SweepStats) {
-		s.Removed += uint64(did.removed)
-		s.Moved += uint64(did.moved)
-		s.Orphans += uint64(did.orphans)
+		s.Removed += uint64(did.Removed)
+		s.Moved += uint64(did.Moved)
+		s.Orphans += uint64(did.Orphans)
 	})
 }
 
@@ -132,19 +129,19 @@ func (sw *sweeper) owes() bool {
 
 // stepExpired is one step of a sweep over the expiry index, from the given row on. It returns where the next one begins, and
 // whether there is to be one.
-func (sw *sweeper) stepExpired(from []byte, r reach, asked map[format.EntryKey]bool) (next []byte, more bool, err error) {
-	did, err := sw.store.sweep(from, r)
+func (sw *sweeper) stepExpired(from []byte, r store.SweepReach, asked map[format.EntryKey]bool) (next []byte, more bool, err error) {
+	did, err := sw.store.Sweep(from, r)
 	if err != nil {
 		return nil, false, err
 	}
 	sw.swept(did)
-	if len(did.spared) == 0 {
-		return did.next, did.more, nil
+	if len(did.Spared) == 0 {
+		return did.Next, did.More, nil
 	}
-	for _, spared := range did.spared {
+	for _, spared := range did.Spared {
 		asked[spared] = true
 	}
-	return from, true, sw.rearm(did.spared) // the step is repeated
+	return from, true, sw.rearm(did.Spared) // the step is repeated
 }
 
 // stepRetired removes some of what is left of cleared and dropped buckets, in one transaction. It reports how many entries it
@@ -153,24 +150,24 @@ func (sw *sweeper) stepRetired() (removed int, more bool, err error) {
 	sw.emptying.Lock()
 	defer sw.emptying.Unlock()
 	sw.mu.Lock()
-	ids := sw.retired[:min(len(sw.retired), retireStep)]
+	ids := sw.retired[:min(len(sw.retired), store.RetireStep)]
 	slices.Sort(ids) // neighbours share pages
 	ids = slices.Clone(ids)
 	sw.mu.Unlock()
 	if len(ids) == 0 {
 		return 0, false, nil
 	}
-	did, err := sw.store.removeRetired(ids)
+	did, err := sw.store.RemoveRetired(ids)
 	if err != nil {
 		return 0, false, err
 	}
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
-	sw.stats.Cleared += uint64(did.entries)
-	if sw.retired = sw.retired[did.ids:]; len(sw.retired) == 0 {
+	sw.stats.Cleared += uint64(did.Entries)
+	if sw.retired = sw.retired[did.IDs:]; len(sw.retired) == 0 {
 		sw.retired = nil // with the room that it needed
 	}
-	return did.entries, len(sw.retired) > 0, nil
+	return did.Entries, len(sw.retired) > 0, nil
 }
 
 // total returns how many entries were removed since Open.
@@ -195,7 +192,7 @@ func (sw *sweeper) loop(ctx context.Context, interval time.Duration) {
 		err := sw.sweep(ctx, false)
 		failed := err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed)
 		if failed && !failing {
-			sw.log.Error("keepcache: sweep failed", "path", sw.store.path, "err", err)
+			sw.log.Error("keepcache: sweep failed", "path", sw.store.Path(), "err", err)
 		}
 		failing = failed
 	}
@@ -221,7 +218,7 @@ func (sw *sweeper) snapshot() SweepStats {
 	stats := sw.stats
 	stats.Pending = len(sw.retired)
 	sw.mu.Unlock()
-	if first, err := sw.store.firstRow(); err == nil {
+	if first, err := sw.store.FirstRow(); err == nil {
 		stats.Lag = format.Overdue(first, time.Now())
 	}
 	return stats

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/memory"
-	bolt "go.etcd.io/bbolt"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 const (
@@ -48,13 +48,13 @@ func (db *DB) sweepVacant(ctx context.Context, force bool) error {
 
 // vacancies returns the buckets of which the file counts no entries, by name.
 func (db *DB) vacancies() (all []vacancy, err error) {
-	_, used, err := db.store.size()
+	_, used, err := db.store.Size()
 	if err != nil {
 		return nil, err
 	}
 	db.mu.RLock()
 	for _, ns := range db.buckets {
-		if id := ns.id.Load(); id != 0 && ns.filed.Load() == id && used[id].entries == 0 {
+		if id := ns.id.Load(); id != 0 && ns.filed.Load() == id && used[id].Entries == 0 {
 			all = append(all, vacancy{ns, id})
 		}
 	}
@@ -87,14 +87,14 @@ func (db *DB) dropVacant(some []vacancy) error {
 	// Nobody writes to them now. Memory is asked first: what it has not pinned any more is in the file.
 	dropPinned := func() { db.memory.EachPinned(func(p *memory.Pin) { delete(vacant, p.ID) }) }
 	dropPinned()
-	if err := db.store.dropFilled(vacant); err != nil || len(vacant) == 0 {
+	if err := db.store.DropFilled(vacant); err != nil || len(vacant) == 0 {
 		return err
 	}
 	dropPinned() // again: another file may have come, and what it lacks been pinned for it
-	var names []naming
+	var names []store.NameOp
 	for _, v := range some {
 		if vacant[v.id] {
-			names = append(names, naming{name: v.ns.name, old: v.id})
+			names = append(names, store.NameOp{Name: v.ns.name, Old: v.id})
 		}
 	}
 	err := db.writer.write(names)
@@ -106,18 +106,4 @@ func (db *DB) dropVacant(some []vacancy) error {
 		}
 	}
 	return err
-}
-
-// dropFilled takes the ids out of which the file has an entry.
-func (s *store) dropFilled(ids map[uint64]bool) error {
-	return s.view(func(tx *bolt.Tx) error {
-		for id := range ids {
-			if b := entriesOf(tx, id); b != nil {
-				if k, _ := b.Cursor().First(); k != nil {
-					delete(ids, id)
-				}
-			}
-		}
-		return nil
-	})
 }

@@ -3,11 +3,11 @@ package keepcache
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/verify"
 )
 
 // Report is what Verify found. Counts of a cache that is written to meanwhile are of no single moment.
@@ -40,7 +40,7 @@ type JournalReport struct {
 }
 
 // MaxProblems is how many problems a Report lists.
-const MaxProblems = 100
+const MaxProblems = verify.MaxProblems
 
 // OK reports whether the cache is sound.
 func (r Report) OK() bool { return len(r.Problems) == 0 }
@@ -56,9 +56,9 @@ type Problem struct {
 func (p Problem) String() string {
 	switch {
 	case p.Key != "":
-		return fmt.Sprintf("entry %s of bucket %s: %v", quoteShort(p.Key), quoteShort(p.Bucket), p.Err)
+		return fmt.Sprintf("entry %s of bucket %s: %v", errs.Quote(p.Key), errs.Quote(p.Bucket), p.Err)
 	case p.Bucket != "":
-		return fmt.Sprintf("bucket %s: %v", quoteShort(p.Bucket), p.Err)
+		return fmt.Sprintf("bucket %s: %v", errs.Quote(p.Bucket), p.Err)
 	}
 	return p.Err.Error()
 }
@@ -81,140 +81,31 @@ func (db *DB) Verify(ctx context.Context) (Report, error) {
 		// Where that fails, as on a full disk, the file is still there to be proved; Stats has the error.
 		<-db.startOnGround(func() { _ = db.commits.commit() })
 	}
-	v := &verifier{ctx: ctx, now: format.Millis(time.Now()), counted: make(map[uint64]usage)}
-	var err error
+	found, err := db.verify(ctx)
+	report := Report{
+		Buckets: found.Buckets, Entries: found.Entries, Expired: found.Expired, Pending: found.Pending, Rows: found.Rows,
+		Journal: JournalReport(found.Journal), More: found.More,
+	}
+	for _, p := range found.Problems {
+		report.Problems = append(report.Problems, Problem(p))
+	}
+	if err != nil {
+		return report, db.fail("verify", "", err)
+	}
+	return report, nil
+}
+
+// verify has a cache verified that is open with its lock, or without.
+func (db *DB) verify(ctx context.Context) (verify.Report, error) {
+	now := format.Millis(time.Now())
 	if db.live != nil {
-		err = v.beside(db.live)
-	} else {
-		err = v.within(db)
-	}
-	if err != nil {
-		return v.report, db.fail("verify", "", err)
-	}
-	return v.report, nil
-}
-
-// audit is what Verify reads a file by: transactions, or pages without the lock.
-type audit interface {
-	table() (ids map[string]uint64, retired []uint64, highest uint64, err error)
-	revisions() (mark, highest uint64, err error)
-	size() (file int64, used map[uint64]usage, err error)
-	auditEntries(id uint64, from []byte, prove prover) (page []audited, more bool, err error)
-	auditRows(from []byte) (page []auditedRow, more bool, err error)
-	auditTags(from []byte) (page []auditedTag, more bool, err error)
-	tagCount() (rows, floor uint64, err error)
-}
-
-// prover proves the record of a key. It keeps neither.
-type prover func(key, record []byte) (format.Header, error)
-
-// verifier is one run of Verify.
-type verifier struct {
-	ctx      context.Context
-	file     audit
-	now      int64
-	sequence uint64
-	counted  map[uint64]usage
-	ids      map[string]uint64 // of the buckets that exist, those included that only the journal has
-	late     lateEntries       // what the file does not have yet
-	report   Report
-}
-
-// within verifies a cache that is open with its lock.
-func (v *verifier) within(db *DB) error {
-	v.file = db.store
-	v.ids = db.bucketIDs()
-	v.late = lateIn(db.memory)
-	v.report.Journal = db.journalReport()
-	for _, err := range db.journalProblems {
-		v.problem("", "", err)
-	}
-	return v.run()
-}
-
-// beside verifies a cache that another process may have open.
-func (v *verifier) beside(l *live) (err error) {
-	a := &liveAudit{live: l, tail: newTail("")}
-	v.file = a
-	if v.ids, v.late, v.report.Journal, err = a.journal(v.ctx); err != nil {
-		return err
-	}
-	return v.run()
-}
-
-func (v *verifier) run() error {
-	before, err := v.standing()
-	if err != nil {
-		return err
-	}
-	filed, retired, highest, err := v.file.table()
-	if err != nil {
-		return err
-	}
-	v.table(filed, highest)
-	v.report.Buckets = len(v.ids)
-	exist := make(map[uint64]bool, len(v.ids))
-	for _, name := range slices.Sorted(maps.Keys(v.ids)) {
-		exist[v.ids[name]] = true
-		if err := v.entries(name, v.ids[name]); err != nil {
-			return err
+		a := &liveAudit{live: db.live, tail: newTail("")}
+		k, err := a.known(ctx)
+		if err != nil {
+			return verify.Report{}, err
 		}
+		return verify.Run(ctx, a, k, now)
 	}
-	// A bucket that was cleared or dropped since its name was looked up is retired by now, and has been looked at.
-	retired = slices.DeleteFunc(retired, func(id uint64) bool { return exist[id] })
-	for _, id := range filed {
-		if !exist[id] { // cleared or dropped, as the journal says
-			exist[id] = true
-			retired = append(retired, id)
-		}
-	}
-	for _, id := range retired {
-		if err := v.retired(id); err != nil {
-			return err
-		}
-	}
-	if err := v.rows(); err != nil {
-		return err
-	}
-	tags, err := v.tags()
-	if err != nil {
-		return err
-	}
-	after, err := v.standing()
-	if err != nil {
-		return err
-	}
-	if before.sequence == after.sequence && maps.Equal(before.used, after.used) {
-		v.usage(filed, after.used)
-		if after.tags != tags {
-			v.problem("", "", fmt.Errorf("the table of tags counts %d rows, there are %d", after.tags, tags))
-		}
-	}
-	return nil
-}
-
-// standing is what must not have changed between two moments for a count in between to mean anything.
-type standing struct {
-	sequence uint64
-	used     map[uint64]usage
-	tags     uint64 // rows of their table
-}
-
-func (v *verifier) standing() (st standing, err error) {
-	if _, st.sequence, err = v.file.revisions(); err != nil {
-		return st, err
-	}
-	if st.tags, _, err = v.file.tagCount(); err != nil {
-		return st, err
-	}
-	_, st.used, err = v.file.size()
-	return st, err
-}
-
-func (v *verifier) problem(bucket, key string, err error) {
-	if len(v.report.Problems) == MaxProblems {
-		v.report.More++
-		return
-	}
-	v.report.Problems = append(v.report.Problems, Problem{Bucket: bucket, Key: key, Err: err})
+	k := verify.Known{IDs: db.bucketIDs(), Late: lateIn(db.memory), Journal: db.journalReport(), Problems: db.journalProblems}
+	return verify.Run(ctx, db.store, k, now)
 }

@@ -20,19 +20,21 @@ import (
 // allowedImports are the walls of the house: which packages of this module each one may import, outside of its tests. "." is the root.
 // What lies below never names what lies above. bbolt stands here too, because few may know it.
 var allowedImports = map[string]string{
-	".": "bbolt internal/beside internal/clock internal/disk internal/format internal/ground internal/journal internal/jsonpack internal/memory internal/pagetree internal/preflight " +
-		"internal/recency internal/salvage internal/trust",
+	".": "internal/beside internal/clock internal/cost internal/disk internal/errs internal/format internal/ground internal/journal internal/jsonpack " +
+		"internal/memory internal/pagetree internal/recency internal/store internal/trust internal/verify",
 	"inspect": ". internal/beside internal/display internal/glob internal/jsonpack internal/jsontext internal/rewrite internal/wire",
-	"cmd/keepcache": ". bbolt internal/beside internal/disk internal/display internal/glob internal/jsontext internal/pagetree internal/preflight " +
-		"internal/rewrite internal/wire",
+	"cmd/keepcache": ". internal/beside internal/disk internal/display internal/glob internal/jsontext internal/pagetree internal/preflight " +
+		"internal/rewrite internal/store internal/wire",
 
 	"internal/beside":    "",
 	"internal/boltpatch": "bbolt internal/disk",
 	"internal/clock":     "internal/format",
+	"internal/cost":      "internal/format",
 	"internal/disk":      "internal/trust",
 	"internal/display":   "",
+	"internal/errs":      "",
 	"internal/faults":    "internal/disk",
-	"internal/format":    "",
+	"internal/format":    "internal/errs internal/jsonpack",
 	"internal/glob":      "",
 	"internal/ground":    "",
 	"internal/hitratio":  "internal/recency",
@@ -47,8 +49,11 @@ var allowedImports = map[string]string{
 	"internal/recency":   "",
 	"internal/rewrite":   ".",
 	"internal/salvage":   "",
-	"internal/trust":     "",
-	"internal/wire":      ". internal/beside internal/disk internal/display internal/trust",
+	"internal/store": "bbolt internal/beside internal/cost internal/disk internal/errs internal/format internal/journal internal/preflight internal/recency " +
+		"internal/salvage internal/trust internal/verify",
+	"internal/trust":  "",
+	"internal/verify": "internal/cost internal/errs internal/format internal/journal",
+	"internal/wire":   ". internal/beside internal/disk internal/display internal/trust",
 }
 
 // Each package imports what the list says and nothing else of ours, on every system; and the list has no package that is gone, and

@@ -14,6 +14,7 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // writer takes writes in: it gives each its revision, appends it to the journal and publishes it in memory,
@@ -49,7 +50,7 @@ type writer struct {
 	revision  uint64           // the last one given out
 	journal   *journal.Journal // nil when the last one failed: then writes wait for their commit
 	aside     uint64           // the last revision that the journal does not have
-	names     []naming         // published, and not in the file yet; what is in it stays as it is
+	names     []store.NameOp   // published, and not in the file yet; what is in it stays as it is
 	unflushed bool             // needFlush has been told
 	closed    bool
 	told      bool // that there can be no journal, since there was one
@@ -84,7 +85,7 @@ var errMissed = errors.New("the key has changed meanwhile")
 
 // write takes namings and drafts in as one piece, all of it or nothing, and returns when they are as durable
 // as the mode asks. The drafts are of different keys.
-func (w *writer) write(names []naming, drafts ...*draft) error {
+func (w *writer) write(names []store.NameOp, drafts ...*draft) error {
 	last, j, err := w.takeInTurn(names, drafts)
 	if err == nil {
 		defer w.commits.sweeper.replacedInMemory(drafts) // also where the outcome is unknown: they are seen
@@ -114,7 +115,7 @@ func unknownOutcome(err error) error {
 
 // settleAside waits for the commit of a write that is in no journal. If that fails the write is taken back:
 // what was there before is there again.
-func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error {
+func (w *writer) settleAside(last uint64, names []store.NameOp, drafts []*draft) error {
 	err := w.commits.awaitAside(last)
 	if err == nil {
 		return nil
@@ -142,7 +143,7 @@ func (w *writer) settleAside(last uint64, names []naming, drafts []*draft) error
 	if len(names) > 0 {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.names = slices.DeleteFunc(slices.Clone(w.names), func(n naming) bool { return slices.Contains(names, n) })
+		w.names = slices.DeleteFunc(slices.Clone(w.names), func(n store.NameOp) bool { return slices.Contains(names, n) })
 		w.naming.Store(bytesOfNames(w.names))
 	}
 	return err
@@ -162,7 +163,7 @@ func (w *writer) shardsOf(drafts []*draft) (set memory.ShardSet) {
 // The shards of the keys are locked from before the revisions are given out until all is published, so whoever looks into
 // a shard after he has asked how far writes have come sees everything up to there. What is done in here, and not under the
 // lock that orders all writes, other writers need not wait for.
-func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
+func (w *writer) take(names []store.NameOp, drafts []*draft) (last uint64, j *journal.Journal, err error) {
 	locked := w.shardsOf(drafts)
 	w.memory.Lock(locked)
 	defer w.memory.Unlock(locked)
@@ -205,7 +206,7 @@ func (w *writer) take(names []naming, drafts []*draft) (last uint64, j *journal.
 }
 
 // enter gives the namings and the drafts, whose shards are locked, their revisions and appends them.
-func (w *writer) enter(names []naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
+func (w *writer) enter(names []store.NameOp, drafts []*draft) (last uint64, j *journal.Journal, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
@@ -244,28 +245,28 @@ func (w *writer) enter(names []naming, drafts []*draft) (last uint64, j *journal
 }
 
 // publishNames notes namings for the next commit.
-func (w *writer) publishNames(names []naming) {
+func (w *writer) publishNames(names []store.NameOp) {
 	w.names = append(w.names, names...)
 	w.naming.Add(bytesOfNames(names))
 	for _, n := range names {
-		if n.tag {
-			w.tags.put(n.name, n.revision)
+		if n.Tag {
+			w.tags.put(n.Name, n.Revision)
 		}
 	}
 }
 
 // append seals the drafts with their revisions and appends them to the journal as one piece.
 // It returns the journal that has them, or nil for none.
-func (w *writer) append(first, last uint64, names []naming, drafts []*draft) (*journal.Journal, error) {
+func (w *writer) append(first, last uint64, names []store.NameOp, drafts []*draft) (*journal.Journal, error) {
 	revision, j := first, w.journal
 	buf, parts := w.scratch[:0], [][]byte(nil)
 	large := len(drafts) > 1 && memoryOf(drafts) > scratchBytes
 	fits := !large || j != nil && recordBytes(drafts) <= int64(j.MaxPiece())
 	for i := range names {
 		n := &names[i]
-		n.revision = revision
-		o := format.Op{Kind: format.OpBucket, ID: n.id, Key: n.name}
-		if n.tag {
+		n.Revision = revision
+		o := format.Op{Kind: format.OpBucket, ID: n.ID, Key: n.Name}
+		if n.Tag {
 			o.Kind = format.OpInvalidate
 		}
 		buf = format.AppendOp(buf, &o)
@@ -392,7 +393,7 @@ func (w *writer) renew(mark uint64) {
 type position struct {
 	mark    uint64 // every revision up to it has been published, or will be before the locks of its shards are free
 	aside   uint64
-	names   []naming
+	names   []store.NameOp
 	journal *journal.Journal
 }
 

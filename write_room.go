@@ -6,11 +6,12 @@ import (
 
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // takeInTurn is take that waits for room. Where there is little, those who come later wait behind those who wait: otherwise
 // whoever runs when there is some takes all of it, and others wait for many commits.
-func (w *writer) takeInTurn(names []naming, drafts []*draft) (last uint64, j *journal.Journal, err error) {
+func (w *writer) takeInTurn(names []store.NameOp, drafts []*draft) (last uint64, j *journal.Journal, err error) {
 	if w.waiting.Load() == 0 || !w.scarce() {
 		if last, j, err = w.take(names, drafts); !isFull(err) {
 			return last, j, err

@@ -8,12 +8,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/pagetree"
 	"github.com/keepcache/keepcache/internal/preflight"
+	"github.com/keepcache/keepcache/internal/store"
 )
 
 // newCheckPagesCommand returns the command that checks the pages. It runs bbolt's own check too, but only on a file that ours finds
@@ -56,9 +55,8 @@ func checkPages(ctx context.Context, path string) (c checked, err error) {
 	if !info.Mode().IsRegular() {
 		return c, errors.New("it is not a regular file")
 	}
-	// bbolt's lock keeps the file as it is. Opening it, bbolt looks at nothing but the meta pages.
-	db, boltErr := bolt.Open(path, 0, &bolt.Options{ReadOnly: true, Timeout: time.Second})
-	if errors.Is(boltErr, berrors.ErrTimeout) {
+	checker, boltErr := store.NewChecker(path) // whose lock keeps the file as it is
+	if errors.Is(boltErr, keepcache.ErrLocked) {
 		return checkPagesBeside(ctx, path)
 	}
 	if _, err = c.audit(ctx, path); err != nil {
@@ -70,22 +68,11 @@ func checkPages(ctx context.Context, path string) (c checked, err error) {
 	if !c.sound() {
 		return c, nil
 	}
-	tx, err := db.Begin(false)
-	if err != nil {
-		return c, err
-	}
-	for found := tx.Check(); c.More < 10_000; {
-		select {
-		case <-ctx.Done():
-			return c, ctx.Err()
-		case problem, ok := <-found:
-			if !ok {
-				return c, nil
-			}
-			c.problem("bbolt: " + problem.Error())
-		}
-	}
-	return c, nil
+	err = checker.Check(ctx, func(problem error) bool {
+		c.problem("bbolt: " + problem.Error())
+		return c.More < 10_000
+	})
+	return c, err
 }
 
 // audit checks the pages of the file at path, and returns the state that it has checked.

@@ -91,3 +91,6 @@ const (
 
 	sumBytes = 12
 )
+
+// Journal returns where the journal of the file at path is.
+func Journal(path string) string { return Path(path, "-journal") }

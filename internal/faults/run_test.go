@@ -82,15 +82,15 @@ func TestFaults_CanFail(t *testing.T) {
 			File: "internal/journal/flush.go", Old: "err = j.file.Datasync()", New: "_ = j.file.Datasync()",
 		}}},
 		{"a commit that failed is built upon", "sync", false, true, []boltpatch.Edit{{
-			File: "store_durable.go", Old: "if h.found.clean {", New: "if true {",
+			File: "internal/store/durable.go", Old: "if h.found.clean {", New: "if true {",
 		}, {
-			File: "preflight.go", Old: "_, _ = file.StoreList(disk.In(f))", New: "_ = disk.In(f)",
+			File: "internal/store/preflight.go", Old: "_, _ = file.StoreList(disk.In(f))", New: "_ = disk.In(f)",
 		}}},
 		{"a renaming that failed was not done", "rename", false, false, []boltpatch.Edit{{
-			File: "store_compact.go", Old: "err = n.rename(vacant)", New: "_ = vacant; err = n.dir.Rename(n.path, s.path)",
+			File: "internal/store/compact.go", Old: "err = n.rename(vacant)", New: "_ = vacant; err = n.dir.Rename(n.path, s.path)",
 		}}},
 		{"a renaming that is not synced counts", "syncdir", false, true, []boltpatch.Edit{{
-			File: "store_compact.go", Old: "n.handle.bar(err)", New: "err = nil",
+			File: "internal/store/compact.go", Old: "n.handle.Bar(err)", New: "err = nil",
 		}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

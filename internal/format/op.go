@@ -100,3 +100,33 @@ func EachOp(first uint64, piece []byte, fn func(Op, uint64) error) error {
 	}
 	return nil
 }
+
+// Malformed are the pieces of a journal that are whole but make no sense. None of the outcomes of such a piece counts.
+type Malformed struct {
+	Pieces      int
+	First, Last uint64 // revisions that they bound
+	Err         error  // of the first
+}
+
+// Is reports whether a piece is malformed, and counts it then.
+func (m *Malformed) Is(first, last uint64, piece []byte) bool {
+	n := uint64(0)
+	err := EachOp(first, piece, func(o Op, _ uint64) error {
+		n++
+		if o.Kind == OpPut {
+			return CheckOptions(o.Record[:len(o.Record)-TrailerSize])
+		}
+		return nil
+	})
+	if err == nil && n != last-first+1 {
+		err = fmt.Errorf("%w: it has %d outcomes of %d", ErrMalformed, n, last-first+1)
+	}
+	if err == nil {
+		return false
+	}
+	if m.Pieces++; m.Pieces == 1 {
+		m.First, m.Err = first, err
+	}
+	m.Last = last
+	return true
+}

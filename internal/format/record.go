@@ -7,6 +7,9 @@ import (
 	"hash/crc32"
 	"math"
 	"unsafe"
+
+	"github.com/keepcache/keepcache/internal/errs"
+	"github.com/keepcache/keepcache/internal/jsonpack"
 )
 
 // A record is the sealed envelope around a value. Every tier keeps it as it is, and the format is frozen:
@@ -42,6 +45,10 @@ var TrustChecksums bool
 const (
 	MaxKeyBytes  = 32_000
 	MaxNameBytes = 255
+
+	// MaxValueBytes keeps four values below the 2 GiB at which bbolt panics: it splits no page of four entries or less, whatever
+	// their size.
+	MaxValueBytes = 500 << 20
 )
 
 // ValidName reports whether a bucket or a tag can have a name.
@@ -177,4 +184,16 @@ func (h *Header) Slide(until int64) {
 		h.GoneAt = Prolong(h.GoneAt, Between(h.FreshUntil, until))
 		h.FreshUntil = until
 	}
+}
+
+// OpenStored opens a record that comes from a file and proves its value. The error is errs.ErrCorrupt.
+func OpenStored(rec []byte, sum uint32, key string) (Header, []byte, error) {
+	h, value, err := Open(rec, sum, key)
+	if err == nil {
+		err = jsonpack.Scan(value)
+	}
+	if err != nil {
+		return Header{}, nil, fmt.Errorf("%w: %w", errs.ErrCorrupt, err)
+	}
+	return h, value, nil
 }

@@ -16,7 +16,7 @@ type Pin struct {
 	Key      string
 	Stored   []byte // see entry
 	GoneAt   int64
-	Lives    int64 // until when; goneAt, or later if reads have prolonged its life
+	Lives    int64 // until when; GoneAt, or later if reads have prolonged its life
 	Revision uint64
 	prefix   uint64 // part of the key, for SortPins
 }

@@ -106,28 +106,28 @@ func TestPowerLoss_CanFail(t *testing.T) {
 	finds("no checksum of pieces", true, nil, noPieceSum)
 	finds("no checksum of pieces and records", false, nil, noPieceSum, noRecordSum)
 	finds("no sync of what a killed process left", false, []string{"-powerloss.killed=60"}, boltpatch.Edit{
-		File: "store_durable.go",
+		File: "internal/store/durable.go",
 		Old:  "if h.found.clean {",
 		New:  "if true {",
 	}, boltpatch.Edit{ // it syncs too, where there is no list yet
-		File: "preflight.go",
+		File: "internal/store/preflight.go",
 		Old:  "_, _ = file.StoreList(disk.In(f))",
 		New:  "_ = disk.In(f)",
 	})
 	finds("no sync before the renaming of a compaction", false, nil, boltpatch.Edit{
-		File: "store_compact.go",
+		File: "internal/store/compact.go",
 		Old:  "if err := n.handle.sync(); err != nil {\n\t\treturn nil, err\n\t}",
 		New:  "",
 	})
 	quarantine := []string{"-powerloss.damaged=40"}
 	finds("no sync of the file that takes the place of a damaged one", false, quarantine, boltpatch.Edit{
-		File: "quarantine.go",
+		File: "internal/store/quarantine.go",
 		Old:  "err = h.update(from.write)\n\tif err == nil {\n\t\terr = h.sync()\n\t}",
 		New:  "h.db.NoSync = true\n\terr = h.update(from.write)\n\th.db.NoSync = false",
 	})
 	finds("a fresh file gets what is older than a write past the journal", false, quarantine, boltpatch.Edit{
-		File: "heritage.go",
-		Old:  "if g.mark, err = g.unbroken(in, journalAt, released); err != nil {",
-		New:  "if g.mark = released; err != nil {",
+		File: "internal/store/catalog.go",
+		Old:  "if g.Mark, err = g.unbroken(in, journalAt, released); err != nil {",
+		New:  "if g.Mark = released; err != nil {",
 	})
 }

@@ -1,0 +1,152 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/keepcache/keepcache/internal/cost"
+	"github.com/keepcache/keepcache/internal/errs"
+	"github.com/keepcache/keepcache/internal/format"
+)
+
+// What is no record has no checksum. Where damage to it would cost more than what was damaged, it is recognised when
+// the file is opened, and put right.
+
+// mostNumber bounds ids and revisions: those beyond it nobody has given out, and they must not wrap around.
+const mostNumber = 1 << 62
+
+// checkNumber returns an error for an id that nobody has given out.
+func checkNumber(id uint64) error {
+	if id >= mostNumber {
+		return fmt.Errorf("%w: a bucket has id %d", errs.ErrCorrupt, id)
+	}
+	return nil
+}
+
+// Names is table, put right: no two names have one id, and the highest id is above all that the file holds. An id
+// that two buckets have, or that is given out twice, would show the entries of one in the other.
+func (s *Store) Names() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
+	if ids, retired, highest, err = s.Table(); err != nil {
+		return nil, nil, 0, err
+	}
+	owners := make(map[uint64]string, len(ids))
+	var wrong []string
+	for _, name := range slices.Sorted(maps.Keys(ids)) {
+		id := ids[name]
+		highest = max(highest, id)
+		other, taken := owners[id]
+		if taken {
+			var theirs bool
+			if theirs, err = s.sealedFor(id, name); err != nil {
+				return nil, nil, 0, err
+			}
+			if !theirs {
+				name, other = other, name
+			}
+			wrong = append(wrong, other)
+			delete(ids, other)
+		}
+		owners[id] = name
+	}
+	for _, id := range retired {
+		highest = max(highest, id)
+	}
+	s.countNames(ids)
+	if err := checkNumber(highest); err != nil {
+		return nil, nil, 0, err
+	}
+	if len(wrong) > 0 && !s.readOnly {
+		err = s.Update(func(tx *bolt.Tx) error {
+			for _, name := range wrong {
+				if err := tx.Bucket(format.BucketsBucket).Delete([]byte(name)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return ids, retired, highest, err
+}
+
+// countNames finds out what the names of buckets need of the file.
+func (s *Store) countNames(ids map[string]uint64) {
+	page, named := s.Paging(), int64(0)
+	for name := range ids {
+		named += page.Name(len(name))
+	}
+	s.named.Store(named)
+}
+
+// sealedFor reports whether a record with the given id is sealed for a bucket of that name.
+func (s *Store) sealedFor(id uint64, name string) (bool, error) {
+	items, _, err := s.Page(id, nil, nil)
+	sum := format.BucketSum(name)
+	return slices.ContainsFunc(items, func(i Item) bool {
+		_, _, err := format.Open(i.Record, sum, string(i.Key))
+		return err == nil
+	}), err
+}
+
+// plausible reports whether the counts of a file of so many bytes can be true. Entries are evicted by them, so that a
+// damaged one could cost all that is in the file.
+func plausible(used map[uint64]cost.Usage, file int64) bool {
+	sum := int64(0)
+	for _, u := range used {
+		if u.Entries < 0 || u.Bytes < 0 || u.Entries > u.Bytes || u.Bytes > file || u.Leaf < 0 || u.Row < 0 {
+			return false
+		}
+		if sum += u.Bytes; sum > file {
+			return false
+		}
+	}
+	return true
+}
+
+// mendCounts counts all entries anew if the counts that the file keeps cannot be true, or if it does not say what they
+// cost, because an older keepcache has changed it. update is the handle's, or that of the store which has it already.
+func (h *Handle) mendCounts(update func(func(*bolt.Tx) error) error) error {
+	sound, guessed := true, false
+	err := h.view(func(tx *bolt.Tx) error {
+		used, err := usedIn(tx)
+		sound, guessed = plausible(used, tx.Size()), cost.Sum(used).Guessed
+		return err
+	})
+	if err != nil || sound && !guessed {
+		return err
+	}
+	err = update(recount)
+	if sound && h.Err() == nil {
+		return nil // an estimate will do, as on a full disk
+	}
+	return err
+}
+
+// recount counts all entries anew.
+func recount(tx *bolt.Tx) error {
+	counted, page := make(map[uint64]cost.Usage), pageOf(tx)
+	w := forwards{tx: tx}
+	for w.seek(placed{}); w.k != nil; w.next() {
+		counted[w.id] = counted[w.id].Plus(page.Of(w.k, format.RecordIn(w.v)))
+	}
+	if err := tx.DeleteBucket(format.UsageBucket); err != nil {
+		return err
+	}
+	if err := tx.DeleteBucket(format.CostsBucket); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
+		return err
+	}
+	if _, err := tx.CreateBucket(format.UsageBucket); err != nil {
+		return err
+	}
+	t, err := OpenUsage(tx)
+	for id, u := range counted {
+		if err == nil {
+			err = t.Put(id, u)
+		}
+	}
+	return err
+}
