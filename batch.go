@@ -117,7 +117,7 @@ func (db *DB) applyDrafts(writes map[spot]batched) error {
 			// There is nothing to remove, and a bucket comes into being with its first entry.
 			own = slices.DeleteFunc(own, func(d *draft) bool {
 				if d.stored == nil {
-					ns.flights.void(d.key, nil)
+					db.loads.flights.void(ns.name, d.key, nil)
 					db.loads.failures.forget(ns.name, d.key)
 				}
 				return d.stored == nil

@@ -385,7 +385,7 @@ func (b *Bucket) writeAs(ns *namespace, id uint64, names []store.NameOp, drafts 
 	return b.db.writer.write(names, drafts...)
 }
 
-// namespace returns what the handles of this bucket share, or nil if there is no such bucket and nothing of it is loaded.
+// namespace returns what the handles of this bucket share, or nil if there is no such bucket.
 func (b *Bucket) namespace() *namespace {
 	if ns := b.shared.Load(); ns != nil && !ns.gone.Load() {
 		return ns

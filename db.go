@@ -231,6 +231,9 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 		return false, ErrInvalidName
 	}
 	defer db.loads.failures.forgetPrefix(name, "")
+	// Void loads before looking, see voidFlights: one that is about to bring the bucket into being either finds itself void, or is waited
+	// for by the turn.
+	db.loads.flights.voidPrefix(name, "")
 	ns := db.namespace(name)
 	if ns == nil {
 		return false, nil
@@ -238,7 +241,7 @@ func (db *DB) replaceID(name string, newID func() uint64) (found bool, err error
 	defer db.lapse(ns)
 	ns.turn.Lock()
 	defer ns.turn.Unlock()
-	defer ns.flights.voidPrefix("") // what they bring is older
+	defer db.loads.flights.voidPrefix(name, "") // what they bring is older
 	old := ns.id.Load()
 	if old == 0 {
 		return false, nil

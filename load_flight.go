@@ -19,7 +19,6 @@ import (
 // all who wait and not the end of the process, which is what singleflight makes of it.
 type flight struct {
 	b     *Bucket
-	ns    *namespace
 	key   string
 	start uint64  // the last revision before it: what it brings may be older than anything later
 	stale reading // what was there when it began
@@ -45,27 +44,28 @@ type flight struct {
 	quicker bool // what it has is not the loader's: somebody else has written it, or failed, since the flight was asked for
 }
 
-// flights are the loads of a bucket that are under way. The zero value is ready for use.
+// flights are the loads of a cache that are under way. The zero value is ready for use.
 type flights struct {
-	n     atomic.Int32 // how many, so that writes need not lock to find that there are none
-	mu    sync.Mutex   // protects what follows
-	byKey map[string]*flight
+	n   atomic.Int32 // how many, so that writes need not lock to find that there are none
+	mu  sync.RWMutex // protects what follows
+	all map[spot]*flight
 }
 
 // board returns the flight of a key that is under way, or begins one, which is then the caller's own to let
 // run and land.
 func (f *flight) board() (*flight, bool) {
-	fs := f.lockFlights()
-	if there := fs.byKey[f.key]; there != nil {
+	fs := &f.b.db.loads.flights
+	fs.mu.Lock()
+	if there := fs.all[f.spot()]; there != nil {
 		fs.mu.Unlock()
 		return there, false
 	}
-	if fs.byKey == nil {
-		fs.byKey = make(map[string]*flight)
+	if fs.all == nil {
+		fs.all = make(map[spot]*flight)
 	}
 	f.done = make(chan struct{})
 	f.began = time.Now()
-	fs.byKey[f.key] = f
+	fs.all[f.spot()] = f
 	fs.n.Add(1)
 	fs.mu.Unlock()
 	f.b.db.counts.running.Add(1)
@@ -74,16 +74,10 @@ func (f *flight) board() (*flight, bool) {
 	return f, true
 }
 
+func (f *flight) spot() spot { return spot{f.b.name, f.key} }
+
 // underWay reports whether the key is being loaded.
-func (f *flight) underWay() bool {
-	ns := f.b.namespace()
-	if ns == nil || ns.flights.n.Load() == 0 {
-		return false
-	}
-	ns.flights.mu.Lock()
-	defer ns.flights.mu.Unlock()
-	return ns.flights.byKey[f.key] != nil
-}
+func (f *flight) underWay() bool { return f.b.db.loads.flights.find(f.spot()) != nil }
 
 // landed reports whether what it brought, or did not, is there.
 func (f *flight) landed() bool { return f.over.Load() }
@@ -91,43 +85,37 @@ func (f *flight) landed() bool { return f.over.Load() }
 // claim reports whether the caller is the one to land the flight.
 func (f *flight) claim() bool { return f.claimed.CompareAndSwap(false, true) }
 
-// lockFlights finds the namespace of the flight's bucket, or makes it, and returns its flights, locked. A flight in the table keeps
-// the namespace from going.
-func (f *flight) lockFlights() *flights {
-	for {
-		if f.ns = f.b.namespace(); f.ns == nil {
-			f.ns = f.b.db.ensureNamespace(f.b.name)
-		}
-		f.ns.flights.mu.Lock()
-		if !f.ns.gone.Load() {
-			return &f.ns.flights
-		}
-		f.ns.flights.mu.Unlock()
+// find returns the flight of a key, or nil.
+func (fs *flights) find(at spot) *flight {
+	if fs.n.Load() == 0 {
+		return nil
 	}
+	fs.mu.RLock()
+	defer fs.mu.RUnlock()
+	return fs.all[at]
 }
 
 // void takes the flight of a key out of the table: what it brings is not to be stored, and those who come
 // from now on are not to wait for it. own is a flight that is not meant.
-func (fs *flights) void(key string, own *flight) {
-	if fs.n.Load() == 0 {
+func (fs *flights) void(bucket, key string, own *flight) {
+	f := fs.find(spot{bucket, key})
+	if f == nil || f == own {
 		return
 	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	if f := fs.byKey[key]; f != nil && f != own {
-		fs.remove(f)
-	}
+	fs.remove(f)
 }
 
-// voidPrefix voids the flights of all keys that begin with prefix.
-func (fs *flights) voidPrefix(prefix string) {
+// voidPrefix voids the flights of all keys of a bucket that begin with prefix.
+func (fs *flights) voidPrefix(bucket, prefix string) {
 	if fs.n.Load() == 0 {
 		return
 	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	for key, f := range fs.byKey {
-		if strings.HasPrefix(key, prefix) {
+	for at, f := range fs.all {
+		if at.bucket == bucket && strings.HasPrefix(at.key, prefix) {
 			fs.remove(f)
 		}
 	}
@@ -142,37 +130,33 @@ func (b *Bucket) voidFlights(keys ...string) {
 			b.db.loads.failures.forget(b.name, key)
 		}
 	}()
-	if ns := b.namespace(); ns != nil {
-		for _, key := range keys {
-			ns.flights.void(key, nil)
-		}
-		b.db.awaitFirst(ns)
+	for _, key := range keys {
+		b.db.loads.flights.void(b.name, key, nil)
 	}
+	b.awaitFirst()
 }
 
 // voidFlightsOf is voidFlights for all keys that begin with prefix.
 func (b *Bucket) voidFlightsOf(prefix string) {
 	defer b.db.loads.failures.forgetPrefix(b.name, prefix)
-	if ns := b.namespace(); ns != nil {
-		ns.flights.voidPrefix(prefix)
-		b.db.awaitFirst(ns)
-	}
+	b.db.loads.flights.voidPrefix(b.name, prefix)
+	b.awaitFirst()
 }
 
 // awaitFirst waits for the write that brings the bucket into being, if it is under way: what it has published nobody finds
 // before it is done.
-func (db *DB) awaitFirst(ns *namespace) {
-	if ns.id.Load() == 0 {
+func (b *Bucket) awaitFirst() {
+	if ns := b.namespace(); ns != nil && ns.id.Load() == 0 {
 		ns.turn.RLock()
 		ns.turn.RUnlock() //lint:ignore SA2001 who had it exclusively has let go
-		db.lapse(ns)
+		b.db.lapse(ns)
 	}
 }
 
 func (fs *flights) remove(f *flight) {
 	f.void.Store(true)
-	if fs.byKey[f.key] == f {
-		delete(fs.byKey, f.key)
+	if fs.all[f.spot()] == f {
+		delete(fs.all, f.spot())
 		fs.n.Add(-1)
 	}
 }
@@ -180,13 +164,13 @@ func (fs *flights) remove(f *flight) {
 // arrive takes a flight that is over out of the table and lets go of those who wait. failed is a failure that is to be
 // remembered, if any: not if a write has voided the flight.
 func (f *flight) arrive(failed *failedLoad) {
-	f.ns.flights.mu.Lock()
+	fs := &f.b.db.loads.flights
+	fs.mu.Lock()
 	if failed != nil && !f.void.Load() {
 		f.b.db.loads.failures.put(failed)
 	}
-	f.ns.flights.remove(f)
-	f.ns.flights.mu.Unlock()
-	f.b.db.lapse(f.ns)
+	fs.remove(f)
+	fs.mu.Unlock()
 	f.b.db.counts.running.Add(-1)
 	f.over.Store(true)
 	close(f.done)
@@ -213,7 +197,7 @@ func (f *flight) newLoad(o *LoadOptions) *Load {
 // superseded lands a flight at once if another one, or a write, was quicker: the key was looked at before this one began. A write that
 // brings the bucket into being may have come before the flight and not be found yet.
 func (f *flight) superseded(o *LoadOptions) bool {
-	f.b.db.awaitFirst(f.ns)
+	f.b.awaitFirst()
 	var r reading
 	err := f.b.readQuietly(&r, f.key)
 	if err == nil && r.header.Revision != f.stale.header.Revision {

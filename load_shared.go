@@ -16,6 +16,7 @@ type loads struct {
 	slots    chan struct{} // holds a token for each background load
 	stuck    atomic.Int64  // loaders begun in the background that have not returned, although their load has passed LoadTimeout
 	failures failures
+	flights  flights
 
 	mu     sync.Mutex // protects what follows
 	closed bool

@@ -8,15 +8,15 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// namespace is what all handles of one bucket share. There is one while the bucket exists, while the file has its name, or
-// while something of it is loaded: whoever may have left none of these true calls DB.lapse. Then it is gone, and handles
+// namespace is what all handles of one bucket share. There is one while the bucket exists, or while the file has its name: whoever may
+// have left neither true calls DB.lapse. Then it is gone, and handles
 // that still point at it look for the one that has come in its place, if there is one.
 type namespace struct {
 	name string
 	sum  uint32 // the name's part of every checksum
 
-	// gone says that db.buckets has it no more. It is set while turn is held exclusively and the flights are locked,
-	// and then for good: nobody brings the bucket into being, or boards a flight, in a namespace that is gone.
+	// gone says that db.buckets has it no more. It is set while turn is held exclusively, and then for good: nobody brings the bucket
+	// into being in a namespace that is gone.
 	gone atomic.Bool
 
 	// turn is held shared by each write from before it resolves the id until it is committed, and
@@ -27,8 +27,6 @@ type namespace struct {
 	// filed is the id that the file has, as of the last commit. It differs from id while a change of that is on its way: in
 	// either direction, because the write that changes id may be waiting while a commit takes it into the file.
 	filed atomic.Uint64
-
-	flights flights
 }
 
 // namespaceOverhead is what a bucket costs in memory besides its name: the namespace, its share of the tables by name and by id,
@@ -47,7 +45,7 @@ func (db *DB) namespace(name string) *namespace {
 }
 
 // ensureNamespace returns the shared state of a bucket and makes it if it is absent. It may be gone by the time that the caller
-// has the turn or the flights locked; then it is to be asked for anew.
+// has the turn; then it is to be asked for anew.
 func (db *DB) ensureNamespace(name string) *namespace {
 	if ns := db.namespace(name); ns != nil {
 		return ns
@@ -118,8 +116,6 @@ func (db *DB) lapse(ns *namespace) {
 		return
 	}
 	defer ns.turn.Unlock()
-	ns.flights.mu.Lock()
-	defer ns.flights.mu.Unlock()
 	if !ns.idle() {
 		return
 	}
@@ -131,7 +127,7 @@ func (db *DB) lapse(ns *namespace) {
 
 // idle reports whether nothing is known of the bucket that would have to be kept.
 func (ns *namespace) idle() bool {
-	return ns.id.Load() == 0 && ns.filed.Load() == 0 && ns.flights.n.Load() == 0
+	return ns.id.Load() == 0 && ns.filed.Load() == 0
 }
 
 // shrinkBuckets makes the tables of buckets anew when few are left of many: a map keeps the room that it once needed.

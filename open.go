@@ -231,6 +231,7 @@ func (db *DB) start(left *backlog) error {
 		tags:       &db.tags,
 		suspects:   &db.suspects,
 		failures:   &db.loads.failures,
+		flights:    &db.loads.flights,
 		path:       db.store.Path(),
 		log:        o.Logger,
 		always:     o.Sync == SyncAlways,

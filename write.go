@@ -35,6 +35,7 @@ type writer struct {
 	needFlush  chan struct{} // gets a token when something is to be flushed within the interval
 	commits    *committer
 	failures   *failures // of loads, which writes of their keys void
+	flights    *flights  // the same
 
 	path string // for the log
 	log  *slog.Logger
@@ -177,7 +178,7 @@ func (w *writer) take(names []store.NameOp, drafts []*draft) (last uint64, j *jo
 	}
 	for _, d := range drafts {
 		if d.ns != nil && !d.quiet {
-			d.ns.flights.void(d.key, d.flight)
+			w.flights.void(d.ns.name, d.key, d.flight)
 			w.failures.forget(d.ns.name, d.key)
 		}
 		slid := int64(0)
