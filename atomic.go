@@ -150,7 +150,7 @@ func (b *Bucket) Update(key string, fn func(old Entry, found bool) (any, error))
 			}
 			var old Entry
 			if r.live {
-				old = r.entry(key)
+				old = entryOf(key, &r)
 			}
 			value, err := fn(old, r.live)
 			if err != nil {
@@ -201,7 +201,7 @@ func (b *Bucket) CompareAndSwap(key string, revision uint64, value any) (swapped
 // renewed drafts a new value for what was read. It keeps the times and the tags of a live entry; otherwise it
 // is one of the given lifetime.
 func (b *Bucket) renewed(r *reading, key string, value []byte, ttl time.Duration) *draft {
-	now := b.db.clock.Now()
+	now := b.db.engine.now()
 	h, t := r.header, format.Options{}
 	if r.live {
 		old := r.traits()

@@ -21,34 +21,34 @@ type backlog struct {
 }
 
 // overlay brings what a journal has beyond the file's mark into memory, for a DB that must not change the file.
-func (db *DB) overlay(path string) error {
-	mark, _, err := db.store.Revisions()
+func (e *engine) overlay(path string) error {
+	mark, _, err := e.store.Revisions()
 	if err != nil {
 		return err
 	}
-	r := newReplayer(db.store, path, mark, mark)
+	r := newReplayer(e.store, path, mark, mark)
 	r.most = math.MaxInt // into the file it cannot go
-	report, err := journal.ReplayIn(db.store.Dir(), path, db.store.Identity(), mark, r.piece)
+	report, err := journal.ReplayIn(e.store.Dir(), path, e.store.Identity(), mark, r.piece)
 	if err != nil {
 		return err
 	}
-	db.takeBack(&backlog{names: r.names, pins: r.pins})
-	db.inherited, db.journalProblems = report, verify.JournalProblems(&report, &r.bad)
+	e.takeBack(&backlog{names: r.names, pins: r.pins})
+	e.inherited, e.journalProblems = report, verify.JournalProblems(&report, &r.bad)
 	if why, lost := verify.Judge(&report, &r.bad); why != nil {
-		db.healer.badJournal(why, lost, &report, &r.bad)
+		e.healer.badJournal(why, lost, &report, &r.bad)
 	}
 	return nil
 }
 
 // takeBack brings a backlog into memory. The names and tags that the file has are known already.
-func (db *DB) takeBack(l *backlog) {
-	db.rename(l.names)
+func (e *engine) takeBack(l *backlog) {
+	e.rename(l.names)
 	for i := range l.names {
-		if ns := db.namespace(l.names[i].Name); ns != nil && !l.names[i].Tag {
-			db.lapse(ns)
+		if ns := e.namespace(l.names[i].Name); ns != nil && !l.names[i].Tag {
+			e.lapse(ns)
 		}
 	}
-	ids := db.ids()
+	ids := e.ids()
 	for i := range l.pins {
 		p := &l.pins[i]
 		if !ids[p.ID] {
@@ -58,7 +58,7 @@ func (db *DB) takeBack(l *backlog) {
 		if p.Stored != nil {
 			h = format.ReadHeader(format.RecordIn(p.Stored))
 		}
-		db.memory.Publish(db.memory.Hash(p.ID, p.Key), p.ID, p.Key, p.Stored, h, 0)
+		e.memory.Publish(e.memory.Hash(p.ID, p.Key), p.ID, p.Key, p.Stored, h, 0)
 	}
 	l.pins = nil
 }
@@ -66,7 +66,7 @@ func (db *DB) takeBack(l *backlog) {
 // rename lets buckets have the ids that the namings of a journal give them, and fills in which id each replaces. A commit that
 // was cut in two may have brought some of them into the file: then the id there is one of these, and what that has replaced is
 // among the ids that no name points at.
-func (db *DB) rename(names []store.NameOp) {
+func (e *engine) rename(names []store.NameOp) {
 	given := make(map[uint64]bool) // an id is given once
 	for _, n := range names {
 		given[n.ID] = true
@@ -75,28 +75,28 @@ func (db *DB) rename(names []store.NameOp) {
 	for i := range names {
 		n := &names[i]
 		if n.Tag {
-			db.tags.put(n.Name, n.Revision)
+			e.tags.put(n.Name, n.Revision)
 			continue
 		}
-		ns := db.ensureNamespace(n.Name)
+		ns := e.ensureNamespace(n.Name)
 		n.Name = ns.name
 		if old := ns.id.Load(); seen[n.Name] || !given[old] {
 			n.Old = old
 		}
 		seen[n.Name] = true
-		if other := db.byID[n.ID]; other != nil && other != ns {
-			db.point(other, 0) // the file's table is damaged: an id is given once
+		if other := e.byID[n.ID]; other != nil && other != ns {
+			e.point(other, 0) // the file's table is damaged: an id is given once
 		}
-		db.point(ns, n.ID)
-		db.lastID = max(db.lastID, n.ID)
+		e.point(ns, n.ID)
+		e.lastID = max(e.lastID, n.ID)
 	}
 }
 
 // retired returns which of the ids that no name in the file points at are of buckets that are no more. The others have their
 // names in the backlog: a commit may have taken entries of a bucket that it had not been told of yet. What the backlog replaces
 // is retired when it is committed.
-func (db *DB) retired(unnamed []uint64, names []store.NameOp) []uint64 {
-	spared := db.ids()
+func (e *engine) retired(unnamed []uint64, names []store.NameOp) []uint64 {
+	spared := e.ids()
 	for _, n := range names {
 		spared[n.Old] = true
 	}
@@ -104,9 +104,9 @@ func (db *DB) retired(unnamed []uint64, names []store.NameOp) []uint64 {
 }
 
 // ids returns the ids of all buckets there are.
-func (db *DB) ids() map[uint64]bool {
+func (e *engine) ids() map[uint64]bool {
 	ids := make(map[uint64]bool)
-	for _, ns := range db.buckets {
+	for _, ns := range e.buckets {
 		ids[ns.id.Load()] = true
 	}
 	return ids

@@ -78,12 +78,12 @@ func killedCache(t *testing.T, cut bool) (path string) {
 		require.NoError(t, db.Close())
 		return path
 	}
-	st := db.writer.position()
+	st := db.local().writer.position()
 	require.NoError(t, st.journal.Flush(st.mark))
-	pins, _ := split(db.memory.Collect(nil, false), st.names)
+	pins, _ := split(db.local().memory.Collect(nil, false), st.names)
 	memory.SortPins(pins)
 	changes, _ := changesOf(nil, pins[:len(pins)-1])
-	require.NoError(t, db.store.Apply(st.names, 0, changes, db.commits.reached(), nil))
+	require.NoError(t, db.local().store.Apply(st.names, 0, changes, db.local().commits.reached(), nil))
 	clear("cleared")
 	copyCache(t, at, path)
 	require.NoError(t, db.Close())
@@ -152,10 +152,10 @@ func TestBacklog(t *testing.T) {
 		for range 3 {
 			db, err := Open(path, o)
 			require.NoError(t, err)
-			require.Less(t, db.commits.reached(), db.revision(), "nothing was committed")
-			require.LessOrEqual(t, last, db.revision())
+			require.Less(t, db.local().commits.reached(), db.engine.revision(), "nothing was committed")
+			require.LessOrEqual(t, last, db.engine.revision())
 			require.NoError(t, db.Bucket("other").Set("k", 1, 0))
-			last = db.revision()
+			last = db.engine.revision()
 			copyCache(t, path, path+"next")
 			requireKilled(t, db) // which commits
 			require.NoError(t, db.Close())
@@ -168,10 +168,10 @@ func TestBacklog(t *testing.T) {
 		require.NoError(t, readOnly.Close())
 		db, err := Open(path, o)
 		require.NoError(t, err)
-		last = db.revision()
+		last = db.engine.revision()
 		_, err = db.Sweep(t.Context())
 		require.NoError(t, err)
-		require.GreaterOrEqual(t, db.commits.reached(), last)
+		require.GreaterOrEqual(t, db.local().commits.reached(), last)
 		requireKilled(t, db)
 		report, err := db.Verify(t.Context())
 		require.NoError(t, err)
@@ -221,7 +221,7 @@ func TestBacklog_NoSuccessor(t *testing.T) {
 			require.NoError(t, err)
 			failing = false
 			require.True(t, failed > 0 || !store.CanReplace || name == "too large")
-			require.Equal(t, db.revision(), db.commits.reached())
+			require.Equal(t, db.engine.revision(), db.local().commits.reached())
 			require.NoFileExists(t, path+"-journal.new")
 			requireKilled(t, db)
 			require.NoError(t, db.Bucket("other").Set("k", 1, 0))
@@ -239,11 +239,11 @@ func TestBacklog_UnnamedBucket(t *testing.T) {
 	db, err := Open(at, o)
 	require.NoError(t, err)
 	require.NoError(t, db.Bucket("b").Set("k", 1, 0))
-	st := db.writer.position()
+	st := db.local().writer.position()
 	require.NoError(t, db.Bucket("new").Set("k", 1, 0))
-	pins := db.memory.Collect(nil, false)
-	require.NoError(t, st.journal.Flush(db.writer.last()))
-	_, err = db.commits.transact(st.names, nil, pins, st.mark, st.journal, false)
+	pins := db.local().memory.Collect(nil, false)
+	require.NoError(t, st.journal.Flush(db.local().writer.last()))
+	_, err = db.local().commits.transact(st.names, nil, pins, st.mark, st.journal, false)
 	require.NoError(t, err)
 	copyCache(t, at, path)
 	require.NoError(t, db.Close())
@@ -268,7 +268,7 @@ func TestBacklog_Name(t *testing.T) {
 	}
 	for name, call := range map[string]func(db *DB) error{
 		"Sync":     func(db *DB) error { return db.Sync(context.Background()) },
-		"commit":   func(db *DB) error { return db.commits.commit() },
+		"commit":   func(db *DB) error { return db.local().commits.commit() },
 		"interval": func(*DB) error { time.Sleep(defaultSyncInterval + time.Millisecond); return nil },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -306,7 +306,7 @@ func TestBacklog_LittleMemory(t *testing.T) {
 	path := killedCache(t, false)
 	db, err := Open(path, &Options{MemoryBytes: 64 << 10, CommitInterval: time.Hour, SweepInterval: -1})
 	require.NoError(t, err)
-	require.Equal(t, db.revision(), db.commits.reached())
+	require.Equal(t, db.engine.revision(), db.local().commits.reached())
 	requireKilled(t, db)
 	require.NoError(t, db.Close())
 }

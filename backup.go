@@ -21,18 +21,18 @@ import (
 //
 // When it fails or ctx ends it, what w got is no whole file. A compaction waits until the copy is made.
 func (db *DB) Backup(ctx context.Context, w io.Writer) error {
-	if db.options.ReadOnly && !db.closed.Load() {
-		if err := db.within(ctx, func(ctx context.Context) error { return db.backupReadOnly(ctx, w) }); err != nil {
+	if db.options.ReadOnly && !db.engine.isClosed() {
+		if err := db.engine.within(ctx, func(ctx context.Context) error { return db.backupReadOnly(ctx, w) }); err != nil {
 			return db.fail("backup", "", err)
 		}
 		return nil
 	}
 	err := db.writable()
 	if err == nil {
-		err = db.onGround(ctx, func(context.Context) error { return db.commits.commit() })
+		err = db.onGround(ctx, func(context.Context) error { return db.engine.commit() })
 	}
 	if err == nil {
-		err = db.within(ctx, func(ctx context.Context) error { return db.backup(ctx, w) })
+		err = db.engine.within(ctx, func(ctx context.Context) error { return db.backup(ctx, w) })
 	}
 	if err != nil {
 		return db.fail("backup", "", err)
@@ -43,16 +43,13 @@ func (db *DB) Backup(ctx context.Context, w io.Writer) error {
 // backupReadOnly has a DB of its own bring file and journal together, in copies: the lock is held, and so they do not
 // change.
 func (db *DB) backupReadOnly(ctx context.Context, w io.Writer) (err error) {
-	if db.live != nil {
-		return errNeedsLock
-	}
 	dir, err := os.MkdirTemp("", "keepcache-backup-") // only its owner can look into it
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "copy")
-	if err := db.store.CopyAtRest(ctx, path); err != nil {
+	if err := db.engine.copyAtRest(ctx, path); err != nil {
 		return err
 	}
 	whole, err := Open(path, &Options{MaxBytes: -1, CompactBytes: -1, SweepInterval: -1, OnCorruption: Fail})
@@ -64,7 +61,7 @@ func (db *DB) backupReadOnly(ctx context.Context, w io.Writer) (err error) {
 }
 
 func (db *DB) backup(ctx context.Context, w io.Writer) error {
-	in, err := db.store.Dir().Again() // for as long as the copy is needed, which may be longer than the cache is open
+	in, err := db.engine.directory() // for as long as the copy is needed, which may be longer than the cache is open
 	if err != nil {
 		return err
 	}
@@ -72,7 +69,7 @@ func (db *DB) backup(ctx context.Context, w io.Writer) error {
 	var f *os.File
 	var name string
 	err = db.onGround(ctx, func(ctx context.Context) (err error) {
-		f, name, err = db.compactor.copy(ctx, in)
+		f, name, err = db.engine.copyBeside(ctx, in)
 		return err
 	})
 	if err != nil {
@@ -82,15 +79,4 @@ func (db *DB) backup(ctx context.Context, w io.Writer) error {
 	defer f.Close()
 	_, err = io.Copy(w, disk.Reader(ctx, f))
 	return err
-}
-
-// copy makes a copy of the file beside it and returns it, open for reading.
-func (c *compactor) copy(ctx context.Context, in *disk.Dir) (f *os.File, name string, err error) {
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return nil, "", ctx.Err()
-	}
-	return c.store.CopyBeside(ctx, in, c.copied("backup"))
 }

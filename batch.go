@@ -2,12 +2,9 @@ package keepcache
 
 import (
 	"errors"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/keepcache/keepcache/internal/format"
-	"github.com/keepcache/keepcache/internal/store"
 )
 
 // Batch gathers writes to any number of buckets, which DB.Apply then makes all together or not at all. The zero
@@ -34,7 +31,7 @@ func (t *Batch) Set(b *Bucket, key string, value any, ttl time.Duration) {
 func (t *Batch) Delete(b *Bucket, key string) {
 	var err error
 	switch {
-	case !format.ValidName(b.name):
+	case !format.ValidName(b.at.name):
 		err = ErrInvalidName
 	case !format.ValidKey(key):
 		err = ErrInvalidKey
@@ -52,7 +49,7 @@ func (t *Batch) add(b *Bucket, key string, d *draft, err error) {
 	if t.writes == nil {
 		t.writes = make(map[spot]batched)
 	}
-	t.writes[spot{b.name, key}] = batched{b, d}
+	t.writes[spot{b.at.name, key}] = batched{b, d}
 }
 
 // Len returns how many keys the batch writes.
@@ -98,59 +95,7 @@ func (db *DB) applyDrafts(writes map[spot]batched) error {
 		if w.bucket.db != db {
 			return errForeignBatch
 		}
-		buckets[w.bucket.name] = append(buckets[w.bucket.name], w.draft)
+		buckets[w.bucket.at.name] = append(buckets[w.bucket.at.name], w.draft)
 	}
-	var names []store.NameOp
-	var drafts []*draft
-	created := make(map[*namespace]uint64)
-	// Locks are taken in the order of the names, so that two batches cannot wait for each other.
-	for _, name := range slices.Sorted(maps.Keys(buckets)) {
-		ns, id := db.enter(name, nil)
-		if id != 0 {
-			defer ns.turn.RUnlock()
-		} else {
-			defer db.lapse(ns) // where it does not come into being
-			defer ns.turn.Unlock()
-		}
-		own := buckets[name]
-		if id == 0 {
-			// There is nothing to remove, and a bucket comes into being with its first entry.
-			own = slices.DeleteFunc(own, func(d *draft) bool {
-				if d.stored == nil {
-					db.loads.flights.void(ns.name, d.key, nil)
-					db.loads.failures.forget(ns.name, d.key)
-				}
-				return d.stored == nil
-			})
-			if len(own) == 0 {
-				continue
-			}
-			id = db.nextID()
-			created[ns] = id
-			names = append(names, store.NameOp{Name: ns.name, ID: id})
-		}
-		for _, d := range own {
-			if err := db.evictor.admit(ns.name, d); err != nil {
-				return err
-			}
-			d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, db.memory.Hash(id, d.key)
-		}
-		drafts = append(drafts, own...)
-	}
-	if len(drafts) == 0 {
-		return nil
-	}
-	err := db.writer.write(names, drafts...)
-	if err == nil || errors.Is(err, ErrUnknownOutcome) {
-		for ns, id := range created {
-			db.point(ns, id)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	for _, d := range drafts {
-		db.evictor.use(d.hash)
-	}
-	return nil
+	return db.engine.writeAll(buckets)
 }

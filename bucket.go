@@ -3,15 +3,12 @@ package keepcache
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/jsonpack"
-	"github.com/keepcache/keepcache/internal/store"
 )
 
 // Bucket is a handle of one namespace of a cache. Handles are cheap, and any number of them may stand for
@@ -23,16 +20,15 @@ import (
 // the file; if the disk fails then, it is taken back.
 type Bucket struct {
 	db         *DB
-	name       string
+	at         ref
 	defaultTTL time.Duration
-	shared     atomic.Pointer[namespace] // nil until the bucket is known; it may be gone
 	sliding    bool
 	tags       format.Tags // of what is written through this handle
 	tagsErr    error       // why it cannot have its tags
 }
 
 // Name returns the bucket's name.
-func (b *Bucket) Name() string { return b.name }
+func (b *Bucket) Name() string { return b.at.name }
 
 // DefaultTTL returns the lifetime that 0 stands for in this bucket, NoExpiry for none.
 func (b *Bucket) DefaultTTL() time.Duration { return b.defaultTTL }
@@ -180,7 +176,7 @@ func (b *Bucket) TTL(key string) (ttl time.Duration, found bool, err error) {
 		if err != nil || !r.live {
 			return 0, false, b.fail("ttl", key, err)
 		}
-		if ttl = format.Remaining(b.db.clock.Now(), r.header.FreshUntil); ttl > 0 {
+		if ttl = format.Remaining(b.db.engine.now(), r.header.FreshUntil); ttl > 0 {
 			break
 		}
 		ttl = 1 // it was live when it was looked at; whether it has expired since, another look says
@@ -204,7 +200,7 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 			}
 			h, t := r.header, r.traits()
 			t.AsOf = t.Since(h.Revision)
-			h.FreshUntil = format.Deadline(b.db.clock.Now(), ttl)
+			h.FreshUntil = format.Deadline(b.db.engine.now(), ttl)
 			h.GoneAt = format.Prolong(h.FreshUntil, format.Between(r.header.FreshUntil, r.header.GoneAt))
 			t.Retry, t.Lifetime = 0, b.slidingMillis(ttl)
 			return &draft{key: key, stored: format.Frame(h, &t, r.value), header: h}, nil
@@ -223,7 +219,7 @@ func (b *Bucket) Stat(key string) (entry Entry, found bool, err error) {
 	if err != nil || !r.held || r.negative {
 		return Entry{}, false, b.fail("stat", key, err)
 	}
-	return r.entry(key), true, nil
+	return entryOf(key, &r), true, nil
 }
 
 // Clear removes all entries of the bucket. It returns at once, whatever their number: they are absent from
@@ -231,7 +227,7 @@ func (b *Bucket) Stat(key string) (entry Entry, found bool, err error) {
 func (b *Bucket) Clear(ctx context.Context) error {
 	err := ctx.Err()
 	if err == nil {
-		_, err = b.db.replaceID(b.name, b.db.nextID)
+		_, err = b.db.replace(b.at.name, false)
 	}
 	return b.fail("clear", "", err)
 }
@@ -261,7 +257,7 @@ func (b *Bucket) canWrite(ttl time.Duration) (time.Duration, error) {
 	if err := b.db.writable(); err != nil {
 		return 0, err
 	}
-	if !format.ValidName(b.name) {
+	if !format.ValidName(b.at.name) {
 		return 0, ErrInvalidName
 	}
 	if b.tagsErr != nil {
@@ -273,9 +269,9 @@ func (b *Bucket) canWrite(ttl time.Duration) (time.Duration, error) {
 // canRead checks whether the bucket can be read.
 func (b *Bucket) canRead() error {
 	switch {
-	case b.db.closed.Load():
+	case b.db.engine.isClosed():
 		return ErrClosed
-	case !format.ValidName(b.name):
+	case !format.ValidName(b.at.name):
 		return ErrInvalidName
 	}
 	return nil
@@ -290,7 +286,7 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, format.Header, er
 	if err != nil {
 		return nil, format.Header{}, err
 	}
-	now := b.db.clock.Now()
+	now := b.db.engine.now()
 	h := format.Header{Written: format.Millis(now), FreshUntil: format.Deadline(now, ttl)}
 	h.GoneAt = h.FreshUntil
 	f := frameOf(key, h)
@@ -300,7 +296,7 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, format.Header, er
 	return f, h, nil
 }
 
-// frame is a buffer in which key and record are built, as together has them. It is used again, so that a record takes no more memory than
+// frame is a buffer in which key and record are built, as memory.Join has them. It is used again, so that a record takes no more memory than
 // it needs, and building it none.
 type frame struct{ buf []byte }
 
@@ -328,79 +324,33 @@ func (f *frame) finish(key string, h format.Header) draft {
 	return draft{ownKey: true, header: h, key: unsafe.String(&both[0], len(key)), stored: both[len(key):]}
 }
 
-// together copies key and record into one piece of memory: who looks for the one and reads the other finds both in a cache
-// line, and the collector has one object less. Between them is room for the row of a stored value, so that a commit need not
-// copy the record. The capacity is what the allocator gives.
-func together(key string, record []byte) (own string, stored []byte) {
-	both := append(slices.Grow([]byte(nil), len(key)+format.RowSize+len(record)), key...)
-	both = append(both, make([]byte, format.RowSize)...)
-	both = append(both, record...)
-	return unsafe.String(&both[0], len(key)), both[len(key):]
+// read looks at a key. A damaged entry reads as absent, with the damage beside it.
+func (b *Bucket) read(key string) (r reading, err error) {
+	r, err = b.readQuietly(key)
+	if err == nil && r.damage != nil && !errors.Is(r.damage, ErrUnavailable) {
+		b.damaged(key, r.damage)
+	}
+	return r, err
 }
 
-// write writes drafts, all of them or nothing, under the bucket's current id. It returns errMissed if one of
-// them depends on a reading that is no longer true.
-func (b *Bucket) write(drafts ...*draft) error {
-	ns, id := b.db.enter(b.name, b.namespace())
-	if id != 0 {
-		defer ns.turn.RUnlock()
-		return b.writeAs(ns, id, nil, drafts)
-	}
-	// The first write brings the bucket itself into being, in the same piece.
-	err := b.create(ns, drafts)
-	ns.turn.Unlock()
-	if err != nil {
-		b.db.lapse(ns)
-	}
-	return err
+// readQuietly is read without a word of damage, for one for whom others wait.
+func (b *Bucket) readQuietly(key string) (reading, error) {
+	return b.db.engine.read(&b.at, key, b.sliding)
 }
 
-// create is write for a bucket that does not exist. The caller has its turn exclusively.
-func (b *Bucket) create(ns *namespace, drafts []*draft) error {
-	id := b.db.nextID()
-	for _, d := range drafts {
-		if d.expects && d.id != 0 {
-			return errMissed
-		}
-		d.expects = false
-	}
-	err := b.writeAs(ns, id, []store.NameOp{{Name: ns.name, ID: id}}, drafts)
-	if err == nil || errors.Is(err, ErrUnknownOutcome) {
-		b.db.point(ns, id)
-	}
-	return err
+// damaged counts and tells that a read met a damaged entry.
+func (b *Bucket) damaged(key string, err error) {
+	b.db.counts.damaged.Add(1)
+	b.db.events.tell(Event{Kind: EventCorrupt, Bucket: b.at.name, Key: key, Err: err})
 }
 
-func (b *Bucket) writeAs(ns *namespace, id uint64, names []store.NameOp, drafts []*draft) error {
-	for _, d := range drafts {
-		if d.expects && d.id != id {
-			return errMissed
-		}
-		if err := b.db.evictor.admit(b.name, d); err != nil {
-			return err
-		}
-		d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, b.db.memory.Hash(id, d.key)
-		b.db.evictor.use(d.hash)
-	}
-	return b.db.writer.write(names, drafts...)
-}
-
-// namespace returns what the handles of this bucket share, or nil if there is no such bucket.
-func (b *Bucket) namespace() *namespace {
-	if ns := b.shared.Load(); ns != nil && !ns.gone.Load() {
-		return ns
-	}
-	ns := b.db.namespace(b.name)
-	if ns != nil {
-		b.shared.Store(ns)
-	}
-	return ns
-}
+// write writes drafts, all of them or nothing. It returns errMissed if one of them depends on a reading that is no longer true.
+func (b *Bucket) write(drafts ...*draft) error { return b.db.engine.write(&b.at, drafts...) }
 
 // fail dresses err, if there is one, as the error of an operation on key.
 func (b *Bucket) fail(op, key string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{Op: op, Path: b.db.path, Bucket: b.name, Key: key, Err: err}
+	return &Error{Op: op, Path: b.db.path, Bucket: b.at.name, Key: key, Err: err}
 }

@@ -54,7 +54,7 @@ func (b *Bucket) GetMany(keys []string) (map[string]Entry, error) {
 		}
 		if r.live {
 			b.slid(key, &r)
-			entries[key] = r.entry(key)
+			entries[key] = entryOf(key, &r)
 		}
 	}
 	return entries, nil
@@ -70,7 +70,7 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 	if err := b.db.writable(); err != nil {
 		return 0, err
 	}
-	if !format.ValidName(b.name) {
+	if !format.ValidName(b.at.name) {
 		return 0, ErrInvalidName
 	}
 	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
@@ -88,12 +88,12 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 			}
 			if r.stored() {
 				d := &draft{key: key}
-				d.expect(r)
+				d.expect(&r)
 				drafts = append(drafts, d)
 			}
 		}
 		if len(drafts) == 0 {
-			return 0, b.db.writer.seen()
+			return 0, b.db.engine.seen()
 		}
 		if err = b.write(drafts...); err == nil {
 			b.db.counts.deletes.Add(uint64(len(live)))
@@ -132,7 +132,7 @@ func (b *Bucket) DeletePrefix(ctx context.Context, prefix string) (deleted int, 
 		return err == nil
 	})
 	if err = errors.Join(scanErr, err); err == nil {
-		err = b.db.writer.seen()
+		err = b.db.engine.seen()
 	}
 	if err != nil {
 		return deleted, b.fail("delete prefix", prefix, err)

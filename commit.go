@@ -41,17 +41,7 @@ type committer struct {
 	err   error         // of the last commit; nil if it went well
 	rests bool          // after a failure, for retryPause
 	ended bool          // there will be no other commit
-	stats CommitStats
-}
-
-// CommitStats count the transactions that moved writes into the file.
-type CommitStats struct {
-	Commits uint64        // commits, of one or more transactions each
-	Entries uint64        // entries written and removed in them
-	Failed  uint64        // commits that failed; what they held stays in memory and journal
-	Time    time.Duration // spent in them
-	Longest time.Duration // the longest of them
-	Err     error         // of the last one; nil if it went well
+	stats commitStats
 }
 
 const (
@@ -354,8 +344,18 @@ func changesOf(m *memory.Tier, pins []memory.Pin) (changes []*store.Change, expi
 	return changes, expired
 }
 
-func (c *committer) snapshot() CommitStats {
+func (c *committer) snapshot() commitStats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.stats
+}
+
+// commitStats count the transactions that moved writes into the file, see CommitStats of the root package.
+type commitStats struct {
+	Commits uint64
+	Entries uint64
+	Failed  uint64
+	Time    time.Duration
+	Longest time.Duration
+	Err     error
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/errs"
 )
 
 // What waits for commits, or keeps them from running.
@@ -30,7 +32,7 @@ func (c *committer) next() (round <-chan struct{}, mark uint64, err error) {
 	c.mu.Lock()
 	round, mark, err = c.round, c.mark, c.err
 	if c.ended && err == nil {
-		err = ErrClosed
+		err = errs.ErrClosed
 	}
 	c.mu.Unlock()
 	c.demand()
@@ -117,7 +119,7 @@ func (c *committer) hasEnded() bool {
 func (c *committer) awaitRoom(giveUp <-chan time.Time) error {
 	round, _, err := c.next()
 	if err != nil {
-		return fmt.Errorf("%w, because commits fail: %w", ErrNoRoom, err)
+		return fmt.Errorf("%w, because commits fail: %w", errs.ErrNoRoom, err)
 	}
 	select {
 	case <-round:
@@ -127,7 +129,7 @@ func (c *committer) awaitRoom(giveUp <-chan time.Time) error {
 	}
 }
 
-var errStalled = fmt.Errorf("%w: the disk has not kept up for %v", ErrNoRoom, stallMost)
+var errStalled = fmt.Errorf("%w: the disk has not kept up for %v", errs.ErrNoRoom, stallMost)
 
 // finish commits what is left, and is the last to do so: no journal is needed any more. Those who wait for a commit hear of it.
 func (c *committer) finish() error {

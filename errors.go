@@ -29,10 +29,10 @@ var (
 // Errors of a call's arguments. The cache is unchanged.
 var (
 	// ErrInvalidKey: a key is 1 to MaxKeyBytes bytes long.
-	ErrInvalidKey = errors.New("invalid key")
+	ErrInvalidKey = errs.ErrInvalidKey
 
 	// ErrInvalidName: a bucket's name is 1 to MaxNameBytes bytes long.
-	ErrInvalidName = errors.New("invalid bucket name")
+	ErrInvalidName = errs.ErrInvalidName
 
 	// ErrInvalidTag: a tag is 1 to MaxTagBytes bytes long, and an entry has MaxTags of them at most.
 	ErrInvalidTag = errors.New("invalid tag")

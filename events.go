@@ -158,7 +158,7 @@ func (t *teller) wants(kind EventKind) bool { return t.wanted.Load()&uint32(kind
 // note tells of an event of one entry. It costs nothing where nobody wants to know.
 func (b *Bucket) note(kind EventKind, key string) {
 	if t := b.db.events; t.wants(kind) {
-		t.note(kind, b.name, key)
+		t.note(kind, b.at.name, key)
 	}
 }
 

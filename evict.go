@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/keepcache/keepcache/internal/cost"
+	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/memory"
 	"github.com/keepcache/keepcache/internal/recency"
@@ -29,11 +30,11 @@ import (
 // the queue keep nothing) and its victims are neighbours, so deletions land in few pages. The queue would
 // cost the file a second index, and with it a page for each overwrite.
 type evictor struct {
-	store   *store.Store
-	memory  *memory.Tier
-	sweeper *sweeper
-	log     *slog.Logger
-	events  *teller
+	store    *store.Store
+	memory   *memory.Tier
+	sweeper  *sweeper
+	log      *slog.Logger
+	listener listener
 
 	recency  *recency.Table
 	watching atomic.Bool // uses are counted: from half of a budget on
@@ -47,16 +48,7 @@ type evictor struct {
 	due   []byte                     // row of the expiry index at which its own sweep goes on; protected by the same
 
 	mu    sync.Mutex // protects what follows
-	stats EvictionStats
-}
-
-// EvictionStats count the entries that left the file since Open, by reason.
-type EvictionStats struct {
-	Expired  uint64 // their lifetime was over: SweepStats.Removed and Replaced
-	Size     uint64 // evicted because of MaxBytes, of the cache or of a bucket
-	Entries  uint64 // evicted because of MaxEntries of their bucket
-	Explicit uint64 // removed by Delete and its kin, Clear and DropBucket
-	Bytes    uint64 // keys and records of those that were evicted
+	stats evictionStats
 }
 
 // limit is a budget.
@@ -79,20 +71,17 @@ const (
 	recencyByLimit = 8 // of a small budget the table needs no more than such a part
 )
 
-// newEvictor returns the evictor that the options ask for, or nil if nothing is limited.
-func newEvictor(o *Options) *evictor {
-	e := &evictor{limit: limit{o.MaxBytes, unlimited}, buckets: make(map[string]limit), hands: make(map[uint64]*store.Eviction), log: o.Logger}
-	most := o.MaxBytes
-	for name, b := range o.Buckets {
-		if b.MaxBytes < unlimited || b.MaxEntries < unlimited {
-			e.buckets[name] = limit{b.MaxBytes, b.MaxEntries}
-			most = max(most, b.MaxBytes)
-		}
+// newEvictor returns the evictor that a configuration asks for, or nil if nothing is limited.
+func newEvictor(c *engineConfig) *evictor {
+	e := &evictor{limit: limit{c.MaxBytes, unlimited}, buckets: c.Limits, hands: make(map[uint64]*store.Eviction), log: c.Log, listener: c.Listener}
+	most := c.MaxBytes
+	for _, own := range c.Limits {
+		most = max(most, own.bytes)
 	}
 	if e.limit.bytes >= unlimited && len(e.buckets) == 0 {
 		return nil
 	}
-	e.recency = recency.New(min(o.MemoryBytes/recencyShare, most/recencyByLimit, recencyMost))
+	e.recency = recency.New(min(c.MemoryBytes/recencyShare, most/recencyByLimit, recencyMost))
 	return e
 }
 
@@ -121,7 +110,7 @@ func (e *evictor) admit(bucket string, d *draft) error {
 		n += page.Row(len(d.key))
 	}
 	if n > most {
-		return ErrTooLarge
+		return errs.ErrTooLarge
 	}
 	return nil
 }
@@ -141,7 +130,7 @@ func (e *evictor) enforce(r round) {
 	if e == nil {
 		return
 	}
-	if err := e.enforceAll(r); err != nil && !errors.Is(err, ErrClosed) {
+	if err := e.enforceAll(r); err != nil && !errors.Is(err, errs.ErrClosed) {
 		e.log.Error("keepcache: eviction failed", "path", e.store.Path(), "err", err)
 	}
 }
@@ -381,13 +370,13 @@ func (e *evictor) count(victims []store.Victim, byEntries bool) (bytes int64) {
 	}
 	e.stats.Bytes += uint64(bytes)
 	e.mu.Unlock()
-	if e.events.wants(EventEvict) {
+	if e.listener.WantsEvicted() {
 		name := ""
 		for i, v := range victims { // those of a bucket follow each other
 			if i == 0 || v.ID != victims[i-1].ID {
 				name = e.sweeper.nameOf(v.ID)
 			}
-			e.events.tell(Event{Kind: EventEvict, Bucket: name, Key: v.Key})
+			e.listener.Evicted(name, v.Key)
 		}
 	}
 	return bytes
@@ -403,9 +392,9 @@ func (e *evictor) retire(ids []uint64) {
 	}
 }
 
-func (e *evictor) snapshot() EvictionStats {
+func (e *evictor) snapshot() evictionStats {
 	if e == nil {
-		return EvictionStats{}
+		return evictionStats{}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -415,3 +404,12 @@ func (e *evictor) snapshot() EvictionStats {
 // evictStep bounds how many entries one transaction evicts: as many as a commit puts and some more, so that one is enough. Each has its
 // price, and small ones halve the throughput of writers.
 const evictStep = pressedTimes * commitEntries
+
+// evictionStats count the entries that left the file, see EvictionStats of the root package.
+type evictionStats struct {
+	Expired  uint64
+	Size     uint64
+	Entries  uint64
+	Explicit uint64
+	Bytes    uint64
+}

@@ -18,7 +18,7 @@ func overcounted(t *testing.T, o Options) *DB {
 	db, err := Open(filepath.Join(t.TempDir(), "test.cache"), &o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	require.NoError(t, db.store.Update(func(tx *bolt.Tx) error {
+	require.NoError(t, db.local().store.Update(func(tx *bolt.Tx) error {
 		used, err := store.OpenUsage(tx)
 		require.NoError(t, err)
 		return used.Put(7, cost.Usage{Entries: 100, Bytes: 100 << 10, Leaf: 100 << 10, Row: 100 << 10})
@@ -29,20 +29,20 @@ func overcounted(t *testing.T, o Options) *DB {
 // Counts that say more than there is do not have the evictor look for it for ever.
 func TestEvict_Overcounted(t *testing.T) {
 	db := overcounted(t, Options{MaxBytes: 64 << 10})
-	require.NoError(t, db.evictor.enforceAll(round{}))
+	require.NoError(t, db.local().evictor.enforceAll(round{}))
 }
 
 // Counts that cannot be true are put right where a file is opened anew while the cache is in use, as when it is opened.
 func TestHeal_Overcounted(t *testing.T) {
 	db := overcounted(t, Options{})
-	require.NoError(t, db.store.Update(func(tx *bolt.Tx) error {
+	require.NoError(t, db.local().store.Update(func(tx *bolt.Tx) error {
 		used, err := store.OpenUsage(tx)
 		require.NoError(t, err)
 		return used.Put(7, cost.Usage{Entries: 1, Bytes: 1 << 40})
 	}))
-	db.store.Handle().Poison(store.Failure{Err: errors.New("test")})
+	db.local().store.Handle().Poison(store.Failure{Err: errors.New("test")})
 	require.Eventually(t, func() bool { return db.Stats().Health.Healed == 1 }, 20*time.Second, time.Millisecond)
-	_, used, err := db.store.Size()
+	_, used, err := db.local().store.Size()
 	require.NoError(t, err)
 	require.NotContains(t, used, uint64(7))
 }

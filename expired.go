@@ -11,7 +11,7 @@ import (
 
 // tell tells of expired entries that were removed from the file.
 func (sw *sweeper) tell(gone []store.ExpiryRow) {
-	if len(gone) == 0 || !sw.events.wants(EventExpire) {
+	if len(gone) == 0 || !sw.listener.WantsExpired() {
 		return
 	}
 	name := ""
@@ -19,13 +19,13 @@ func (sw *sweeper) tell(gone []store.ExpiryRow) {
 		if i == 0 || d.ID != gone[i-1].ID {
 			name = sw.nameOf(d.ID)
 		}
-		sw.events.tell(Event{Kind: EventExpire, Bucket: name, Key: string(d.Key)})
+		sw.listener.Expired(name, string(d.Key), false)
 	}
 }
 
 // tellPinned tells of entries that expired before they came into the file. changes are what became of pins.
 func (sw *sweeper) tellPinned(pins []memory.Pin, changes []*store.Change) {
-	if !sw.events.wants(EventExpire) {
+	if !sw.listener.WantsExpired() {
 		return
 	}
 	name := ""
@@ -34,7 +34,7 @@ func (sw *sweeper) tellPinned(pins []memory.Pin, changes []*store.Change) {
 			name = sw.nameOf(p.ID)
 		}
 		if p.Stored != nil && changes[i].Record == nil {
-			sw.events.tell(Event{Kind: EventExpire, Bucket: name, Key: strings.Clone(p.Key)})
+			sw.listener.Expired(name, strings.Clone(p.Key), false)
 		}
 	}
 }
@@ -65,8 +65,8 @@ func (sw *sweeper) replacedInFile(changes []*store.Change) {
 }
 
 func (sw *sweeper) replaced(id uint64, key string) {
-	sw.count(func(s *SweepStats) { s.Replaced++ })
-	if sw.events.wants(EventExpire) {
-		sw.events.tellFrom(Event{Kind: EventExpire, Bucket: sw.nameOf(id), Key: strings.Clone(key)}, true)
+	sw.count(func(s *sweepStats) { s.Replaced++ })
+	if sw.listener.WantsExpired() {
+		sw.listener.Expired(sw.nameOf(id), strings.Clone(key), true)
 	}
 }

@@ -13,16 +13,16 @@ import (
 
 // PanicInView has a read transaction panic.
 func (db *DB) PanicInView() error {
-	return db.store.View(func(*bolt.Tx) error { panic("a test") })
+	return db.local().store.View(func(*bolt.Tx) error { panic("a test") })
 }
 
 // PanicInUpdate has a write transaction panic.
 func (db *DB) PanicInUpdate() error {
-	return db.store.Update(func(*bolt.Tx) error { panic("a test") })
+	return db.local().store.Update(func(*bolt.Tx) error { panic("a test") })
 }
 
 // FailSync has the file behave as after a sync that failed.
-func (db *DB) FailSync(err error) { db.store.Handle().Doubt(0, err) }
+func (db *DB) FailSync(err error) { db.local().store.Handle().Doubt(0, err) }
 
 // Without switches off what a harness has to show that it would miss: "preflight", "checksum", "guard", "deadlines", or nothing.
 func Without(what string) {
@@ -36,15 +36,15 @@ func ShallowBytes(n int) { store.ShallowBytes = n }
 
 // Heal has the file looked at now, and mended if need be, as otherwise every two seconds.
 func (db *DB) Heal() {
-	db.healer.run.Lock()
-	db.healer.next = time.Time{}
-	db.healer.run.Unlock()
-	db.healer.look(context.Background())
+	db.local().healer.run.Lock()
+	db.local().healer.next = time.Time{}
+	db.local().healer.run.Unlock()
+	db.local().healer.look(context.Background())
 }
 
 // Transactions returns the number of the last transaction that changed the file. A compaction begins anew.
 func (db *DB) Transactions() (n int) {
-	_ = db.store.View(func(tx *bolt.Tx) error {
+	_ = db.local().store.View(func(tx *bolt.Tx) error {
 		n = tx.ID()
 		return nil
 	})
@@ -52,11 +52,14 @@ func (db *DB) Transactions() (n int) {
 }
 
 // LargestTransaction returns how many bytes the pages have that one transaction has written, at the most, since the file was opened.
-func (db *DB) LargestTransaction() int64 { return db.store.Handle().LargestTransaction() }
+func (db *DB) LargestTransaction() int64 { return db.local().store.Handle().LargestTransaction() }
 
 // Names returns of how many buckets memory knows the name.
 func (db *DB) Names() int {
-	db.mu.RLock()
-	defer db.mu.RUnlock()
-	return len(db.buckets)
+	db.local().mu.RLock()
+	defer db.local().mu.RUnlock()
+	return len(db.local().buckets)
 }
+
+// local returns the engine of a DB that is open with its lock.
+func (db *DB) local() *engine { return db.engine.local }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
@@ -17,9 +16,9 @@ import (
 // on without it, see ErrUnavailable. What memory has pinned is committed to the file that comes, so that nothing
 // is lost of what is in memory or in the journal.
 type healer struct {
-	db     *DB
-	log    *slog.Logger
-	events *teller
+	e        *engine
+	log      *slog.Logger
+	listener listener
 
 	run   sync.Mutex    // held while the file is looked at and mended; protects what follows
 	told  *store.Handle // of whose trouble has been told
@@ -29,21 +28,7 @@ type healer struct {
 	kept  []func()  // tell of the files that were kept aside, once commits may run again
 
 	mu    sync.Mutex // protects what follows
-	stats HealthStats
-}
-
-// HealthStats say whether the file can be used, and what became of it since Open.
-type HealthStats struct {
-	Unavailable bool      // the file cannot be changed for the moment, or not even be read
-	Err         error     // why not; nil while it can
-	Since       time.Time // since when; zero while it can
-	Failures    uint64    // times that this happened
-	Healed      uint64    // times that it was over
-	Quarantined uint64    // files that were kept aside, by Open too, journals among them
-	Aside       string    // the last one of them
-	BadJournals uint64    // damaged journals that Open met
-	LostWrites  uint64    // revisions that these may have lost
-	Moved       bool      // the file's directory was renamed, or removed: DB.Path does not lead to it
+	stats healthStats
 }
 
 const (
@@ -56,8 +41,8 @@ const (
 	healPauseMost = 10 * time.Second
 )
 
-func newHealer(db *DB) *healer {
-	return &healer{db: db, log: db.options.Logger, events: db.events}
+func newHealer(e *engine) *healer {
+	return &healer{e: e, log: e.conf.Log, listener: e.conf.Listener}
 }
 
 // loop looks at the file and mends it, until ctx ends.
@@ -70,7 +55,7 @@ func (hl *healer) loop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hl.db.store.Sick():
+		case <-hl.e.store.Sick():
 		case <-ticker.C:
 		case <-retry.C:
 		}
@@ -84,9 +69,9 @@ func (hl *healer) loop(ctx context.Context) {
 func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 	hl.run.Lock()
 	defer hl.run.Unlock()
-	s := hl.db.store
-	if s.Inspect() && hl.db.writer != nil {
-		if j := hl.db.writer.position().journal; j != nil {
+	s := hl.e.store
+	if s.Inspect() && hl.e.writer != nil {
+		if j := hl.e.writer.position().journal; j != nil {
 			_ = j.Follow() // where that is not allowed, it stays as it is
 		}
 	}
@@ -123,8 +108,8 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 	hl.stats.Healed++
 	hl.mu.Unlock()
 	hl.log.Warn("keepcache: the file can be used again", "path", s.Path(), "how", how)
-	hl.events.tell(Event{Kind: EventHealed, Detail: how})
-	if c := hl.db.commits; c != nil {
+	hl.listener.Healed(how)
+	if c := hl.e.commits; c != nil {
 		c.rest(false) // what the last one failed of is over
 		c.demand()
 	}
@@ -134,7 +119,7 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 // last makes one more attempt before the cache is closed, so that what memory has comes into the file. A file that was
 // removed or replaced, and that has everything, is left to whoever did that.
 func (hl *healer) last() {
-	if h := hl.db.store.Handle(); h == nil || h.Err() == nil && !hl.db.writer.owes() {
+	if h := hl.e.store.Handle(); h == nil || h.Err() == nil && !hl.e.writer.owes() {
 		return
 	}
 	hl.run.Lock()
@@ -159,8 +144,8 @@ func (hl *healer) tell(h *store.Handle) {
 	}
 	hl.stats.Err = f.Err
 	hl.mu.Unlock()
-	hl.log.Error("keepcache: the file is unavailable", "path", hl.db.store.Path(), "err", f.Err, "stack", string(f.Stack))
-	hl.events.tell(Event{Kind: EventUnavailable, Err: f.Err})
+	hl.log.Error("keepcache: the file is unavailable", "path", hl.e.store.Path(), "err", f.Err, "stack", string(f.Stack))
+	hl.listener.Unavailable(f.Err)
 }
 
 // quarantined counts, logs and tells that a file was kept aside.
@@ -177,21 +162,21 @@ func (hl *healer) quarantined(aside string, why error, from *store.Catalog) {
 	if aside == "" {
 		what = "keepcache: a damaged file was made anew, and what it had could be kept nowhere"
 	}
-	hl.log.Error(what, "path", hl.db.path, "aside", aside, "err", why, "inherited", inherited)
-	hl.events.tell(Event{Kind: EventQuarantine, Detail: aside, Err: why})
+	hl.log.Error(what, "path", hl.e.store.Path(), "aside", aside, "err", why, "inherited", inherited)
+	hl.listener.Quarantined(aside, why)
 }
 
-func (hl *healer) snapshot() HealthStats {
+func (hl *healer) snapshot() healthStats {
 	hl.mu.Lock()
 	defer hl.mu.Unlock()
 	stats := hl.stats
-	stats.Moved = hl.db.store.Dir().Moved()
+	stats.Moved = hl.e.store.Dir().Moved()
 	return stats
 }
 
 // mend brings the file back. It says how.
 func (hl *healer) mend(ctx context.Context, h *store.Handle) (how string, err error) {
-	if c := hl.db.compactor; c != nil {
+	if c := hl.e.compactor; c != nil {
 		timer := time.NewTimer(healPauseMost)
 		defer timer.Stop()
 		select {
@@ -203,7 +188,7 @@ func (hl *healer) mend(ctx context.Context, h *store.Handle) (how string, err er
 			return "", ctx.Err()
 		}
 	}
-	s := hl.db.store
+	s := hl.e.store
 	if s.Handle() != h {
 		return "a copy has taken its place", nil // a compaction was quicker
 	}
@@ -246,14 +231,14 @@ func (hl *healer) mend(ctx context.Context, h *store.Handle) (how string, err er
 		}
 	}
 	// What a commit has brought into the file that is gone must be known as such when another takes its place.
-	if c := hl.db.commits; c != nil {
+	if c := hl.e.commits; c != nil {
 		resume, err := c.tryPause(ctx, healPauseMost)
 		if err != nil {
 			return "", errors.Join(err, found.Close())
 		}
 		defer resume()
 	}
-	fresh, how, lost, kept, err := s.Reopen(h, found, dir, hl.db.heritage(), hl.db.options.OnCorruption == Fail)
+	fresh, how, lost, kept, err := s.Reopen(h, found, dir, hl.e.catalog(), !hl.e.conf.Quarantine)
 	if kept != nil {
 		hl.kept = append(hl.kept, func() { hl.quarantined(kept.Aside, kept.Why, kept.From) })
 	}
@@ -262,10 +247,10 @@ func (hl *healer) mend(ctx context.Context, h *store.Handle) (how string, err er
 	}
 	if lost {
 		// What memory has besides is as good as new: it goes into the file once more.
-		hl.db.memory.Repin(hl.db.filedIDs())
+		hl.e.memory.Repin(hl.e.filedIDs())
 	}
 	err = s.Adopt(fresh, dir)
-	hl.db.memory.ForgetAbsent()
+	hl.e.memory.ForgetAbsent()
 	if err != nil {
 		return "", errors.Join(err, fresh.Close())
 	}
@@ -277,40 +262,47 @@ func stuck(why, copying error) bool {
 	return store.Irreplaceable(copying) && !store.TakesNothing(copying) && !errors.Is(why, store.ErrRemoved) && !errors.Is(why, store.ErrMoved)
 }
 
-// heritage is what a fresh file takes over from the one that is open: the running cache knows all of it. What is not
+// catalog is what a fresh file takes over from the one that is open: the running cache knows all of it. What is not
 // committed yet is not in it. The caller keeps commits from running.
-func (db *DB) heritage() *store.Catalog {
-	g := &store.Catalog{Identity: db.store.Identity(), Names: make(map[string]uint64)}
-	db.mu.RLock()
-	g.LastID = db.lastID
-	for name, ns := range db.buckets {
+func (e *engine) catalog() *store.Catalog {
+	g := &store.Catalog{Identity: e.store.Identity(), Names: make(map[string]uint64)}
+	e.mu.RLock()
+	g.LastID = e.lastID
+	for name, ns := range e.buckets {
 		if id := ns.filed.Load(); id != 0 {
 			g.Names[name] = id
 		}
 	}
-	db.mu.RUnlock()
-	g.Tags, g.TagFloor = db.tags.clone()
-	if db.commits != nil {
-		g.Mark, g.Highest = db.commits.reached(), db.writer.last()
+	e.mu.RUnlock()
+	g.Tags, g.TagFloor = e.tags.clone()
+	if e.commits != nil {
+		g.Mark, g.Highest = e.commits.reached(), e.writer.last()
 	}
 	return g
 }
 
 // filedIDs returns the ids of all buckets that the file has.
-func (db *DB) filedIDs() map[uint64]bool {
+func (e *engine) filedIDs() map[uint64]bool {
 	ids := make(map[uint64]bool)
-	db.mu.RLock()
-	defer db.mu.RUnlock()
-	for _, ns := range db.buckets {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, ns := range e.buckets {
 		ids[ns.filed.Load()] = true
 	}
 	delete(ids, 0)
 	return ids
 }
 
-// clone returns a copy of the table.
-func (t *tagTable) clone() (rows map[string]uint64, floor uint64) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return maps.Clone(t.rows), t.floor
+// healthStats say whether the file can be used, see HealthStats of the root package.
+type healthStats struct {
+	Unavailable bool
+	Err         error
+	Since       time.Time
+	Failures    uint64
+	Healed      uint64
+	Quarantined uint64
+	Aside       string
+	BadJournals uint64
+	LostWrites  uint64
+	Moved       bool
 }

@@ -33,11 +33,11 @@ func TestHeal_Commit(t *testing.T) {
 					healed <- struct{}{}
 					return
 				}
-				if !db.commits.running.TryLock() {
+				if !db.local().commits.running.TryLock() {
 					told <- errors.New("commits are kept from running")
 					return
 				}
-				db.commits.running.Unlock()
+				db.local().commits.running.Unlock()
 				told <- nil
 			},
 		}}
@@ -45,8 +45,8 @@ func TestHeal_Commit(t *testing.T) {
 		db, err = Open(path, o)
 		require.NoError(t, err)
 		defer func() { db.Close() }()
-		named := db.commits.named
-		db.commits.named = func(bucket string, id uint64) {
+		named := db.local().commits.named
+		db.local().commits.named = func(bucket string, id uint64) {
 			require.NoError(t, os.Truncate(path, 4096))
 			select {
 			case <-healed:
@@ -59,7 +59,7 @@ func TestHeal_Commit(t *testing.T) {
 		if _, err = db.Sweep(ctx); err != nil {
 			require.ErrorIs(t, err, ErrUnavailable) // the file was lost before the sweep had looked at it
 		}
-		db.commits.named = named
+		db.local().commits.named = named
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		require.False(t, db.Stats().Health.Unavailable)
@@ -86,7 +86,7 @@ func TestHeal_CutWhileCommitted(t *testing.T) {
 		require.NoError(t, err)
 		defer db.Close()
 		require.NoError(t, db.Bucket("b").Set("k", 1, 0))
-		err = db.store.Update(func(tx *bolt.Tx) error {
+		err = db.local().store.Update(func(tx *bolt.Tx) error {
 			tx.OnCommit(func() { require.NoError(t, os.Truncate(path, 4096)) })
 			return nil
 		})
@@ -119,7 +119,7 @@ func TestHeal_CommitHangs(t *testing.T) {
 		}})
 		require.NoError(t, err)
 		defer db.Close()
-		resume := sync.OnceFunc(db.commits.pause())
+		resume := sync.OnceFunc(db.local().commits.pause())
 		defer resume()
 		require.ErrorIs(t, db.PanicInView(), ErrUnavailable)
 		select {
@@ -146,7 +146,7 @@ func TestHeal_CommitAndMoved(t *testing.T) {
 		db, err := Open(path, &Options{CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1})
 		require.NoError(t, err)
 		defer db.Close()
-		resume := sync.OnceFunc(db.commits.pause())
+		resume := sync.OnceFunc(db.local().commits.pause())
 		defer resume()
 		require.NoError(t, os.Remove(path))
 		require.ErrorIs(t, db.PanicInView(), ErrUnavailable)

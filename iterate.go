@@ -1,16 +1,12 @@
 package keepcache
 
 import (
-	"bytes"
 	"errors"
 	"iter"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/jsonpack"
-	"github.com/keepcache/keepcache/internal/store"
 )
 
 // Entry is one entry of a bucket: what is known of it, and its value. It is the caller's own and does not
@@ -46,6 +42,9 @@ func (e Entry) Decode(dst any) error {
 // byte order, integers exact, a float without a fraction has one (1.0), and bytes are their base64 text. It is made
 // straight from what is stored. The error is ErrCorrupt, and dst is returned as it was.
 func (e Entry) AppendJSON(dst []byte) ([]byte, error) { return appendJSON(dst, e.value) }
+
+// entryOf is what was read, as a caller gets it.
+func entryOf(key string, r *reading) Entry { return newEntry(key, &r.header, r.options, r.value) }
 
 func newEntry(key string, h *format.Header, options, value []byte) Entry {
 	e := Entry{
@@ -150,24 +149,14 @@ func (b *Bucket) Len() (int, error) {
 	return n, nil
 }
 
-// stored is an entry of a scan, expired and damaged ones included.
-type stored struct {
-	key     string
-	header  format.Header
-	options []byte
-	value   []byte
-	damage  error
-	expired bool // its deadline had been reached before the scan came to it
-}
-
 // stateNow returns the state of an entry of a scan. The scan may have come to it long ago: where its deadline was reached
 // since, somebody may have prolonged its life before that, and f becomes what it is now.
 func (b *Bucket) stateNow(f *stored) (state, error) {
-	now := b.db.stateOf(&f.header, f.options)
+	now := b.db.engine.stateOf(&f.header, f.options)
 	if now.fresh || f.expired && !b.sliding {
 		return now, nil
 	}
-	r, err := b.peek(f.key)
+	r, err := b.db.engine.peek(&b.at, f.key, b.sliding)
 	if err == nil && r.held {
 		*f = stored{key: f.key, header: r.header, options: r.options, value: r.value}
 	}
@@ -181,118 +170,6 @@ func (b *Bucket) scan(prefix string, fn func([]stored) bool) error {
 }
 
 // scanFrom is scan for keys that are not less than first.
-//
-// It merges the keys that are pinned when it begins into the pages of the file: a key that lives all the
-// while is in one of the two, because what is unpinned is in the file.
 func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
-	if err := b.canRead(); err != nil {
-		return err
-	}
-	if b.db.live != nil {
-		return b.scanLive(first, prefix, fn)
-	}
-	ns := b.namespace()
-	if ns == nil {
-		return nil
-	}
-	// One id for the whole range: a Clear in the middle ends it, and entries set after it are not seen.
-	id := ns.id.Load()
-	if id == 0 {
-		return nil
-	}
-	pinned := b.db.memory.PinnedKeys(id, first, prefix)
-	from := []byte(first)
-	for more := true; more || len(pinned) > 0; {
-		if b.db.closed.Load() {
-			return ErrClosed
-		}
-		asOf := format.Millis(b.db.clock.Now())
-		var items []store.Item
-		var err error
-		if more {
-			if items, more, err = b.db.store.Page(id, from, []byte(prefix)); err != nil {
-				return err
-			}
-		}
-		if n := len(items); n > 0 {
-			// The least key after the last one is that key with a zero byte.
-			from = append(bytes.Clone(items[n-1].Key), 0)
-		}
-		n := len(pinned) // how many pinned keys belong into this page
-		switch {
-		case more:
-			n, _ = slices.BinarySearch(pinned, string(from))
-		case len(items) == 0:
-			n = min(n, store.PageItems)
-		}
-		page, err := b.merge(ns, id, items, pinned[:n], asOf)
-		if err != nil {
-			return err
-		}
-		pinned = pinned[n:]
-		if ns.id.Load() != id || !fn(page) {
-			return nil
-		}
-	}
-	return nil
-}
-
-// merge makes one page of a scan out of a page of the file and of the pinned keys that belong to it. Where
-// memory knows a key it is right, and the file may be late. asOf is a moment before all of this was read.
-func (b *Bucket) merge(ns *namespace, id uint64, items []store.Item, pinned []string, asOf int64) ([]stored, error) {
-	page := make([]stored, 0, len(items)+len(pinned))
-	for len(items) > 0 || len(pinned) > 0 {
-		var key string
-		var rec []byte
-		order := firstOf(items, pinned)
-		if order <= 0 {
-			key, rec, items = string(items[0].Key), items[0].Record, items[1:]
-		}
-		if order >= 0 {
-			// What the page says of a pinned key is late. If a commit has unpinned it meanwhile, the file knows now.
-			key, pinned, rec = pinned[0], pinned[1:], nil
-		}
-		known := b.db.memory.Peek(b.db.memory.Hash(id, key), id, key)
-		if known.Known {
-			if known.Record != nil {
-				page = append(page, storedAs(key, known.Record, known.Slid, asOf))
-			}
-			continue
-		}
-		if rec == nil { // pinned when the scan began, and in the file by now
-			var err error
-			if rec, err = b.db.store.Record(id, key); err != nil {
-				return nil, err
-			}
-			if rec == nil {
-				continue
-			}
-		}
-		if _, _, err := format.OpenStored(rec, ns.sum, key); err != nil {
-			page = append(page, stored{key: key, damage: err})
-			continue
-		}
-		page = append(page, storedAs(key, rec, 0, asOf))
-	}
-	return page, nil
-}
-
-// storedAs takes apart a record that has been proved, of an entry that reads keep fresh until slid. asOf is a moment before it
-// was read.
-func storedAs(key string, rec []byte, slid, asOf int64) stored {
-	f := stored{key: key, header: format.ReadHeader(rec), options: format.OptionBytes(rec), value: format.Value(rec)}
-	f.header.Slide(slid)
-	f.expired = asOf >= f.header.FreshUntil
-	return f
-}
-
-// firstOf compares the first item with the first pinned key. The end of a list comes after everything.
-func firstOf(items []store.Item, pinned []string) int {
-	switch {
-	case len(pinned) == 0:
-		return -1
-	case len(items) == 0:
-		return 1
-	}
-	return strings.Compare(string(items[0].Key), pinned[0])
+	return b.db.engine.scan(&b.at, first, prefix, fn)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/clock"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/pagetree"
@@ -32,9 +33,13 @@ import (
 // Otherwise it reads again. Each operation opens the file for itself, so that nothing is shared and any number of
 // goroutines can read. It maps nothing and changes nothing.
 type live struct {
-	path  string // as that of a store
-	dir   atomic.Pointer[disk.Dir]
-	clock *clock.Clock
+	judge
+	readOnly
+	path string // as that of a store
+	dir  atomic.Pointer[disk.Dir]
+	home *disk.Dir // which it was at first
+
+	over atomic.Bool // no more calls are let in
 
 	moving sync.Mutex // held while dir changes; protects what follows
 	closed bool
@@ -56,10 +61,8 @@ const (
 )
 
 var (
-	errNeedsLock = fmt.Errorf("it cannot be done without the lock: %w", errors.ErrUnsupported)
-
 	errMoving   = errors.New("it changes while it is read")
-	errOutpaced = fmt.Errorf("%w: the process that has the cache open writes faster than it can be read without its lock", ErrUnavailable)
+	errOutpaced = fmt.Errorf("%w: the process that has the cache open writes faster than it can be read without its lock", errs.ErrUnavailable)
 )
 
 // openLive looks whether there is a cache at path.
@@ -71,9 +74,9 @@ func openLive(in *disk.Dir, path string) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &live{path: path, clock: clock.New()}
+	l := &live{judge: judge{clock: clock.New()}, path: path, home: in}
 	l.dir.Store(in)
-	return l, l.read(newTail(""), func(*liveView) error { return nil })
+	return l, l.look(newTail(""), func(*liveView) error { return nil })
 }
 
 // liveView is a state of the cache while it is read.
@@ -87,9 +90,9 @@ type liveView struct {
 	began    int64 // a moment before any of it was read
 }
 
-// read calls fn, once or several times, until nothing has changed around a call of it. fn begins anew each time, and
-// what it read is right when read returns nil.
-func (l *live) read(t *tail, fn func(*liveView) error) (err error) {
+// look calls fn, once or several times, until nothing has changed around a call of it. fn begins anew each time, and
+// what it read is right when look returns nil.
+func (l *live) look(t *tail, fn func(*liveView) error) (err error) {
 	var f *os.File
 	defer func() {
 		if f != nil {
@@ -125,12 +128,12 @@ func (l *live) read(t *tail, fn func(*liveView) error) (err error) {
 			continue
 		case errors.Is(err, errMoving):
 			continue
-		case errors.Is(err, pagetree.ErrBroken) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFormat):
+		case errors.Is(err, pagetree.ErrBroken) || errors.Is(err, errs.ErrCorrupt) || errors.Is(err, errs.ErrFormat):
 			if damaged++; damaged < liveDamage {
 				continue
 			}
 			if errors.Is(err, pagetree.ErrBroken) {
-				err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+				err = fmt.Errorf("%w: %w", errs.ErrCorrupt, err)
 			}
 		}
 		return err
@@ -144,7 +147,7 @@ func (l *live) open(path string) (*os.File, error) {
 	f, err := in.OpenRegular(path, os.O_RDONLY, 0)
 	switch {
 	case errors.Is(err, fs.ErrClosed):
-		return nil, ErrClosed
+		return nil, errs.ErrClosed
 	case !errors.Is(err, fs.ErrNotExist) || !in.Removed():
 		return f, err
 	}
@@ -166,12 +169,15 @@ func (l *live) move(from, to *disk.Dir) bool {
 	return !l.closed && l.dir.CompareAndSwap(from, to)
 }
 
-// close lets go of the directory that is in use.
-func (l *live) close() error {
+// close lets go of the directory that is in use, and of the one that was at first.
+func (l *live) close(err error) error {
 	l.moving.Lock()
 	defer l.moving.Unlock()
 	l.closed = true
-	return l.dir.Load().Close()
+	if now := l.dir.Load(); now != l.home {
+		err = errors.Join(err, now.Close())
+	}
+	return errors.Join(err, l.home.Close())
 }
 
 // names reports whether the path still leads to f. It hands err on, unless it has one of its own.
@@ -203,7 +209,7 @@ func (l *live) attempt(f *os.File, t *tail, fn func(*liveView) error) (same bool
 		case errors.Is(err, store.ErrAnew):
 			return false, errMoving // its owner is at it, or will be
 		case err == nil:
-			err = ErrFormat
+			err = errs.ErrFormat
 		}
 		return true, err
 	}
@@ -229,10 +235,10 @@ func (v *liveView) recognise() error {
 		return err
 	}
 	if !found || len(version) != 4 {
-		return ErrFormat
+		return errs.ErrFormat
 	}
 	if n := binary.BigEndian.Uint32(version); n != format.Version {
-		return fmt.Errorf("%w: it has format %d, this version reads %d", ErrFormat, n, format.Version)
+		return fmt.Errorf("%w: it has format %d, this version reads %d", errs.ErrFormat, n, format.Version)
 	}
 	identity, _, err := meta.Get(format.MetaIdentity)
 	if err != nil {
@@ -243,7 +249,7 @@ func (v *liveView) recognise() error {
 		return err
 	}
 	if copy(v.identity[:], identity) != len(v.identity) || len(mark) != 8 {
-		return fmt.Errorf("%w: bucket meta is incomplete", ErrCorrupt)
+		return fmt.Errorf("%w: bucket meta is incomplete", errs.ErrCorrupt)
 	}
 	v.mark = format.ReadUint64(mark)
 	floor, _, err := meta.Get(format.MetaTagFloor)

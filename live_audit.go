@@ -28,7 +28,7 @@ const lateMost = 128 << 20
 
 // known returns the buckets there are, what the journal has that the file does not, and what can be said of it.
 func (a *liveAudit) known(ctx context.Context) (k verify.Known, err error) {
-	err = a.live.read(a.tail, func(v *liveView) (err error) {
+	err = a.live.look(a.tail, func(v *liveView) (err error) {
 		if k.IDs, err = v.bucketsLive(); err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func (a *liveAudit) known(ctx context.Context) (k verify.Known, err error) {
 }
 
 // view has fn read one state of the file.
-func (a *liveAudit) view(fn func(*liveView) error) error { return a.live.read(a.tail, fn) }
+func (a *liveAudit) view(fn func(*liveView) error) error { return a.live.look(a.tail, fn) }
 
 func (a *liveAudit) Table() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
 	err = a.view(func(v *liveView) error {

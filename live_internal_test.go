@@ -21,12 +21,12 @@ func TestLive_ReadsAgain(t *testing.T) {
 	for name, disturb := range map[string]func(*testing.T, *DB) string{
 		"a commit": func(t *testing.T, db *DB) string {
 			require.NoError(t, db.Set("k", "new", 0))
-			require.NoError(t, db.commits.commit())
+			require.NoError(t, db.local().commits.commit())
 			return "new"
 		},
 		"a write into the journal, and a transaction that leaves the mark": func(t *testing.T, db *DB) string {
 			require.NoError(t, db.Set("k", "new", 0))
-			require.NoError(t, db.store.Update(func(tx *bolt.Tx) error { return tx.Bucket(format.MetaBucket).Put([]byte("test"), nil) }))
+			require.NoError(t, db.local().store.Update(func(tx *bolt.Tx) error { return tx.Bucket(format.MetaBucket).Put([]byte("test"), nil) }))
 			return "new"
 		},
 		"a write that is in no journal": func(t *testing.T, db *DB) string {
@@ -60,7 +60,7 @@ func TestLive_ReadsAgain(t *testing.T) {
 			tail := newTail(DefaultBucket)
 			calls, want := 0, ""
 			var got []byte
-			require.NoError(t, l.read(tail, func(v *liveView) error {
+			require.NoError(t, l.look(tail, func(v *liveView) error {
 				rec, known := tail.find(v.id(), "k", v.mark)
 				if !known {
 					entries, err := v.entries(v.id())
@@ -97,18 +97,18 @@ func TestLive_CloseMoved(t *testing.T) {
 	fill()
 	db, err := Open(path, &Options{ReadOnly: true, NoLock: true})
 	require.NoError(t, err)
-	was := db.live.dir.Load()
+	was := db.engine.backend.(*live).dir.Load()
 	require.NoError(t, os.RemoveAll(filepath.Dir(path)))
 	fill()
 	found, err := db.Exists("k")
 	require.NoError(t, err)
 	require.True(t, found)
-	now := db.live.dir.Load()
+	now := db.engine.backend.(*live).dir.Load()
 	require.NotSame(t, was, now)
 	require.NoError(t, db.Close())
 	for _, dir := range []*disk.Dir{was, now} {
 		_, err := dir.Lstat(path)
 		require.ErrorIs(t, err, fs.ErrClosed)
 	}
-	require.False(t, db.live.move(now, was))
+	require.False(t, db.engine.backend.(*live).move(now, was))
 }

@@ -7,17 +7,26 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/cost"
+	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/pagetree"
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// readLive is readQuietly for a DB that is open with Options.NoLock.
-func (b *Bucket) readLive(key string) (r reading, err error) {
-	t := newTail(b.name)
+// read looks at a key. A damaged entry reads as absent, with the damage beside it.
+func (l *live) read(at *ref, key string, _ bool) (r reading, err error) {
+	switch {
+	case l.isClosed():
+		return r, errs.ErrClosed
+	case !format.ValidName(at.name):
+		return r, errs.ErrInvalidName
+	case !format.ValidKey(key):
+		return r, errs.ErrInvalidKey
+	}
+	t := newTail(at.name)
 	t.only = key
-	err = b.db.live.read(t, func(v *liveView) (err error) {
-		r, err = b.readIn(v, v.id(), key)
+	err = l.look(t, func(v *liveView) (err error) {
+		r, err = l.readIn(v, v.id(), at.name, key)
 		return err
 	})
 	if err != nil {
@@ -26,8 +35,13 @@ func (b *Bucket) readLive(key string) (r reading, err error) {
 	return r, nil
 }
 
+// peek is read: without the lock nothing is kept of what was read.
+func (l *live) peek(at *ref, key string, sliding bool) (reading, error) {
+	return l.read(at, key, sliding)
+}
+
 // readIn looks at a key of the bucket, which has the given id, in one state of the cache.
-func (b *Bucket) readIn(v *liveView, id uint64, key string) (r reading, err error) {
+func (l *live) readIn(v *liveView, id uint64, bucket, key string) (r reading, err error) {
 	r = reading{file: true, id: id}
 	if id == 0 {
 		return r, nil
@@ -47,41 +61,45 @@ func (b *Bucket) readIn(v *liveView, id uint64, key string) (r reading, err erro
 	if rec == nil {
 		return r, nil
 	}
-	if _, _, r.damage = format.OpenStored(rec, format.BucketSum(b.name), key); r.damage != nil {
+	if _, _, r.damage = format.OpenStored(rec, format.BucketSum(bucket), key); r.damage != nil {
 		return r, nil
 	}
-	if err := b.db.learnTags(v, format.OptionBytes(rec)); err != nil {
+	if err := l.learnTags(v, format.OptionBytes(rec)); err != nil {
 		return r, err
 	}
-	r.take(b.db, rec, v.began)
+	r.take(&l.judge, rec, v.began)
 	r.seen.Revision = r.header.Revision
 	return r, nil
 }
 
 // learnTags enters into the table of tags what the view says of those in a record's options. An invalidation stays
 // true, so what was learnt once needs no other look.
-func (db *DB) learnTags(v *liveView, options []byte) error {
-	db.tags.raise(v.floor)
+func (l *live) learnTags(v *liveView, options []byte) error {
+	l.tags.raise(v.floor)
 	if len(options) == 0 {
 		return nil
 	}
-	return v.invalidated(format.ReadOptions(options).Tags, db.tags.put)
+	return v.invalidated(format.ReadOptions(options).Tags, l.tags.put)
 }
 
-// scanLive is scanFrom for a DB that is open with Options.NoLock. Each page is of one moment.
-func (b *Bucket) scanLive(from, prefix string, fn func([]stored) bool) error {
-	t := newTail(b.name)
+// scan hands what is stored under keys that begin with prefix and are not less than from to fn, in the order of the keys, a page at a
+// time, until fn returns false. Each page is of one moment.
+func (l *live) scan(at *ref, from, prefix string, fn func([]stored) bool) error {
+	if !format.ValidName(at.name) {
+		return errs.ErrInvalidName
+	}
+	t := newTail(at.name)
 	t.prefix = prefix
-	sum := format.BucketSum(b.name)
+	sum := format.BucketSum(at.name)
 	id := uint64(0)
 	for first, more := true, true; more; first = false {
-		if b.db.closed.Load() {
-			return ErrClosed
+		if l.isClosed() {
+			return errs.ErrClosed
 		}
 		var page []stored
 		var next string
 		now := uint64(0)
-		err := b.db.live.read(t, func(v *liveView) (err error) {
+		err := l.look(t, func(v *liveView) (err error) {
 			page, next, more = nil, from, false
 			if now = v.id(); now == 0 || !first && now != id {
 				return nil
@@ -97,7 +115,7 @@ func (b *Bucket) scanLive(from, prefix string, fn func([]stored) bool) error {
 					page = append(page, stored{key: key, damage: err})
 					continue
 				}
-				if err := b.db.learnTags(v, format.OptionBytes(it.Record)); err != nil {
+				if err := l.learnTags(v, format.OptionBytes(it.Record)); err != nil {
 					return err
 				}
 				page = append(page, storedAs(key, it.Record, 0, v.began))
@@ -199,7 +217,7 @@ func (v *liveView) bucketsLive() (map[string]uint64, error) {
 
 // bucketNames returns the names of all buckets in their order.
 func (l *live) bucketNames() (found []string, err error) {
-	err = l.read(newTail(""), func(v *liveView) error {
+	err = l.look(newTail(""), func(v *liveView) error {
 		ids, err := v.bucketsLive()
 		found = slices.Sorted(maps.Keys(ids))
 		return err
@@ -207,58 +225,68 @@ func (l *live) bucketNames() (found []string, err error) {
 	return found, err
 }
 
-// stats fills in what the file and the journal tell: how the cache stands, and nothing of what it did.
-func (l *live) stats(s *Stats) error {
+// standing says what file and journal tell: how the cache stands, and nothing of what it did. After shut, and where they cannot be read, it
+// is empty.
+func (l *live) standing() (s standing) {
+	if l.isClosed() {
+		return s
+	}
 	t := newTail("")
 	t.all, t.sizes = true, true
-	return l.read(t, func(v *liveView) error {
-		ids, err := v.bucketsLive()
+	if l.look(t, func(v *liveView) (err error) {
+		s, err = v.standing()
+		return err
+	}) != nil {
+		return standing{}
+	}
+	return s
+}
+
+func (v *liveView) standing() (s standing, err error) {
+	ids, err := v.bucketsLive()
+	if err != nil {
+		return s, err
+	}
+	usageRows, _, err := v.tree.Root().Bucket(format.UsageBucket)
+	if err != nil {
+		return s, err
+	}
+	s.buckets = make(map[string]bucketUse, len(ids))
+	costsRows, _, err := v.tree.Root().Bucket(format.CostsBucket)
+	if err != nil {
+		return s, err
+	}
+	page := cost.Paging(v.meta.PageSize())
+	named := make(map[uint64]bool, len(ids))
+	late := v.tail.pending(v.mark)
+	for name, id := range ids {
+		row, _, err := usageRows.Get(format.Uint64(id))
 		if err != nil {
-			return err
+			return s, err
 		}
-		usageRows, _, err := v.tree.Root().Bucket(format.UsageBucket)
+		change, err := v.change(late, id)
 		if err != nil {
-			return err
+			return s, err
 		}
-		s.Buckets = make(map[string]BucketStats, len(ids))
-		costsRows, _, err := v.tree.Root().Bucket(format.CostsBucket)
+		costs, _, err := costsRows.Get(format.Uint64(id))
 		if err != nil {
-			return err
+			return s, err
 		}
-		page := cost.Paging(v.meta.PageSize())
-		s.Entries, s.Bytes, s.Cost = 0, 0, 0
-		named := make(map[uint64]bool, len(ids))
-		late := t.pending(v.mark)
-		for name, id := range ids {
-			row, _, err := usageRows.Get(format.Uint64(id))
-			if err != nil {
-				return err
-			}
-			change, err := v.change(late, id)
-			if err != nil {
-				return err
-			}
-			costs, _, err := costsRows.Get(format.Uint64(id))
-			if err != nil {
-				return err
-			}
-			u := page.ReadUsage(format.Uint64(id), row, costs)
-			s.Cost += u.Cost() + page.Bucket(u) + page.Name(len(name))
-			u = u.After(change)
-			s.Buckets[name] = BucketStats{Entries: u.Entries, Bytes: u.Bytes, Cost: u.Cost()}
-			s.Entries += u.Entries
-			s.Bytes += u.Bytes
-			named[id] = true
-		}
-		s.FileBytes = v.meta.Bytes()
-		s.Memory = MemoryStats{PinnedBytes: t.pieces}
-		s.Sweep = SweepStats{}
-		return v.sweepStats(&s.Sweep, named)
-	})
+		u := page.ReadUsage(format.Uint64(id), row, costs)
+		s.cost += u.Cost() + page.Bucket(u) + page.Name(len(name))
+		u = u.After(change)
+		s.buckets[name] = bucketUse{u.Entries, u.Bytes, u.Cost()}
+		s.entries += u.Entries
+		s.bytes += u.Bytes
+		named[id] = true
+	}
+	s.fileBytes = v.meta.Bytes()
+	s.memory.PinnedBytes = v.tail.pieces
+	return s, v.sweepStats(&s.sweep, named)
 }
 
 // sweepStats says what the sweeper has still to do.
-func (v *liveView) sweepStats(s *SweepStats, named map[uint64]bool) error {
+func (v *liveView) sweepStats(s *sweepStats, named map[uint64]bool) error {
 	expiry, _, err := v.tree.Root().Bucket(format.ExpiryBucket)
 	if err != nil {
 		return err
@@ -308,4 +336,49 @@ func (v *liveView) change(p *cost.Pending, id uint64) (cost.Usage, error) {
 		})
 		return size, err
 	})
+}
+
+// soonest returns the live entries that end first, the soonest first, n at most: of all buckets, or of those that are named. It is of one
+// moment.
+func (l *live) soonest(n int, buckets []string) (found []ending, err error) {
+	t := newTail("")
+	t.all = true
+	err = l.look(t, func(v *liveView) error {
+		ids, err := v.bucketsLive()
+		if err != nil {
+			return err
+		}
+		names := make(map[uint64]string)
+		for name, id := range ids {
+			if len(buckets) == 0 || slices.Contains(buckets, name) {
+				names[id] = name
+			}
+		}
+		rows, err := v.rows(soonestLookFree + soonestLookEach*n)
+		if err != nil {
+			return err
+		}
+		var late soonestRows
+		t.soonest(n, names, v.mark, &late)
+		found, err = soonestOf(n, names, append(rows, late...), func(id uint64, bucket, key string) (reading, error) {
+			return l.readIn(v, id, bucket, key)
+		})
+		return err
+	})
+	return found, err
+}
+
+// rows returns the first rows of the expiry index, as many as limit.
+func (v *liveView) rows(limit int) (rows []store.ExpiryRow, err error) {
+	expiry, _, err := v.tree.Root().Bucket(format.ExpiryBucket)
+	if err != nil {
+		return nil, err
+	}
+	err = expiry.Scan(nil, func(e *pagetree.Element) (bool, error) {
+		if row, id, key, ok := format.SplitExpiryKey(e.Key); ok {
+			rows = append(rows, store.ExpiryRow{At: row, ID: id, Key: bytes.Clone(key)})
+		}
+		return len(rows) < limit, nil
+	})
+	return rows, err
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/keepcache/keepcache/internal/cost"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/memory"
-	"github.com/keepcache/keepcache/internal/store"
 )
 
 // tail is what the journal has beyond the file, as far as one operation needs it: the outcomes of one bucket, or
@@ -152,16 +151,13 @@ func (t *tail) find(id uint64, key string, mark uint64) (record []byte, known bo
 	return e.record, true
 }
 
-// soonest returns the entries of the given buckets that end first, n at most, in no order.
-func (t *tail) soonest(n int, ids map[uint64]*Bucket, mark uint64) (first []store.ExpiryRow) {
+// soonest adds the entries of the given buckets that end first to rows.
+func (t *tail) soonest(n int, names map[uint64]string, mark uint64, rows *soonestRows) {
 	for at, e := range t.entries {
-		if gone := format.GoneAt(e.record); e.record != nil && e.revision > mark && gone != format.Never && ids[at.id] != nil {
-			if first = append(first, store.ExpiryRow{At: gone, ID: at.id, Key: []byte(at.key)}); len(first) >= 4*n {
-				first = soonestRows(first, n)
-			}
+		if e.record != nil && e.revision > mark && names[at.id] != "" {
+			rows.add(n, format.GoneAt(e.record), at.id, at.key)
 		}
 	}
-	return soonestRows(first, n)
 }
 
 // keys returns the keys that are kept of a bucket, from one on, in their order.

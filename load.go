@@ -64,7 +64,7 @@ func (b *Bucket) hit(key string, opts *LoadOptions) (r reading, done bool, err e
 func (b *Bucket) mismatched(key string, r *reading, err error) {
 	r.state = state{fresh: r.fresh}
 	b.db.counts.loadsMismatched.Add(1)
-	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.name, Key: key, Detail: "what is stored does not fit and is loaded anew", Err: err})
+	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.at.name, Key: key, Detail: "what is stored does not fit and is loaded anew", Err: err})
 }
 
 // look reads a key. That the cache cannot be read is a miss, and so is a key that it cannot have.
@@ -198,7 +198,7 @@ func (b *Bucket) plan(key string, r *reading, o *LoadOptions) servePlan {
 		return serveNothing
 	}
 	t := r.traits()
-	now := format.Millis(b.db.clock.Now())
+	now := format.Millis(b.db.engine.now())
 	switch {
 	case r.negative:
 		return serveNegative
@@ -222,7 +222,7 @@ func (b *Bucket) plan(key string, r *reading, o *LoadOptions) servePlan {
 // wait waits for a flight, and falls back upon what was found before, as long as that may be served. again means that what
 // the flight brought was invalidated before this request came, or that it failed because the request that began it has ended. The time limits count from began.
 func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions, began time.Time) (value []byte, result LoadResult, again bool, err error) {
-	joined := b.db.revision()
+	joined := b.db.engine.revision()
 	landed := f.landed() // first of all, also where the time is over
 	done := f.done
 	poll := time.Duration(0)
@@ -244,7 +244,7 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 		stale := b.isStale(r)
 		limit, left := o.HardTimeout, NoExpiry
 		if stale {
-			limit, left = o.SoftTimeout, format.Remaining(b.db.clock.Now(), r.header.GoneAt)
+			limit, left = o.SoftTimeout, format.Remaining(b.db.engine.now(), r.header.GoneAt)
 		}
 		if limit > 0 {
 			left = min(left, limit-time.Since(began))
@@ -302,7 +302,7 @@ func (f *flight) await(ctx context.Context, done <-chan struct{}, most time.Dura
 
 // isStale reports whether what was found before may be served for want of something better.
 func (b *Bucket) isStale(r *reading) bool {
-	return r.held && !r.negative && b.db.stateOf(&r.header, r.options).held
+	return r.held && !r.negative && b.db.engine.stateOf(&r.header, r.options).held
 }
 
 // negativeHit counts and tells that a request was answered by what is remembered of ErrNotFound.
@@ -319,12 +319,12 @@ func (b *Bucket) served(key string, r *reading, err error) {
 	}
 	b.db.counts.stale.Add(1)
 	if b.db.events.wants(EventStale) {
-		b.db.events.tell(Event{Kind: EventStale, Bucket: b.name, Key: key, Err: err})
+		b.db.events.tell(Event{Kind: EventStale, Bucket: b.at.name, Key: key, Err: err})
 	}
 }
 
 // loadFailed tells of a failure of the cache that a load went on without.
 func (b *Bucket) loadFailed(key, detail string, err error) {
 	b.db.counts.loadCacheErrors.Add(1)
-	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.name, Key: toldKey(key), Detail: detail, Err: err})
+	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.at.name, Key: toldKey(key), Detail: detail, Err: err})
 }

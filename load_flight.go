@@ -70,11 +70,11 @@ func (f *flight) board() (*flight, bool) {
 	fs.mu.Unlock()
 	f.b.db.counts.running.Add(1)
 	// From here on every write voids the flight. What was written before has a revision up to this one.
-	f.start = f.b.db.revision()
+	f.start = f.b.db.engine.revision()
 	return f, true
 }
 
-func (f *flight) spot() spot { return spot{f.b.name, f.key} }
+func (f *flight) spot() spot { return spot{f.b.at.name, f.key} }
 
 // underWay reports whether the key is being loaded.
 func (f *flight) underWay() bool { return f.b.db.loads.flights.find(f.spot()) != nil }
@@ -96,10 +96,10 @@ func (fs *flights) find(at spot) *flight {
 }
 
 // void takes the flight of a key out of the table: what it brings is not to be stored, and those who come
-// from now on are not to wait for it. own is a flight that is not meant.
-func (fs *flights) void(bucket, key string, own *flight) {
+// from now on are not to wait for it. own is that of a flight that is not meant.
+func (fs *flights) void(bucket, key string, own *atomic.Bool) {
 	f := fs.find(spot{bucket, key})
-	if f == nil || f == own {
+	if f == nil || &f.void == own {
 		return
 	}
 	fs.mu.Lock()
@@ -127,30 +127,20 @@ func (fs *flights) voidPrefix(bucket, prefix string) {
 func (b *Bucket) voidFlights(keys ...string) {
 	defer func() {
 		for _, key := range keys {
-			b.db.loads.failures.forget(b.name, key)
+			b.db.loads.failures.forget(b.at.name, key)
 		}
 	}()
 	for _, key := range keys {
-		b.db.loads.flights.void(b.name, key, nil)
+		b.db.loads.flights.void(b.at.name, key, nil)
 	}
-	b.awaitFirst()
+	b.db.engine.awaitFirst(&b.at)
 }
 
 // voidFlightsOf is voidFlights for all keys that begin with prefix.
 func (b *Bucket) voidFlightsOf(prefix string) {
-	defer b.db.loads.failures.forgetPrefix(b.name, prefix)
-	b.db.loads.flights.voidPrefix(b.name, prefix)
-	b.awaitFirst()
-}
-
-// awaitFirst waits for the write that brings the bucket into being, if it is under way: what it has published nobody finds
-// before it is done.
-func (b *Bucket) awaitFirst() {
-	if ns := b.namespace(); ns != nil && ns.id.Load() == 0 {
-		ns.turn.RLock()
-		ns.turn.RUnlock() //lint:ignore SA2001 who had it exclusively has let go
-		b.db.lapse(ns)
-	}
+	defer b.db.loads.failures.forgetPrefix(b.at.name, prefix)
+	b.db.loads.flights.voidPrefix(b.at.name, prefix)
+	b.db.engine.awaitFirst(&b.at)
 }
 
 func (fs *flights) remove(f *flight) {
@@ -189,7 +179,7 @@ func (b *Bucket) encode(value any) (encoded []byte, unfit, err error) {
 func (f *flight) newLoad(o *LoadOptions) *Load {
 	l := &Load{Key: f.key, TTL: o.TTL, StaleFor: o.StaleFor, Tags: f.b.tags.Strings()}
 	if r := &f.stale; r.held && !r.negative {
-		l.Old, l.Found = r.entry(f.key), true
+		l.Old, l.Found = entryOf(f.key, r), true
 	}
 	return l
 }
@@ -197,9 +187,8 @@ func (f *flight) newLoad(o *LoadOptions) *Load {
 // superseded lands a flight at once if another one, or a write, was quicker: the key was looked at before this one began. A write that
 // brings the bucket into being may have come before the flight and not be found yet.
 func (f *flight) superseded(o *LoadOptions) bool {
-	f.b.awaitFirst()
-	var r reading
-	err := f.b.readQuietly(&r, f.key)
+	f.b.db.engine.awaitFirst(&f.b.at)
+	r, err := f.b.readQuietly(f.key)
 	if err == nil && r.header.Revision != f.stale.header.Revision {
 		f.stale = r
 		switch {
@@ -208,7 +197,7 @@ func (f *flight) superseded(o *LoadOptions) bool {
 			f.quicker = true
 		case r.held && r.negative:
 			f.err, f.notFound = ErrNotFound, true
-		case r.held && o.waitsAfter(r.options, format.Millis(f.b.db.clock.Now())):
+		case r.held && o.waitsAfter(r.options, format.Millis(f.b.db.engine.now())):
 			f.err, f.quicker = errFailedLately, true
 		}
 	}

@@ -56,7 +56,7 @@ func (f *flight) conclude(l *Load, o *LoadOptions, a answer, told *news) {
 // add adds an event of a flight, if somebody wants to know.
 func (n *news) add(f *flight, e Event) {
 	if f.b.db.events.wants(e.Kind) {
-		e.Bucket, e.Key = f.b.name, toldKey(f.key)
+		e.Bucket, e.Key = f.b.at.name, toldKey(f.key)
 		*n = append(*n, e)
 	}
 }
@@ -76,7 +76,7 @@ func (f *flight) land(d *draft, err error, fail *failedLoad, told *news) {
 	case f.run.noRoom.Load(): // whoever waits for this key is not to wait for room as well
 		f.notStored(fmt.Errorf("%w, as for another key of the same load", ErrNoRoom), told)
 	default:
-		d.flight = f
+		d.void = &f.void
 		switch err := f.b.write(d); {
 		case err == errMissed:
 			f.b.db.counts.loadsDiscarded.Add(1)
@@ -103,14 +103,14 @@ func toldKey(key string) string {
 // the given revision.
 func (f *flight) outdated(joined uint64) bool {
 	t := format.ReadOptions(f.options)
-	at := f.b.db.tags.invalidated(t.Tags)
+	at := f.b.db.engine.invalidated(t.Tags)
 	return at >= t.Since(f.header.Revision) && at > f.start && at <= joined
 }
 
 // outcome drafts what is to be stored of a load; nil is nothing. It may make a failure of a success. fail is what is to
 // be remembered of a failure, unless the draft is stored.
 func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *draft, fail *failedLoad) {
-	now := f.b.db.clock.Now()
+	now := f.b.db.engine.now()
 	if !format.ValidKey(f.key) {
 		a.unfit = fmt.Errorf("%w: %s", ErrInvalidKey, errs.Quote(f.key))
 	} else if f.b.tagsErr != nil {
@@ -118,7 +118,7 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *dra
 	}
 	if a.err == nil {
 		if d = f.success(l, o, a, now); d != nil {
-			f.b.db.loads.failures.forget(f.b.name, f.key)
+			f.b.db.loads.failures.forget(f.b.at.name, f.key)
 			return d, nil
 		}
 		a.err = errNotThere
@@ -127,7 +127,7 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *dra
 	r := &f.stale
 	switch {
 	case a.notFound:
-		f.b.db.loads.failures.forget(f.b.name, f.key)
+		f.b.db.loads.failures.forget(f.b.at.name, f.key)
 		tags, err := packTags(l.Tags)
 		if err == nil {
 			err = a.unfit
@@ -165,8 +165,8 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *dra
 // retryLater drafts the entry as it is, with a time before which nobody tries again. Its life may be longer than
 // when the load began, because reads have prolonged it.
 func (f *flight) retryLater(hold time.Duration, now time.Time) *draft {
-	var r reading
-	if err := f.b.readQuietly(&r, f.key); err != nil || !r.held || r.negative {
+	r, err := f.b.readQuietly(f.key)
+	if err != nil || !r.held || r.negative {
 		r = f.stale // it is gone, or cannot be read
 	}
 	t := r.traits()

@@ -50,7 +50,7 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 		case serveFresh:
 			b.counted(key, &r)
 			b.slid(key, &r)
-			entries[key] = r.entry(key)
+			entries[key] = entryOf(key, &r)
 		case serveNegative:
 			b.negativeHit(key)
 		case serveAndLoad:
@@ -58,7 +58,7 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 			fallthrough
 		case serveAnyway:
 			b.served(key, &r, nil)
-			entries[key] = r.entry(key)
+			entries[key] = entryOf(key, &r)
 			if !r.live {
 				served = append(served, waiting{key: key, seen: r})
 			}
@@ -158,7 +158,7 @@ func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[s
 				failed = b.fail(opLoad, w.key, err)
 			}
 		case result.Stale:
-			entries[w.key] = w.seen.entry(w.key)
+			entries[w.key] = entryOf(w.key, &w.seen)
 		default:
 			f := w.flight
 			entries[w.key] = newEntry(w.key, &f.header, f.options, f.value)

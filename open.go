@@ -1,17 +1,13 @@
 package keepcache
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 
 	"github.com/keepcache/keepcache/internal/beside"
-	"github.com/keepcache/keepcache/internal/clock"
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/ground"
-	"github.com/keepcache/keepcache/internal/journal"
-	"github.com/keepcache/keepcache/internal/memory"
 	"github.com/keepcache/keepcache/internal/store"
 	"github.com/keepcache/keepcache/internal/trust"
 )
@@ -52,252 +48,48 @@ func Open(path string, options *Options) (*DB, error) {
 		return nil, openError(path, filled.ReadOnly, err)
 	}
 	beside.Remember(real)
-	db, err := openIn(in, real, filled)
+	db := newDB(real, filled)
+	if filled.NoLock {
+		db.engine.backend, err = openLive(in, real)
+	} else {
+		db.engine.local, err = openEngine(in, real, db.config())
+		db.engine.backend = db.engine.local
+	}
 	if err != nil {
+		db.ground.Close()
 		in.Close()
 		return nil, openError(path, filled.ReadOnly, err)
 	}
 	return db, nil
 }
 
-// openIn opens the cache in the file at path, which is absolute, in the way that the options ask for.
-func openIn(in *disk.Dir, path string, options Options) (*DB, error) {
-	if options.NoLock {
-		return openNoLock(in, path, options)
-	}
-	db, err := open(in, path, options, true)
-	if errors.Is(err, ErrUnavailable) {
-		// It has failed already, and so it was not what a file that was closed in order should be.
-		db, err = open(in, path, options, false)
-	}
-	if errors.Is(err, ErrCorrupt) && options.OnCorruption == Quarantine && !options.ReadOnly && store.CanReplace {
-		db, err = openFresh(in, path, options, err)
-	}
-	return db, err
-}
-
-// open opens the file at path and a cache upon it. See examine for trusting.
-func open(in *disk.Dir, path string, options Options, trusting bool) (*DB, error) {
-	s, err := store.Open(in, path, options.ReadOnly, options.LockTimeout, trusting)
-	if err != nil {
-		return nil, err
-	}
-	return openOn(path, options, s)
-}
-
-// openOn opens a cache upon an open store, which it closes if that fails.
-func openOn(path string, options Options, s *store.Store) (*DB, error) {
+// newDB returns a DB without its engine.
+func newDB(path string, options Options) *DB {
 	g := ground.New()
-	db, err := newDB(path, options, s, g)
-	if err != nil {
-		g.Close()
-		return nil, errors.Join(err, s.Close())
-	}
-	s.MarkOpen()
-	return db, nil
-}
-
-// openFresh keeps the file at path aside, because of the given damage, and opens a fresh one in its place.
-func openFresh(in *disk.Dir, path string, options Options, damage error) (*DB, error) {
-	h, aside, from, err := store.QuarantineDamaged(in, path, options.LockTimeout)
-	if err != nil {
-		return nil, errors.Join(damage, err)
-	}
-	s, err := store.New(in, path, false, h)
-	if err != nil {
-		return nil, errors.Join(damage, err)
-	}
-	db, err := openOn(path, options, s)
-	if err == nil {
-		db.healer.quarantined(aside, damage, from)
-	}
-	return db, err
-}
-
-// openNoLock opens the cache at path for a reader beside its owner. The store is one that is closed, so that what
-// does not know of such readers fails.
-func openNoLock(in *disk.Dir, path string, options Options) (*DB, error) {
-	l, err := openLive(in, path)
-	if err != nil {
-		return nil, err
-	}
-	s := store.Closed(in, path)
-	g := ground.New() // which Close ends; from here on nothing fails
 	db := &DB{
-		path: path, options: options, ground: g, clock: l.clock, store: s, live: l, memory: memory.New(0),
-		sweeper: &sweeper{store: s, log: options.Logger}, loads: newLoads(options.MemoryBytes, g), events: newTeller(path, &options, g),
-		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
+		path: path, options: options, ground: g, queues: queues{ground: g},
+		loads: newLoads(options.MemoryBytes, g), events: newTeller(path, &options, g),
 	}
-	db.healer = newHealer(db) // which has nothing to do
-	db.ctx, db.stop = newContext()
 	db.main = db.Bucket(DefaultBucket)
-	return db, nil
+	return db
 }
 
-// newDB builds the parts upon an open store, brings in what the journal has, and starts the background work.
-func newDB(path string, options Options, s *store.Store, g *ground.Ground) (*DB, error) {
-	var evictor *evictor
-	if !options.ReadOnly {
-		evictor = newEvictor(&options)
-	}
-	db := &DB{
-		path:    path,
-		options: options,
-		ground:  g,
-		queues:  queues{ground: g},
-		clock:   clock.New(),
-		store:   s,
-		memory:  memory.New(options.MemoryBytes),
-		evictor: evictor,
-		sweeper: &sweeper{store: s, log: options.Logger},
-		loads:   newLoads(options.MemoryBytes, g),
-		events:  newTeller(path, &options, g),
-		buckets: make(map[string]*namespace), byID: make(map[uint64]*namespace),
-	}
-	if evictor != nil {
-		db.memory.Reserve(evictor.recency.Bytes())
-	}
-	db.sweeper.events, db.sweeper.nameOf = db.events, db.nameOf
-	db.healer = newHealer(db)
-	if options.ReadOnly {
-		if _, err := db.readTables(); err != nil {
-			return nil, err
-		}
-		if err := db.overlay(beside.Journal(s.Path())); err != nil {
-			return nil, err
-		}
-		db.ctx, db.stop = newContext()
-		db.work.Go(func() { db.healer.loop(db.ctx) })
-		return db, nil
-	}
-	var successor func(after uint64) (*journal.Journal, error)
-	if store.CanReplace {
-		successor = func(after uint64) (*journal.Journal, error) { return db.newJournal(after, true) }
-	}
-	// With more than twice what memory may hold, the first writers would wait for many commits. What was overwritten counts too.
-	keep := 2 * min(options.MemoryBytes, replayBytes/2)
-	left, err := replay(s, beside.Journal(s.Path()), db.healer, keep, successor)
-	if err != nil {
-		return nil, err
-	}
-	unnamed, err := db.readTables()
-	if err == nil {
-		db.takeBack(left)
-		db.sweeper.retire(db.retired(unnamed, left.names)...)
-		err = db.start(left)
-	}
-	if err != nil && left.journal != nil {
-		left.journal.Close(false)
-	}
-	return db, err
-}
-
-// readTables reads what the file has of buckets and tags. It returns the ids that no name in the file points at.
-func (db *DB) readTables() (unnamed []uint64, err error) {
-	s := db.store
-	ids, unnamed, highest, err := s.Names()
-	if err != nil {
-		return nil, err
-	}
-	db.lastID = highest
-	for name, id := range ids {
-		db.named(name, id)
-		db.point(db.namespace(name), id)
-	}
-	rows, floor, err := s.TagRows()
-	if err != nil {
-		return nil, err
-	}
-	db.tags.load(rows, floor)
-	db.main = db.Bucket(DefaultBucket)
-	return unnamed, nil
-}
-
-// newJournal makes a journal for revisions above after. See journal.Options for staged.
-func (db *DB) newJournal(after uint64, staged bool) (*journal.Journal, error) {
+// config says how the engine is to work.
+func (db *DB) config() engineConfig {
 	o := &db.options
-	return journal.New(beside.Journal(db.store.Path()), journal.Options{
-		Dir: db.store.Dir(), Ground: db.ground, Identity: db.store.Identity(), MaxBytes: o.JournalBytes, After: after, Staged: staged,
-		Window: o.Sync != SyncAlways, NoMap: o.Sync == SyncAlways, Like: db.store.Attributes,
-	})
-}
-
-// start makes the parts that write, which go on with what is left of the last time, and sets them to work.
-func (db *DB) start(left *backlog) error {
-	o := &db.options
-	w := &writer{
-		clock:      db.clock,
-		memory:     db.memory,
-		tags:       &db.tags,
-		suspects:   &db.suspects,
-		failures:   &db.loads.failures,
-		flights:    &db.loads.flights,
-		path:       db.store.Path(),
-		log:        o.Logger,
-		always:     o.Sync == SyncAlways,
-		pinnedMost: o.MemoryBytes / 4 * 3,
-		commitAt:   min(o.CommitBytes, o.MemoryBytes/8*3),
-		journalAt:  o.JournalBytes / 2,
-		needFlush:  make(chan struct{}, 1),
-		turn:       make(chan struct{}, 1),
-		revision:   left.last,
-		names:      left.names,
-		journal:    left.journal,
-		open:       func(after uint64) (*journal.Journal, error) { return db.newJournal(after, false) },
+	c := engineConfig{
+		ReadOnly: o.ReadOnly, LockTimeout: o.LockTimeout, Quarantine: o.OnCorruption == Quarantine,
+		MaxBytes: o.MaxBytes, MemoryBytes: o.MemoryBytes, JournalBytes: o.JournalBytes, CommitBytes: o.CommitBytes, CompactBytes: o.CompactBytes,
+		Limits: make(map[string]limit), SyncAlways: o.Sync == SyncAlways,
+		SyncInterval: o.SyncInterval, CommitInterval: o.CommitInterval, SweepInterval: o.SweepInterval,
+		Log: o.Logger, Ground: db.ground, Listener: told{db},
 	}
-	c := &committer{
-		store: db.store, memory: db.memory, writer: w, sweeper: db.sweeper, evictor: db.evictor, named: db.named, filed: db.filed,
-		wake: make(chan struct{}, 1), round: make(chan struct{}), mark: left.mark,
-	}
-	w.commits = c
-	w.naming.Store(bytesOfNames(left.names))
-	if e := db.evictor; e != nil {
-		e.store, e.memory, e.sweeper, e.again, e.events = db.store, db.memory, db.sweeper, c.demand, db.events
-		e.idOf = func(name string) uint64 {
-			if ns := db.namespace(name); ns != nil {
-				return ns.id.Load()
-			}
-			return 0
+	for name, b := range o.Buckets {
+		if b.MaxBytes < unlimited || b.MaxEntries < unlimited {
+			c.Limits[name] = limit{b.MaxBytes, b.MaxEntries}
 		}
 	}
-	if w.journal == nil {
-		var err error
-		if w.journal, err = w.open(left.last); err != nil {
-			return err
-		}
-	} else if !w.always {
-		w.unflushed = true // its name at least
-		w.needFlush <- struct{}{}
-	}
-	db.writer, db.commits = w, c
-	db.sweeper.tags, db.sweeper.vacant = db.sweepTags, db.sweepVacant
-	db.sweeper.lives, db.sweeper.rearm = db.memory.Holds, db.rearm
-	db.compactor = &compactor{
-		store: db.store, log: o.Logger, events: db.events, least: o.CompactBytes, turn: make(chan struct{}, 1),
-	}
-
-	ctx, stop := newContext()
-	db.ctx, db.stop = ctx, stop
-	db.work.Go(func() { db.healer.loop(ctx) })
-	db.work.Go(func() { c.loop(ctx, o.CommitInterval) })
-	if !w.always && o.SyncInterval > 0 {
-		db.work.Go(func() { w.loop(ctx, o.SyncInterval, o.Logger) })
-	}
-	if o.CompactBytes < unlimited && store.CanReplace {
-		db.work.Go(func() { db.compactor.loop(ctx, func() uint64 { return c.snapshot().Entries }) })
-	}
-	if o.SweepInterval > 0 {
-		db.work.Go(func() { db.sweeper.loop(ctx, o.SweepInterval) })
-	}
-	c.kick()
-	return nil
-}
-
-// newContext returns a context to be cancelled. Its channel is made here, and not by whoever is the first to ask for it.
-func newContext() (context.Context, context.CancelFunc) {
-	ctx, stop := context.WithCancel(context.Background())
-	ctx.Done()
-	return ctx, stop
+	return c
 }
 
 // openError dresses the error of an Open that failed, with what an operator can do about it.

@@ -281,9 +281,6 @@ func interval(d, byDefault time.Duration) (time.Duration, error) {
 	return d, nil
 }
 
-// unlimited is a number of bytes that nothing reaches, and that divided into segments fits 32 bits.
-const unlimited = 1 << 50
-
 // size fills in a number of bytes: 0 is the default, -1 is unlimited, and so is what nothing reaches.
 func size(n, byDefault, least int64) (int64, error) {
 	switch {

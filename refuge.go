@@ -15,7 +15,7 @@ import (
 // another cache; and if the given error says that the disk takes no changes any more, if that has the same cache, as where a disk is
 // mounted anew. The caller closes it if the store does not move there.
 func (hl *healer) refuge(cause error) (*disk.Dir, error) {
-	s := hl.db.store
+	s := hl.e.store
 	home := s.Dir()
 	removed := home.Removed()
 	if !removed && !(store.TakesNothing(cause) && home.Moved()) {
@@ -39,7 +39,7 @@ func (hl *healer) refuge(cause error) (*disk.Dir, error) {
 
 // wander bars a file whose disk takes nothing any more, where another one has been mounted at its path.
 func (hl *healer) wander(h *store.Handle) {
-	c := hl.db.commits
+	c := hl.e.commits
 	if h == nil || h.Trouble() != nil || c == nil {
 		return
 	}
@@ -47,7 +47,7 @@ func (hl *healer) wander(h *store.Handle) {
 	if !store.TakesNothing(err) {
 		return
 	}
-	if other, refugeErr := hl.refuge(err); refugeErr == nil && other != hl.db.store.Dir() {
+	if other, refugeErr := hl.refuge(err); refugeErr == nil && other != hl.e.store.Dir() {
 		other.Close()
 		h.Bar(fmt.Errorf("%w: %w", store.ErrMoved, err))
 	}
@@ -56,11 +56,11 @@ func (hl *healer) wander(h *store.Handle) {
 // settle is what follows an attempt to mend the file in the directory to. The one that it was in, if that was another, is left to
 // the collector: a journal may have it still.
 func (hl *healer) settle(was, to *disk.Dir) {
-	if hl.db.store.Dir() != to {
+	if hl.e.store.Dir() != to {
 		to.Close()
 		return
 	}
-	w := hl.db.writer
+	w := hl.e.writer
 	if w == nil {
 		return
 	}
@@ -70,8 +70,8 @@ func (hl *healer) settle(was, to *disk.Dir) {
 		return
 	}
 	made := j.Made() // before the look: the first write may be making it
-	if _, err := to.Lstat(beside.Journal(hl.db.store.Path())); to != was || made && errors.Is(err, fs.ErrNotExist) {
+	if _, err := to.Lstat(beside.Journal(hl.e.store.Path())); to != was || made && errors.Is(err, fs.ErrNotExist) {
 		w.lost(j)
-		hl.db.commits.demand() // which makes a new one, at once where nothing is to be committed
+		hl.e.commits.demand() // which makes a new one, at once where nothing is to be committed
 	}
 }

@@ -102,7 +102,7 @@ func (r *replayer) take(o format.Op, revision uint64) error {
 	case format.OpPut, format.OpDelete:
 		p := memory.Pin{ID: o.ID, Key: o.Key, Revision: revision}
 		if o.Kind == format.OpPut {
-			p.Key, p.Stored = together(o.Key, o.Record)
+			p.Key, p.Stored = memory.Join(o.Key, o.Record)
 			p.GoneAt = format.ReadHeader(format.RecordIn(p.Stored)).GoneAt
 			p.Lives = p.GoneAt
 		}
@@ -266,6 +266,6 @@ func (hl *healer) badJournal(why error, lost bool, report *journal.Report, bad *
 		hl.stats.LostWrites += bad.Last - bad.First + 1
 	}
 	hl.mu.Unlock()
-	hl.log.Error("keepcache: the journal is damaged", "path", hl.db.path, "err", why)
-	hl.events.tell(Event{Kind: EventCorrupt, Detail: "journal", Err: why})
+	hl.log.Error("keepcache: the journal is damaged", "path", hl.e.store.Path(), "err", why)
+	hl.listener.BadJournal(why)
 }

@@ -62,7 +62,7 @@ func TestReplay_Newer(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, got, key)
 	}
-	require.Equal(t, uint64(9), db.namespace("n").id.Load())
+	require.Equal(t, uint64(9), db.local().namespace("n").id.Load())
 	report, err := db.Verify(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, report.Problems)

@@ -40,7 +40,7 @@ func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error 
 	runs := 0 // of decide
 	for try := range conflictTries {
 		if try >= queueAfter && leave == nil {
-			if leave = b.db.queues.enter(b.name, key); leave != nil {
+			if leave = b.db.queues.enter(b.at.name, key); leave != nil {
 				defer leave()
 			}
 		}
@@ -53,32 +53,26 @@ func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error 
 		}
 		if d == nil || !r.same(&before) {
 			if runs++; runs > suspectAfter && self == nil {
-				self = b.db.suspects.add(b.name, key)
+				self = b.db.suspects.add(b.at.name, key)
 				defer b.db.suspects.remove(self)
 			}
 			if d, err = decide(r); err != nil {
 				return err
 			}
 			if d == nil {
-				return b.db.writer.seen()
+				return b.db.engine.seen()
 			}
 			if self != nil && b.db.suspects.convicts(self) {
 				return errOwnWrites
 			}
 		}
 		before = r
-		d.expect(r)
+		d.expect(&r)
 		if err = b.write(d); err != errMissed {
 			return err
 		}
 	}
 	return ErrContended
-}
-
-// same reports whether two looks at a key found the same. That it was something else in between is no
-// matter: what was decided on the one is right for the other.
-func (r *reading) same(o *reading) bool {
-	return r.id == o.id && r.header.Revision == o.header.Revision && r.live == o.live && r.damage == nil && o.damage == nil
 }
 
 // queues are the callers that wait for their turn at a key, each in the queue of its key. The zero value is

@@ -1,6 +1,11 @@
 package keepcache
 
-import "github.com/keepcache/keepcache/internal/format"
+import (
+	"time"
+
+	"github.com/keepcache/keepcache/internal/clock"
+	"github.com/keepcache/keepcache/internal/format"
+)
 
 // state is what an entry is at a moment.
 type state struct {
@@ -10,15 +15,24 @@ type state struct {
 	negative bool
 }
 
+// judge says what entries are at a moment: by the clock, and by the tags that were invalidated.
+type judge struct {
+	clock *clock.Clock
+	tags  tagTable
+}
+
+// now returns the time as writes have it.
+func (j *judge) now() time.Time { return j.clock.Now() }
+
 // stateOf judges an entry by its times and its options, as of now.
-func (db *DB) stateOf(h *format.Header, options []byte) state {
+func (j *judge) stateOf(h *format.Header, options []byte) state {
 	now := int64(0)
 	if h.FreshUntil != format.Never {
-		now = db.clock.At(h.FreshUntil, h.GoneAt)
+		now = j.clock.At(h.FreshUntil, h.GoneAt)
 	}
 	s := timely(now, h)
 	if len(options) > 0 && s.held {
-		s = db.regard(s, h, options)
+		s = j.regard(s, h, options)
 	}
 	return s
 }
@@ -30,9 +44,9 @@ func timely(now int64, h *format.Header) state {
 }
 
 // regard returns the state of an entry that is held as far as its times say, with regard to its options.
-func (db *DB) regard(s state, h *format.Header, options []byte) state {
+func (j *judge) regard(s state, h *format.Header, options []byte) state {
 	t := format.ReadOptions(options)
-	if db.tags.invalidated(t.Tags) >= t.Since(h.Revision) && len(t.Tags) > 0 {
+	if j.tags.invalidated(t.Tags) >= t.Since(h.Revision) && len(t.Tags) > 0 {
 		return state{fresh: s.fresh}
 	}
 	if t.Negative {
@@ -40,3 +54,15 @@ func (db *DB) regard(s state, h *format.Header, options []byte) state {
 	}
 	return s
 }
+
+// invalid reports whether an entry is absent because one of its tags was invalidated.
+func (j *judge) invalid(h *format.Header, options []byte) bool {
+	if len(options) == 0 || j.tags.last.Load() == 0 {
+		return false
+	}
+	t := format.ReadOptions(options)
+	return j.tags.invalidated(t.Tags) >= t.Since(h.Revision) && len(t.Tags) > 0
+}
+
+// invalidated returns the revision at which the latest of the tags was invalidated, or 0.
+func (j *judge) invalidated(tags format.Tags) uint64 { return j.tags.invalidated(tags) }

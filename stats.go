@@ -3,10 +3,6 @@ package keepcache
 import (
 	"sync/atomic"
 	"time"
-
-	"github.com/keepcache/keepcache/internal/cost"
-	"github.com/keepcache/keepcache/internal/format"
-	"github.com/keepcache/keepcache/internal/memory"
 )
 
 // Stats is a snapshot of a cache. Counters start with Open.
@@ -102,10 +98,8 @@ func (c *counters) get(r *reading) {
 	case !r.live:
 		c.misses.Add(1)
 		return
-	case r.shard == nil:
+	case !r.hit():
 		c.hits.Add(1)
-	default:
-		r.shard.Hit()
 	}
 	if r.file {
 		c.fileHits.Add(1)
@@ -116,8 +110,9 @@ func (c *counters) get(r *reading) {
 // called every second: it takes some milliseconds, more with very many buckets. After Close it returns the
 // counters alone.
 func (db *DB) Stats() Stats {
+	st := db.engine.standing()
 	s := Stats{
-		Hits:     db.counts.hits.Load() + db.memory.Hits(),
+		Hits:     db.counts.hits.Load() + st.hits,
 		Misses:   db.counts.misses.Load(),
 		Sets:     db.counts.sets.Load(),
 		Deletes:  db.counts.deletes.Load(),
@@ -126,44 +121,26 @@ func (db *DB) Stats() Stats {
 		Reads:    db.counts.reads.snapshot(),
 		Writes:   db.counts.writes.snapshot(),
 		Loads:    db.counts.loadCounters.snapshot(),
-		Memory:   MemoryStats(db.memory.Stats()),
-		Sweep:    db.sweeper.snapshot(),
-		Health:   db.healer.snapshot(),
-		Budgets:  db.options.budgets(),
+
+		FileBytes: st.fileBytes, FreePages: st.freePages, FreeBytes: st.freeBytes,
+		Entries: st.entries, Bytes: st.bytes, Cost: st.cost,
+
+		Health:    HealthStats(st.health),
+		Evictions: EvictionStats(st.evictions),
+		Compact:   CompactStats(st.compact),
+		Memory:    MemoryStats(st.memory),
+		Journal:   JournalStats(st.journal),
+		Commit:    CommitStats(st.commit),
+		Sweep:     SweepStats(st.sweep),
 	}
-	if db.live != nil {
-		s.Budgets = BudgetStats{} // they are those of the process that has it open
-		if !db.closed.Load() {
-			_ = db.live.stats(&s) // without them the counters are what there is
-		}
-		return s
+	if !db.options.NoLock { // they are those of the process that has it open
+		s.Budgets = db.options.budgets()
+		s.Evictions.Explicit += s.Deletes
 	}
-	s.Evictions = db.evictor.snapshot()
-	s.Evictions.Expired = s.Sweep.Removed + s.Sweep.Replaced
-	s.Evictions.Explicit = s.Deletes + s.Sweep.Cleared
-	if db.writer != nil {
-		s.Compact = db.compactor.snapshot()
-		s.Commit = db.commits.snapshot()
-		s.Journal = db.writer.snapshot()
-	}
-	// Memory is looked at before the file, so that what a commit moves meanwhile is counted once.
-	file, used, err := db.store.SizeWith(pendingIn(db.memory))
-	if err != nil {
-		return s
-	}
-	s.FileBytes = file
-	pages, free := db.store.Free()
-	s.FreePages, s.FreeBytes = int64(pages), free
-	s.Cost = cost.Sum(used).Cost()
-	s.Buckets = make(map[string]BucketStats)
-	db.mu.RLock()
-	defer db.mu.RUnlock()
-	for name, ns := range db.buckets {
-		if id := ns.id.Load(); id != 0 {
-			u := used[id]
-			s.Buckets[name] = BucketStats{Entries: u.Entries, Bytes: u.Bytes, Cost: u.Cost()}
-			s.Entries += u.Entries
-			s.Bytes += u.Bytes
+	if st.buckets != nil {
+		s.Buckets = make(map[string]BucketStats, len(st.buckets))
+		for name, u := range st.buckets {
+			s.Buckets[name] = BucketStats(u)
 		}
 	}
 	return s
@@ -180,20 +157,6 @@ type JournalStats struct {
 	FlushTime time.Duration // spent in them
 }
 
-func (w *writer) snapshot() JournalStats {
-	w.mu.Lock()
-	j := w.journal
-	w.mu.Unlock()
-	if j == nil {
-		return JournalStats{Failed: true}
-	}
-	s := j.Stats()
-	return JournalStats{
-		FileBytes: s.FileBytes, UsedBytes: s.UsedBytes, Mapped: s.Mapped,
-		Appends: s.Appends, Flushes: s.Flushes, FlushTime: s.FlushTime,
-	}
-}
-
 // MemoryStats say how the memory tier stands.
 type MemoryStats struct {
 	Entries     int   // entries in memory
@@ -201,9 +164,61 @@ type MemoryStats struct {
 	CachedBytes int64 // bytes of entries that the file has too, and that may be dropped
 }
 
-// pendingIn returns a sample of the pinned entries.
-func pendingIn(m *memory.Tier) *cost.Pending {
-	s := cost.NewPending(m.PinnedEntries())
-	m.EachPinned(func(p *memory.Pin) { s.Add(p.ID, p.Key, len(format.RecordIn(p.Stored))) })
-	return s
+// CompactStats say what compactions did since Open.
+type CompactStats struct {
+	Compactions uint64        // that ended well, by themselves and by calls of Compact
+	Failed      uint64        // that did not
+	Last        time.Time     // end of the last one that ended well; zero if there was none
+	Took        time.Duration // by the last one
+	Gained      int64         // bytes by which the last one shrank the file; negative where the file grew meanwhile
+	Err         error         // of the last one; nil if it went well
+}
+
+// CommitStats count the transactions that moved writes into the file.
+type CommitStats struct {
+	Commits uint64        // commits, of one or more transactions each
+	Entries uint64        // entries written and removed in them
+	Failed  uint64        // commits that failed; what they held stays in memory and journal
+	Time    time.Duration // spent in them
+	Longest time.Duration // the longest of them
+	Err     error         // of the last one; nil if it went well
+}
+
+// EvictionStats count the entries that left the file since Open, by reason.
+type EvictionStats struct {
+	Expired  uint64 // their lifetime was over: SweepStats.Removed and Replaced
+	Size     uint64 // evicted because of MaxBytes, of the cache or of a bucket
+	Entries  uint64 // evicted because of MaxEntries of their bucket
+	Explicit uint64 // removed by Delete and its kin, Clear and DropBucket
+	Bytes    uint64 // keys and records of those that were evicted
+}
+
+// HealthStats say whether the file can be used, and what became of it since Open.
+type HealthStats struct {
+	Unavailable bool      // the file cannot be changed for the moment, or not even be read
+	Err         error     // why not; nil while it can
+	Since       time.Time // since when; zero while it can
+	Failures    uint64    // times that this happened
+	Healed      uint64    // times that it was over
+	Quarantined uint64    // files that were kept aside, by Open too, journals among them
+	Aside       string    // the last one of them
+	BadJournals uint64    // damaged journals that Open met
+	LostWrites  uint64    // revisions that these may have lost
+	Moved       bool      // the file's directory was renamed, or removed: DB.Path does not lead to it
+}
+
+// SweepStats say what the sweeper did since Open. Lag is the exception: it is how things stand.
+type SweepStats struct {
+	Sweeps  uint64 // sweeps, by the interval and by calls of Sweep
+	Removed uint64 // expired entries removed, from the file or on their way into it
+	// Replaced are expired entries that a write to their key replaced or removed before a sweep came to them. Of those that only the
+	// file had, sliding ones are left out: how long reads had prolonged their lives is not known there.
+	Replaced uint64
+	Cleared  uint64        // entries removed because their bucket was cleared or dropped
+	Moved    uint64        // expiry rows moved to a later time, after an overwrite or Touch had prolonged a lifetime
+	Orphans  uint64        // expiry rows without an entry, removed; not 0 only after damage
+	Lag      time.Duration // for how long the most overdue expiry row has been due, which it is about a second after its time; 0 if none is
+	Pending  int           // cleared and dropped buckets whose entries are not all removed yet
+	Last     time.Time     // end of the last sweep; zero if there was none
+	Err      error         // of the last sweep; nil if it went well
 }

@@ -23,17 +23,17 @@ func TestStrays(t *testing.T) {
 		defer db.Close()
 		b := db.Bucket("b")
 		require.NoError(t, b.Set("a", 1, 0))
-		require.NoError(t, db.commits.commit())
+		require.NoError(t, db.local().commits.commit())
 		require.NoError(t, b.Set("k", 1, time.Hour))
 
-		pins := db.memory.Collect(nil, true)
-		changes, _ := changesOf(db.memory, pins)
+		pins := db.local().memory.Collect(nil, true)
+		changes, _ := changesOf(db.local().memory, pins)
 		thaw := make(chan struct{})
-		h := db.store.Handle()
-		err = db.store.Apply(nil, 0, changes, db.commits.reached(), func(store.FreeTx) error { <-thaw; return store.ErrHung })
+		h := db.local().store.Handle()
+		err = db.local().store.Apply(nil, 0, changes, db.local().commits.reached(), func(store.FreeTx) error { <-thaw; return store.ErrHung })
 		require.ErrorIs(t, err, ErrUnavailable)
-		require.Equal(t, int64(1), db.store.StrayCount())
-		for db.store.Handle() == h {
+		require.Equal(t, int64(1), db.local().store.StrayCount())
+		for db.local().store.Handle() == h {
 			time.Sleep(time.Second)
 		}
 		room := pins[0].Stored[:format.RowSize]
@@ -41,7 +41,7 @@ func TestStrays(t *testing.T) {
 			room[i] = 0xEE // as the stray may yet do
 		}
 		before := slices.Clone(room)
-		require.NoError(t, db.commits.commit())
+		require.NoError(t, db.local().commits.commit())
 		require.Equal(t, before, room)
 		report, err := db.Verify(context.Background())
 		require.NoError(t, err)
@@ -53,8 +53,8 @@ func TestStrays(t *testing.T) {
 
 		close(thaw)
 		synctest.Wait()
-		require.Zero(t, db.store.StrayCount())
+		require.Zero(t, db.local().store.StrayCount())
 		require.NoError(t, b.Set("k", 2, time.Hour))
-		require.NoError(t, db.commits.commit())
+		require.NoError(t, db.local().commits.commit())
 	})
 }

@@ -4,11 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
-
-	"github.com/keepcache/keepcache/internal/store"
 )
 
 const (
@@ -71,7 +70,7 @@ func (s *suspects) convicts(u *suspect) bool {
 }
 
 // saw notes that the caller's goroutine has written, or is about to write. It may hold locks of the memory.
-func (s *suspects) saw(names []store.NameOp, drafts []*draft) {
+func (s *suspects) saw(buckets []string, writes []written) {
 	if s.n.Load() == 0 {
 		return
 	}
@@ -79,7 +78,7 @@ func (s *suspects) saw(names []store.NameOp, drafts []*draft) {
 	defer s.mu.Unlock()
 	id := uint64(0) // it costs microseconds to find out
 	for u := range s.all {
-		if !u.among(names, drafts) {
+		if !u.among(buckets, writes) {
 			continue
 		}
 		if id == 0 {
@@ -89,19 +88,14 @@ func (s *suspects) saw(names []store.NameOp, drafts []*draft) {
 	}
 }
 
-// among reports whether a write changes the key: a draft does, and a naming of its bucket.
-func (u *suspect) among(names []store.NameOp, drafts []*draft) bool {
-	for i := range names {
-		if !names[i].Tag && names[i].Name == u.bucket {
+// among reports whether a write changes the key: what is written does, and a new id for its bucket.
+func (u *suspect) among(buckets []string, writes []written) bool {
+	for i := range writes {
+		if writes[i].Key == u.key && writes[i].Bucket == u.bucket {
 			return true
 		}
 	}
-	for _, d := range drafts {
-		if d.key == u.key && d.ns != nil && d.ns.name == u.bucket {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(buckets, u.bucket)
 }
 
 // goroutineID returns the number by which traces name the caller's goroutine. It is slow: only for what has gone wrong already.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/memory"
 	"github.com/keepcache/keepcache/internal/store"
 )
@@ -28,44 +29,44 @@ type vacancy struct {
 
 // sweepVacant drops the buckets that have no entries any more, so that what comes and goes under names of its own leaves no names
 // behind. Without force it does so only if vacantInterval has passed since the last time.
-func (db *DB) sweepVacant(ctx context.Context, force bool) error {
-	if !force && time.Since(db.vacantSwept) < vacantInterval {
+func (e *engine) sweepVacant(ctx context.Context, force bool) error {
+	if !force && time.Since(e.vacantSwept) < vacantInterval {
 		return nil
 	}
-	all, err := db.vacancies()
+	all, err := e.vacancies()
 	for len(all) > 0 && err == nil {
 		if err = ctx.Err(); err == nil {
 			step := all[:min(len(all), vacantStep)]
 			all = all[len(step):]
-			err = db.dropVacant(step)
+			err = e.dropVacant(step)
 		}
 	}
 	if err == nil {
-		db.vacantSwept = time.Now()
+		e.vacantSwept = time.Now()
 	}
 	return err
 }
 
 // vacancies returns the buckets of which the file counts no entries, by name.
-func (db *DB) vacancies() (all []vacancy, err error) {
-	_, used, err := db.store.Size()
+func (e *engine) vacancies() (all []vacancy, err error) {
+	_, used, err := e.store.Size()
 	if err != nil {
 		return nil, err
 	}
-	db.mu.RLock()
-	for _, ns := range db.buckets {
+	e.mu.RLock()
+	for _, ns := range e.buckets {
 		if id := ns.id.Load(); id != 0 && ns.filed.Load() == id && used[id].Entries == 0 {
 			all = append(all, vacancy{ns, id})
 		}
 	}
-	db.mu.RUnlock()
+	e.mu.RUnlock()
 	slices.SortFunc(all, func(a, b vacancy) int { return cmp.Compare(a.ns.name, b.ns.name) })
 	return all, nil
 }
 
 // dropVacant drops those of the buckets that nobody uses at the moment and that still have no entries. Loads that are under way
 // go on: what they bring makes the bucket anew.
-func (db *DB) dropVacant(some []vacancy) error {
+func (e *engine) dropVacant(some []vacancy) error {
 	vacant := make(map[uint64]bool, len(some))
 	some = slices.DeleteFunc(some, func(v vacancy) bool {
 		if !v.ns.turn.TryLock() {
@@ -81,13 +82,13 @@ func (db *DB) dropVacant(some []vacancy) error {
 	defer func() {
 		for _, v := range some {
 			v.ns.turn.Unlock()
-			db.lapse(v.ns)
+			e.lapse(v.ns)
 		}
 	}()
 	// Nobody writes to them now. Memory is asked first: what it has not pinned any more is in the file.
-	dropPinned := func() { db.memory.EachPinned(func(p *memory.Pin) { delete(vacant, p.ID) }) }
+	dropPinned := func() { e.memory.EachPinned(func(p *memory.Pin) { delete(vacant, p.ID) }) }
 	dropPinned()
-	if err := db.store.DropFilled(vacant); err != nil || len(vacant) == 0 {
+	if err := e.store.DropFilled(vacant); err != nil || len(vacant) == 0 {
 		return err
 	}
 	dropPinned() // again: another file may have come, and what it lacks been pinned for it
@@ -97,11 +98,11 @@ func (db *DB) dropVacant(some []vacancy) error {
 			names = append(names, store.NameOp{Name: v.ns.name, Old: v.id})
 		}
 	}
-	err := db.writer.write(names)
-	if err == nil || errors.Is(err, ErrUnknownOutcome) {
+	err := e.writer.write(names)
+	if err == nil || errors.Is(err, errs.ErrUnknownOutcome) {
 		for _, v := range some {
 			if vacant[v.id] {
-				db.point(v.ns, 0)
+				e.point(v.ns, 0)
 			}
 		}
 	}

@@ -3,10 +3,8 @@ package keepcache
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/keepcache/keepcache/internal/errs"
-	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/verify"
 )
 
@@ -74,14 +72,14 @@ func (p Problem) String() string {
 // What is wrong is in the Report. The error says why Verify could not finish: ctx ended, the cache is
 // closed, or the file cannot be read.
 func (db *DB) Verify(ctx context.Context) (Report, error) {
-	if db.closed.Load() {
+	if db.engine.isClosed() {
 		return Report{}, db.fail("verify", "", ErrClosed)
 	}
-	if db.writer != nil {
+	if !db.options.ReadOnly {
 		// Where that fails, as on a full disk, the file is still there to be proved; Stats has the error.
-		<-db.startOnGround(func() { _ = db.commits.commit() })
+		<-db.startOnGround(func() { _ = db.engine.commit() })
 	}
-	found, err := db.verify(ctx)
+	found, err := db.engine.verify(ctx)
 	report := Report{
 		Buckets: found.Buckets, Entries: found.Entries, Expired: found.Expired, Pending: found.Pending, Rows: found.Rows,
 		Journal: JournalReport(found.Journal), More: found.More,
@@ -93,19 +91,4 @@ func (db *DB) Verify(ctx context.Context) (Report, error) {
 		return report, db.fail("verify", "", err)
 	}
 	return report, nil
-}
-
-// verify has a cache verified that is open with its lock, or without.
-func (db *DB) verify(ctx context.Context) (verify.Report, error) {
-	now := format.Millis(time.Now())
-	if db.live != nil {
-		a := &liveAudit{live: db.live, tail: newTail("")}
-		k, err := a.known(ctx)
-		if err != nil {
-			return verify.Report{}, err
-		}
-		return verify.Run(ctx, a, k, now)
-	}
-	k := verify.Known{IDs: db.bucketIDs(), Late: lateIn(db.memory), Journal: db.journalReport(), Problems: db.journalProblems}
-	return verify.Run(ctx, db.store, k, now)
 }

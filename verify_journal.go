@@ -18,9 +18,9 @@ func lateIn(m *memory.Tier) verify.Late {
 }
 
 // journalReport says what is known of the journal of a cache that is open with its lock.
-func (db *DB) journalReport() verify.JournalReport {
-	if w := db.writer; w != nil {
+func (e *engine) journalReport() verify.JournalReport {
+	if w := e.writer; w != nil {
 		return verify.JournalReport{FileBytes: w.snapshot().FileBytes}
 	}
-	return verify.JournalReportOf(&db.inherited)
+	return verify.JournalReportOf(&e.inherited)
 }

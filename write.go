@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/keepcache/keepcache/internal/clock"
+	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/journal"
 	"github.com/keepcache/keepcache/internal/memory"
@@ -21,11 +22,10 @@ import (
 // all under the lock of the key's shard, so that the versions of a key have one order everywhere. The
 // committer moves what is published into the file later.
 type writer struct {
-	clock    *clock.Clock
-	memory   *memory.Tier
-	tags     *tagTable
-	suspects *suspects
-	always   bool // each write waits until it is flushed
+	clock  *clock.Clock
+	memory *memory.Tier
+	tags   *tagTable
+	always bool // each write waits until it is flushed
 
 	open func(after uint64) (*journal.Journal, error) // makes a journal for revisions above after
 
@@ -34,8 +34,7 @@ type writer struct {
 	journalAt  int64         // bytes of the journal in use at which one begins
 	needFlush  chan struct{} // gets a token when something is to be flushed within the interval
 	commits    *committer
-	failures   *failures // of loads, which writes of their keys void
-	flights    *flights  // the same
+	listener   listener
 
 	path string // for the log
 	log  *slog.Logger
@@ -68,11 +67,11 @@ type draft struct {
 	stored   []byte // format.RowSize bytes of room and the record, framed, not sealed; nil removes the key
 	header   format.Header
 	ns       *namespace
-	flight   *flight // the load that brought it: it is only to be stored if that is not void
-	quiet    bool    // it changes nothing that anybody sees, and so voids no load
-	later    bool    // the caller has it flushed
-	sameLife bool    // the entry lives on as it is: what reads have prolonged it by meanwhile stays
-	expects  bool    // the write is only for a key that is still as its basis says
+	void     *atomic.Bool // of the load that brought it: once that is true it is not to be stored; nil if there is none
+	quiet    bool         // it changes nothing that anybody sees, and so voids no load
+	later    bool         // the caller has it flushed
+	sameLife bool         // the entry lives on as it is: what reads have prolonged it by meanwhile stays
+	expects  bool         // the write is only for a key that is still as its basis says
 	basis    memory.Basis
 	before   memory.Replaced // what publication replaced
 	late     bool            // that had expired by then, in memory alone
@@ -111,7 +110,7 @@ func unknownOutcome(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	return fmt.Errorf("%w: %w", errs.ErrUnknownOutcome, err)
 }
 
 // settleAside waits for the commit of a write that is in no journal. If that fails the write is taken back:
@@ -169,18 +168,15 @@ func (w *writer) take(names []store.NameOp, drafts []*draft) (last uint64, j *jo
 	w.memory.Lock(locked)
 	defer w.memory.Unlock(locked)
 	for _, d := range drafts {
-		if d.expects && !w.memory.Meets(w.clock, d.hash, d.id, d.key, &d.basis) || d.flight != nil && d.flight.void.Load() {
+		if d.expects && !w.memory.Meets(w.clock, d.hash, d.id, d.key, &d.basis) || d.void != nil && d.void.Load() {
 			return 0, nil, errMissed
 		}
 	}
 	if last, j, err = w.enter(names, drafts); err != nil {
 		return 0, nil, err
 	}
+	w.tell(names, drafts)
 	for _, d := range drafts {
-		if d.ns != nil && !d.quiet {
-			w.flights.void(d.ns.name, d.key, d.flight)
-			w.failures.forget(d.ns.name, d.key)
-		}
 		slid := int64(0)
 		if d.sameLife {
 			slid = w.memory.FreshUntil(d.hash, d.id, d.key)
@@ -199,11 +195,28 @@ func (w *writer) take(names []store.NameOp, drafts []*draft) (last uint64, j *jo
 		d.late = d.lapsed(w.clock)
 	}
 	w.coming.Add(-memoryOf(drafts))
-	w.suspects.saw(names, drafts)
 	if w.crowded(j) {
 		w.commits.kick()
 	}
 	return last, j, nil
+}
+
+// tell tells the listener of a write, if it wants to know. It copies what it tells, so that drafts are not taken for ones that are kept.
+func (w *writer) tell(names []store.NameOp, drafts []*draft) {
+	if !w.listener.WantsWrites() {
+		return
+	}
+	var buckets []string
+	for i := range names {
+		if !names[i].Tag {
+			buckets = append(buckets, names[i].Name)
+		}
+	}
+	all := make([]written, len(drafts))
+	for i, d := range drafts {
+		all[i] = written{d.ns.name, strings.Clone(d.key), d.quiet, d.void}
+	}
+	w.listener.Published(buckets, all)
 }
 
 // enter gives the namings and the drafts, whose shards are locked, their revisions and appends them.
@@ -211,7 +224,7 @@ func (w *writer) enter(names []store.NameOp, drafts []*draft) (last uint64, j *j
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return 0, nil, ErrClosed
+		return 0, nil, errs.ErrClosed
 	}
 	// What is larger than half of the room needs that half free: all of it would never be while others write.
 	more, most := memoryOf(drafts), w.most()

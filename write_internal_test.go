@@ -20,9 +20,9 @@ func TestWrite_InTurn(t *testing.T) {
 	})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
-	b, w := db.Bucket("b"), db.writer
+	b, w := db.Bucket("b"), db.local().writer
 	require.NoError(t, b.Set("first", 1, 0))
-	resume := db.commits.pause()
+	resume := db.local().commits.pause()
 
 	w.waiting.Add(1) // as one who waits
 	w.turn <- struct{}{}
@@ -54,9 +54,9 @@ func TestWrite_Large(t *testing.T) {
 	})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
-	b, w := db.Bucket("b"), db.writer
+	b, w := db.Bucket("b"), db.local().writer
 	require.NoError(t, b.Set("first", 1, 0))
-	resume := db.commits.pause()
+	resume := db.local().commits.pause()
 	for i := 0; w.taken() < w.pinnedMost*3/4; i++ {
 		require.NoError(t, b.Set(fmt.Sprint(i), make([]byte, 1000), 0))
 	}
@@ -83,7 +83,7 @@ func TestWrite_GiveUp(t *testing.T) {
 		})
 		require.NoError(t, err)
 		defer func() { require.NoError(t, db.Close()) }()
-		b, w := db.Bucket("b"), db.writer
+		b, w := db.Bucket("b"), db.local().writer
 		require.NoError(t, b.Set("first", 1, 0))
 		w.waiting.Add(1) // as one who never stops
 		w.turn <- struct{}{}
@@ -113,7 +113,7 @@ func TestWrite_SeenAside(t *testing.T) {
 	defer func() { require.NoError(t, db.Close()) }()
 	b := db.Bucket("b")
 	require.NoError(t, b.Set("first", 1, 0))
-	resume := db.commits.pause()
+	resume := db.local().commits.pause()
 	wrote, saw := make(chan error, 1), make(chan error, 1)
 	go func() { wrote <- b.Set("large", make([]byte, 100<<10), 0) }()
 	for found := false; !found; runtime.Gosched() {
@@ -122,7 +122,7 @@ func TestWrite_SeenAside(t *testing.T) {
 	}
 	go func() {
 		added, err := b.Add("large", 1, 0)
-		if added || db.commits.reached() < db.revision() {
+		if added || db.local().commits.reached() < db.engine.revision() {
 			err = fmt.Errorf("added is %v before the commit, %w", added, err)
 		}
 		saw <- err
@@ -139,10 +139,10 @@ func TestWrite_SeenAside(t *testing.T) {
 func TestWrite_SettleAside(t *testing.T) {
 	db, err := Open(filepath.Join(t.TempDir(), "test.cache"), &Options{CommitInterval: -1, SweepInterval: -1})
 	require.NoError(t, err)
-	b, w, c := db.Bucket("b"), db.writer, db.commits
+	b, w, c := db.Bucket("b"), db.local().writer, db.local().commits
 	require.NoError(t, b.Set("first", 1, 0))
-	db.stop() // no commit runs but that of Close
-	db.work.Wait()
+	db.local().stop() // no commit runs but that of Close
+	db.local().work.Wait()
 	w.lost(w.journal)
 	c.mu.Lock()
 	c.err, c.rests = errors.New("a test"), true
@@ -151,9 +151,9 @@ func TestWrite_SettleAside(t *testing.T) {
 	draftOf := func(key string) *draft {
 		d, err := b.prepare(key, 1, 0)
 		require.NoError(t, err)
-		ns, id := db.enter(b.name, b.namespace())
+		ns, id := db.local().enter(b.at.name, b.db.local().find(&b.at))
 		defer ns.turn.RUnlock()
-		d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, db.memory.Hash(id, d.key)
+		d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, db.local().memory.Hash(id, d.key)
 		return d
 	}
 	exists := func(key string) bool {

@@ -8,6 +8,8 @@ import (
 
 // What they mean is said in the root package.
 var (
+	ErrInvalidKey     = errors.New("invalid key")
+	ErrInvalidName    = errors.New("invalid bucket name")
 	ErrLocked         = errors.New("file is locked")
 	ErrFormat         = errors.New("not a keepcache file that this version reads")
 	ErrReadOnly       = errors.New("cache is open for reading only")
