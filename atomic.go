@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -17,9 +18,9 @@ func (b *Bucket) Swap(key string, value any, ttl time.Duration, dst any) (found 
 	d, err := b.prepare(key, value, ttl)
 	var old []byte
 	if err == nil {
-		err = b.settle(key, func(r reading) (*draft, error) {
-			found, old = r.live, r.value
-			return d, r.fits(dst)
+		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+			found, old = r.Live, r.Value
+			return d, fits(&r, dst)
 		})
 	}
 	if err != nil {
@@ -40,11 +41,11 @@ func (b *Bucket) Take(key string, dst any) (found bool, err error) {
 	var old []byte
 	if err = b.db.writable(); err == nil {
 		b.voidFlights(key)
-		err = b.settle(key, func(r reading) (*draft, error) {
-			if found, old = r.live, r.value; !r.stored() {
+		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+			if found, old = r.Live, r.Value; !r.IsStored() {
 				return nil, nil
 			}
-			return &draft{key: key}, r.fits(dst)
+			return &engine.Write{Key: key}, fits(&r, dst)
 		})
 	}
 	if err != nil {
@@ -58,19 +59,6 @@ func (b *Bucket) Take(key string, dst any) (found bool, err error) {
 		}
 	}
 	return found, b.fail("take", key, err)
-}
-
-// fits says why what was read cannot be read into dst, or nil. It decodes into another value of dst's type,
-// because an operation that finds its key changed may have to decode again, and a destination is to be
-// written once.
-func (r *reading) fits(dst any) error {
-	if r.damage != nil || !r.live || dst == nil {
-		return r.damage
-	}
-	if t := reflect.TypeOf(dst); t.Kind() == reflect.Pointer && !reflect.ValueOf(dst).IsNil() {
-		dst = reflect.New(t.Elem()).Interface()
-	}
-	return decodeValue(r.value, dst)
 }
 
 var (
@@ -91,15 +79,15 @@ func (b *Bucket) Increment(key string, delta int64, ttl time.Duration) (sum int6
 		err = b.tagsErr
 	}
 	if err == nil {
-		err = b.settle(key, func(r reading) (*draft, error) {
-			if r.damage != nil {
-				return nil, r.damage
+		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+			if r.Damage != nil {
+				return nil, r.Damage
 			}
 			var n int64
-			if r.live {
+			if r.Live {
 				// Into an int64 a null would read as 0, and a float without a fraction as an integer.
 				var old any
-				if err := decodeValue(r.value, &old); err != nil {
+				if err := decodeValue(r.Value, &old); err != nil {
 					return nil, err
 				}
 				var ok bool
@@ -144,15 +132,15 @@ func (b *Bucket) Update(key string, fn func(old Entry, found bool) (any, error))
 		err = b.tagsErr
 	}
 	if err == nil {
-		err = b.settle(key, func(r reading) (*draft, error) {
-			if r.damage != nil {
-				return nil, r.damage
+		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+			if r.Damage != nil {
+				return nil, r.Damage
 			}
 			var old Entry
-			if r.live {
+			if r.Live {
 				old = entryOf(key, &r)
 			}
-			value, err := fn(old, r.live)
+			value, err := fn(old, r.Live)
 			if err != nil {
 				return nil, err
 			}
@@ -181,9 +169,9 @@ func (b *Bucket) CompareAndSwap(key string, revision uint64, value any) (swapped
 		encoded, err = appendValue(nil, value, b.db.options.MaxValueBytes)
 	}
 	if err == nil {
-		err = b.settle(key, func(r reading) (*draft, error) {
-			if swapped = r.live && r.header.Revision == revision; !swapped || r.damage != nil {
-				return nil, r.damage
+		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+			if swapped = r.Live && r.Header.Revision == revision; !swapped || r.Damage != nil {
+				return nil, r.Damage
 			}
 			return b.renewed(&r, key, encoded, 0), nil
 		})
@@ -200,11 +188,11 @@ func (b *Bucket) CompareAndSwap(key string, revision uint64, value any) (swapped
 
 // renewed drafts a new value for what was read. It keeps the times and the tags of a live entry; otherwise it
 // is one of the given lifetime.
-func (b *Bucket) renewed(r *reading, key string, value []byte, ttl time.Duration) *draft {
-	now := b.db.engine.now()
-	h, t := r.header, format.Options{}
-	if r.live {
-		old := r.traits()
+func (b *Bucket) renewed(r *engine.Reading, key string, value []byte, ttl time.Duration) *engine.Write {
+	now := b.db.engine.Now()
+	h, t := r.Header, format.Options{}
+	if r.Live {
+		old := r.ParseOptions()
 		t.Lifetime, t.Tags, t.AsOf = old.Lifetime, old.Tags, old.Since(h.Revision)
 	} else {
 		h.FreshUntil = format.Deadline(now, ttl)
@@ -212,5 +200,18 @@ func (b *Bucket) renewed(r *reading, key string, value []byte, ttl time.Duration
 		t.Tags, t.Lifetime = b.tags, b.slidingMillis(ttl)
 	}
 	h.Written = format.Millis(now)
-	return &draft{key: key, header: h, stored: format.Frame(h, &t, value)}
+	return &engine.Write{Key: key, Header: h, Stored: format.Frame(h, &t, value)}
+}
+
+// fits says why what was read cannot be read into dst, or nil. It decodes into another value of dst's type,
+// because an operation that finds its key changed may have to decode again, and a destination is to be
+// written once.
+func fits(r *engine.Reading, dst any) error {
+	if r.Damage != nil || !r.Live || dst == nil {
+		return r.Damage
+	}
+	if t := reflect.TypeOf(dst); t.Kind() == reflect.Pointer && !reflect.ValueOf(dst).IsNil() {
+		dst = reflect.New(t.Elem()).Interface()
+	}
+	return decodeValue(r.Value, dst)
 }

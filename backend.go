@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/verify"
 )
@@ -14,77 +15,77 @@ import (
 // them may be called from any goroutine.
 type backend interface {
 	// Reading.
-	read(at *ref, key string, sliding bool) (reading, error)
-	peek(at *ref, key string, sliding bool) (reading, error)
-	scan(at *ref, first, prefix string, fn func([]stored) bool) error
-	stateOf(h *format.Header, options []byte) state
-	invalidated(tags format.Tags) (revision uint64)
-	now() time.Time
-	revision() uint64
-	bucketNames() ([]string, error)
-	soonest(n int, buckets []string) ([]ending, error)
+	Read(at *engine.Ref, key string, sliding bool) (engine.Reading, error)
+	Peek(at *engine.Ref, key string, sliding bool) (engine.Reading, error)
+	Scan(at *engine.Ref, first, prefix string, fn func([]engine.ScanEntry) bool) error
+	StateOf(h *format.Header, options []byte) engine.State
+	Invalidated(tags format.Tags) (revision uint64)
+	Now() time.Time
+	Revision() uint64
+	BucketNames() ([]string, error)
+	Soonest(n int, buckets []string) ([]engine.Ending, error)
 
 	// Writing, under expectations.
-	write(at *ref, drafts ...*draft) error
-	writeAll(buckets map[string][]*draft) error
-	replace(name string, drop bool) (found bool, err error)
-	invalidateTag(tag string) error
-	slide(at *ref, key string, r *reading)
-	awaitFirst(at *ref)
-	seen() error
-	flush() error
+	Write(at *engine.Ref, drafts ...*engine.Write) error
+	WriteAll(buckets map[string][]*engine.Write) error
+	Replace(name string, drop bool) (found bool, err error)
+	InvalidateTag(tag string) error
+	Slide(at *engine.Ref, key string, r *engine.Reading)
+	AwaitFirst(at *engine.Ref)
+	Observed() error
+	Flush() error
 
 	// Maintenance.
-	commit() error
-	sweep(ctx context.Context) error
-	swept() uint64
-	compact(ctx context.Context) error
-	within(ctx context.Context, fn func(context.Context) error) error
-	directory() (*disk.Dir, error)
-	copyBeside(ctx context.Context, in *disk.Dir) (f *os.File, name string, err error)
-	copyAtRest(ctx context.Context, to string) error
-	verify(ctx context.Context) (verify.Report, error)
-	standing() standing
+	Commit() error
+	Sweep(ctx context.Context) error
+	Swept() uint64
+	Compact(ctx context.Context) error
+	Within(ctx context.Context, fn func(context.Context) error) error
+	OpenDir() (*disk.Dir, error)
+	CopyBeside(ctx context.Context, in *disk.Dir) (f *os.File, name string, err error)
+	CopyAtRest(ctx context.Context, to string) error
+	Verify(ctx context.Context) (verify.Report, error)
+	Stats() engine.Stats
 
-	isClosed() bool
-	shut() error
-	close(err error) error
+	Closed() bool
+	Shut() error
+	Close(err error) error
 }
 
 // seam is where this package ends and an engine begins. The local engine is called directly where it is called all day: through an
 // interface, what a call hands over by pointer would be taken for something that is kept, and cost an allocation each time.
 type seam struct {
 	backend
-	local *engine // the same, if it is the local one; else nil
+	local *engine.Engine // the same, if it is the local one; else nil
 }
 
-func (s *seam) read(at *ref, key string, sliding bool) (reading, error) {
+func (s *seam) Read(at *engine.Ref, key string, sliding bool) (engine.Reading, error) {
 	if s.local != nil {
-		return s.local.read(at, key, sliding)
+		return s.local.Read(at, key, sliding)
 	}
-	return s.backend.read(at, key, sliding)
+	return s.backend.Read(at, key, sliding)
 }
 
-func (s *seam) slide(at *ref, key string, r *reading) {
+func (s *seam) Slide(at *engine.Ref, key string, r *engine.Reading) {
 	if s.local != nil {
-		s.local.slide(at, key, r)
+		s.local.Slide(at, key, r)
 		return
 	}
 	other := *r
-	s.backend.slide(at, key, &other)
+	s.backend.Slide(at, key, &other)
 	*r = other
 }
 
-func (s *seam) write(at *ref, drafts ...*draft) error {
+func (s *seam) Write(at *engine.Ref, drafts ...*engine.Write) error {
 	if s.local != nil {
-		return s.local.write(at, drafts...)
+		return s.local.Write(at, drafts...)
 	}
-	others := make([]*draft, len(drafts))
+	others := make([]*engine.Write, len(drafts))
 	for i, d := range drafts {
 		other := *d
 		others[i] = &other
 	}
-	err := s.backend.write(at, others...)
+	err := s.backend.Write(at, others...)
 	for i, d := range drafts {
 		*d = *others[i]
 	}

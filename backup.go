@@ -21,18 +21,18 @@ import (
 //
 // When it fails or ctx ends it, what w got is no whole file. A compaction waits until the copy is made.
 func (db *DB) Backup(ctx context.Context, w io.Writer) error {
-	if db.options.ReadOnly && !db.engine.isClosed() {
-		if err := db.engine.within(ctx, func(ctx context.Context) error { return db.backupReadOnly(ctx, w) }); err != nil {
+	if db.options.ReadOnly && !db.engine.Closed() {
+		if err := db.engine.Within(ctx, func(ctx context.Context) error { return db.backupReadOnly(ctx, w) }); err != nil {
 			return db.fail("backup", "", err)
 		}
 		return nil
 	}
 	err := db.writable()
 	if err == nil {
-		err = db.onGround(ctx, func(context.Context) error { return db.engine.commit() })
+		err = db.onGround(ctx, func(context.Context) error { return db.engine.Commit() })
 	}
 	if err == nil {
-		err = db.engine.within(ctx, func(ctx context.Context) error { return db.backup(ctx, w) })
+		err = db.engine.Within(ctx, func(ctx context.Context) error { return db.backup(ctx, w) })
 	}
 	if err != nil {
 		return db.fail("backup", "", err)
@@ -49,7 +49,7 @@ func (db *DB) backupReadOnly(ctx context.Context, w io.Writer) (err error) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "copy")
-	if err := db.engine.copyAtRest(ctx, path); err != nil {
+	if err := db.engine.CopyAtRest(ctx, path); err != nil {
 		return err
 	}
 	whole, err := Open(path, &Options{MaxBytes: -1, CompactBytes: -1, SweepInterval: -1, OnCorruption: Fail})
@@ -61,7 +61,7 @@ func (db *DB) backupReadOnly(ctx context.Context, w io.Writer) (err error) {
 }
 
 func (db *DB) backup(ctx context.Context, w io.Writer) error {
-	in, err := db.engine.directory() // for as long as the copy is needed, which may be longer than the cache is open
+	in, err := db.engine.OpenDir() // for as long as the copy is needed, which may be longer than the cache is open
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (db *DB) backup(ctx context.Context, w io.Writer) error {
 	var f *os.File
 	var name string
 	err = db.onGround(ctx, func(ctx context.Context) (err error) {
-		f, name, err = db.engine.copyBeside(ctx, in)
+		f, name, err = db.engine.CopyBeside(ctx, in)
 		return err
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -16,7 +17,7 @@ type Batch struct {
 
 type batched struct {
 	bucket *Bucket
-	draft  *draft
+	draft  *engine.Write
 }
 
 // Set adds what Bucket.Set does. The value is encoded now, and the lifetime begins now. That it cannot be
@@ -31,15 +32,15 @@ func (t *Batch) Set(b *Bucket, key string, value any, ttl time.Duration) {
 func (t *Batch) Delete(b *Bucket, key string) {
 	var err error
 	switch {
-	case !format.ValidName(b.at.name):
+	case !format.ValidName(b.at.Name):
 		err = ErrInvalidName
 	case !format.ValidKey(key):
 		err = ErrInvalidKey
 	}
-	t.add(b, key, &draft{key: key}, b.fail("delete", key, err))
+	t.add(b, key, &engine.Write{Key: key}, b.fail("delete", key, err))
 }
 
-func (t *Batch) add(b *Bucket, key string, d *draft, err error) {
+func (t *Batch) add(b *Bucket, key string, d *engine.Write, err error) {
 	if err != nil {
 		if t.err == nil {
 			t.err = err
@@ -49,7 +50,7 @@ func (t *Batch) add(b *Bucket, key string, d *draft, err error) {
 	if t.writes == nil {
 		t.writes = make(map[spot]batched)
 	}
-	t.writes[spot{b.at.name, key}] = batched{b, d}
+	t.writes[spot{b.at.Name, key}] = batched{b, d}
 }
 
 // Len returns how many keys the batch writes.
@@ -81,7 +82,7 @@ func (db *DB) apply(writes map[spot]batched) error {
 		return err
 	}
 	for at, w := range writes { // outside of the buckets' turns: who is told may write
-		if w.draft.stored != nil {
+		if w.draft.Stored != nil {
 			db.counts.sets.Add(1)
 			w.bucket.note(EventSet, at.key) // not the draft's, which would keep its record alive
 		}
@@ -90,12 +91,12 @@ func (db *DB) apply(writes map[spot]batched) error {
 }
 
 func (db *DB) applyDrafts(writes map[spot]batched) error {
-	buckets := make(map[string][]*draft)
+	buckets := make(map[string][]*engine.Write)
 	for _, w := range writes {
 		if w.bucket.db != db {
 			return errForeignBatch
 		}
-		buckets[w.bucket.at.name] = append(buckets[w.bucket.at.name], w.draft)
+		buckets[w.bucket.at.Name] = append(buckets[w.bucket.at.Name], w.draft)
 	}
-	return db.engine.writeAll(buckets)
+	return db.engine.WriteAll(buckets)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/jsonpack"
 )
@@ -20,7 +21,7 @@ import (
 // the file; if the disk fails then, it is taken back.
 type Bucket struct {
 	db         *DB
-	at         ref
+	at         engine.Ref
 	defaultTTL time.Duration
 	sliding    bool
 	tags       format.Tags // of what is written through this handle
@@ -28,7 +29,7 @@ type Bucket struct {
 }
 
 // Name returns the bucket's name.
-func (b *Bucket) Name() string { return b.at.name }
+func (b *Bucket) Name() string { return b.at.Name }
 
 // DefaultTTL returns the lifetime that 0 stands for in this bucket, NoExpiry for none.
 func (b *Bucket) DefaultTTL() time.Duration { return b.defaultTTL }
@@ -53,11 +54,11 @@ func (b *Bucket) Get(key string, dst any) (found bool, err error) {
 	r, err := b.read(key)
 	b.counted(key, &r)
 	b.db.counts.reads.end(begun)
-	if err != nil || !r.live {
+	if err != nil || !r.Live {
 		return false, b.fail("get", key, err)
 	}
 	b.slid(key, &r)
-	if err := decodeValue(r.value, dst); err != nil {
+	if err := decodeValue(r.Value, dst); err != nil {
 		return true, b.fail("get", key, err)
 	}
 	return true, nil
@@ -96,18 +97,18 @@ func (b *Bucket) GetBytes(key string) (value []byte, found bool, err error) {
 	r, err := b.read(key)
 	b.counted(key, &r)
 	b.db.counts.reads.end(begun)
-	if err != nil || !r.live {
+	if err != nil || !r.Live {
 		return nil, false, b.fail("get", key, err)
 	}
 	b.slid(key, &r)
-	if raw, ok := jsonpack.Bytes(r.value); ok {
-		if r.own {
+	if raw, ok := jsonpack.Bytes(r.Value); ok {
+		if r.Own {
 			return raw[:len(raw):len(raw)], true, nil
 		}
 		return append(make([]byte, 0, len(raw)), raw...), true, nil
 	}
 	var decoded []byte // apart from the result, which would escape to the heap in every case
-	err = decodeValue(r.value, &decoded)
+	err = decodeValue(r.Value, &decoded)
 	return decoded, true, b.fail("get", key, err)
 }
 
@@ -119,11 +120,11 @@ func (b *Bucket) Add(key string, value any, ttl time.Duration) (added bool, err 
 }
 
 // add is Add for a draft, unless there was an error in preparing it.
-func (b *Bucket) add(key string, d *draft, err error) (added bool, _ error) {
+func (b *Bucket) add(key string, d *engine.Write, err error) (added bool, _ error) {
 	if err == nil {
-		err = b.settle(key, func(r reading) (*draft, error) {
-			if added = !r.live; !added || r.damage != nil {
-				return nil, r.damage
+		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+			if added = !r.Live; !added || r.Damage != nil {
+				return nil, r.Damage
 			}
 			return d, nil
 		})
@@ -143,11 +144,11 @@ func (b *Bucket) add(key string, d *draft, err error) (added bool, _ error) {
 func (b *Bucket) Delete(key string) (found bool, err error) {
 	if err = b.db.writable(); err == nil {
 		b.voidFlights(key)
-		err = b.settle(key, func(r reading) (*draft, error) {
-			if found = r.live; !r.stored() {
+		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+			if found = r.Live; !r.IsStored() {
 				return nil, nil
 			}
-			return &draft{key: key}, nil
+			return &engine.Write{Key: key}, nil
 		})
 	}
 	if err != nil {
@@ -166,17 +167,17 @@ func (b *Bucket) Exists(key string) (bool, error) {
 	if err == nil {
 		b.slid(key, &r)
 	}
-	return r.live && err == nil, b.fail("exists", key, err)
+	return r.Live && err == nil, b.fail("exists", key, err)
 }
 
 // TTL returns how long the entry of key has to live, or NoExpiry. It reports false if the key is absent.
 func (b *Bucket) TTL(key string) (ttl time.Duration, found bool, err error) {
 	for range ttlTries {
 		r, err := b.read(key)
-		if err != nil || !r.live {
+		if err != nil || !r.Live {
 			return 0, false, b.fail("ttl", key, err)
 		}
-		if ttl = format.Remaining(b.db.engine.now(), r.header.FreshUntil); ttl > 0 {
+		if ttl = format.Remaining(b.db.engine.Now(), r.Header.FreshUntil); ttl > 0 {
 			break
 		}
 		ttl = 1 // it was live when it was looked at; whether it has expired since, another look says
@@ -194,16 +195,16 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 		ttl, err = lifetime(ttl, b.defaultTTL)
 	}
 	if err == nil {
-		err = b.settle(key, func(r reading) (*draft, error) {
-			if found = r.live; !found || r.damage != nil {
-				return nil, r.damage
+		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+			if found = r.Live; !found || r.Damage != nil {
+				return nil, r.Damage
 			}
-			h, t := r.header, r.traits()
+			h, t := r.Header, r.ParseOptions()
 			t.AsOf = t.Since(h.Revision)
-			h.FreshUntil = format.Deadline(b.db.engine.now(), ttl)
-			h.GoneAt = format.Prolong(h.FreshUntil, format.Between(r.header.FreshUntil, r.header.GoneAt))
+			h.FreshUntil = format.Deadline(b.db.engine.Now(), ttl)
+			h.GoneAt = format.Prolong(h.FreshUntil, format.Between(r.Header.FreshUntil, r.Header.GoneAt))
 			t.Retry, t.Lifetime = 0, b.slidingMillis(ttl)
-			return &draft{key: key, stored: format.Frame(h, &t, r.value), header: h}, nil
+			return &engine.Write{Key: key, Stored: format.Frame(h, &t, r.Value), Header: h}, nil
 		})
 	}
 	if err != nil {
@@ -216,7 +217,7 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 // that GetOrLoad may still serve stale is not.
 func (b *Bucket) Stat(key string) (entry Entry, found bool, err error) {
 	r, err := b.read(key)
-	if err != nil || !r.held || r.negative {
+	if err != nil || !r.Held || r.Negative {
 		return Entry{}, false, b.fail("stat", key, err)
 	}
 	return entryOf(key, &r), true, nil
@@ -227,19 +228,19 @@ func (b *Bucket) Stat(key string) (entry Entry, found bool, err error) {
 func (b *Bucket) Clear(ctx context.Context) error {
 	err := ctx.Err()
 	if err == nil {
-		_, err = b.db.replace(b.at.name, false)
+		_, err = b.db.replace(b.at.Name, false)
 	}
 	return b.fail("clear", "", err)
 }
 
 // prepare checks the arguments of a write and encodes its value.
-func (b *Bucket) prepare(key string, value any, ttl time.Duration) (*draft, error) {
-	d := new(draft)
+func (b *Bucket) prepare(key string, value any, ttl time.Duration) (*engine.Write, error) {
+	d := new(engine.Write)
 	return d, b.prepareIn(d, key, value, ttl)
 }
 
 // prepareIn is prepare with a draft that is there already.
-func (b *Bucket) prepareIn(d *draft, key string, value any, ttl time.Duration) error {
+func (b *Bucket) prepareIn(d *engine.Write, key string, value any, ttl time.Duration) error {
 	rec, h, err := b.begin(key, ttl)
 	if err == nil {
 		rec.buf, err = appendValue(rec.buf, value, b.db.options.MaxValueBytes)
@@ -257,7 +258,7 @@ func (b *Bucket) canWrite(ttl time.Duration) (time.Duration, error) {
 	if err := b.db.writable(); err != nil {
 		return 0, err
 	}
-	if !format.ValidName(b.at.name) {
+	if !format.ValidName(b.at.Name) {
 		return 0, ErrInvalidName
 	}
 	if b.tagsErr != nil {
@@ -269,9 +270,9 @@ func (b *Bucket) canWrite(ttl time.Duration) (time.Duration, error) {
 // canRead checks whether the bucket can be read.
 func (b *Bucket) canRead() error {
 	switch {
-	case b.db.engine.isClosed():
+	case b.db.engine.Closed():
 		return ErrClosed
-	case !format.ValidName(b.at.name):
+	case !format.ValidName(b.at.Name):
 		return ErrInvalidName
 	}
 	return nil
@@ -286,7 +287,7 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, format.Header, er
 	if err != nil {
 		return nil, format.Header{}, err
 	}
-	now := b.db.engine.now()
+	now := b.db.engine.Now()
 	h := format.Header{Written: format.Millis(now), FreshUntil: format.Deadline(now, ttl)}
 	h.GoneAt = h.FreshUntil
 	f := frameOf(key, h)
@@ -311,7 +312,7 @@ func frameOf(key string, h format.Header) *frame {
 var frames = sync.Pool{New: func() any { return &frame{make([]byte, 0, 512)} }}
 
 // finish returns the draft of the record and lets go of the frame.
-func (f *frame) finish(key string, h format.Header) draft {
+func (f *frame) finish(key string, h format.Header) engine.Write {
 	const mostKept = 64 << 10
 	both := format.AppendTrailer(f.buf)
 	// What is large and fits its buffer keeps it: a second copy would be as large again.
@@ -321,36 +322,36 @@ func (f *frame) finish(key string, h format.Header) draft {
 	if cap(f.buf) <= mostKept {
 		frames.Put(f)
 	}
-	return draft{ownKey: true, header: h, key: unsafe.String(&both[0], len(key)), stored: both[len(key):]}
+	return engine.Write{OwnKey: true, Header: h, Key: unsafe.String(&both[0], len(key)), Stored: both[len(key):]}
 }
 
 // read looks at a key. A damaged entry reads as absent, with the damage beside it.
-func (b *Bucket) read(key string) (r reading, err error) {
+func (b *Bucket) read(key string) (r engine.Reading, err error) {
 	r, err = b.readQuietly(key)
-	if err == nil && r.damage != nil && !errors.Is(r.damage, ErrUnavailable) {
-		b.damaged(key, r.damage)
+	if err == nil && r.Damage != nil && !errors.Is(r.Damage, ErrUnavailable) {
+		b.damaged(key, r.Damage)
 	}
 	return r, err
 }
 
 // readQuietly is read without a word of damage, for one for whom others wait.
-func (b *Bucket) readQuietly(key string) (reading, error) {
-	return b.db.engine.read(&b.at, key, b.sliding)
+func (b *Bucket) readQuietly(key string) (engine.Reading, error) {
+	return b.db.engine.Read(&b.at, key, b.sliding)
 }
 
 // damaged counts and tells that a read met a damaged entry.
 func (b *Bucket) damaged(key string, err error) {
 	b.db.counts.damaged.Add(1)
-	b.db.events.tell(Event{Kind: EventCorrupt, Bucket: b.at.name, Key: key, Err: err})
+	b.db.events.tell(Event{Kind: EventCorrupt, Bucket: b.at.Name, Key: key, Err: err})
 }
 
 // write writes drafts, all of them or nothing. It returns errMissed if one of them depends on a reading that is no longer true.
-func (b *Bucket) write(drafts ...*draft) error { return b.db.engine.write(&b.at, drafts...) }
+func (b *Bucket) write(drafts ...*engine.Write) error { return b.db.engine.Write(&b.at, drafts...) }
 
 // fail dresses err, if there is one, as the error of an operation on key.
 func (b *Bucket) fail(op, key string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{Op: op, Path: b.db.path, Bucket: b.at.name, Key: key, Err: err}
+	return &Error{Op: op, Path: b.db.path, Bucket: b.at.Name, Key: key, Err: err}
 }

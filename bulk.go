@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -17,7 +18,7 @@ func (b *Bucket) SetMany(values map[string]any, ttl time.Duration) error {
 }
 
 func setMany[T any](b *Bucket, values map[string]T, ttl time.Duration) error {
-	drafts, all := make([]*draft, 0, len(values)), make([]draft, len(values))
+	drafts, all := make([]*engine.Write, 0, len(values)), make([]engine.Write, len(values))
 	for key, value := range values {
 		d := &all[len(drafts)]
 		if err := b.prepareIn(d, key, value, ttl); err != nil {
@@ -52,7 +53,7 @@ func (b *Bucket) GetMany(keys []string) (map[string]Entry, error) {
 		if err != nil {
 			return nil, b.fail("get", key, err)
 		}
-		if r.live {
+		if r.Live {
 			b.slid(key, &r)
 			entries[key] = entryOf(key, &r)
 		}
@@ -70,30 +71,30 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 	if err := b.db.writable(); err != nil {
 		return 0, err
 	}
-	if !format.ValidName(b.at.name) {
+	if !format.ValidName(b.at.Name) {
 		return 0, ErrInvalidName
 	}
 	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
 	b.voidFlights(keys...)
 	for range conflictTries {
-		var drafts []*draft
+		var drafts []*engine.Write
 		var live []string
 		for _, key := range keys {
 			r, err := b.read(key)
 			if err != nil {
 				return 0, err
 			}
-			if r.live {
+			if r.Live {
 				live = append(live, key)
 			}
-			if r.stored() {
-				d := &draft{key: key}
-				d.expect(&r)
+			if r.IsStored() {
+				d := &engine.Write{Key: key}
+				d.Expect(&r)
 				drafts = append(drafts, d)
 			}
 		}
 		if len(drafts) == 0 {
-			return 0, b.db.engine.seen()
+			return 0, b.db.engine.Observed()
 		}
 		if err = b.write(drafts...); err == nil {
 			b.db.counts.deletes.Add(uint64(len(live)))
@@ -102,7 +103,7 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 			}
 			return len(live), nil
 		}
-		if err != errMissed {
+		if err != engine.ErrMissed {
 			return 0, err
 		}
 	}
@@ -118,13 +119,13 @@ func (b *Bucket) DeletePrefix(ctx context.Context, prefix string) (deleted int, 
 		return 0, b.fail("delete prefix", prefix, err)
 	}
 	b.voidFlightsOf(prefix)
-	scanErr := b.scan(prefix, func(found []stored) bool {
+	scanErr := b.scan(prefix, func(found []engine.ScanEntry) bool {
 		if err = ctx.Err(); err != nil {
 			return false
 		}
 		keys := make([]string, len(found))
 		for i, f := range found {
-			keys[i] = f.key
+			keys[i] = f.Key
 		}
 		var n int
 		n, err = b.deleteMany(keys)
@@ -132,7 +133,7 @@ func (b *Bucket) DeletePrefix(ctx context.Context, prefix string) (deleted int, 
 		return err == nil
 	})
 	if err = errors.Join(scanErr, err); err == nil {
-		err = b.db.engine.seen()
+		err = b.db.engine.Observed()
 	}
 	if err != nil {
 		return deleted, b.fail("delete prefix", prefix, err)

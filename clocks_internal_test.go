@@ -11,7 +11,7 @@ import (
 )
 
 // setClock makes it so that reads have not seen yet that somebody has set the clock, ahead by so much.
-func setClock(db *DB, by time.Duration) { db.local().clock.Skew(-by) }
+func setClock(db *DB, by time.Duration) { db.engine.local.SkewClock(-by) }
 
 // clocked runs a test with a cache.
 func clocked(t *testing.T, test func(t *testing.T, db *DB)) {

@@ -17,7 +17,7 @@ import (
 func (db *DB) Compact(ctx context.Context) error {
 	err := db.writable()
 	if err == nil {
-		err = db.onGround(ctx, db.engine.compact)
+		err = db.onGround(ctx, db.engine.Compact)
 	}
 	if err != nil {
 		e := &Error{Op: "compact", Path: db.path, Err: err}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/ground"
 )
@@ -37,12 +38,12 @@ func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		db.closing.run(db.options.Logger)
 		db.events.hurry()
-		err := db.engine.shut()
+		err := db.engine.Shut()
 		var there time.Time
 		db.ground.Do(func() { there = time.Now() })
 		db.loads.close(inBubble(time.Now(), there))
 		<-db.startOnGround(func() {
-			if err = db.engine.close(err); err != nil {
+			if err = db.engine.Close(err); err != nil {
 				db.closeErr = db.fail("close", "", err)
 			}
 		})
@@ -104,7 +105,7 @@ func (db *DB) Exists(key string) (bool, error) { return db.main.Exists(key) }
 // with its first entry. With a name that is empty or longer than MaxNameBytes every call of the handle
 // gives ErrInvalidName.
 func (db *DB) Bucket(name string) *Bucket {
-	b := &Bucket{db: db, at: ref{name: name}, defaultTTL: db.options.DefaultTTL}
+	b := &Bucket{db: db, at: engine.Ref{Name: name}, defaultTTL: db.options.DefaultTTL}
 	if own, ok := db.options.Buckets[name]; ok {
 		b.defaultTTL, b.sliding = own.DefaultTTL, own.Sliding
 	}
@@ -114,10 +115,10 @@ func (db *DB) Bucket(name string) *Bucket {
 // Buckets returns the names of all buckets in byte order, without those that were dropped and those that
 // never had an entry. The sweeper drops a bucket that has no entries any more within a minute or so, and Sweep at once.
 func (db *DB) Buckets() ([]string, error) {
-	if db.engine.isClosed() {
+	if db.engine.Closed() {
 		return nil, db.fail("list buckets", "", ErrClosed)
 	}
-	names, err := db.engine.bucketNames()
+	names, err := db.engine.BucketNames()
 	if err != nil {
 		return nil, db.fail("list buckets", "", err)
 	}
@@ -143,20 +144,20 @@ func (db *DB) replace(name string, drop bool) (found bool, err error) {
 	case !format.ValidName(name):
 		return false, ErrInvalidName
 	}
-	return db.engine.replace(name, drop)
+	return db.engine.Replace(name, drop)
 }
 
 // Sync returns when every write that returned before it is durable: from then on it survives a power cut.
 // When ctx ends first, the flush goes on without the caller.
 func (db *DB) Sync(ctx context.Context) error {
-	if db.engine.isClosed() {
+	if db.engine.Closed() {
 		return db.fail("sync", "", ErrClosed)
 	}
 	if err := ctx.Err(); err != nil {
 		return db.fail("sync", "", err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- db.engine.flush() }()
+	go func() { done <- db.engine.Flush() }()
 	var err error
 	select {
 	case err = <-done:
@@ -176,18 +177,18 @@ func (db *DB) Sweep(ctx context.Context) (removed int, err error) {
 	if err := db.writable(); err != nil {
 		return 0, db.fail("sweep", "", err)
 	}
-	before := db.engine.swept()
-	err = db.onGround(ctx, db.engine.sweep)
+	before := db.engine.Swept()
+	err = db.onGround(ctx, db.engine.Sweep)
 	if err != nil {
 		err = db.fail("sweep", "", err)
 	}
-	return int(db.engine.swept() - before), err
+	return int(db.engine.Swept() - before), err
 }
 
 // writable returns why the DB takes no writes, or nil.
 func (db *DB) writable() error {
 	switch {
-	case db.engine.isClosed():
+	case db.engine.Closed():
 		return ErrClosed
 	case db.options.ReadOnly:
 		return ErrReadOnly

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
@@ -158,14 +159,14 @@ func (t *teller) wants(kind EventKind) bool { return t.wanted.Load()&uint32(kind
 // note tells of an event of one entry. It costs nothing where nobody wants to know.
 func (b *Bucket) note(kind EventKind, key string) {
 	if t := b.db.events; t.wants(kind) {
-		t.note(kind, b.at.name, key)
+		t.note(kind, b.at.Name, key)
 	}
 }
 
 // counted counts a read of a value, and tells of it.
-func (b *Bucket) counted(key string, r *reading) {
+func (b *Bucket) counted(key string, r *engine.Reading) {
 	b.db.counts.get(r)
-	if r.live {
+	if r.Live {
 		b.note(EventHit, key)
 	} else {
 		b.note(EventMiss, key)

@@ -1,9 +1,6 @@
 package keepcache
 
 import (
-	"context"
-	"time"
-
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache/internal/format"
@@ -13,16 +10,16 @@ import (
 
 // PanicInView has a read transaction panic.
 func (db *DB) PanicInView() error {
-	return db.local().store.View(func(*bolt.Tx) error { panic("a test") })
+	return db.engine.local.Store().View(func(*bolt.Tx) error { panic("a test") })
 }
 
 // PanicInUpdate has a write transaction panic.
 func (db *DB) PanicInUpdate() error {
-	return db.local().store.Update(func(*bolt.Tx) error { panic("a test") })
+	return db.engine.local.Store().Update(func(*bolt.Tx) error { panic("a test") })
 }
 
 // FailSync has the file behave as after a sync that failed.
-func (db *DB) FailSync(err error) { db.local().store.Handle().Doubt(0, err) }
+func (db *DB) FailSync(err error) { db.engine.local.Store().Handle().Doubt(0, err) }
 
 // Without switches off what a harness has to show that it would miss: "preflight", "checksum", "guard", "deadlines", or nothing.
 func Without(what string) {
@@ -35,16 +32,11 @@ func Without(what string) {
 func ShallowBytes(n int) { store.ShallowBytes = n }
 
 // Heal has the file looked at now, and mended if need be, as otherwise every two seconds.
-func (db *DB) Heal() {
-	db.local().healer.run.Lock()
-	db.local().healer.next = time.Time{}
-	db.local().healer.run.Unlock()
-	db.local().healer.look(context.Background())
-}
+func (db *DB) Heal() { db.engine.local.Heal() }
 
 // Transactions returns the number of the last transaction that changed the file. A compaction begins anew.
 func (db *DB) Transactions() (n int) {
-	_ = db.local().store.View(func(tx *bolt.Tx) error {
+	_ = db.engine.local.Store().View(func(tx *bolt.Tx) error {
 		n = tx.ID()
 		return nil
 	})
@@ -52,14 +44,9 @@ func (db *DB) Transactions() (n int) {
 }
 
 // LargestTransaction returns how many bytes the pages have that one transaction has written, at the most, since the file was opened.
-func (db *DB) LargestTransaction() int64 { return db.local().store.Handle().LargestTransaction() }
-
-// Names returns of how many buckets memory knows the name.
-func (db *DB) Names() int {
-	db.local().mu.RLock()
-	defer db.local().mu.RUnlock()
-	return len(db.local().buckets)
+func (db *DB) LargestTransaction() int64 {
+	return db.engine.local.Store().Handle().LargestTransaction()
 }
 
-// local returns the engine of a DB that is open with its lock.
-func (db *DB) local() *engine { return db.engine.local }
+// Names returns of how many buckets memory knows the name.
+func (db *DB) Names() int { return db.engine.local.Names() }

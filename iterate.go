@@ -5,6 +5,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/jsonpack"
 )
@@ -44,7 +45,9 @@ func (e Entry) Decode(dst any) error {
 func (e Entry) AppendJSON(dst []byte) ([]byte, error) { return appendJSON(dst, e.value) }
 
 // entryOf is what was read, as a caller gets it.
-func entryOf(key string, r *reading) Entry { return newEntry(key, &r.header, r.options, r.value) }
+func entryOf(key string, r *engine.Reading) Entry {
+	return newEntry(key, &r.Header, r.Options, r.Value)
+}
 
 func newEntry(key string, h *format.Header, options, value []byte) Entry {
 	e := Entry{
@@ -84,37 +87,37 @@ func (b *Bucket) Prefix(prefix string) iter.Seq2[Entry, error] { return b.After(
 // After ranges as Prefix does over the entries behind a key, which need not be there: a page of a long list begins
 // where the last one ended, at the cost of one look-up.
 func (b *Bucket) After(key, prefix string) iter.Seq2[Entry, error] {
-	return b.rangeOver(key, prefix, func(s state) bool { return s.live })
+	return b.rangeOver(key, prefix, func(s engine.State) bool { return s.Live })
 }
 
 // Kept ranges as After does over all entries that GetOrLoad sees: the live ones, those that it may still serve stale, and
 // the negative ones. With Restore it makes a copy of a bucket.
 func (b *Bucket) Kept(key, prefix string) iter.Seq2[Entry, error] {
-	return b.rangeOver(key, prefix, func(s state) bool { return s.held })
+	return b.rangeOver(key, prefix, func(s engine.State) bool { return s.Held })
 }
 
 // rangeOver is After for the entries whose state is wanted.
-func (b *Bucket) rangeOver(key, prefix string, wanted func(state) bool) iter.Seq2[Entry, error] {
+func (b *Bucket) rangeOver(key, prefix string, wanted func(engine.State) bool) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		from := prefix
 		if key >= prefix {
 			from = key + "\x00" // the least key behind it
 		}
-		err := b.scanFrom(from, prefix, func(found []stored) bool {
+		err := b.scanFrom(from, prefix, func(found []engine.ScanEntry) bool {
 			for _, f := range found {
-				if f.damage != nil {
-					b.damaged(f.key, f.damage)
-					if !yield(Entry{Key: f.key}, b.fail("iterate", f.key, f.damage)) {
+				if f.Damage != nil {
+					b.damaged(f.Key, f.Damage)
+					if !yield(Entry{Key: f.Key}, b.fail("iterate", f.Key, f.Damage)) {
 						return false
 					}
 					continue
 				}
 				now, err := b.stateNow(&f)
 				if err != nil {
-					yield(Entry{}, b.fail("iterate", f.key, err))
+					yield(Entry{}, b.fail("iterate", f.Key, err))
 					return false
 				}
-				if wanted(now) && !yield(newEntry(f.key, &f.header, f.options, f.value), nil) {
+				if wanted(now) && !yield(newEntry(f.Key, &f.Header, f.Options, f.Value), nil) {
 					return false
 				}
 			}
@@ -131,13 +134,13 @@ func (b *Bucket) rangeOver(key, prefix string, wanted func(state) bool) iter.Seq
 func (b *Bucket) Len() (int, error) {
 	n := 0
 	var looked error
-	err := b.scan("", func(found []stored) bool {
+	err := b.scan("", func(found []engine.ScanEntry) bool {
 		for _, f := range found {
-			var now state
-			if f.damage == nil && looked == nil {
+			var now engine.State
+			if f.Damage == nil && looked == nil {
 				now, looked = b.stateNow(&f)
 			}
-			if now.live {
+			if now.Live {
 				n++
 			}
 		}
@@ -151,25 +154,25 @@ func (b *Bucket) Len() (int, error) {
 
 // stateNow returns the state of an entry of a scan. The scan may have come to it long ago: where its deadline was reached
 // since, somebody may have prolonged its life before that, and f becomes what it is now.
-func (b *Bucket) stateNow(f *stored) (state, error) {
-	now := b.db.engine.stateOf(&f.header, f.options)
-	if now.fresh || f.expired && !b.sliding {
+func (b *Bucket) stateNow(f *engine.ScanEntry) (engine.State, error) {
+	now := b.db.engine.StateOf(&f.Header, f.Options)
+	if now.Fresh || f.Expired && !b.sliding {
 		return now, nil
 	}
-	r, err := b.db.engine.peek(&b.at, f.key, b.sliding)
-	if err == nil && r.held {
-		*f = stored{key: f.key, header: r.header, options: r.options, value: r.value}
+	r, err := b.db.engine.Peek(&b.at, f.Key, b.sliding)
+	if err == nil && r.Held {
+		*f = engine.ScanEntry{Key: f.Key, Header: r.Header, Options: r.Options, Value: r.Value}
 	}
-	return r.state, err
+	return r.State, err
 }
 
 // scan hands what is stored under keys that begin with prefix to fn, in the order of the keys, a page at a
 // time and outside of any transaction, until fn returns false.
-func (b *Bucket) scan(prefix string, fn func([]stored) bool) error {
+func (b *Bucket) scan(prefix string, fn func([]engine.ScanEntry) bool) error {
 	return b.scanFrom(prefix, prefix, fn)
 }
 
 // scanFrom is scan for keys that are not less than first.
-func (b *Bucket) scanFrom(first, prefix string, fn func([]stored) bool) error {
-	return b.db.engine.scan(&b.at, first, prefix, fn)
+func (b *Bucket) scanFrom(first, prefix string, fn func([]engine.ScanEntry) bool) error {
+	return b.db.engine.Scan(&b.at, first, prefix, fn)
 }

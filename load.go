@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -34,7 +35,7 @@ func (b *Bucket) GetOrLoad(ctx context.Context, key string, dst any, load Loader
 	case !done:
 		return b.load(ctx, key, r, &target{dst, prefilled, false}, load, opts)
 	default:
-		if spoiled, err = decodeInto(r.value, dst, prefilled, false); errors.Is(err, ErrMismatch) {
+		if spoiled, err = decodeInto(r.Value, dst, prefilled, false); errors.Is(err, ErrMismatch) {
 			b.mismatched(key, &r, err)
 			return b.load(ctx, key, r, &target{dst, prefilled, spoiled}, load, opts)
 		}
@@ -53,37 +54,37 @@ func given(ctx context.Context) context.Context {
 }
 
 // hit is the way of a value that is fresh and need not be looked at further, but for whether it fits.
-func (b *Bucket) hit(key string, opts *LoadOptions) (r reading, done bool, err error) {
+func (b *Bucket) hit(key string, opts *LoadOptions) (r engine.Reading, done bool, err error) {
 	if r, err = b.look(key); err != nil {
 		return r, true, err
 	}
-	return r, r.live && (opts == nil || opts.RefreshAhead == 0), nil
+	return r, r.Live && (opts == nil || opts.RefreshAhead == 0), nil
 }
 
 // mismatched counts and tells that a value did not fit, and makes a miss of it.
-func (b *Bucket) mismatched(key string, r *reading, err error) {
-	r.state = state{fresh: r.fresh}
+func (b *Bucket) mismatched(key string, r *engine.Reading, err error) {
+	r.State = engine.State{Fresh: r.Fresh}
 	b.db.counts.loadsMismatched.Add(1)
-	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.at.name, Key: key, Detail: "what is stored does not fit and is loaded anew", Err: err})
+	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.at.Name, Key: key, Detail: "what is stored does not fit and is loaded anew", Err: err})
 }
 
 // look reads a key. That the cache cannot be read is a miss, and so is a key that it cannot have.
-func (b *Bucket) look(key string) (r reading, err error) {
-	if r, err = b.read(key); errors.Is(r.damage, ErrUnavailable) {
-		err = r.damage
+func (b *Bucket) look(key string) (r engine.Reading, err error) {
+	if r, err = b.read(key); errors.Is(r.Damage, ErrUnavailable) {
+		err = r.Damage
 	}
 	switch {
 	case err == nil, errors.Is(err, ErrClosed), errors.Is(err, ErrInvalidName):
 		return r, err
 	case errors.Is(err, ErrInvalidKey): // told when it has been loaded
-		return reading{}, nil
+		return engine.Reading{}, nil
 	}
 	b.loadFailed(key, "the cache cannot be read", err)
-	return reading{}, nil
+	return engine.Reading{}, nil
 }
 
 // load is GetOrLoad beyond hit. r is what was found.
-func (b *Bucket) load(ctx context.Context, key string, r reading, dst *target, load Loader, opts *LoadOptions) (LoadResult, error) {
+func (b *Bucket) load(ctx context.Context, key string, r engine.Reading, dst *target, load Loader, opts *LoadOptions) (LoadResult, error) {
 	o, err := opts.resolve(b)
 	if err != nil {
 		return LoadResult{}, b.fail(opLoad, key, err)
@@ -95,7 +96,7 @@ func (b *Bucket) load(ctx context.Context, key string, r reading, dst *target, l
 
 // fetch serves one key: with what was found, or by a flight that start begins, or by one that is under way. A stored value
 // that does not fit dst is a miss.
-func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOptions, start starter, dst *target) (LoadResult, error) {
+func (b *Bucket) fetch(ctx context.Context, key string, r engine.Reading, o *LoadOptions, start starter, dst *target) (LoadResult, error) {
 	missed, anew := false, false
 	for {
 		switch plan := b.plan(key, &r, o); plan {
@@ -103,7 +104,7 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 			b.negativeHit(key)
 			return LoadResult{}, ErrNotFound
 		case serveFresh, serveAnyway, serveAndLoad:
-			err := dst.take(r.value)
+			err := dst.take(r.Value)
 			if errors.Is(err, ErrMismatch) {
 				b.mismatched(key, &r, err)
 				break
@@ -117,12 +118,12 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 				b.refresh(ctx, b.newRun(ctx), []*flight{{b: b, key: key, stale: r, caller: ctx}}, start)
 			}
 			b.served(key, &r, nil)
-			return LoadResult{Stale: !r.live}, err
+			return LoadResult{Stale: !r.Live}, err
 		default:
 			if b.isStale(&r) { // it may have to be served after all
 				held := r
-				held.live = true
-				if err := held.fits(dst.dst); errors.Is(err, ErrMismatch) {
+				held.Live = true
+				if err := fits(&held, dst.dst); errors.Is(err, ErrMismatch) {
 					b.mismatched(key, &r, err)
 				}
 			}
@@ -175,7 +176,7 @@ func (b *Bucket) fetch(ctx context.Context, key string, r reading, o *LoadOption
 func (b *Bucket) missed(key string, before *bool) {
 	if !*before {
 		*before = true
-		b.counted(toldKey(key), &reading{})
+		b.counted(toldKey(key), &engine.Reading{})
 	}
 }
 
@@ -190,28 +191,28 @@ const (
 	serveAndLoad                   // and load in the background
 )
 
-func (b *Bucket) plan(key string, r *reading, o *LoadOptions) servePlan {
-	if r.live && o.RefreshAhead == 0 {
+func (b *Bucket) plan(key string, r *engine.Reading, o *LoadOptions) servePlan {
+	if r.Live && o.RefreshAhead == 0 {
 		return serveFresh
 	}
-	if !r.held {
+	if !r.Held {
 		return serveNothing
 	}
-	t := r.traits()
-	now := format.Millis(b.db.engine.now())
+	t := r.ParseOptions()
+	now := format.Millis(b.db.engine.Now())
 	switch {
-	case r.negative:
+	case r.Negative:
 		return serveNegative
-	case r.live:
+	case r.Live:
 		since := t.Loaded
 		if since == 0 {
-			since = r.header.Written
+			since = r.Header.Written
 		}
-		if o.waitsAfter(r.options, now) || !format.IsPast(since, r.header.FreshUntil, now, o.RefreshAhead) || b.failedLately(key, o, true) != nil {
+		if o.waitsAfter(r.Options, now) || !format.IsPast(since, r.Header.FreshUntil, now, o.RefreshAhead) || b.failedLately(key, o, true) != nil {
 			return serveFresh
 		}
 		return serveAndLoad
-	case o.waitsAfter(r.options, now), b.failedLately(key, o, true) != nil:
+	case o.waitsAfter(r.Options, now), b.failedLately(key, o, true) != nil:
 		return serveAnyway
 	case o.SoftTimeout > 0:
 		return serveNothing // but not without end
@@ -221,8 +222,8 @@ func (b *Bucket) plan(key string, r *reading, o *LoadOptions) servePlan {
 
 // wait waits for a flight, and falls back upon what was found before, as long as that may be served. again means that what
 // the flight brought was invalidated before this request came, or that it failed because the request that began it has ended. The time limits count from began.
-func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions, began time.Time) (value []byte, result LoadResult, again bool, err error) {
-	joined := b.db.engine.revision()
+func (b *Bucket) wait(ctx context.Context, f *flight, r *engine.Reading, o *LoadOptions, began time.Time) (value []byte, result LoadResult, again bool, err error) {
+	joined := b.db.engine.Revision()
 	landed := f.landed() // first of all, also where the time is over
 	done := f.done
 	poll := time.Duration(0)
@@ -235,7 +236,7 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 			defer caller.leave(f)
 		case b.isStale(r):
 			b.served(f.key, r, err)
-			return r.value, LoadResult{Stale: true, Err: err}, false, nil
+			return r.Value, LoadResult{Stale: true, Err: err}, false, nil
 		default:
 			return nil, result, false, err
 		}
@@ -244,7 +245,7 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 		stale := b.isStale(r)
 		limit, left := o.HardTimeout, NoExpiry
 		if stale {
-			limit, left = o.SoftTimeout, format.Remaining(b.db.engine.now(), r.header.GoneAt)
+			limit, left = o.SoftTimeout, format.Remaining(b.db.engine.Now(), r.Header.GoneAt)
 		}
 		if limit > 0 {
 			left = min(left, limit-time.Since(began))
@@ -253,7 +254,7 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 		case left > 0:
 		case stale && b.isStale(r):
 			b.served(f.key, r, nil)
-			return r.value, LoadResult{Stale: true}, false, nil
+			return r.Value, LoadResult{Stale: true}, false, nil
 		case !stale:
 			return nil, result, false, fmt.Errorf("the load takes longer than %v: %w", limit, context.DeadlineExceeded)
 		}
@@ -278,7 +279,7 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *reading, o *LoadOptions
 		return f.value, result, false, f.err
 	case b.isStale(r):
 		b.served(f.key, r, f.err)
-		return r.value, LoadResult{Stale: true, Err: f.err}, false, nil
+		return r.Value, LoadResult{Stale: true, Err: f.err}, false, nil
 	}
 	return nil, result, false, f.err
 }
@@ -301,8 +302,8 @@ func (f *flight) await(ctx context.Context, done <-chan struct{}, most time.Dura
 }
 
 // isStale reports whether what was found before may be served for want of something better.
-func (b *Bucket) isStale(r *reading) bool {
-	return r.held && !r.negative && b.db.engine.stateOf(&r.header, r.options).held
+func (b *Bucket) isStale(r *engine.Reading) bool {
+	return r.Held && !r.Negative && b.db.engine.StateOf(&r.Header, r.Options).Held
 }
 
 // negativeHit counts and tells that a request was answered by what is remembered of ErrNotFound.
@@ -312,19 +313,19 @@ func (b *Bucket) negativeHit(key string) {
 }
 
 // served counts and tells that a value was served that is not known to be right any more.
-func (b *Bucket) served(key string, r *reading, err error) {
-	b.counted(key, &reading{state: state{live: true}, file: r.file})
-	if r.live {
+func (b *Bucket) served(key string, r *engine.Reading, err error) {
+	b.counted(key, &engine.Reading{State: engine.State{Live: true}, File: r.File})
+	if r.Live {
 		return
 	}
 	b.db.counts.stale.Add(1)
 	if b.db.events.wants(EventStale) {
-		b.db.events.tell(Event{Kind: EventStale, Bucket: b.at.name, Key: key, Err: err})
+		b.db.events.tell(Event{Kind: EventStale, Bucket: b.at.Name, Key: key, Err: err})
 	}
 }
 
 // loadFailed tells of a failure of the cache that a load went on without.
 func (b *Bucket) loadFailed(key, detail string, err error) {
 	b.db.counts.loadCacheErrors.Add(1)
-	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.at.name, Key: toldKey(key), Detail: detail, Err: err})
+	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.at.Name, Key: toldKey(key), Detail: detail, Err: err})
 }

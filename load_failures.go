@@ -75,9 +75,9 @@ func newFailedLoad(f *flight, a *answer, tags format.Tags, hold time.Duration) *
 	now := time.Now()
 	e := &failedLoad{
 		RememberedError: RememberedError{a.err, now, now.Add(min(hold, NoExpiry/2))},
-		key:             failureKey{f.b.at.name, f.key}, tags: tags, start: f.start,
+		key:             failureKey{f.b.at.Name, f.key}, tags: tags, start: f.start,
 	}
-	e.bytes = int64(len(f.b.at.name)+len(f.key)+len(tags)) + failureOverhead
+	e.bytes = int64(len(f.b.at.Name)+len(f.key)+len(tags)) + failureOverhead
 	room := min(f.b.db.loads.failures.mostOf()-e.bytes, mostErrorText)
 	size := int64(len(a.text))
 	if p, ok := a.err.(*PanicError); size > max(room, leastErrorText) {
@@ -161,7 +161,7 @@ func (fs *failures) get(db *DB, bucket, key string, shorter time.Duration) *fail
 	}
 	e := at.Value.(*failedLoad)
 	switch since := time.Since(e.At); {
-	case since >= e.RetryAt.Sub(e.At), db.engine.invalidated(e.tags) > e.start:
+	case since >= e.RetryAt.Sub(e.At), db.engine.Invalidated(e.tags) > e.start:
 		fs.remove(at)
 		return nil
 	case since >= shorter:
@@ -247,7 +247,7 @@ func (fs *failures) close() {
 // failedLately returns the error of a load of key that failed lately, or nil. stale says that there is a value to serve.
 func (b *Bucket) failedLately(key string, o *LoadOptions, stale bool) error {
 	shorter := o.retryAfter(stale)
-	e := b.db.loads.failures.get(b.db, b.at.name, key, shorter)
+	e := b.db.loads.failures.get(b.db, b.at.Name, key, shorter)
 	if e == nil {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -20,8 +21,8 @@ import (
 type flight struct {
 	b     *Bucket
 	key   string
-	start uint64  // the last revision before it: what it brings may be older than anything later
-	stale reading // what was there when it began
+	start uint64         // the last revision before it: what it brings may be older than anything later
+	stale engine.Reading // what was there when it began
 	began time.Time
 
 	caller context.Context // of the request that began it, to tell whether the loader failed because that has ended
@@ -70,11 +71,11 @@ func (f *flight) board() (*flight, bool) {
 	fs.mu.Unlock()
 	f.b.db.counts.running.Add(1)
 	// From here on every write voids the flight. What was written before has a revision up to this one.
-	f.start = f.b.db.engine.revision()
+	f.start = f.b.db.engine.Revision()
 	return f, true
 }
 
-func (f *flight) spot() spot { return spot{f.b.at.name, f.key} }
+func (f *flight) spot() spot { return spot{f.b.at.Name, f.key} }
 
 // underWay reports whether the key is being loaded.
 func (f *flight) underWay() bool { return f.b.db.loads.flights.find(f.spot()) != nil }
@@ -127,20 +128,20 @@ func (fs *flights) voidPrefix(bucket, prefix string) {
 func (b *Bucket) voidFlights(keys ...string) {
 	defer func() {
 		for _, key := range keys {
-			b.db.loads.failures.forget(b.at.name, key)
+			b.db.loads.failures.forget(b.at.Name, key)
 		}
 	}()
 	for _, key := range keys {
-		b.db.loads.flights.void(b.at.name, key, nil)
+		b.db.loads.flights.void(b.at.Name, key, nil)
 	}
-	b.db.engine.awaitFirst(&b.at)
+	b.db.engine.AwaitFirst(&b.at)
 }
 
 // voidFlightsOf is voidFlights for all keys that begin with prefix.
 func (b *Bucket) voidFlightsOf(prefix string) {
-	defer b.db.loads.failures.forgetPrefix(b.at.name, prefix)
-	b.db.loads.flights.voidPrefix(b.at.name, prefix)
-	b.db.engine.awaitFirst(&b.at)
+	defer b.db.loads.failures.forgetPrefix(b.at.Name, prefix)
+	b.db.loads.flights.voidPrefix(b.at.Name, prefix)
+	b.db.engine.AwaitFirst(&b.at)
 }
 
 func (fs *flights) remove(f *flight) {
@@ -178,7 +179,7 @@ func (b *Bucket) encode(value any) (encoded []byte, unfit, err error) {
 
 func (f *flight) newLoad(o *LoadOptions) *Load {
 	l := &Load{Key: f.key, TTL: o.TTL, StaleFor: o.StaleFor, Tags: f.b.tags.Strings()}
-	if r := &f.stale; r.held && !r.negative {
+	if r := &f.stale; r.Held && !r.Negative {
 		l.Old, l.Found = entryOf(f.key, r), true
 	}
 	return l
@@ -187,21 +188,21 @@ func (f *flight) newLoad(o *LoadOptions) *Load {
 // superseded lands a flight at once if another one, or a write, was quicker: the key was looked at before this one began. A write that
 // brings the bucket into being may have come before the flight and not be found yet.
 func (f *flight) superseded(o *LoadOptions) bool {
-	f.b.db.engine.awaitFirst(&f.b.at)
+	f.b.db.engine.AwaitFirst(&f.b.at)
 	r, err := f.b.readQuietly(f.key)
-	if err == nil && r.header.Revision != f.stale.header.Revision {
+	if err == nil && r.Header.Revision != f.stale.Header.Revision {
 		f.stale = r
 		switch {
-		case r.live:
-			f.value, f.header, f.options = r.value, r.header, r.options
+		case r.Live:
+			f.value, f.header, f.options = r.Value, r.Header, r.Options
 			f.quicker = true
-		case r.held && r.negative:
+		case r.Held && r.Negative:
 			f.err, f.notFound = ErrNotFound, true
-		case r.held && o.waitsAfter(r.options, format.Millis(f.b.db.engine.now())):
+		case r.Held && o.waitsAfter(r.Options, format.Millis(f.b.db.engine.Now())):
 			f.err, f.quicker = errFailedLately, true
 		}
 	}
-	if !f.quicker && f.err == nil && !f.stale.held {
+	if !f.quicker && f.err == nil && !f.stale.Held {
 		if f.err = f.b.failedLately(f.key, o, false); f.err != nil {
 			f.quicker = true
 		}

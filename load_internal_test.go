@@ -24,7 +24,7 @@ func TestLoad_UnreadableCache(t *testing.T) {
 	require.NoError(t, err)
 	b := db.Bucket("b")
 	require.NoError(t, b.Set("other", 1, 0))
-	require.NoError(t, db.local().store.Disable())
+	require.NoError(t, db.engine.local.Store().Disable())
 
 	var got int
 	load := func(context.Context, *Load) (any, error) { return 7, nil }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
 )
@@ -35,8 +36,8 @@ func (f *flight) conclude(l *Load, o *LoadOptions, a answer, told *news) {
 	}
 	f.b.db.counts.loaded(took, a.err != nil && !a.notFound)
 	if a.err == nil {
-		rec := d.record()
-		f.header, f.options, f.value = d.header, format.OptionBytes(rec), format.Value(rec)
+		rec := d.Record()
+		f.header, f.options, f.value = d.Header, format.OptionBytes(rec), format.Value(rec)
 	}
 	if l.NoStore && a.err == nil || a.unfit != nil || f.b.db.options.ReadOnly {
 		d = nil
@@ -56,7 +57,7 @@ func (f *flight) conclude(l *Load, o *LoadOptions, a answer, told *news) {
 // add adds an event of a flight, if somebody wants to know.
 func (n *news) add(f *flight, e Event) {
 	if f.b.db.events.wants(e.Kind) {
-		e.Bucket, e.Key = f.b.at.name, toldKey(f.key)
+		e.Bucket, e.Key = f.b.at.Name, toldKey(f.key)
 		*n = append(*n, e)
 	}
 }
@@ -69,22 +70,22 @@ func (f *flight) notStored(err error, told *news) {
 
 // land stores what a flight brought, if anything, and lets those who wait go. They see it stored. fail is what is to be
 // remembered of a failure that cannot be stored.
-func (f *flight) land(d *draft, err error, fail *failedLoad, told *news) {
+func (f *flight) land(d *engine.Write, err error, fail *failedLoad, told *news) {
 	f.err = err
 	switch {
 	case d == nil:
 	case f.run.noRoom.Load(): // whoever waits for this key is not to wait for room as well
 		f.notStored(fmt.Errorf("%w, as for another key of the same load", ErrNoRoom), told)
 	default:
-		d.void = &f.void
+		d.Void = &f.void
 		switch err := f.b.write(d); {
-		case err == errMissed:
+		case err == engine.ErrMissed:
 			f.b.db.counts.loadsDiscarded.Add(1)
 		case err != nil && !errors.Is(err, ErrClosed):
 			f.run.noRoom.Store(errors.Is(err, ErrNoRoom))
 			f.notStored(err, told)
 		case err == nil:
-			f.header.Revision = d.header.Revision
+			f.header.Revision = d.Header.Revision
 			fail = nil
 		}
 	}
@@ -103,14 +104,14 @@ func toldKey(key string) string {
 // the given revision.
 func (f *flight) outdated(joined uint64) bool {
 	t := format.ReadOptions(f.options)
-	at := f.b.db.engine.invalidated(t.Tags)
+	at := f.b.db.engine.Invalidated(t.Tags)
 	return at >= t.Since(f.header.Revision) && at > f.start && at <= joined
 }
 
 // outcome drafts what is to be stored of a load; nil is nothing. It may make a failure of a success. fail is what is to
 // be remembered of a failure, unless the draft is stored.
-func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *draft, fail *failedLoad) {
-	now := f.b.db.engine.now()
+func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *engine.Write, fail *failedLoad) {
+	now := f.b.db.engine.Now()
 	if !format.ValidKey(f.key) {
 		a.unfit = fmt.Errorf("%w: %s", ErrInvalidKey, errs.Quote(f.key))
 	} else if f.b.tagsErr != nil {
@@ -118,7 +119,7 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *dra
 	}
 	if a.err == nil {
 		if d = f.success(l, o, a, now); d != nil {
-			f.b.db.loads.failures.forget(f.b.at.name, f.key)
+			f.b.db.loads.failures.forget(f.b.at.Name, f.key)
 			return d, nil
 		}
 		a.err = errNotThere
@@ -127,7 +128,7 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *dra
 	r := &f.stale
 	switch {
 	case a.notFound:
-		f.b.db.loads.failures.forget(f.b.at.name, f.key)
+		f.b.db.loads.failures.forget(f.b.at.Name, f.key)
 		tags, err := packTags(l.Tags)
 		if err == nil {
 			err = a.unfit
@@ -141,13 +142,13 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *dra
 			h := format.Header{Written: format.Millis(now), FreshUntil: format.Deadline(now, o.NegativeTTL)}
 			h.GoneAt = h.FreshUntil
 			t := format.Options{Negative: true, Loaded: h.Written, Tags: tags, AsOf: f.start + 1}
-			return &draft{key: f.key, header: h, stored: format.Frame(h, &t, jsonNull)}, nil
+			return &engine.Write{Key: f.key, Header: h, Stored: format.Frame(h, &t, jsonNull)}, nil
 		}
-		if r.stored() {
-			return &draft{key: f.key}, nil // what is there is not to be served any more
+		if r.IsStored() {
+			return &engine.Write{Key: f.key}, nil // what is there is not to be served any more
 		}
 	case a.lasting:
-		stale := r.held && !r.negative
+		stale := r.Held && !r.Negative
 		a.unfit = nil
 		hold := o.retryAfter(stale)
 		if hold == 0 {
@@ -164,14 +165,14 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *dra
 
 // retryLater drafts the entry as it is, with a time before which nobody tries again. Its life may be longer than
 // when the load began, because reads have prolonged it.
-func (f *flight) retryLater(hold time.Duration, now time.Time) *draft {
+func (f *flight) retryLater(hold time.Duration, now time.Time) *engine.Write {
 	r, err := f.b.readQuietly(f.key)
-	if err != nil || !r.held || r.negative {
+	if err != nil || !r.Held || r.Negative {
 		r = f.stale // it is gone, or cannot be read
 	}
-	t := r.traits()
-	t.Retry, t.AsOf = format.Deadline(now, hold), t.Since(r.header.Revision)
-	return &draft{key: f.key, header: r.header, stored: format.Frame(r.header, &t, r.value), sameLife: true}
+	t := r.ParseOptions()
+	t.Retry, t.AsOf = format.Deadline(now, hold), t.Since(r.Header.Revision)
+	return &engine.Write{Key: f.key, Header: r.Header, Stored: format.Frame(r.Header, &t, r.Value), SameLife: true}
 }
 
 // jsonNull is a stored null.
@@ -179,7 +180,7 @@ var jsonNull = []byte{0xc0}
 
 // success drafts the record of what a loader returned, encoded. What cannot be stored of that is left out, and noted. It returns nil
 // if the loader says that nothing was modified, and there is nothing.
-func (f *flight) success(l *Load, o *LoadOptions, a *answer, now time.Time) *draft {
+func (f *flight) success(l *Load, o *LoadOptions, a *answer, now time.Time) *engine.Write {
 	encoded := a.encoded
 	ttl, err := lifetime(l.TTL, f.b.defaultTTL)
 	if err != nil || l.StaleFor < 0 {
@@ -198,8 +199,8 @@ func (f *flight) success(l *Load, o *LoadOptions, a *answer, now time.Time) *dra
 			return nil
 		}
 		r := &f.stale
-		encoded, h.Written = r.value, r.header.Written
-		old := r.traits()
+		encoded, h.Written = r.Value, r.Header.Written
+		old := r.ParseOptions()
 		if l.ETag == "" {
 			t.ETag = old.ETag
 		}
@@ -212,5 +213,5 @@ func (f *flight) success(l *Load, o *LoadOptions, a *answer, now time.Time) *dra
 		t.Tags = nil
 	}
 	t.AsOf = f.start + 1 // an invalidation from the beginning of the load on is later than what it brought
-	return &draft{key: f.key, header: h, stored: format.Frame(h, &t, encoded)}
+	return &engine.Write{Key: f.key, Header: h, Stored: format.Frame(h, &t, encoded)}
 }

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/engine"
 )
 
 // ManyLoader fetches the values of several keys from their source in one call. Keys that are not in what it
@@ -41,8 +43,8 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 		if err != nil {
 			return entries, b.fail(opLoad, key, err)
 		}
-		if fits != nil && r.held && !r.negative {
-			if err := fits(r.value); errors.Is(err, ErrMismatch) {
+		if fits != nil && r.Held && !r.Negative {
+			if err := fits(r.Value); errors.Is(err, ErrMismatch) {
 				b.mismatched(key, &r, err)
 			}
 		}
@@ -59,12 +61,12 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 		case serveAnyway:
 			b.served(key, &r, nil)
 			entries[key] = entryOf(key, &r)
-			if !r.live {
+			if !r.Live {
 				served = append(served, waiting{key: key, seen: r})
 			}
 		default:
 			if !b.isStale(&r) {
-				b.counted(toldKey(key), &reading{})
+				b.counted(toldKey(key), &engine.Reading{})
 				if err := b.failedLately(key, o, false); err != nil {
 					b.db.counts.remembered.Add(1)
 					if failed == nil {
@@ -103,7 +105,7 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 // waiting is a key for which a request waits, with what the request found.
 type waiting struct {
 	key    string
-	seen   reading
+	seen   engine.Reading
 	flight *flight
 }
 
@@ -139,7 +141,7 @@ func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[s
 		wasStale := b.isStale(&w.seen)
 		_, result, again, err := b.wait(ctx, w.flight, &w.seen, o, began)
 		if wasStale && !result.Stale {
-			b.counted(w.key, &reading{})
+			b.counted(w.key, &engine.Reading{})
 		}
 		unfit := !again && !anew && fits != nil && err == nil && !result.Stale && w.flight.quicker && errors.Is(fits(w.flight.value), ErrMismatch)
 		if again || unfit {

@@ -217,7 +217,7 @@ func (r *run) contain(a *answer, fn, land func()) {
 		a.verdict = verdict{lasting: true, text: a.err.Error()}
 		land()
 		if panicked != nil {
-			r.b.db.options.Logger.Error("keepcache: a loader panicked", "bucket", r.b.at.name, "key", errs.Quote(r.flights[0].key),
+			r.b.db.options.Logger.Error("keepcache: a loader panicked", "bucket", r.b.at.Name, "key", errs.Quote(r.flights[0].key),
 				"panic", panicked.text, "stack", string(panicked.Stack))
 		}
 	}()
@@ -327,7 +327,7 @@ func (r *run) tellRefresh() {
 	begun := r.b.db.loads.begin(func() {
 		defer close(told)
 		for _, key := range keys {
-			events.tell(Event{Kind: EventRefresh, Bucket: r.b.at.name, Key: key})
+			events.tell(Event{Kind: EventRefresh, Bucket: r.b.at.Name, Key: key})
 		}
 	})
 	if !begun { // the cache is being closed

@@ -42,7 +42,7 @@ func newLoads(memoryBytes int64, g *ground.Ground) *loads {
 	l := &loads{slots: make(chan struct{}, backgroundLoads), over: make(chan struct{})}
 	l.failures.most = min(max(memoryBytes/16, leastFailureBytes), mostFailureBytes)
 	l.failures.ground = g
-	l.ctx, l.stop = newContext()
+	l.ctx, l.stop = ground.NewContext()
 	return l
 }
 

@@ -7,7 +7,9 @@ import (
 
 	"github.com/keepcache/keepcache/internal/beside"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/ground"
+	"github.com/keepcache/keepcache/internal/lockless"
 	"github.com/keepcache/keepcache/internal/store"
 	"github.com/keepcache/keepcache/internal/trust"
 )
@@ -50,9 +52,9 @@ func Open(path string, options *Options) (*DB, error) {
 	beside.Remember(real)
 	db := newDB(real, filled)
 	if filled.NoLock {
-		db.engine.backend, err = openLive(in, real)
+		db.engine.backend, err = lockless.Open(in, real)
 	} else {
-		db.engine.local, err = openEngine(in, real, db.config())
+		db.engine.local, err = engine.Open(in, real, db.config())
 		db.engine.backend = db.engine.local
 	}
 	if err != nil {
@@ -75,18 +77,18 @@ func newDB(path string, options Options) *DB {
 }
 
 // config says how the engine is to work.
-func (db *DB) config() engineConfig {
+func (db *DB) config() engine.Config {
 	o := &db.options
-	c := engineConfig{
+	c := engine.Config{
 		ReadOnly: o.ReadOnly, LockTimeout: o.LockTimeout, Quarantine: o.OnCorruption == Quarantine,
 		MaxBytes: o.MaxBytes, MemoryBytes: o.MemoryBytes, JournalBytes: o.JournalBytes, CommitBytes: o.CommitBytes, CompactBytes: o.CompactBytes,
-		Limits: make(map[string]limit), SyncAlways: o.Sync == SyncAlways,
+		Limits: make(map[string]engine.Limit), SyncAlways: o.Sync == SyncAlways,
 		SyncInterval: o.SyncInterval, CommitInterval: o.CommitInterval, SweepInterval: o.SweepInterval,
 		Log: o.Logger, Ground: db.ground, Listener: told{db},
 	}
 	for name, b := range o.Buckets {
-		if b.MaxBytes < unlimited || b.MaxEntries < unlimited {
-			c.Limits[name] = limit{b.MaxBytes, b.MaxEntries}
+		if b.MaxBytes < engine.Unlimited || b.MaxEntries < engine.Unlimited {
+			c.Limits[name] = engine.Limit{Bytes: b.MaxBytes, Entries: b.MaxEntries}
 		}
 	}
 	return c

@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
 )
@@ -191,16 +192,16 @@ func (o *Options) withDefaults() (Options, error) {
 		if b.DefaultTTL, err = defaultTTL(b.DefaultTTL, f.DefaultTTL); err != nil {
 			return f, fmt.Errorf("option Buckets[%s]: DefaultTTL: %w", errs.Quote(name), err)
 		}
-		if b.MaxBytes, err = size(b.MaxBytes, unlimited, leastMaxBytes); err != nil {
+		if b.MaxBytes, err = size(b.MaxBytes, engine.Unlimited, leastMaxBytes); err != nil {
 			return f, fmt.Errorf("option Buckets[%s]: MaxBytes: %w", errs.Quote(name), err)
 		}
 		switch {
 		case b.MaxEntries == 0, b.MaxEntries == -1:
-			b.MaxEntries = unlimited
+			b.MaxEntries = engine.Unlimited
 		case b.MaxEntries < 0:
 			return f, fmt.Errorf("option Buckets[%s]: MaxEntries: %d is negative", errs.Quote(name), b.MaxEntries)
 		}
-		b.MaxEntries = min(b.MaxEntries, unlimited)
+		b.MaxEntries = min(b.MaxEntries, engine.Unlimited)
 		buckets[name] = b
 	}
 	f.Buckets = buckets
@@ -287,11 +288,11 @@ func size(n, byDefault, least int64) (int64, error) {
 	case n == 0:
 		return byDefault, nil
 	case n == -1:
-		return unlimited, nil
+		return engine.Unlimited, nil
 	case n < least:
 		return 0, fmt.Errorf("%d is less than %d bytes", n, least)
 	}
-	return min(n, unlimited), nil
+	return min(n, engine.Unlimited), nil
 }
 
 // OnCorruption says what becomes of a file that is damaged.

@@ -44,7 +44,7 @@ func (b *Bucket) beginUntil(key string, until time.Time) (*frame, format.Header,
 
 // beginAs starts the record of an entry with the given times, of which that of its writing is now if it is 0, and traits.
 func (b *Bucket) beginAs(key string, h format.Header, t *format.Options) (*frame, format.Header, error) {
-	now := format.Millis(b.db.engine.now())
+	now := format.Millis(b.db.engine.Now())
 	switch {
 	case !format.ValidKey(key):
 		return nil, format.Header{}, ErrInvalidKey

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
@@ -32,15 +33,15 @@ const (
 // settle looks at a key, lets decide draft a write on what it found, and writes that if the key is still
 // as it was; otherwise it starts over, unless it is decide itself that changes the key each time. A nil draft is the
 // decision to write nothing, which is as durable when settle returns as a write. decide runs anew only if what it decided on has changed, and outside of all locks and transactions.
-func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error {
-	var before reading
-	var d *draft
+func (b *Bucket) settle(key string, decide func(engine.Reading) (*engine.Write, error)) error {
+	var before engine.Reading
+	var d *engine.Write
 	var leave func()
 	var self *suspect
 	runs := 0 // of decide
 	for try := range conflictTries {
 		if try >= queueAfter && leave == nil {
-			if leave = b.db.queues.enter(b.at.name, key); leave != nil {
+			if leave = b.db.queues.enter(b.at.Name, key); leave != nil {
 				defer leave()
 			}
 		}
@@ -51,24 +52,24 @@ func (b *Bucket) settle(key string, decide func(reading) (*draft, error)) error 
 		if err != nil {
 			return err
 		}
-		if d == nil || !r.same(&before) {
+		if d == nil || !r.Same(&before) {
 			if runs++; runs > suspectAfter && self == nil {
-				self = b.db.suspects.add(b.at.name, key)
+				self = b.db.suspects.add(b.at.Name, key)
 				defer b.db.suspects.remove(self)
 			}
 			if d, err = decide(r); err != nil {
 				return err
 			}
 			if d == nil {
-				return b.db.engine.seen()
+				return b.db.engine.Observed()
 			}
 			if self != nil && b.db.suspects.convicts(self) {
 				return errOwnWrites
 			}
 		}
 		before = r
-		d.expect(&r)
-		if err = b.write(d); err != errMissed {
+		d.Expect(&r)
+		if err = b.write(d); err != engine.ErrMissed {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package keepcache
 import (
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -15,8 +16,8 @@ func (b *Bucket) slidingMillis(ttl time.Duration) int64 {
 }
 
 // slid prolongs the life of a live entry that was read.
-func (b *Bucket) slid(key string, r *reading) {
+func (b *Bucket) slid(key string, r *engine.Reading) {
 	if b.sliding && !b.db.options.ReadOnly {
-		b.db.engine.slide(&b.at, key, r)
+		b.db.engine.Slide(&b.at, key, r)
 	}
 }

@@ -1,6 +1,7 @@
 package keepcache
 
 import (
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -17,22 +18,22 @@ type BucketEntry struct {
 // of these. An entry that may be served stale ends when it may not be any more. The entries come without their values,
 // which together may be large; Look has them.
 func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
-	if db.engine.isClosed() {
+	if db.engine.Closed() {
 		return nil, db.fail("soonest", "", ErrClosed)
 	}
 	n = min(n, mostSoonest)
 	if n <= 0 {
 		return nil, nil
 	}
-	found, err := db.engine.soonest(n, buckets)
+	found, err := db.engine.Soonest(n, buckets)
 	if err != nil {
 		return nil, db.fail("soonest", "", err)
 	}
 	entries := make([]BucketEntry, len(found))
 	for i := range found {
 		f := &found[i]
-		entries[i] = BucketEntry{f.bucket, newEntry(f.key, &f.header, f.options, nil)}
-		entries[i].Size = f.size
+		entries[i] = BucketEntry{f.Bucket, newEntry(f.Key, &f.Header, f.Options, nil)}
+		entries[i].Size = f.Size
 	}
 	return entries, nil
 }
@@ -44,25 +45,27 @@ const mostSoonest = 1000
 // read takes for absent, is the error ErrCorrupt.
 func (b *Bucket) Look(key string) (entry Entry, found bool, err error) {
 	switch {
-	case b.db.engine.isClosed():
+	case b.db.engine.Closed():
 		err = ErrClosed
-	case !format.ValidName(b.at.name):
+	case !format.ValidName(b.at.Name):
 		err = ErrInvalidName
 	case !format.ValidKey(key):
 		err = ErrInvalidKey
 	}
-	var r reading
+	var r engine.Reading
 	if err == nil {
 		r, err = b.peek(key)
 	}
 	if err == nil {
-		err = r.damage
+		err = r.Damage
 	}
-	if err != nil || !r.held || r.negative {
+	if err != nil || !r.Held || r.Negative {
 		return Entry{}, false, b.fail("look", key, err)
 	}
 	return entryOf(key, &r), true, nil
 }
 
 // peek is read for those who only look: it is no use of the entry, and brings nothing into memory.
-func (b *Bucket) peek(key string) (reading, error) { return b.db.engine.peek(&b.at, key, b.sliding) }
+func (b *Bucket) peek(key string) (engine.Reading, error) {
+	return b.db.engine.Peek(&b.at, key, b.sliding)
+}

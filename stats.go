@@ -3,6 +3,8 @@ package keepcache
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/keepcache/keepcache/internal/engine"
 )
 
 // Stats is a snapshot of a cache. Counters start with Open.
@@ -61,7 +63,7 @@ type BudgetStats struct {
 // budgets returns the bounds that the options set.
 func (o *Options) budgets() BudgetStats {
 	bound := func(n int64) int64 {
-		if n >= unlimited {
+		if n >= engine.Unlimited {
 			return -1
 		}
 		return n
@@ -93,15 +95,15 @@ func (c *counters) beginRead() time.Time { return c.reads.begin() }
 func (c *counters) beginWrite() time.Time { return c.writes.begin() }
 
 // get counts a read of a value.
-func (c *counters) get(r *reading) {
+func (c *counters) get(r *engine.Reading) {
 	switch {
-	case !r.live:
+	case !r.Live:
 		c.misses.Add(1)
 		return
-	case !r.hit():
+	case !r.CountHit():
 		c.hits.Add(1)
 	}
-	if r.file {
+	if r.File {
 		c.fileHits.Add(1)
 	}
 }
@@ -110,9 +112,9 @@ func (c *counters) get(r *reading) {
 // called every second: it takes some milliseconds, more with very many buckets. After Close it returns the
 // counters alone.
 func (db *DB) Stats() Stats {
-	st := db.engine.standing()
+	st := db.engine.Stats()
 	s := Stats{
-		Hits:     db.counts.hits.Load() + st.hits,
+		Hits:     db.counts.hits.Load() + st.Hits,
 		Misses:   db.counts.misses.Load(),
 		Sets:     db.counts.sets.Load(),
 		Deletes:  db.counts.deletes.Load(),
@@ -122,24 +124,24 @@ func (db *DB) Stats() Stats {
 		Writes:   db.counts.writes.snapshot(),
 		Loads:    db.counts.loadCounters.snapshot(),
 
-		FileBytes: st.fileBytes, FreePages: st.freePages, FreeBytes: st.freeBytes,
-		Entries: st.entries, Bytes: st.bytes, Cost: st.cost,
+		FileBytes: st.FileBytes, FreePages: st.FreePages, FreeBytes: st.FreeBytes,
+		Entries: st.Entries, Bytes: st.Bytes, Cost: st.Cost,
 
-		Health:    HealthStats(st.health),
-		Evictions: EvictionStats(st.evictions),
-		Compact:   CompactStats(st.compact),
-		Memory:    MemoryStats(st.memory),
-		Journal:   JournalStats(st.journal),
-		Commit:    CommitStats(st.commit),
-		Sweep:     SweepStats(st.sweep),
+		Health:    HealthStats(st.Health),
+		Evictions: EvictionStats(st.Evictions),
+		Compact:   CompactStats(st.Compact),
+		Memory:    MemoryStats(st.Memory),
+		Journal:   JournalStats(st.Journal),
+		Commit:    CommitStats(st.Commit),
+		Sweep:     SweepStats(st.Sweep),
 	}
 	if !db.options.NoLock { // they are those of the process that has it open
 		s.Budgets = db.options.budgets()
 		s.Evictions.Explicit += s.Deletes
 	}
-	if st.buckets != nil {
-		s.Buckets = make(map[string]BucketStats, len(st.buckets))
-		for name, u := range st.buckets {
+	if st.Buckets != nil {
+		s.Buckets = make(map[string]BucketStats, len(st.Buckets))
+		for name, u := range st.Buckets {
 			s.Buckets[name] = BucketStats(u)
 		}
 	}

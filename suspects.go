@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+
+	"github.com/keepcache/keepcache/internal/engine"
 )
 
 const (
@@ -70,7 +72,7 @@ func (s *suspects) convicts(u *suspect) bool {
 }
 
 // saw notes that the caller's goroutine has written, or is about to write. It may hold locks of the memory.
-func (s *suspects) saw(buckets []string, writes []written) {
+func (s *suspects) saw(buckets []string, writes []engine.Written) {
 	if s.n.Load() == 0 {
 		return
 	}
@@ -89,7 +91,7 @@ func (s *suspects) saw(buckets []string, writes []written) {
 }
 
 // among reports whether a write changes the key: what is written does, and a new id for its bucket.
-func (u *suspect) among(buckets []string, writes []written) bool {
+func (u *suspect) among(buckets []string, writes []engine.Written) bool {
 	for i := range writes {
 		if writes[i].Key == u.key && writes[i].Bucket == u.bucket {
 			return true

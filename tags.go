@@ -21,7 +21,7 @@ const (
 // there are more than MaxTags, the writes give ErrInvalidTag. Without arguments it returns a handle without tags.
 func (b *Bucket) WithTags(tags ...string) *Bucket {
 	t := &Bucket{db: b.db, defaultTTL: b.defaultTTL, sliding: b.sliding}
-	t.at.become(&b.at)
+	t.at.Become(&b.at)
 	t.tags, t.tagsErr = packTags(tags)
 	return t
 }
@@ -59,7 +59,7 @@ func (db *DB) InvalidateTag(tag string) error {
 	err := db.writable()
 	if err == nil {
 		if _, err = packTags([]string{tag}); err == nil {
-			err = db.engine.invalidateTag(tag)
+			err = db.engine.InvalidateTag(tag)
 		}
 	}
 	if err != nil {

@@ -2,6 +2,8 @@ package keepcache
 
 import (
 	"fmt"
+
+	"github.com/keepcache/keepcache/internal/engine"
 )
 
 // told is what a DB makes of what its engine tells.
@@ -13,7 +15,7 @@ func (t told) WantsWrites() bool {
 }
 
 // Published voids the loads of keys that are written, and notes who has written what a function is suspected of.
-func (t told) Published(buckets []string, writes []written) {
+func (t told) Published(buckets []string, writes []engine.Written) {
 	loads := t.db.loads
 	for i := range writes {
 		if w := &writes[i]; !w.Quiet {

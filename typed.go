@@ -123,7 +123,7 @@ func (v View[T]) GetOrLoad(ctx context.Context, key string, load func(ctx contex
 	r, done, err := v.b.hit(key, opts)
 	spoiled := false
 	if done && err == nil {
-		if err = decodeValue(r.value, &value); !errors.Is(err, ErrMismatch) {
+		if err = decodeValue(r.Value, &value); !errors.Is(err, ErrMismatch) {
 			v.b.counted(key, &r)
 			v.b.slid(key, &r)
 			return value, v.b.fail(opLoad, key, err)

@@ -72,14 +72,14 @@ func (p Problem) String() string {
 // What is wrong is in the Report. The error says why Verify could not finish: ctx ended, the cache is
 // closed, or the file cannot be read.
 func (db *DB) Verify(ctx context.Context) (Report, error) {
-	if db.engine.isClosed() {
+	if db.engine.Closed() {
 		return Report{}, db.fail("verify", "", ErrClosed)
 	}
 	if !db.options.ReadOnly {
 		// Where that fails, as on a full disk, the file is still there to be proved; Stats has the error.
-		<-db.startOnGround(func() { _ = db.engine.commit() })
+		<-db.startOnGround(func() { _ = db.engine.Commit() })
 	}
-	found, err := db.engine.verify(ctx)
+	found, err := db.engine.Verify(ctx)
 	report := Report{
 		Buckets: found.Buckets, Entries: found.Entries, Expired: found.Expired, Pending: found.Pending, Rows: found.Rows,
 		Journal: JournalReport(found.Journal), More: found.More,

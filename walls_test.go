@@ -20,8 +20,8 @@ import (
 // allowedImports are the walls of the house: which packages of this module each one may import, outside of its tests. "." is the root.
 // What lies below never names what lies above. bbolt stands here too, because few may know it.
 var allowedImports = map[string]string{
-	".": "internal/beside internal/clock internal/cost internal/disk internal/errs internal/format internal/ground internal/journal internal/jsonpack " +
-		"internal/memory internal/pagetree internal/recency internal/store internal/trust internal/verify",
+	".": "internal/beside internal/disk internal/engine internal/errs internal/format internal/ground internal/jsonpack internal/lockless internal/store " +
+		"internal/trust internal/verify",
 	"inspect": ". internal/beside internal/display internal/glob internal/jsonpack internal/jsontext internal/rewrite internal/wire",
 	"cmd/keepcache": ". internal/beside internal/disk internal/display internal/glob internal/jsontext internal/pagetree internal/preflight " +
 		"internal/rewrite internal/store internal/wire",
@@ -32,15 +32,19 @@ var allowedImports = map[string]string{
 	"internal/cost":      "internal/format",
 	"internal/disk":      "internal/trust",
 	"internal/display":   "",
-	"internal/errs":      "",
-	"internal/faults":    "internal/disk",
-	"internal/format":    "internal/errs internal/jsonpack",
-	"internal/glob":      "",
-	"internal/ground":    "",
-	"internal/hitratio":  "internal/recency",
-	"internal/journal":   "internal/beside internal/disk internal/ground internal/trust",
-	"internal/jsonpack":  "",
-	"internal/jsontext":  ". internal/jsonpack",
+	"internal/engine": "internal/beside internal/clock internal/cost internal/disk internal/errs internal/format internal/ground internal/journal " +
+		"internal/memory internal/recency internal/store internal/verify",
+	"internal/errs":     "",
+	"internal/faults":   "internal/disk",
+	"internal/format":   "internal/errs internal/jsonpack",
+	"internal/glob":     "",
+	"internal/ground":   "",
+	"internal/hitratio": "internal/recency",
+	"internal/journal":  "internal/beside internal/disk internal/ground internal/trust",
+	"internal/jsonpack": "",
+	"internal/jsontext": ". internal/jsonpack",
+	"internal/lockless": "internal/beside internal/cost internal/disk internal/engine internal/errs internal/format internal/journal internal/memory " +
+		"internal/pagetree internal/store internal/verify",
 	"internal/memory":    "internal/clock internal/format",
 	"internal/mutate":    "",
 	"internal/pagetree":  "",

@@ -1,3 +1,4 @@
+// Package cost computes what entries need of a file.
 package cost
 
 import "github.com/keepcache/keepcache/internal/format"

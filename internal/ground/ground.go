@@ -5,6 +5,7 @@
 package ground
 
 import (
+	"context"
 	"slices"
 	"sync"
 )
@@ -124,4 +125,11 @@ func (c *Cond) Broadcast() {
 		c.waiting = nil
 	}
 	c.waiting = c.waiting[:0]
+}
+
+// NewContext returns a context to be cancelled. Its channel is made here, and not by whoever is the first to ask for it.
+func NewContext() (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithCancel(context.Background())
+	ctx.Done()
+	return ctx, stop
 }

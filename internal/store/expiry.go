@@ -56,7 +56,7 @@ func (s *Store) FirstRow() (row int64, err error) {
 	return row, err
 }
 
-// Rows returns the first rows of the expiry index, as many as limit.
+// ExpiryRows returns the first rows of the expiry index, as many as limit.
 func (s *Store) ExpiryRows(limit int) (rows []ExpiryRow, err error) {
 	err = s.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(format.ExpiryBucket).Cursor()

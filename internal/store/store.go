@@ -282,7 +282,7 @@ func (h *Handle) trim() {
 	}
 }
 
-// table returns the ids of all buckets by name, the ids that no name points at any more, and the highest
+// Table returns the ids of all buckets by name, the ids that no name points at any more, and the highest
 // id ever given out.
 func (s *Store) Table() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
 	ids = make(map[string]uint64)
@@ -317,7 +317,7 @@ func NamedID(name, id []byte) (uint64, error) {
 	return format.ReadUint64(id), nil
 }
 
-// revisions returns the commit mark, up to which every revision is in the file, and the highest revision
+// Revisions returns the commit mark, up to which every revision is in the file, and the highest revision
 // of anything in it.
 func (s *Store) Revisions() (mark, highest uint64, err error) {
 	err = s.View(func(tx *bolt.Tx) error {
@@ -382,7 +382,7 @@ func advances(from, last []byte) error {
 	return nil
 }
 
-// size returns the size of the file in bytes, and what used does. The map is not to be changed.
+// Size returns the size of the file in bytes, and what used does. The map is not to be changed.
 func (s *Store) Size() (file int64, used map[uint64]cost.Usage, err error) {
 	err = s.View(func(tx *bolt.Tx) (err error) {
 		file = tx.Size()

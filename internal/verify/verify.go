@@ -1,3 +1,4 @@
+// Package verify proves a cache entry by entry, by whatever reads its file.
 package verify
 
 import (

@@ -1,0 +1,142 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keepcache/keepcache/internal/errs"
+)
+
+// What waits for commits, or keeps them from running.
+
+// reached returns the mark: every revision up to it is in the file.
+func (c *committer) reached() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mark
+}
+
+// turn wakes all who wait for the next round.
+func (c *committer) turn() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.round)
+	c.round = make(chan struct{})
+}
+
+// next asks for a commit and returns a channel that is closed after its next transaction, or failure. When
+// there will be none any more, the error is not nil.
+func (c *committer) next() (round <-chan struct{}, mark uint64, err error) {
+	c.mu.Lock()
+	round, mark, err = c.round, c.mark, c.err
+	if c.ended && err == nil {
+		err = errs.ErrClosed
+	}
+	c.mu.Unlock()
+	c.demand()
+	return round, mark, err
+}
+
+// await returns when every revision up to last is in the file, or when a commit fails meanwhile.
+func (c *committer) await(last uint64) error {
+	for waited := false; ; waited = true {
+		round, mark, err := c.next()
+		switch {
+		case mark >= last:
+			return nil
+		case err != nil && (waited || c.hasEnded()):
+			return err
+		}
+		<-round
+	}
+}
+
+// awaitAside is await for a write that is in no journal. While the loop pauses after a commit that failed it fails at once, with
+// the error of that: otherwise each of many writes in a row would wait for a commit of its own.
+func (c *committer) awaitAside(last uint64) error {
+	c.mu.Lock()
+	rests, err := c.rests && c.mark < last, c.err
+	c.mu.Unlock()
+	if rests && err != nil {
+		c.demand()
+		return err
+	}
+	return c.await(last)
+}
+
+// pause keeps commits from running until the returned function is called.
+func (c *committer) pause() (resume func()) {
+	c.running.Lock()
+	return c.running.Unlock
+}
+
+// tryPause is pause that gives up when the patience is over, or ctx ends.
+func (c *committer) tryPause(ctx context.Context, patience time.Duration) (resume func(), err error) {
+	for end := time.Now().Add(patience); !c.running.TryLock(); time.Sleep(time.Millisecond) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if !time.Now().Before(end) {
+			return nil, errors.New("a commit is still under way")
+		}
+	}
+	return c.running.Unlock, nil
+}
+
+// contains reports whether the file may have something of that revision, although its commit failed: bbolt
+// reports a failed sync after readers can see the transaction. The caller has paused commits.
+func (c *committer) contains(revision uint64) bool {
+	if revision > c.tried {
+		return false
+	}
+	_, highest, err := c.store.Revisions()
+	return err != nil || highest >= revision
+}
+
+// failed reports whether the last commit failed.
+func (c *committer) failed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err != nil
+}
+
+// failing reports whether the last commit failed, or the next one would because the file cannot be changed.
+func (c *committer) failing() bool {
+	h := c.store.Handle()
+	return h == nil || h.Trouble() != nil || c.failed()
+}
+
+func (c *committer) hasEnded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+// awaitRoom returns after the next round, when there may be room in memory or in the journal. It gives up
+// when giveUp says so, and at once while commits are failing.
+func (c *committer) awaitRoom(giveUp <-chan time.Time) error {
+	round, _, err := c.next()
+	if err != nil {
+		return fmt.Errorf("%w, because commits fail: %w", errs.ErrNoRoom, err)
+	}
+	select {
+	case <-round:
+		return nil
+	case <-giveUp:
+		return errStalled
+	}
+}
+
+var errStalled = fmt.Errorf("%w: the disk has not kept up for %v", errs.ErrNoRoom, stallMost)
+
+// finish commits what is left, and is the last to do so: no journal is needed any more. Those who wait for a commit hear of it.
+func (c *committer) finish() error {
+	err := c.commitThen(func(uint64) {})
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.turn()
+	return err
+}

@@ -1,0 +1,99 @@
+package engine
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/store"
+)
+
+// Bounds of soonest. Rows of the expiry index may be earlier than their entry's end, so some are looked at in vain.
+const (
+	SoonestLookFree = 1024 // rows
+	SoonestLookEach = 8
+)
+
+// Ending is a live entry that ends at some time, without its value.
+type Ending struct {
+	Bucket, Key string
+	Header      format.Header
+	Options     []byte
+	Size        int // of the value, in bytes
+}
+
+// Soonest returns the live entries that end first, the soonest first, n at most: of all buckets, or of those that are named.
+func (e *Engine) Soonest(n int, buckets []string) ([]Ending, error) {
+	names := make(map[uint64]string)
+	for name, id := range e.bucketIDs() {
+		if len(buckets) == 0 || slices.Contains(buckets, name) {
+			names[id] = name
+		}
+	}
+	rows, err := e.store.ExpiryRows(SoonestLookFree + SoonestLookEach*n)
+	if err != nil {
+		return nil, err
+	}
+	// Memory knows first of what was written last.
+	var late SoonestRows
+	e.memory.EachPinned(func(p *memory.Pin) {
+		if p.Stored != nil && names[p.ID] != "" {
+			late.Add(n, p.GoneAt, p.ID, p.Key)
+		}
+	})
+	return SoonestOf(n, names, append(rows, late...), func(_ uint64, bucket, key string) (Reading, error) {
+		return e.Peek(newRef(bucket), key, true)
+	})
+}
+
+// SoonestRows are rows of entries that end first, in no order, and some more.
+type SoonestRows []store.ExpiryRow
+
+// Add adds an entry, unless it never ends, and lets go of those that are not among the first n of very many.
+func (rows *SoonestRows) Add(n int, goneAt int64, id uint64, key string) {
+	if goneAt == format.Never {
+		return
+	}
+	if *rows = append(*rows, store.ExpiryRow{At: goneAt, ID: id, Key: []byte(key)}); len(*rows) >= 4*n {
+		sortRows(*rows)
+		*rows = (*rows)[:n]
+	}
+}
+
+func sortRows(rows []store.ExpiryRow) {
+	slices.SortFunc(rows, func(a, b store.ExpiryRow) int { return cmp.Compare(a.At, b.At) })
+}
+
+// SoonestOf returns the first n live entries of those that rows speak of, which are not later than their entries' ends.
+// names are the buckets by their ids; rows of others are left out.
+func SoonestOf(n int, names map[uint64]string, rows []store.ExpiryRow, look func(id uint64, bucket, key string) (Reading, error)) ([]Ending, error) {
+	sortRows(rows)
+	var found []Ending
+	seen := make(map[format.EntryKey]bool)
+	byEnd := func(a, b Ending) int { return cmp.Compare(a.Header.GoneAt, b.Header.GoneAt) }
+	for _, d := range rows {
+		// No row is later than its entry's end, so what follows cannot come before what there is.
+		if len(found) >= n && d.At > found[n-1].Header.GoneAt {
+			break
+		}
+		bucket, at := names[d.ID], format.EntryKey{ID: d.ID, Key: string(d.Key)}
+		if bucket == "" || seen[at] {
+			continue
+		}
+		seen[at] = true
+		r, err := look(d.ID, bucket, at.Key)
+		if err != nil {
+			return nil, err
+		}
+		if !r.Live || r.Header.GoneAt == format.Never {
+			continue
+		}
+		// A thousand records may be large.
+		one := Ending{bucket, at.Key, r.Header, slices.Clone(r.Options), len(r.Value)}
+		i, _ := slices.BinarySearchFunc(found, one, byEnd)
+		found = slices.Insert(found, i, one)
+		found = found[:min(len(found), n)]
+	}
+	return found, nil
+}

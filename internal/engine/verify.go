@@ -1,0 +1,26 @@
+package engine
+
+import (
+	"strings"
+
+	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/memory"
+	"github.com/keepcache/keepcache/internal/verify"
+)
+
+// lateIn returns what memory has pinned.
+func lateIn(m *memory.Tier) verify.Late {
+	l := make(verify.Late)
+	for _, p := range m.Collect(nil, false) {
+		l.Put(p.ID, strings.Clone(p.Key), verify.LateEntry{Revision: p.Revision, Removed: p.Stored == nil, GoneAt: p.GoneAt, Record: format.RecordIn(p.Stored)})
+	}
+	return l
+}
+
+// journalReport says what is known of the journal of a cache that is open with its lock.
+func (e *Engine) journalReport() verify.JournalReport {
+	if w := e.writer; w != nil {
+		return verify.JournalReport{FileBytes: w.snapshot().FileBytes}
+	}
+	return verify.JournalReportOf(&e.inherited)
+}

@@ -1,0 +1,68 @@
+package lockless
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/engine"
+	"github.com/keepcache/keepcache/internal/errs"
+	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/verify"
+)
+
+// What of an engine a reader without the lock has, besides reading.
+
+// Verify proves the file, and what the journal has beyond it.
+func (l *Reader) Verify(ctx context.Context) (verify.Report, error) {
+	now := format.Millis(time.Now())
+	a := &audit{reader: l, tail: newTail("")}
+	k, err := a.known(ctx)
+	if err != nil {
+		return verify.Report{}, err
+	}
+	return verify.Run(ctx, a, k, now)
+}
+
+func (l *Reader) Closed() bool { return l.over.Load() }
+
+// Shut lets no more calls in.
+func (l *Reader) Shut() error {
+	l.over.Store(true)
+	return nil
+}
+
+// AwaitFirst has nothing to wait for.
+func (l *Reader) AwaitFirst(*engine.Ref) {}
+
+// Revision is 0: nothing is written.
+func (l *Reader) Revision() uint64 { return 0 }
+
+// readOnly is what an engine does about writes that it cannot make.
+type readOnly struct{}
+
+var errNeedsLock = fmt.Errorf("it cannot be done without the lock: %w", errors.ErrUnsupported)
+
+func (readOnly) Write(*engine.Ref, ...*engine.Write) error                        { return errs.ErrReadOnly }
+func (readOnly) WriteAll(map[string][]*engine.Write) error                        { return errs.ErrReadOnly }
+func (readOnly) Replace(string, bool) (bool, error)                               { return false, errs.ErrReadOnly }
+func (readOnly) InvalidateTag(string) error                                       { return errs.ErrReadOnly }
+func (readOnly) Slide(*engine.Ref, string, *engine.Reading)                       {}
+func (readOnly) Observed() error                                                  { return errs.ErrReadOnly }
+func (readOnly) Flush() error                                                     { return nil } // nothing was written
+func (readOnly) Commit() error                                                    { return errs.ErrReadOnly }
+func (readOnly) Sweep(context.Context) error                                      { return errs.ErrReadOnly }
+func (readOnly) Swept() uint64                                                    { return 0 }
+func (readOnly) Compact(context.Context) error                                    { return errs.ErrReadOnly }
+func (readOnly) Within(ctx context.Context, fn func(context.Context) error) error { return fn(ctx) }
+func (readOnly) OpenDir() (*disk.Dir, error)                                      { return nil, errNeedsLock }
+
+func (readOnly) CopyBeside(context.Context, *disk.Dir) (*os.File, string, error) {
+	return nil, "", errNeedsLock
+}
+
+// copyAtRest fails: what another process changes meanwhile is not of one moment.
+func (readOnly) CopyAtRest(context.Context, string) error { return errNeedsLock }

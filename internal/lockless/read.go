@@ -1,0 +1,385 @@
+package lockless
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/keepcache/keepcache/internal/cost"
+	"github.com/keepcache/keepcache/internal/engine"
+	"github.com/keepcache/keepcache/internal/errs"
+	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/pagetree"
+	"github.com/keepcache/keepcache/internal/store"
+)
+
+// Read looks at a key. A damaged entry reads as absent, with the damage beside it.
+func (l *Reader) Read(at *engine.Ref, key string, _ bool) (r engine.Reading, err error) {
+	switch {
+	case l.Closed():
+		return r, errs.ErrClosed
+	case !format.ValidName(at.Name):
+		return r, errs.ErrInvalidName
+	case !format.ValidKey(key):
+		return r, errs.ErrInvalidKey
+	}
+	t := newTail(at.Name)
+	t.only = key
+	err = l.look(t, func(v *view) (err error) {
+		r, err = l.readIn(v, v.id(), at.Name, key)
+		return err
+	})
+	if err != nil {
+		return engine.Reading{}, err
+	}
+	return r, nil
+}
+
+// Peek is read: without the lock nothing is kept of what was read.
+func (l *Reader) Peek(at *engine.Ref, key string, sliding bool) (engine.Reading, error) {
+	return l.Read(at, key, sliding)
+}
+
+// readIn looks at a key of the bucket, which has the given id, in one state of the cache.
+func (l *Reader) readIn(v *view, id uint64, bucket, key string) (r engine.Reading, err error) {
+	r = engine.Reading{File: true, ID: id}
+	if id == 0 {
+		return r, nil
+	}
+	rec, known := v.tail.find(id, key, v.mark)
+	if !known {
+		entries, err := v.entries(id)
+		if err != nil {
+			return r, err
+		}
+		stored, _, err := entries.Get([]byte(key))
+		if err != nil || stored == nil {
+			return r, err
+		}
+		_, rec = format.SplitRow(stored, []byte(key))
+	}
+	if rec == nil {
+		return r, nil
+	}
+	if _, _, r.Damage = format.OpenStored(rec, format.BucketSum(bucket), key); r.Damage != nil {
+		return r, nil
+	}
+	if err := l.learnTags(v, format.OptionBytes(rec)); err != nil {
+		return r, err
+	}
+	r.Take(&l.Judge, rec, v.began)
+	r.Seen.Revision = r.Header.Revision
+	return r, nil
+}
+
+// learnTags enters into the table of tags what the view says of those in a record's options. An invalidation stays
+// true, so what was learnt once needs no other look.
+func (l *Reader) learnTags(v *view, options []byte) error {
+	l.Raise(v.floor)
+	if len(options) == 0 {
+		return nil
+	}
+	return v.invalidated(format.ReadOptions(options).Tags, l.Learn)
+}
+
+// Scan hands what is stored under keys that begin with prefix and are not less than from to fn, in the order of the keys, a page at a
+// time, until fn returns false. Each page is of one moment.
+func (l *Reader) Scan(at *engine.Ref, from, prefix string, fn func([]engine.ScanEntry) bool) error {
+	if !format.ValidName(at.Name) {
+		return errs.ErrInvalidName
+	}
+	t := newTail(at.Name)
+	t.prefix = prefix
+	sum := format.BucketSum(at.Name)
+	id := uint64(0)
+	for first, more := true, true; more; first = false {
+		if l.Closed() {
+			return errs.ErrClosed
+		}
+		var page []engine.ScanEntry
+		var next string
+		now := uint64(0)
+		err := l.look(t, func(v *view) (err error) {
+			page, next, more = nil, from, false
+			if now = v.id(); now == 0 || !first && now != id {
+				return nil
+			}
+			var items []store.Item
+			if items, more, err = v.page(now, from, prefix); err != nil {
+				return err
+			}
+			for _, it := range items {
+				key := string(it.Key)
+				next = key + "\x00" // the least key after it
+				if _, _, err := format.OpenStored(it.Record, sum, key); err != nil {
+					page = append(page, engine.ScanEntry{Key: key, Damage: err})
+					continue
+				}
+				if err := l.learnTags(v, format.OptionBytes(it.Record)); err != nil {
+					return err
+				}
+				page = append(page, engine.StoredAs(key, it.Record, 0, v.began))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		// A Clear in the middle ends the range, as it does everywhere.
+		if !first && now != id || !fn(page) {
+			return nil
+		}
+		id, from = now, next
+	}
+	return nil
+}
+
+// page returns the entries of a bucket from key from on, as long as they begin with prefix, journal and file in one, and
+// whether more may follow.
+func (v *view) page(id uint64, from, prefix string) (items []store.Item, more bool, err error) {
+	entries, err := v.entries(id)
+	if err != nil {
+		return nil, false, err
+	}
+	late := v.tail.keys(id, from)
+	size := 0
+	full := func() bool { return len(items) >= store.PageItems || size >= store.PageBytes }
+	add := func(key, record []byte) {
+		items = append(items, store.Item{Key: key, Record: record})
+		size += len(key) + len(record)
+	}
+	// before adds what the journal has of keys up to one that the file has, and reports whether it has that one too.
+	before := func(key string) (same bool) {
+		for len(late) > 0 && late[0] <= key && !full() {
+			record, known := v.tail.find(id, late[0], v.mark)
+			if known {
+				same = late[0] == key
+				if record != nil {
+					add([]byte(late[0]), record)
+				}
+			}
+			late = late[1:]
+		}
+		return same
+	}
+	err = entries.Scan([]byte(from), func(e *pagetree.Element) (bool, error) {
+		if !bytes.HasPrefix(e.Key, []byte(prefix)) {
+			return false, nil
+		}
+		same := before(string(e.Key))
+		if full() && !same {
+			more = true
+			return false, nil
+		}
+		if same {
+			return true, nil
+		}
+		value, err := e.Value()
+		if err != nil {
+			return false, err
+		}
+		_, rec := format.SplitRow(bytes.Clone(value), e.Key)
+		add(bytes.Clone(e.Key), rec)
+		return true, nil
+	})
+	if err == nil && !more {
+		for len(late) > 0 && !full() {
+			before(late[0])
+		}
+		more = len(late) > 0
+	}
+	return items, more, err
+}
+
+// buckets returns the ids of all buckets by name.
+func (v *view) buckets() (map[string]uint64, error) {
+	ids := make(map[string]uint64)
+	names, _, err := v.tree.Root().Bucket(format.BucketsBucket)
+	if err == nil {
+		err = names.Scan(nil, func(e *pagetree.Element) (bool, error) {
+			id, err := e.Value()
+			ids[string(e.Key)] = format.ReadUint64(id)
+			return true, err
+		})
+	}
+	for name, n := range v.tail.names {
+		if n.revision > v.mark {
+			ids[name] = n.id
+		}
+	}
+	for name, id := range ids {
+		if id == 0 {
+			delete(ids, name)
+		}
+	}
+	return ids, err
+}
+
+// BucketNames returns the names of all buckets in their order.
+func (l *Reader) BucketNames() (found []string, err error) {
+	err = l.look(newTail(""), func(v *view) error {
+		ids, err := v.buckets()
+		found = slices.Sorted(maps.Keys(ids))
+		return err
+	})
+	return found, err
+}
+
+// Stats says what file and journal tell: how the cache stands, and nothing of what it did. After shut, and where they cannot be read, it
+// is empty.
+func (l *Reader) Stats() (s engine.Stats) {
+	if l.Closed() {
+		return s
+	}
+	t := newTail("")
+	t.all, t.sizes = true, true
+	if l.look(t, func(v *view) (err error) {
+		s, err = v.standing()
+		return err
+	}) != nil {
+		return engine.Stats{}
+	}
+	return s
+}
+
+func (v *view) standing() (s engine.Stats, err error) {
+	ids, err := v.buckets()
+	if err != nil {
+		return s, err
+	}
+	usageRows, _, err := v.tree.Root().Bucket(format.UsageBucket)
+	if err != nil {
+		return s, err
+	}
+	s.Buckets = make(map[string]engine.BucketStats, len(ids))
+	costsRows, _, err := v.tree.Root().Bucket(format.CostsBucket)
+	if err != nil {
+		return s, err
+	}
+	page := cost.Paging(v.meta.PageSize())
+	named := make(map[uint64]bool, len(ids))
+	late := v.tail.pending(v.mark)
+	for name, id := range ids {
+		row, _, err := usageRows.Get(format.Uint64(id))
+		if err != nil {
+			return s, err
+		}
+		change, err := v.change(late, id)
+		if err != nil {
+			return s, err
+		}
+		costs, _, err := costsRows.Get(format.Uint64(id))
+		if err != nil {
+			return s, err
+		}
+		u := page.ReadUsage(format.Uint64(id), row, costs)
+		s.Cost += u.Cost() + page.Bucket(u) + page.Name(len(name))
+		u = u.After(change)
+		s.Buckets[name] = engine.BucketStats{Entries: u.Entries, Bytes: u.Bytes, Cost: u.Cost()}
+		s.Entries += u.Entries
+		s.Bytes += u.Bytes
+		named[id] = true
+	}
+	s.FileBytes = v.meta.Bytes()
+	s.Memory.PinnedBytes = v.tail.pieces
+	return s, v.sweepStats(&s.Sweep, named)
+}
+
+// sweepStats says what the sweeper has still to do.
+func (v *view) sweepStats(s *engine.SweepStats, named map[uint64]bool) error {
+	expiry, _, err := v.tree.Root().Bucket(format.ExpiryBucket)
+	if err != nil {
+		return err
+	}
+	err = expiry.Scan(nil, func(e *pagetree.Element) (bool, error) {
+		if row, _, _, ok := format.SplitExpiryKey(e.Key); ok {
+			s.Lag = format.Overdue(row, time.Now())
+		}
+		return false, nil
+	})
+	if err != nil {
+		return err
+	}
+	return v.unnamed(named, func(uint64) { s.Pending++ })
+}
+
+// unnamed calls fn with each id that has entries in the file and no name.
+func (v *view) unnamed(named map[uint64]bool, fn func(id uint64)) error {
+	all, _, err := v.tree.Root().Bucket(format.EntriesBucket)
+	if err != nil {
+		return err
+	}
+	return all.Scan(nil, func(e *pagetree.Element) (bool, error) {
+		if e.IsBucket() && len(e.Key) == 8 && !named[format.ReadUint64(e.Key)] {
+			fn(format.ReadUint64(e.Key))
+		}
+		return true, nil
+	})
+}
+
+// change is pending.change beside the process that has the file open.
+func (v *view) change(p *cost.Pending, id uint64) (cost.Usage, error) {
+	if len(p.Keys[id]) == 0 {
+		return cost.Usage{}, nil
+	}
+	entries, err := v.entries(id)
+	if err != nil {
+		return cost.Usage{}, err
+	}
+	return p.Change(id, func(key string) (size int64, err error) {
+		// Get would read the value too.
+		err = entries.Scan([]byte(key), func(e *pagetree.Element) (bool, error) {
+			if string(e.Key) == key {
+				size = int64(len(key)) + max(e.Size()-format.RowSize, 0)
+			}
+			return false, nil
+		})
+		return size, err
+	})
+}
+
+// Soonest returns the live entries that end first, the soonest first, n at most: of all buckets, or of those that are named. It is of one
+// moment.
+func (l *Reader) Soonest(n int, buckets []string) (found []engine.Ending, err error) {
+	t := newTail("")
+	t.all = true
+	err = l.look(t, func(v *view) error {
+		ids, err := v.buckets()
+		if err != nil {
+			return err
+		}
+		names := make(map[uint64]string)
+		for name, id := range ids {
+			if len(buckets) == 0 || slices.Contains(buckets, name) {
+				names[id] = name
+			}
+		}
+		rows, err := v.rows(engine.SoonestLookFree + engine.SoonestLookEach*n)
+		if err != nil {
+			return err
+		}
+		var late engine.SoonestRows
+		t.soonest(n, names, v.mark, &late)
+		found, err = engine.SoonestOf(n, names, append(rows, late...), func(id uint64, bucket, key string) (engine.Reading, error) {
+			return l.readIn(v, id, bucket, key)
+		})
+		return err
+	})
+	return found, err
+}
+
+// rows returns the first rows of the expiry index, as many as limit.
+func (v *view) rows(limit int) (rows []store.ExpiryRow, err error) {
+	expiry, _, err := v.tree.Root().Bucket(format.ExpiryBucket)
+	if err != nil {
+		return nil, err
+	}
+	err = expiry.Scan(nil, func(e *pagetree.Element) (bool, error) {
+		if row, id, key, ok := format.SplitExpiryKey(e.Key); ok {
+			rows = append(rows, store.ExpiryRow{At: row, ID: id, Key: bytes.Clone(key)})
+		}
+		return len(rows) < limit, nil
+	})
+	return rows, err
+}

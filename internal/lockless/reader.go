@@ -1,0 +1,348 @@
+// Package lockless reads a cache that another process may have open, without its lock.
+package lockless
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/keepcache/keepcache/internal/beside"
+	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/engine"
+	"github.com/keepcache/keepcache/internal/errs"
+	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/pagetree"
+	"github.com/keepcache/keepcache/internal/store"
+)
+
+// Reader reads a cache that another process may have open, without its lock. It notes the file's state (its inode, the
+// meta page in force and the commit mark in it), scans the journal for what lies above the mark, and reads what it
+// needs of the file's pages. What it has read is right if the state is still the same then, because
+//
+//   - bbolt writes no page of a state before the next one is in force, and a compaction makes a file of its own,
+//   - the journal keeps what lies above the mark until a transaction that raises the mark is in force,
+//   - and a write that had returned when the scan began is in one of the two.
+//
+// Otherwise it reads again. Each operation opens the file for itself, so that nothing is shared and any number of
+// goroutines can read. It maps nothing and changes nothing.
+type Reader struct {
+	engine.Judge
+	readOnly
+	path string // as that of a store
+	dir  atomic.Pointer[disk.Dir]
+	home *disk.Dir // which it was at first
+
+	over atomic.Bool // no more calls are let in
+
+	moving sync.Mutex // held while dir changes; protects what follows
+	closed bool
+}
+
+const (
+	// patience is how long a read goes on when the file changes again and again, and liveTries how often
+	// it tries at the least. A look-up takes a tenth of a millisecond, and commits that follow each other
+	// without a pause ten.
+	patience   = 5 * time.Second
+	leastTries = 10
+
+	// spinTries is how many tries follow each other at once; after them there is livePause between two.
+	spinTries = 50
+	pause     = 100 * time.Microsecond
+
+	// damageTries is how often damage has to be seen in a state that did not change before it is one.
+	damageTries = 3
+)
+
+var (
+	errMoving   = errors.New("it changes while it is read")
+	errOutpaced = fmt.Errorf("%w: the process that has the cache open writes faster than it can be read without its lock", errs.ErrUnavailable)
+)
+
+// Open looks whether there is a cache at path.
+func Open(in *disk.Dir, path string) (*Reader, error) {
+	exists, err := store.LookAt(in, path)
+	if err == nil && !exists {
+		err = &os.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+	}
+	if err != nil {
+		return nil, err
+	}
+	l := &Reader{Judge: engine.NewJudge(), path: path, home: in}
+	l.dir.Store(in)
+	return l, l.look(newTail(""), func(*view) error { return nil })
+}
+
+// view is a state of the cache while it is read.
+type view struct {
+	tree     *pagetree.Tree
+	meta     pagetree.Meta
+	identity [16]byte
+	mark     uint64
+	floor    uint64 // every tag counts as invalidated at this revision
+	tail     *tail
+	began    int64 // a moment before any of it was read
+}
+
+// look calls fn, once or several times, until nothing has changed around a call of it. fn begins anew each time, and
+// what it read is right when look returns nil.
+func (l *Reader) look(t *tail, fn func(*view) error) (err error) {
+	var f *os.File
+	defer func() {
+		if f != nil {
+			f.Close()
+		}
+	}()
+	damaged := 0
+	start := time.Now()
+	for try := 0; ; try++ {
+		if try >= leastTries && time.Since(start) > patience {
+			return errors.Join(errOutpaced, err)
+		}
+		if try >= spinTries {
+			time.Sleep(pause)
+		} else if try > 0 {
+			runtime.Gosched()
+		}
+		if f == nil {
+			if f, err = l.open(l.path); err != nil {
+				return err
+			}
+		}
+		var same, ours bool
+		same, err = l.attempt(f, t, fn)
+		if ours, err = l.names(f, err); !ours {
+			f.Close()
+			f = nil
+		}
+		switch {
+		case errors.Is(err, errTailTooLarge):
+			return err
+		case !ours || !same:
+			continue
+		case errors.Is(err, errMoving):
+			continue
+		case errors.Is(err, pagetree.ErrBroken) || errors.Is(err, errs.ErrCorrupt) || errors.Is(err, errs.ErrFormat):
+			if damaged++; damaged < damageTries {
+				continue
+			}
+			if errors.Is(err, pagetree.ErrBroken) {
+				err = fmt.Errorf("%w: %w", errs.ErrCorrupt, err)
+			}
+		}
+		return err
+	}
+}
+
+// open opens one of the files. Where their directory has been removed and there is one again at its path, it goes on in that one, as it
+// does with a file that another has taken the place of.
+func (l *Reader) open(path string) (*os.File, error) {
+	in := l.dir.Load()
+	f, err := in.OpenRegular(path, os.O_RDONLY, 0)
+	switch {
+	case errors.Is(err, fs.ErrClosed):
+		return nil, errs.ErrClosed
+	case !errors.Is(err, fs.ErrNotExist) || !in.Removed():
+		return f, err
+	}
+	again, real, openErr := disk.OpenDir(l.path)
+	if openErr != nil {
+		return nil, err
+	}
+	if real != l.path || !l.move(in, again) {
+		return nil, errors.Join(err, again.Close())
+	}
+	return again.OpenRegular(path, os.O_RDONLY, 0)
+}
+
+// move goes on in another directory, unless it has moved already or is closed. The old one is left to the collector: others may
+// still look into it.
+func (l *Reader) move(from, to *disk.Dir) bool {
+	l.moving.Lock()
+	defer l.moving.Unlock()
+	return !l.closed && l.dir.CompareAndSwap(from, to)
+}
+
+// Close lets go of the directory that is in use, and of the one that was at first.
+func (l *Reader) Close(err error) error {
+	l.moving.Lock()
+	defer l.moving.Unlock()
+	l.closed = true
+	if now := l.dir.Load(); now != l.home {
+		err = errors.Join(err, now.Close())
+	}
+	return errors.Join(err, l.home.Close())
+}
+
+// names reports whether the path still leads to f. It hands err on, unless it has one of its own.
+func (l *Reader) names(f *os.File, err error) (bool, error) {
+	opened, statErr := f.Stat()
+	if statErr != nil {
+		return true, statErr
+	}
+	now, statErr := l.dir.Load().Lstat(l.path)
+	if statErr != nil {
+		return true, statErr
+	}
+	if now.Mode()&fs.ModeSymlink != 0 {
+		return true, store.ErrSymlink
+	}
+	return os.SameFile(opened, now), err
+}
+
+// attempt calls fn with the state of f, and reports whether that state is still in force.
+func (l *Reader) attempt(f *os.File, t *tail, fn func(*view) error) (same bool, err error) {
+	began := format.Millis(l.Now())
+	meta, found := pagetree.Newest(f)
+	if !found {
+		info, err := f.Stat()
+		if err == nil {
+			err = store.Unfinished(f, info.Size())
+		}
+		switch {
+		case errors.Is(err, store.ErrAnew):
+			return false, errMoving // its owner is at it, or will be
+		case err == nil:
+			err = errs.ErrFormat
+		}
+		return true, err
+	}
+	v := &view{meta: meta, tree: meta.Tree(f), tail: t, began: began}
+	if err = v.recognise(); err == nil {
+		err = l.catchUp(v)
+	}
+	if err == nil {
+		err = fn(v)
+	}
+	now, found := pagetree.Newest(f)
+	return found && now == meta, err
+}
+
+// recognise checks that the file is a cache of ours, in a format that we read.
+func (v *view) recognise() error {
+	meta, found, err := v.tree.Root().Bucket(format.MetaBucket)
+	if err != nil {
+		return err
+	}
+	version, _, err := meta.Get(format.MetaFormat)
+	if err != nil {
+		return err
+	}
+	if !found || len(version) != 4 {
+		return errs.ErrFormat
+	}
+	if n := binary.BigEndian.Uint32(version); n != format.Version {
+		return fmt.Errorf("%w: it has format %d, this version reads %d", errs.ErrFormat, n, format.Version)
+	}
+	identity, _, err := meta.Get(format.MetaIdentity)
+	if err != nil {
+		return err
+	}
+	mark, _, err := meta.Get(format.MetaSequence)
+	if err != nil {
+		return err
+	}
+	if copy(v.identity[:], identity) != len(v.identity) || len(mark) != 8 {
+		return fmt.Errorf("%w: bucket meta is incomplete", errs.ErrCorrupt)
+	}
+	v.mark = format.ReadUint64(mark)
+	floor, _, err := meta.Get(format.MetaTagFloor)
+	v.floor = format.ReadUint64(floor)
+	return err
+}
+
+// catchUp has the tail hold everything that the journal has above the mark. A scan that fails may only have met
+// the writer at work, so what it found counts as nothing until one succeeds.
+func (l *Reader) catchUp(v *view) error {
+	t := v.tail
+	base, err := v.fileID(t.bucket)
+	if err != nil {
+		return err
+	}
+	if t.all || t.identity != v.identity || !t.follows(base) {
+		t.reset(v.identity, base, v.mark)
+	}
+	f, err := l.open(beside.Journal(l.path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd) // a Stat would have the next flush write the file's times too
+	if err != nil {
+		return err
+	}
+	after := max(t.seen, v.mark)
+	report, err := journal.ReplayFrom(f, size, v.identity, after, t.take)
+	switch {
+	case errors.Is(err, format.ErrMalformed):
+		return fmt.Errorf("%w: the journal: %w", errMoving, err)
+	case err != nil:
+		return err
+	case report.Damaged() || report.Gap || report.Foreign:
+		return fmt.Errorf("%w: the journal", errMoving)
+	}
+	t.seen = max(after, report.Last)
+	return nil
+}
+
+// fileID returns the id of a bucket as the file has it, 0 if it has none.
+func (v *view) fileID(name string) (uint64, error) {
+	if name == "" {
+		return 0, nil
+	}
+	names, _, err := v.tree.Root().Bucket(format.BucketsBucket)
+	if err != nil {
+		return 0, err
+	}
+	id, _, err := names.Get([]byte(name))
+	return format.ReadUint64(id), err
+}
+
+// id returns the id of the tail's bucket, 0 if it does not exist.
+func (v *view) id() uint64 {
+	if n, ok := v.tail.names[v.tail.bucket]; ok && n.revision > v.mark {
+		return n.id
+	}
+	return v.tail.base
+}
+
+// entries returns the bucket in which the file has the entries with an id.
+func (v *view) entries(id uint64) (pagetree.Bucket, error) {
+	all, _, err := v.tree.Root().Bucket(format.EntriesBucket)
+	if err != nil {
+		return pagetree.Bucket{}, err
+	}
+	b, _, err := all.Bucket(format.Uint64(id))
+	return b, err
+}
+
+// invalidated calls found for each of the tags that was invalidated, with the revision of the last time.
+func (v *view) invalidated(list format.Tags, found func(tag string, revision uint64)) error {
+	if len(list) == 0 {
+		return nil
+	}
+	rows, _, err := v.tree.Root().Bucket(format.TagsBucket)
+	if err != nil {
+		return err
+	}
+	for tag := range list.All() {
+		row, _, err := rows.Get(tag)
+		if err != nil {
+			return err
+		}
+		if at := max(format.ReadUint64(row), v.tail.tags[string(tag)]); at > 0 {
+			found(string(tag), at)
+		}
+	}
+	return nil
+}
