@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
-	"github.com/keepcache/keepcache/internal/mutate"
+	"github.com/keepcache/keepcache/internal/torture/mutate"
 )
 
 func init() { children["mutated opener"] = mutatedOpener }

@@ -15,7 +15,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache"
-	"github.com/keepcache/keepcache/internal/mutate"
+	"github.com/keepcache/keepcache/internal/torture/mutate"
 )
 
 // The caches that are damaged are of several shapes. Each has an earlier and a later state; what the later one has was

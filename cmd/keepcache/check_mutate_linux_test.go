@@ -19,7 +19,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache"
-	"github.com/keepcache/keepcache/internal/mutate"
+	"github.com/keepcache/keepcache/internal/torture/mutate"
 )
 
 var (

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
-	"github.com/keepcache/keepcache/internal/powerloss"
+	"github.com/keepcache/keepcache/internal/torture/powerloss"
 )
 
 // damaged is the mark of a run that its file is damaged now. What becomes of that is one more operation of each writer: it

@@ -21,9 +21,9 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache"
-	"github.com/keepcache/keepcache/internal/boltpatch"
 	"github.com/keepcache/keepcache/internal/disk"
-	"github.com/keepcache/keepcache/internal/powerloss"
+	"github.com/keepcache/keepcache/internal/torture/boltpatch"
+	"github.com/keepcache/keepcache/internal/torture/powerloss"
 )
 
 // What the processes are told that explore.

@@ -18,7 +18,7 @@ import (
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/disk"
-	"github.com/keepcache/keepcache/internal/powerloss"
+	"github.com/keepcache/keepcache/internal/torture/powerloss"
 )
 
 // Marks of a run. Writers have buckets of their own, in which their operations happen one after the other, so that after a

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/keepcache/keepcache/internal/boltpatch"
+	"github.com/keepcache/keepcache/internal/torture/boltpatch"
 )
 
 // allControls is how many calls are asked for where all controls are run too. Each builds the module anew, in part.
