@@ -10,7 +10,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"github.com/keepcache/keepcache"
-	"github.com/keepcache/keepcache/internal/hitratio"
+	"github.com/keepcache/keepcache/bench/hitratio"
 )
 
 // hitRatioWork is the name of the tables of hit ratios among the groups of workloads. They are not a matter of
@@ -59,7 +59,7 @@ func hitRatioPage(keys uint32, dir string) (string, error) {
 
 Percent of the accesses that found their key, by `+"`go run . -work %s`"+`. The traces are made, the same in each run, over
 %s keys of one size; a key that was not found is stored. A budget of n %% has room for so many of the keys. The loop goes
-round over a tenth more keys than there is room for. The optimum knows the future (Belady). internal/hitratio has traces
+round over a tenth more keys than there is room for. The optimum knows the future (Belady). Package hitratio has traces
 and models.
 
 ## The budget of the file
