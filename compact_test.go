@@ -1,12 +1,10 @@
 package keepcache_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -19,13 +17,6 @@ import (
 
 	"github.com/keepcache/keepcache"
 )
-
-func fileSize(t tester, path string) int64 {
-	t.Helper()
-	info, err := os.Stat(path)
-	require.NoError(t, err)
-	return info.Size()
-}
 
 // kibibytes opens a cache with n entries of about a kibibyte, three buckets, and lifetimes.
 func kibibytes(t testing.TB, path string, n int, o *keepcache.Options) *keepcache.DB {
@@ -315,123 +306,4 @@ func TestCompact_UnderLoad(t *testing.T) {
 		require.Less(t, p99(compacting), 5*p99(writing))
 	}
 	sound(t, db)
-}
-
-func init() { children["compact writer"] = compactWriter }
-
-// compactWriter writes and compacts until it is killed. It tells the number of each write that returned.
-func compactWriter(t tester, args []string) {
-	o := &keepcache.Options{CompactBytes: -1, CommitInterval: 2 * time.Millisecond, SweepInterval: 5 * time.Millisecond}
-	what := args[1]
-	switch what {
-	case "evict":
-		o.MaxBytes = 1 << 20
-	case "crowd": // commits of more entries than go into the file at a time, because the journal is half full by then
-		o.CommitInterval, o.JournalBytes = time.Hour, 4<<20
-	}
-	db := open(t, args[0], o)
-	b := db.Bucket("b")
-	failed := make(chan error)
-	if what == "compact" {
-		go func() {
-			for {
-				if err := db.Compact(context.Background()); err != nil {
-					failed <- err
-				}
-			}
-		}()
-	}
-	go func() {
-		for i := 0; ; i++ {
-			if err := b.Set(numbered(i%maintainedKeys[what]), i, time.Duration(i%2)*time.Hour); err != nil {
-				failed <- err
-			}
-			if what == "crowd" {
-				if i%100 == 0 {
-					fmt.Fprintln(os.Stdout, i)
-				}
-				continue
-			}
-			if err := db.Bucket("fill").Set(numbered(i%700), strings.Repeat("x", i%5000), 10*time.Millisecond+time.Duration(i%3)*time.Hour); err != nil {
-				failed <- err
-			}
-			fmt.Fprintln(os.Stdout, i)
-		}
-	}()
-	require.NoError(t, <-failed)
-}
-
-// maintainedKeys is how many keys compactWriter writes to.
-var maintainedKeys = map[string]int{"compact": 3000, "evict": 3000, "crowd": 50_000}
-
-// Processes that are killed while they compact, or evict, leave one whole file, which lost nothing but what was
-// evicted, and at most one stray, which is gone after the next Open.
-func TestCrash_KillCompacting(t *testing.T) { killMaintaining(t, "compact") }
-
-func TestCrash_KillEvicting(t *testing.T) { killMaintaining(t, "evict") }
-
-// So do those that are killed while they commit what nearly fills the journal.
-func TestCrash_KillCrowded(t *testing.T) { killMaintaining(t, "crowd") }
-
-func killMaintaining(t *testing.T, what string) {
-	var strays, total atomic.Int64
-	keys, most := maintainedKeys[what], 150
-	if what == "crowd" {
-		most = 1500
-	}
-	kill(t, func(t *testing.T, run int) {
-		if what == "crowd" && run%10 > 0 {
-			return // each is long
-		}
-		path := filepath.Join(t.TempDir(), "crash.cache")
-		cmd, out := startChild(t, "compact writer", path, what)
-		lines, begun := make(chan int), make(chan bool)
-		go func() {
-			in, last := bufio.NewReader(out), -1
-			for n := 0; ; {
-				if _, err := fmt.Fscanln(in, &n); err != nil {
-					break
-				}
-				if last = n; n == 0 {
-					close(begun)
-				}
-			}
-			lines <- last
-		}()
-		<-begun // the file exists: its creation is for TestCrash_KillDuringCreation
-		time.Sleep(time.Duration(10+rand.IntN(most)) * time.Millisecond)
-		require.NoError(t, cmd.Process.Kill())
-		last := <-lines
-		if _, err := os.Stat(path); err != nil {
-			return
-		}
-		if _, err := os.Stat(path + ".compact"); err == nil {
-			strays.Add(1)
-		}
-		db := open(t, path, &keepcache.Options{CompactBytes: -1})
-		sound(t, db)
-		found := 0
-		for k := range min(last+1, keys) {
-			var got int
-			is, err := db.Bucket("b").Get(numbered(k), &got)
-			require.NoError(t, err)
-			want := last - (last-k)%keys // the last number that was written to this key
-			switch {
-			case !is:
-				require.Equal(t, "evict", what, "%d is lost", k)
-			default:
-				require.GreaterOrEqual(t, got, want, "an older value came back")
-				require.Zero(t, (got-k)%keys)
-				found++
-			}
-		}
-		require.True(t, last < 100 || found > 0)
-		total.Add(int64(last + 1))
-		require.NoError(t, db.Close())
-		beside, err := filepath.Glob(path + "*")
-		require.NoError(t, err)
-		require.Equal(t, []string{path}, beside)
-	})
-	t.Logf("%d runs, %d writes, %d strays", *crashRuns, total.Load(), strays.Load())
-	require.Positive(t, total.Load())
 }

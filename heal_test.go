@@ -45,20 +45,6 @@ func fillToHeal(db *keepcache.DB) error {
 	return nil
 }
 
-// awaitHealed waits until the cache takes writes into its file again.
-func awaitHealed(db *keepcache.DB) error {
-	var err error
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if err = db.Set("probe", 1, 0); err != nil {
-			continue
-		}
-		if _, err = db.Sweep(context.Background()); err == nil && !db.Stats().Health.Unavailable {
-			return nil
-		}
-	}
-	return fmt.Errorf("not healed: %w, %+v", err, db.Stats().Health)
-}
-
 // lookHealed says what is wrong with a cache that fillToHeal made and that was healed. all says that nothing was lost,
 // else what was only in the file may be.
 func lookHealed(db *keepcache.DB, all bool) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -306,24 +305,6 @@ func (m *model) crash(t *rapid.T) {
 	synctest.Wait() // a sweep that is under way would tear the copy, which no crash does
 	m.path = crashCopy(t, m.path, filepath.Join(filepath.Dir(m.path), fmt.Sprint("crashed", m.steps)))
 	m.db = open(t, m.path, m.opts)
-}
-
-// crashCopy copies the files of the open cache at path to what it would find after a crash, and returns to.
-func crashCopy(t tester, path, to string) string {
-	t.Helper()
-	beside, err := filepath.Glob(path + "-*")
-	require.NoError(t, err)
-	for _, name := range append(beside, path) {
-		from, err := os.Open(name)
-		require.NoError(t, err)
-		target, err := os.OpenFile(to+strings.TrimPrefix(name, path), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
-		require.NoError(t, err)
-		_, err = io.Copy(target, from)
-		require.NoError(t, err)
-		require.NoError(t, target.Close())
-		require.NoError(t, from.Close())
-	}
-	return to
 }
 
 // hasLive reports whether a bucket has a live entry.

@@ -3,7 +3,6 @@ package keepcache_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"io/fs"
@@ -20,27 +19,6 @@ import (
 
 	"github.com/keepcache/keepcache"
 )
-
-// snapshot describes the directory of path: names, modes and contents of all that is in it.
-func snapshot(t testing.TB, path string) map[string]string {
-	t.Helper()
-	found := map[string]string{}
-	dir := filepath.Dir(path)
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	for _, e := range entries {
-		info, err := e.Info()
-		require.NoError(t, err)
-		text := info.Mode().String()
-		if info.Mode().IsRegular() {
-			content, err := os.ReadFile(filepath.Join(dir, e.Name()))
-			require.NoError(t, err)
-			text += fmt.Sprintf(" %d %x %v", info.Size(), sha256.Sum256(content), info.ModTime())
-		}
-		found[e.Name()] = text
-	}
-	return found
-}
 
 // requireRefused requires that Open refuses path within a second, with an error that names it and that is
 // want (any error if that is nil), and that nothing is written.
@@ -277,14 +255,6 @@ func TestOpen_NewerFormat(t *testing.T) {
 			require.ErrorContains(t, err, fmt.Sprint("format ", binary.BigEndian.Uint32(version)))
 		}
 	}
-}
-
-// openUnchecked opens a cache that the test makes unreadable afterwards.
-func openUnchecked(t testing.TB, path string) *keepcache.DB {
-	t.Helper()
-	db, err := tryOpen(path, nil)
-	require.NoError(t, err)
-	return db
 }
 
 // A cache whose tables are missing or malformed is damaged, and refused.

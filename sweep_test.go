@@ -13,15 +13,6 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// sound requires that a cache in use is sound, and returns the report.
-func sound(t tester, db *keepcache.DB) keepcache.Report {
-	t.Helper()
-	report, err := db.Verify(context.Background())
-	require.NoError(t, err)
-	require.True(t, report.OK(), "%v", report.Problems)
-	return report
-}
-
 // filled opens a fresh cache that has what fill sets, all of it in the file.
 func filled(t testing.TB, opts *keepcache.Options, fill func(*keepcache.DB)) *keepcache.DB {
 	t.Helper()

@@ -1,4 +1,4 @@
-package keepcache_test
+package denied_test
 
 import (
 	"context"
@@ -15,28 +15,29 @@ import (
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
 func init() {
-	children["unknown clear"] = func(t tester, args []string) { unknownOutcome(t, args, "clear") }
-	children["unknown first write"] = func(t tester, args []string) { unknownOutcome(t, args, "first") }
+	cachetest.Children["unknown clear"] = func(t cachetest.Tester, args []string) { unknownOutcome(t, args, "clear") }
+	cachetest.Children["unknown first write"] = func(t cachetest.Tester, args []string) { unknownOutcome(t, args, "first") }
 }
 
 // After a Clear whose outcome is unknown, what is set and acknowledged is not lost.
 func TestUnknown_Clear(t *testing.T) {
-	cmd := childCommand("unknown clear", t.TempDir())
+	cmd := cachetest.ChildCommand("unknown clear", t.TempDir())
 	cmd.Stdout = os.Stdout
 	require.NoError(t, cmd.Run())
 }
 
 // After a first write whose outcome is unknown, the bucket has one id in memory and in the file.
 func TestUnknown_FirstWrite(t *testing.T) {
-	cmd := childCommand("unknown first write", t.TempDir())
+	cmd := cachetest.ChildCommand("unknown first write", t.TempDir())
 	cmd.Stdout = os.Stdout
 	require.NoError(t, cmd.Run())
 }
 
-func unknownOutcome(t tester, args []string, what string) {
+func unknownOutcome(t cachetest.Tester, args []string, what string) {
 	signal.Ignore(syscall.SIGXFSZ)
 	var limit syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit))
@@ -48,13 +49,13 @@ func unknownOutcome(t tester, args []string, what string) {
 		}
 		return do()
 	}
-	db, err := tryOpen(path, &keepcache.Options{Sync: keepcache.SyncAlways, CommitInterval: time.Hour, SweepInterval: -1})
+	db, err := cachetest.TryOpen(path, &keepcache.Options{Sync: keepcache.SyncAlways, CommitInterval: time.Hour, SweepInterval: -1})
 	require.NoError(t, err)
 	b := db.Bucket("b")
-	mustSet(t, b, "old", 1, 0)
+	cachetest.MustSet(t, b, "old", 1, 0)
 	_, err = db.Sweep(context.Background())
 	require.NoError(t, err)
-	mustSet(t, b, "pinned", 1, 0)
+	cachetest.MustSet(t, b, "pinned", 1, 0)
 	// The journal is removed under us, and the disk is full for a moment when that is noticed.
 	require.NoError(t, os.Remove(path+"-journal"))
 	full.Store(true)
@@ -67,15 +68,15 @@ func unknownOutcome(t tester, args []string, what string) {
 	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit))
 	time.Sleep(300 * time.Millisecond) // this is a process of its own, in real time: a failed commit is tried again
 	if what == "clear" {
-		mustSet(t, b, "after1", 1, 0) // acknowledged
-		mustSet(t, b, "after2", 2, 0)
+		cachetest.MustSet(t, b, "after1", 1, 0) // acknowledged
+		cachetest.MustSet(t, b, "after2", 2, 0)
 		_, err = db.Sweep(context.Background())
 		require.NoError(t, err)
-		mustSet(t, b, "after3", 3, 0)
+		cachetest.MustSet(t, b, "after3", 3, 0)
 		_, err = db.Sweep(context.Background())
 		require.NoError(t, err)
 		require.NoError(t, db.Close())
-		db, err = tryOpen(path, nil)
+		db, err = cachetest.TryOpen(path, nil)
 		require.NoError(t, err)
 		for _, k := range []string{"after1", "after2", "after3"} {
 			found, err := db.Bucket("b").Exists(k)
@@ -89,7 +90,7 @@ func unknownOutcome(t tester, args []string, what string) {
 	found, err := n.Exists("k")
 	require.NoError(t, err)
 	require.True(t, found)
-	mustSet(t, n, "other", 1, 0)
+	cachetest.MustSet(t, n, "other", 1, 0)
 	_, err = db.Sweep(context.Background())
 	require.NoError(t, err)
 	_, err = db.Sweep(context.Background())

@@ -1,49 +1,24 @@
-package keepcache_test
+package damage_test
 
 import (
 	"context"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
-
-// crashed returns the path of a cache whose process died with everything in the journal: fill writes it.
-func crashed(t *testing.T, fill func(db *keepcache.DB)) string {
-	t.Helper()
-	db := newDB(t, &keepcache.Options{
-		CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1, MemoryBytes: 64 << 20, JournalBytes: 64 << 20,
-	})
-	mustSet(t, db.Bucket("b"), "first", 1, 0)
-	committed(t, db)
-	fill(db)
-	require.NoError(t, db.Sync(context.Background()))
-	path := newPath(t)
-	from := filepath.Dir(path)
-	stats := db.Stats()
-	require.NotZero(t, stats.Journal.UsedBytes)
-	return crashCopy(t, dbPath(t, db), filepath.Join(from, "test.cache"))
-}
-
-// dbPath returns the path of an open cache, which its errors have.
-func dbPath(t *testing.T, db *keepcache.DB) string {
-	t.Helper()
-	var e *keepcache.Error
-	require.ErrorAs(t, db.Set("", 1, 0), &e)
-	return e.Path
-}
 
 // openBad opens a cache with a bad journal and returns what it told.
 func openBad(t *testing.T, path string, readOnly bool) (*keepcache.DB, []keepcache.Event) {
 	t.Helper()
 	var told []keepcache.Event
-	db := open(t, path, &keepcache.Options{ReadOnly: readOnly, Events: keepcache.Events{
+	db := cachetest.Open(t, path, &keepcache.Options{ReadOnly: readOnly, Events: keepcache.Events{
 		Handle: func(e keepcache.Event) { told = append(told, e) },
 	}})
 	return db, told
@@ -61,9 +36,9 @@ func requireAside(t *testing.T, path string, db *keepcache.DB) {
 
 // A damaged place in the middle of the journal costs what it held; the rest is there, and it is told, counted and kept.
 func TestJournal_Hole(t *testing.T) {
-	path := crashed(t, func(db *keepcache.DB) {
+	path := cachetest.Crashed(t, func(db *keepcache.DB) {
 		for i := range 400 {
-			require.NoError(t, db.Bucket("b").SetBytes(numbered(i), make([]byte, 1000), 0))
+			require.NoError(t, db.Bucket("b").SetBytes(cachetest.Numbered(i), make([]byte, 1000), 0))
 			if i == 300 { // what follows says up to where the journal is known to be on disk
 				require.NoError(t, db.Sync(context.Background()))
 			}
@@ -81,7 +56,7 @@ func TestJournal_Hole(t *testing.T) {
 		require.NoError(t, err)
 		require.Greater(t, n, 300)
 		require.Less(t, n, 399)
-		exists, err := db.Bucket("b").Exists(numbered(399))
+		exists, err := db.Bucket("b").Exists(cachetest.Numbered(399))
 		require.NoError(t, err)
 		require.True(t, exists)
 		require.NotEmpty(t, told)
@@ -100,7 +75,7 @@ func TestJournal_Hole(t *testing.T) {
 
 // A torn tail is the normal end of a journal: nothing is told.
 func TestJournal_TornTail(t *testing.T) {
-	path := crashed(t, func(db *keepcache.DB) { mustSet(t, db.Bucket("b"), "flushed", 1, 0) })
+	path := cachetest.Crashed(t, func(db *keepcache.DB) { cachetest.MustSet(t, db.Bucket("b"), "flushed", 1, 0) })
 	content, err := os.ReadFile(path + "-journal")
 	require.NoError(t, err)
 	end := len(content) - 1
@@ -109,17 +84,17 @@ func TestJournal_TornTail(t *testing.T) {
 	copy(content[end+1:], "torn")
 	require.NoError(t, os.WriteFile(path+"-journal", content, 0o600))
 	db, told := openBad(t, path, false)
-	requireValue(t, db.Bucket("b"), "flushed", int64(1))
+	cachetest.RequireValue(t, db.Bucket("b"), "flushed", int64(1))
 	require.Empty(t, told)
 	require.Zero(t, db.Stats().Health)
 }
 
 // A piece that is whole but makes no sense costs itself alone.
 func TestJournal_Malformed(t *testing.T) {
-	path := crashed(t, func(*keepcache.DB) {})
+	path := cachetest.Crashed(t, func(*keepcache.DB) {})
 	var identity [16]byte
 	var mark uint64
-	withBolt(t, path, true, func(tx *bolt.Tx) error {
+	cachetest.WithBolt(t, path, true, func(tx *bolt.Tx) error {
 		copy(identity[:], tx.Bucket([]byte("meta")).Get([]byte("identity")))
 		for _, b := range tx.Bucket([]byte("meta")).Get([]byte("sequence")) {
 			mark = mark<<8 | uint64(b)
@@ -141,7 +116,7 @@ func TestJournal_Malformed(t *testing.T) {
 	require.NoError(t, j.Close(false))
 
 	db, told := openBad(t, path, false)
-	requireValue(t, db.Bucket("b"), "first", int64(1))
+	cachetest.RequireValue(t, db.Bucket("b"), "first", int64(1))
 	names, err := db.Buckets()
 	require.NoError(t, err)
 	require.Equal(t, []string{"after", "b", "before"}, names)
@@ -150,7 +125,7 @@ func TestJournal_Malformed(t *testing.T) {
 	requireAside(t, path, db)
 	entry, _, err := db.Bucket("b").Stat("first")
 	require.NoError(t, err)
-	mustSet(t, db.Bucket("b"), "next", 1, 0)
+	cachetest.MustSet(t, db.Bucket("b"), "next", 1, 0)
 	next, _, err := db.Bucket("b").Stat("next")
 	require.NoError(t, err)
 	require.Greater(t, next.Revision, entry.Revision+6, "revisions go on behind the lost ones")

@@ -1,6 +1,7 @@
-package keepcache_test
+package cachetest
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -10,23 +11,36 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// children are the programs that tests run in processes of their own, by name.
-var children = map[string]func(t tester, args []string){}
+// Children are the programs that tests run in processes of their own, by name. The tests of a package add theirs in functions init.
+var Children = map[string]func(t Tester, args []string){}
 
 const childVariable = "KEEPCACHE_TEST_CHILD"
 
-// childCommand is a command that runs a child in this test binary.
-func childCommand(name string, args ...string) *exec.Cmd {
+// Main is what TestMain does in each package that uses this one. It runs the tests, or a child.
+func Main(m *testing.M) {
+	if name := os.Getenv(childVariable); name != "" {
+		runChild(name)
+	}
+	flag.Parse()
+	if variants[os.Getenv("KEEPCACHE_VARIANT")] == nil {
+		fmt.Fprintln(os.Stderr, "unknown KEEPCACHE_VARIANT")
+		os.Exit(2)
+	}
+	os.Exit(m.Run())
+}
+
+// ChildCommand is a command that runs a child in this test binary.
+func ChildCommand(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), childVariable+"="+name)
 	cmd.Stderr = os.Stderr
 	return cmd
 }
 
-// startChild runs a child until the test is over. Its standard output arrives at the returned reader.
-func startChild(t testing.TB, name string, args ...string) (*exec.Cmd, io.Reader) {
+// StartChild runs a child until the test is over. Its standard output arrives at the returned reader.
+func StartChild(t testing.TB, name string, args ...string) (*exec.Cmd, io.Reader) {
 	t.Helper()
-	cmd := childCommand(name, args...)
+	cmd := ChildCommand(name, args...)
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -40,7 +54,7 @@ func startChild(t testing.TB, name string, args ...string) (*exec.Cmd, io.Reader
 // runChild is the main of a child. It exits with 0 if what the child requires is so.
 func runChild(name string) {
 	t := &childTester{}
-	children[name](t, os.Args[1:])
+	Children[name](t, os.Args[1:])
 	for i := len(t.cleanups) - 1; i >= 0; i-- {
 		t.cleanups[i]()
 	}

@@ -1,4 +1,4 @@
-package keepcache_test
+package denied_test
 
 import (
 	"bytes"
@@ -20,16 +20,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
 func init() {
-	children["few addresses"] = fewAddresses
-	children["growing map"] = growingMap
-	children["no addresses"] = noAddresses
+	cachetest.Children["few addresses"] = fewAddresses
+	cachetest.Children["growing map"] = growingMap
+	cachetest.Children["no addresses"] = noAddresses
 }
 
 // limitAddresses bounds the addresses of this process to so many bytes more than it has.
-func limitAddresses(t tester, more int64) {
+func limitAddresses(t cachetest.Tester, more int64) {
 	unlimitAddresses(t)
 	status, err := os.ReadFile("/proc/self/statm")
 	require.NoError(t, err)
@@ -38,7 +39,7 @@ func limitAddresses(t tester, more int64) {
 	require.NoError(t, unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: uint64(pages*int64(os.Getpagesize()) + more), Max: math.MaxUint64}))
 }
 
-func unlimitAddresses(t tester) {
+func unlimitAddresses(t cachetest.Tester) {
 	require.NoError(t, unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: math.MaxUint64, Max: math.MaxUint64}))
 }
 
@@ -55,10 +56,10 @@ func growHeap(bytes int) {
 
 func runLimited(t *testing.T, name string, kib int) {
 	t.Helper()
-	if raced || math.MaxInt == math.MaxInt32 {
+	if cachetest.Raced || math.MaxInt == math.MaxInt32 {
 		t.Skip("the race detector needs more addresses than there are, and 32 bits have their own limit")
 	}
-	cmd := childCommand(name, t.TempDir())
+	cmd := cachetest.ChildCommand(name, t.TempDir())
 	cmd.Env = append(cmd.Env, "MALLOC_ARENA_MAX=1") // of a libc's 64 MiB for each thread, where the test binary has one
 	if kib > 0 {
 		// From the beginning, as the runtime reserves less then. A libc gives each thread as much as a stack may have.
@@ -72,11 +73,11 @@ func runLimited(t *testing.T, name string, kib int) {
 // With 1 GiB of addresses for the whole process all that opens a file works, several at a time.
 func TestAddresses_Few(t *testing.T) { runLimited(t, "few addresses", 1<<20) }
 
-func fewAddresses(t tester, args []string) {
+func fewAddresses(t cachetest.Tester, args []string) {
 	ctx := context.Background()
 	var dbs []*keepcache.DB
 	for i := range 3 {
-		db := open(t, filepath.Join(args[0], fmt.Sprint(i, ".cache")), nil)
+		db := cachetest.Open(t, filepath.Join(args[0], fmt.Sprint(i, ".cache")), nil)
 		for n := range 200 {
 			require.NoError(t, db.Set(fmt.Sprint(n), strings.Repeat("x", 1000), time.Hour))
 		}
@@ -114,7 +115,7 @@ func fewAddresses(t tester, args []string) {
 	}
 }
 
-func requireFound(t tester, db *keepcache.DB, key, want string) {
+func requireFound(t cachetest.Tester, db *keepcache.DB, key, want string) {
 	t.Helper()
 	var got string
 	found, err := db.Get(key, &got)
@@ -126,11 +127,11 @@ func requireFound(t tester, db *keepcache.DB, key, want string) {
 // A file that outgrows its map several times does so while it is read in every way, copied and backed up, and nobody waits for another.
 func TestAddresses_Growth(t *testing.T) { runLimited(t, "growing map", 0) }
 
-func growingMap(t tester, args []string) {
+func growingMap(t cachetest.Tester, args []string) {
 	const entries, size = 1200, 100 << 10 // 120 MiB
 	growHeap(256 << 20)
 	limitAddresses(t, 600<<20)
-	db := open(t, filepath.Join(args[0], "x.cache"), &keepcache.Options{MemoryBytes: 4 << 20, CompactBytes: -1})
+	db := cachetest.Open(t, filepath.Join(args[0], "x.cache"), &keepcache.Options{MemoryBytes: 4 << 20, CompactBytes: -1})
 	limitAddresses(t, 500<<20)
 	value := func(i int) []byte {
 		v := make([]byte, size)
@@ -193,10 +194,10 @@ func (c *counter) Write(p []byte) (int, error) {
 // again.
 func TestAddresses_None(t *testing.T) { runLimited(t, "no addresses", 0) }
 
-func noAddresses(t tester, args []string) {
+func noAddresses(t cachetest.Tester, args []string) {
 	growHeap(384 << 20)
 	limitAddresses(t, 150<<20)
-	db := open(t, filepath.Join(args[0], "x.cache"), &keepcache.Options{MemoryBytes: 4 << 20, CompactBytes: -1, CommitInterval: -1})
+	db := cachetest.Open(t, filepath.Join(args[0], "x.cache"), &keepcache.Options{MemoryBytes: 4 << 20, CompactBytes: -1, CommitInterval: -1})
 	limitAddresses(t, 100<<20) // threads take some too
 	value := bytes.Repeat([]byte("v"), 100<<10)
 	written, failure := 0, error(nil)

@@ -1,4 +1,4 @@
-package keepcache_test
+package damage_test
 
 import (
 	"bytes"
@@ -16,39 +16,13 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
-
-// Offsets in what the file stores for an entry: the index row, then the record.
-const (
-	storedRecord     = 8
-	storedFreshUntil = storedRecord + 1
-	storedGoneAt     = storedRecord + 9
-	storedRevision   = storedRecord + 25
-	storedOptions    = storedRecord + 33
-	storedValue      = storedRecord + 35
-)
-
-// entryBucket returns the bbolt bucket of a cache's bucket, and its id.
-func entryBucket(tx *bolt.Tx, name string) (*bolt.Bucket, []byte) {
-	id := bytes.Clone(tx.Bucket([]byte("buckets")).Get([]byte(name)))
-	return tx.Bucket([]byte("entries")).Bucket(id), id
-}
-
-// patch replaces what the closed cache at path stores for a key.
-func patch(t tester, path, bucket, key string, change func(stored []byte) []byte) {
-	t.Helper()
-	withBolt(t, path, false, func(tx *bolt.Tx) error {
-		b, _ := entryBucket(tx, bucket)
-		stored := bytes.Clone(b.Get([]byte(key)))
-		require.NotNil(t, stored)
-		return b.Put([]byte(key), change(stored))
-	})
-}
 
 // seal gives a stored entry the checksum that belongs to it.
 func seal(stored []byte, bucket, key string) []byte {
 	table := crc32.MakeTable(crc32.Castagnoli)
-	body := stored[storedRecord : len(stored)-4]
+	body := stored[cachetest.StoredRecord : len(stored)-4]
 	sum := crc32.Checksum(append([]byte{byte(len(bucket))}, bucket...), table)
 	sum = crc32.Update(crc32.Update(sum, table, []byte(key)), table, body)
 	return binary.BigEndian.AppendUint32(stored[:len(stored)-4:len(stored)-4], sum)
@@ -62,7 +36,7 @@ func indexRow(at uint64, key string) []byte {
 }
 
 // requireDamaged requires that a key reads as absent and that what depends on it is refused.
-func requireDamaged(t tester, b *keepcache.Bucket, key string) {
+func requireDamaged(t cachetest.Tester, b *keepcache.Bucket, key string) {
 	t.Helper()
 	got := "untouched"
 	found, err := b.Get(key, &got)
@@ -100,31 +74,31 @@ func requireDamaged(t tester, b *keepcache.Bucket, key string) {
 // A flipped bit anywhere in a record makes the entry a miss, never another value; Verify reports it, and Set
 // and Delete heal it.
 func TestDamage_FlippedBits(t *testing.T) {
-	path := newPath(t)
-	db := openUnchecked(t, path)
+	path := cachetest.NewPath(t)
+	db := cachetest.OpenUnchecked(t, path)
 	b := db.Bucket("b")
 	const value = "a value of some length"
 	const size = 35 + 1 + len(value) + 4
-	fill(t, b, size*8, time.Hour)
+	cachetest.Fill(t, b, size*8, time.Hour)
 	for i := range size * 8 {
-		mustSet(t, b, numbered(i), value, 10*time.Hour)
+		cachetest.MustSet(t, b, cachetest.Numbered(i), value, 10*time.Hour)
 	}
-	mustSet(t, b, "sound", value, time.Hour)
+	cachetest.MustSet(t, b, "sound", value, time.Hour)
 	require.NoError(t, db.Close())
-	withBolt(t, path, false, func(tx *bolt.Tx) error {
-		b, _ := entryBucket(tx, "b")
+	cachetest.WithBolt(t, path, false, func(tx *bolt.Tx) error {
+		b, _ := cachetest.EntryBucket(tx, "b")
 		for i := range size * 8 {
-			stored := bytes.Clone(b.Get([]byte(numbered(i))))
-			require.Len(t, stored, storedRecord+size)
-			stored[storedRecord+i/8] ^= 1 << (i % 8)
-			if err := b.Put([]byte(numbered(i)), stored); err != nil {
+			stored := bytes.Clone(b.Get([]byte(cachetest.Numbered(i))))
+			require.Len(t, stored, cachetest.StoredRecord+size)
+			stored[cachetest.StoredRecord+i/8] ^= 1 << (i % 8)
+			if err := b.Put([]byte(cachetest.Numbered(i)), stored); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 
-	db = open(t, path, &keepcache.Options{SweepInterval: -1})
+	db = cachetest.Open(t, path, &keepcache.Options{SweepInterval: -1})
 	b = db.Bucket("b")
 	report, err := db.Verify(context.Background())
 	require.NoError(t, err)
@@ -132,28 +106,28 @@ func TestDamage_FlippedBits(t *testing.T) {
 	require.Len(t, report.Problems, keepcache.MaxProblems)
 	require.Equal(t, size*8, len(report.Problems)+report.More)
 	require.Equal(t, "b", report.Problems[0].Bucket)
-	require.Equal(t, numbered(0), report.Problems[0].Key)
+	require.Equal(t, cachetest.Numbered(0), report.Problems[0].Key)
 	require.ErrorIs(t, report.Problems[0].Err, keepcache.ErrCorrupt)
-	require.Contains(t, report.Problems[0].String(), numbered(0))
+	require.Contains(t, report.Problems[0].String(), cachetest.Numbered(0))
 
 	n, err := b.Len()
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	for i := range size * 8 {
-		requireDamaged(t, b, numbered(i))
+		requireDamaged(t, b, cachetest.Numbered(i))
 		if i%2 == 0 {
-			mustSet(t, b, numbered(i), "healed", time.Hour)
-			requireValue(t, b, numbered(i), "healed")
+			cachetest.MustSet(t, b, cachetest.Numbered(i), "healed", time.Hour)
+			cachetest.RequireValue(t, b, cachetest.Numbered(i), "healed")
 			continue
 		}
-		found, err := b.Delete(numbered(i))
+		found, err := b.Delete(cachetest.Numbered(i))
 		require.NoError(t, err)
 		require.False(t, found)
-		requireAbsent(t, b, numbered(i))
+		cachetest.RequireAbsent(t, b, cachetest.Numbered(i))
 	}
-	requireValue(t, b, "sound", value)
+	cachetest.RequireValue(t, b, "sound", value)
 	require.GreaterOrEqual(t, db.Stats().Damaged, uint64(size*8))
-	sound(t, db)
+	cachetest.Sound(t, db)
 	require.Equal(t, int64(size*4+1), db.Stats().Entries)
 }
 
@@ -162,12 +136,14 @@ func TestDamage_Records(t *testing.T) {
 	option := func(kind byte, data string) func([]byte) []byte {
 		return func(s []byte) []byte {
 			o := append([]byte{kind, 0, byte(len(data))}, data...)
-			binary.BigEndian.PutUint16(s[storedOptions:], uint16(len(o)))
-			return append(append(bytes.Clone(s[:storedValue]), o...), s[storedValue:]...)
+			binary.BigEndian.PutUint16(s[cachetest.StoredOptions:], uint16(len(o)))
+			return append(append(bytes.Clone(s[:cachetest.StoredValue]), o...), s[cachetest.StoredValue:]...)
 		}
 	}
 	value := func(encoded string) func([]byte) []byte {
-		return func(s []byte) []byte { return append(append(bytes.Clone(s[:storedValue]), encoded...), 0, 0, 0, 0) }
+		return func(s []byte) []byte {
+			return append(append(bytes.Clone(s[:cachetest.StoredValue]), encoded...), 0, 0, 0, 0)
+		}
 	}
 	unsealed := func(n int) func([]byte) []byte { return func(s []byte) []byte { return s[:n] } }
 	for name, c := range map[string]struct {
@@ -175,13 +151,13 @@ func TestDamage_Records(t *testing.T) {
 		seal   bool
 		reason string
 	}{
-		"unknown version":        {func(s []byte) []byte { s[storedRecord] = 2; return s }, true, "unknown version 2"},
+		"unknown version":        {func(s []byte) []byte { s[cachetest.StoredRecord] = 2; return s }, true, "unknown version 2"},
 		"must-refuse option":     {option(0x80, ""), true, "unknown option 0x80"},
 		"highest option":         {option(0xff, "data"), true, "unknown option 0xff"},
-		"options too long":       {func(s []byte) []byte { s[storedOptions] = 0xff; return s }, true, "malformed options"},
-		"option cut short":       {func(s []byte) []byte { s[storedOptions+1] = 2; return s }, true, "malformed options"},
-		"no revision":            {func(s []byte) []byte { clear(s[storedRevision : storedRevision+8]); return s }, true, "no revision"},
-		"gone before stale":      {func(s []byte) []byte { clear(s[storedGoneAt : storedGoneAt+8]); return s }, true, "gone before"},
+		"options too long":       {func(s []byte) []byte { s[cachetest.StoredOptions] = 0xff; return s }, true, "malformed options"},
+		"option cut short":       {func(s []byte) []byte { s[cachetest.StoredOptions+1] = 2; return s }, true, "malformed options"},
+		"no revision":            {func(s []byte) []byte { clear(s[cachetest.StoredRevision : cachetest.StoredRevision+8]); return s }, true, "no revision"},
+		"gone before stale":      {func(s []byte) []byte { clear(s[cachetest.StoredGoneAt : cachetest.StoredGoneAt+8]); return s }, true, "gone before"},
 		"no value":               {value(""), true, ""},
 		"reserved msgpack":       {value("\xc1"), true, ""},
 		"array of 4 billion":     {value("\xdd\xff\xff\xff\xff"), true, ""},
@@ -196,21 +172,21 @@ func TestDamage_Records(t *testing.T) {
 		"less than an index row": {unsealed(7), false, "cut short"},
 		"an index row alone":     {unsealed(8), false, "cut short"},
 		"half a header":          {unsealed(30), false, "cut short"},
-		"no value and no sum":    {unsealed(storedValue), false, "cut short"},
-		"a value cut short":      {unsealed(storedValue + 10), false, "checksum"},
+		"no value and no sum":    {unsealed(cachetest.StoredValue), false, "cut short"},
+		"a value cut short":      {unsealed(cachetest.StoredValue + 10), false, "checksum"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := newPath(t)
-			db := openUnchecked(t, path)
-			mustSet(t, db.Bucket("b"), "k", "some value or other", 0)
+			path := cachetest.NewPath(t)
+			db := cachetest.OpenUnchecked(t, path)
+			cachetest.MustSet(t, db.Bucket("b"), "k", "some value or other", 0)
 			require.NoError(t, db.Close())
-			patch(t, path, "b", "k", func(s []byte) []byte {
+			cachetest.Patch(t, path, "b", "k", func(s []byte) []byte {
 				if s = c.change(s); c.seal {
 					s = seal(s, "b", "k")
 				}
 				return s
 			})
-			db = open(t, path, nil)
+			db = cachetest.Open(t, path, nil)
 			report, err := db.Verify(context.Background())
 			require.NoError(t, err)
 			require.NotEmpty(t, report.Problems)
@@ -221,24 +197,24 @@ func TestDamage_Records(t *testing.T) {
 			require.NoError(t, db.Bucket("b").Clear(context.Background()))
 			_, err = db.Sweep(context.Background())
 			require.NoError(t, err)
-			sound(t, db)
+			cachetest.Sound(t, db)
 		})
 	}
 }
 
 // An option that a reader may skip is skipped.
 func TestDamage_HarmlessOption(t *testing.T) {
-	path := newPath(t)
-	db := openUnchecked(t, path)
-	mustSet(t, db.Bucket("b"), "k", "value", time.Hour)
+	path := cachetest.NewPath(t)
+	db := cachetest.OpenUnchecked(t, path)
+	cachetest.MustSet(t, db.Bucket("b"), "k", "value", time.Hour)
 	require.NoError(t, db.Close())
-	patch(t, path, "b", "k", func(s []byte) []byte {
+	cachetest.Patch(t, path, "b", "k", func(s []byte) []byte {
 		options := "\x01\x00\x02ab\x7f\x00\x00"
-		binary.BigEndian.PutUint16(s[storedOptions:], uint16(len(options)))
-		return seal(append(append(bytes.Clone(s[:storedValue]), options...), s[storedValue:]...), "b", "k")
+		binary.BigEndian.PutUint16(s[cachetest.StoredOptions:], uint16(len(options)))
+		return seal(append(append(bytes.Clone(s[:cachetest.StoredValue]), options...), s[cachetest.StoredValue:]...), "b", "k")
 	})
-	db = openDamaged(t, path, nil) // the counts of bytes are off
-	requireValue(t, db.Bucket("b"), "k", "value")
+	db = cachetest.OpenDamaged(t, path, nil) // the counts of bytes are off
+	cachetest.RequireValue(t, db.Bucket("b"), "k", "value")
 	entry, found, err := db.Bucket("b").Stat("k")
 	require.NoError(t, err)
 	require.True(t, found)
@@ -249,41 +225,43 @@ func TestDamage_HarmlessOption(t *testing.T) {
 // sweep heal it.
 func TestDamage_IndexRow(t *testing.T) {
 	for name, heal := range map[string]func(t *testing.T, b *keepcache.Bucket, key string){
-		"set later":   func(t *testing.T, b *keepcache.Bucket, key string) { mustSet(t, b, key, "v", 20*time.Hour) },
-		"set earlier": func(t *testing.T, b *keepcache.Bucket, key string) { mustSet(t, b, key, "v", time.Hour) },
-		"set forever": func(t *testing.T, b *keepcache.Bucket, key string) { mustSet(t, b, key, "v", keepcache.NoExpiry) },
-		"delete":      func(t *testing.T, b *keepcache.Bucket, key string) { _, err := b.Delete(key); require.NoError(t, err) },
+		"set later":   func(t *testing.T, b *keepcache.Bucket, key string) { cachetest.MustSet(t, b, key, "v", 20*time.Hour) },
+		"set earlier": func(t *testing.T, b *keepcache.Bucket, key string) { cachetest.MustSet(t, b, key, "v", time.Hour) },
+		"set forever": func(t *testing.T, b *keepcache.Bucket, key string) {
+			cachetest.MustSet(t, b, key, "v", keepcache.NoExpiry)
+		},
+		"delete": func(t *testing.T, b *keepcache.Bucket, key string) { _, err := b.Delete(key); require.NoError(t, err) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				path := newPath(t)
-				db := openUnchecked(t, path)
-				fill(t, db.Bucket("b"), 64, 5*time.Hour)
+				path := cachetest.NewPath(t)
+				db := cachetest.OpenUnchecked(t, path)
+				cachetest.Fill(t, db.Bucket("b"), 64, 5*time.Hour)
 				ttl := func(i int) time.Duration { return []time.Duration{5, 10, 2}[i%3] * time.Hour }
 				for i := range 64 { // a third keeps its row, a third leaves it behind, a third moves it
-					mustSet(t, db.Bucket("b"), numbered(i), i, ttl(i))
+					cachetest.MustSet(t, db.Bucket("b"), cachetest.Numbered(i), i, ttl(i))
 				}
 				require.NoError(t, db.Close())
-				withBolt(t, path, false, func(tx *bolt.Tx) error {
-					b, _ := entryBucket(tx, "b")
+				cachetest.WithBolt(t, path, false, func(tx *bolt.Tx) error {
+					b, _ := cachetest.EntryBucket(tx, "b")
 					for i := range 64 {
-						stored := bytes.Clone(b.Get([]byte(numbered(i))))
+						stored := bytes.Clone(b.Get([]byte(cachetest.Numbered(i))))
 						stored[i/8] ^= 1 << (i % 8)
-						if err := b.Put([]byte(numbered(i)), stored); err != nil {
+						if err := b.Put([]byte(cachetest.Numbered(i)), stored); err != nil {
 							return err
 						}
 					}
 					return nil
 				})
-				db = openDamaged(t, path, &keepcache.Options{SweepInterval: -1})
+				db = cachetest.OpenDamaged(t, path, &keepcache.Options{SweepInterval: -1})
 				report, err := db.Verify(t.Context())
 				require.NoError(t, err)
 				require.GreaterOrEqual(t, len(report.Problems)+report.More, 64)
 				b := db.Bucket("b")
 				for i := range 64 {
-					requireValue(t, b, numbered(i), int64(i))
-					requireTTL(t, b, numbered(i), ttl(i))
-					heal(t, b, numbered(i))
+					cachetest.RequireValue(t, b, cachetest.Numbered(i), int64(i))
+					cachetest.RequireTTL(t, b, cachetest.Numbered(i), ttl(i))
+					heal(t, b, cachetest.Numbered(i))
 				}
 				time.Sleep(30 * time.Hour) // past every deadline and every sound row
 				_, err = db.Sweep(t.Context())
@@ -303,24 +281,24 @@ func TestDamage_IndexRow(t *testing.T) {
 func TestDamage_Counts(t *testing.T) {
 	for name, count := range map[string]uint64{"huge": 1 << 50, "negative": 1 << 63, "overflowing": 1<<63 - 1} {
 		t.Run(name, func(t *testing.T) {
-			path := newPath(t)
-			db := openUnchecked(t, path)
-			fill(t, db.Bucket("b"), 100, time.Hour)
-			mustSet(t, db.Bucket("c"), "k", "v", 0)
+			path := cachetest.NewPath(t)
+			db := cachetest.OpenUnchecked(t, path)
+			cachetest.Fill(t, db.Bucket("b"), 100, time.Hour)
+			cachetest.MustSet(t, db.Bucket("c"), "k", "v", 0)
 			require.NoError(t, db.Close())
-			withBolt(t, path, false, func(tx *bolt.Tx) error {
-				_, id := entryBucket(tx, "b")
+			cachetest.WithBolt(t, path, false, func(tx *bolt.Tx) error {
+				_, id := cachetest.EntryBucket(tx, "b")
 				row := append(binary.BigEndian.AppendUint64(nil, 100), binary.BigEndian.AppendUint64(nil, count)...)
 				return errors.Join(tx.Bucket([]byte("usage")).Put(id, row), tx.Bucket([]byte("buckets")).SetSequence(0))
 			})
-			db = open(t, path, nil) // whose end proves the counts
-			mustSet(t, db.Bucket("new"), "k", "new", 0)
-			committed(t, db)
+			db = cachetest.Open(t, path, nil) // whose end proves the counts
+			cachetest.MustSet(t, db.Bucket("new"), "k", "new", 0)
+			cachetest.Committed(t, db)
 			n, err := db.Bucket("b").Len()
 			require.NoError(t, err)
 			require.Equal(t, 100, n)
-			requireValue(t, db.Bucket("c"), "k", "v")
-			requireValue(t, db.Bucket("new"), "k", "new")
+			cachetest.RequireValue(t, db.Bucket("c"), "k", "v")
+			cachetest.RequireValue(t, db.Bucket("new"), "k", "new")
 		})
 	}
 }
@@ -328,65 +306,65 @@ func TestDamage_Counts(t *testing.T) {
 // Two names that lead to one bucket are told apart by its records, and the other one is empty.
 func TestDamage_SharedID(t *testing.T) {
 	for _, wrong := range []string{"a", "c"} {
-		path := newPath(t)
-		db := openUnchecked(t, path)
+		path := cachetest.NewPath(t)
+		db := cachetest.OpenUnchecked(t, path)
 		for _, name := range []string{"a", "b", "c"} {
-			mustSet(t, db.Bucket(name), "k", name, 0)
+			cachetest.MustSet(t, db.Bucket(name), "k", name, 0)
 		}
 		require.NoError(t, db.Close())
-		withBolt(t, path, false, func(tx *bolt.Tx) error {
-			_, id := entryBucket(tx, "b")
+		cachetest.WithBolt(t, path, false, func(tx *bolt.Tx) error {
+			_, id := cachetest.EntryBucket(tx, "b")
 			return tx.Bucket([]byte("buckets")).Put([]byte(wrong), id)
 		})
 		for _, readOnly := range []bool{true, false} {
-			db = openDamaged(t, path, &keepcache.Options{ReadOnly: readOnly})
-			requireValue(t, db.Bucket("b"), "k", "b")
-			requireAbsent(t, db.Bucket(wrong), "k")
+			db = cachetest.OpenDamaged(t, path, &keepcache.Options{ReadOnly: readOnly})
+			cachetest.RequireValue(t, db.Bucket("b"), "k", "b")
+			cachetest.RequireAbsent(t, db.Bucket(wrong), "k")
 			if !readOnly {
-				mustSet(t, db.Bucket(wrong), "k", "new", 0)
-				committed(t, db)
-				sound(t, db)
+				cachetest.MustSet(t, db.Bucket(wrong), "k", "new", 0)
+				cachetest.Committed(t, db)
+				cachetest.Sound(t, db)
 			}
 			require.NoError(t, db.Close())
 		}
-		db = open(t, path, nil)
-		requireValue(t, db.Bucket("b"), "k", "b")
-		requireValue(t, db.Bucket(wrong), "k", "new")
+		db = cachetest.Open(t, path, nil)
+		cachetest.RequireValue(t, db.Bucket("b"), "k", "b")
+		cachetest.RequireValue(t, db.Bucket(wrong), "k", "new")
 	}
 }
 
 // A name in the file that leads to the id which the journal gives another bucket is empty too.
 func TestDamage_SharedJournalID(t *testing.T) {
 	for _, wrong := range []string{"a", "c"} {
-		path := newPath(t)
-		db := open(t, path, &keepcache.Options{CommitInterval: time.Hour})
-		mustSet(t, db.Bucket("a"), "k", "a", 0)
-		mustSet(t, db.Bucket("c"), "k", "c", 0)
-		committed(t, db)
-		mustSet(t, db.Bucket("b"), "k", "b", 0)
-		mustSet(t, db.Bucket("d"), "k", "d", 0)
-		path = crashCopy(t, path, newPath(t))
-		withBolt(t, path, false, func(tx *bolt.Tx) error {
+		path := cachetest.NewPath(t)
+		db := cachetest.Open(t, path, &keepcache.Options{CommitInterval: time.Hour})
+		cachetest.MustSet(t, db.Bucket("a"), "k", "a", 0)
+		cachetest.MustSet(t, db.Bucket("c"), "k", "c", 0)
+		cachetest.Committed(t, db)
+		cachetest.MustSet(t, db.Bucket("b"), "k", "b", 0)
+		cachetest.MustSet(t, db.Bucket("d"), "k", "d", 0)
+		path = cachetest.CrashCopy(t, path, cachetest.NewPath(t))
+		cachetest.WithBolt(t, path, false, func(tx *bolt.Tx) error {
 			table := tx.Bucket([]byte("buckets"))
 			return table.Put([]byte(wrong), binary.BigEndian.AppendUint64(nil, table.Sequence()+1))
 		})
 		for _, options := range []keepcache.Options{{ReadOnly: true}, {}, {}} {
-			db = openDamaged(t, path, &options)
-			requireValue(t, db.Bucket("b"), "k", "b")
-			requireValue(t, db.Bucket("d"), "k", "d")
+			db = cachetest.OpenDamaged(t, path, &options)
+			cachetest.RequireValue(t, db.Bucket("b"), "k", "b")
+			cachetest.RequireValue(t, db.Bucket("d"), "k", "d")
 			if !options.ReadOnly {
-				requireAbsent(t, db.Bucket(wrong), "d")
-				mustSet(t, db.Bucket(wrong), "new", "new", 0)
-				requireAbsent(t, db.Bucket("b"), "new")
+				cachetest.RequireAbsent(t, db.Bucket(wrong), "d")
+				cachetest.MustSet(t, db.Bucket(wrong), "new", "new", 0)
+				cachetest.RequireAbsent(t, db.Bucket("b"), "new")
 				_, err := db.Bucket(wrong).Delete("new")
 				require.NoError(t, err)
 			}
-			requireAbsent(t, db.Bucket(wrong), "k")
+			cachetest.RequireAbsent(t, db.Bucket(wrong), "k")
 			require.NoError(t, db.Close())
 		}
-		db = open(t, path, nil)
-		requireValue(t, db.Bucket("b"), "k", "b")
-		requireAbsent(t, db.Bucket(wrong), "k")
+		db = cachetest.Open(t, path, nil)
+		cachetest.RequireValue(t, db.Bucket("b"), "k", "b")
+		cachetest.RequireAbsent(t, db.Bucket(wrong), "k")
 	}
 }
 
@@ -399,11 +377,11 @@ func TestDamage_Numbers(t *testing.T) {
 		"id": func(tx *bolt.Tx) error { return tx.Bucket([]byte("buckets")).SetSequence(1<<64 - 1) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := newPath(t)
-			require.NoError(t, openUnchecked(t, path).Close())
-			withBolt(t, path, false, change)
-			_, err := tryOpen(path, &keepcache.Options{OnCorruption: keepcache.Fail})
-			requireError(t, err, keepcache.ErrCorrupt, "open", path)
+			path := cachetest.NewPath(t)
+			require.NoError(t, cachetest.OpenUnchecked(t, path).Close())
+			cachetest.WithBolt(t, path, false, change)
+			_, err := cachetest.TryOpen(path, &keepcache.Options{OnCorruption: keepcache.Fail})
+			cachetest.RequireError(t, err, keepcache.ErrCorrupt, "open", path)
 		})
 	}
 }
@@ -420,8 +398,8 @@ func TestVerify_Problems(t *testing.T) {
 			return tx.Bucket([]byte("expiry")).Put(row(time.Hour, id, "nobody"), nil)
 		},
 		"index row is damaged": func(tx *bolt.Tx, _ []byte) error {
-			b, _ := entryBucket(tx, "b")
-			return b.Put([]byte("k"), append(make([]byte, 8), b.Get([]byte("k"))[storedRecord:]...))
+			b, _ := cachetest.EntryBucket(tx, "b")
+			return b.Put([]byte("k"), append(make([]byte, 8), b.Get([]byte("k"))[cachetest.StoredRecord:]...))
 		},
 		"in bucket id 99": func(tx *bolt.Tx, _ []byte) error {
 			return tx.Bucket([]byte("expiry")).Put(row(time.Hour, []byte{0, 0, 0, 0, 0, 0, 0, 99}, "k"), nil)
@@ -431,18 +409,18 @@ func TestVerify_Problems(t *testing.T) {
 			return tx.Bucket([]byte("expiry")).Delete(bytes.Clone(k))
 		},
 		"has a lifetime but no expiry row": func(tx *bolt.Tx, _ []byte) error {
-			b, _ := entryBucket(tx, "b")
+			b, _ := cachetest.EntryBucket(tx, "b")
 			stored := bytes.Clone(b.Get([]byte("k")))
-			return b.Put([]byte("k"), append(indexRow(1<<48-1, "k"), stored[storedRecord:]...))
+			return b.Put([]byte("k"), append(indexRow(1<<48-1, "k"), stored[cachetest.StoredRecord:]...))
 		},
 		"later than the time it is gone": func(tx *bolt.Tx, id []byte) error {
-			b, _ := entryBucket(tx, "b")
+			b, _ := cachetest.EntryBucket(tx, "b")
 			stored := bytes.Clone(b.Get([]byte("k")))
 			later := row(100*time.Hour, id, "k")
 			if err := tx.Bucket([]byte("expiry")).Put(later, nil); err != nil {
 				return err
 			}
-			return b.Put([]byte("k"), append(indexRow(binary.BigEndian.Uint64(later), "k"), stored[storedRecord:]...))
+			return b.Put([]byte("k"), append(indexRow(binary.BigEndian.Uint64(later), "k"), stored[cachetest.StoredRecord:]...))
 		},
 		"the file counts": func(tx *bolt.Tx, id []byte) error {
 			return tx.Bucket([]byte("usage")).Put(id, append(binary.BigEndian.AppendUint64(nil, 7), 0, 0, 0, 0, 0, 0, 0, 1))
@@ -459,15 +437,15 @@ func TestVerify_Problems(t *testing.T) {
 		},
 	} {
 		t.Run(want, func(t *testing.T) {
-			path := newPath(t)
-			db := openUnchecked(t, path)
-			mustSet(t, db.Bucket("b"), "k", "v", time.Hour)
+			path := cachetest.NewPath(t)
+			db := cachetest.OpenUnchecked(t, path)
+			cachetest.MustSet(t, db.Bucket("b"), "k", "v", time.Hour)
 			require.NoError(t, db.Close())
-			withBolt(t, path, false, func(tx *bolt.Tx) error {
-				_, id := entryBucket(tx, "b")
+			cachetest.WithBolt(t, path, false, func(tx *bolt.Tx) error {
+				_, id := cachetest.EntryBucket(tx, "b")
 				return damage(tx, id)
 			})
-			db = openDamaged(t, path, &keepcache.Options{ReadOnly: true})
+			db = cachetest.OpenDamaged(t, path, &keepcache.Options{ReadOnly: true})
 			report, err := db.Verify(context.Background())
 			require.NoError(t, err)
 			require.False(t, report.OK())
@@ -479,11 +457,11 @@ func TestVerify_Problems(t *testing.T) {
 // The sweeper takes rows that no entry owns away and counts them, and goes on past damaged entries.
 func TestSweep_Damage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		path := newPath(t)
-		db := openUnchecked(t, path)
-		fill(t, db.Bucket("b"), 300, time.Hour)
+		path := cachetest.NewPath(t)
+		db := cachetest.OpenUnchecked(t, path)
+		cachetest.Fill(t, db.Bucket("b"), 300, time.Hour)
 		require.NoError(t, db.Close())
-		withBolt(t, path, false, func(tx *bolt.Tx) error {
+		cachetest.WithBolt(t, path, false, func(tx *bolt.Tx) error {
 			expiry := tx.Bucket([]byte("expiry"))
 			for _, row := range []string{"", "\x00", strings.Repeat("\x00", 16), strings.Repeat("\x00", 17), strings.Repeat("\x00", 40)} {
 				if row != "" {
@@ -492,20 +470,20 @@ func TestSweep_Damage(t *testing.T) {
 					}
 				}
 			}
-			b, _ := entryBucket(tx, "b")
+			b, _ := cachetest.EntryBucket(tx, "b")
 			for i := range 200 { // some with a broken deadline, some cut short
-				stored := bytes.Clone(b.Get([]byte(numbered(i))))
-				stored[storedRecord+i%(len(stored)-storedRecord)] ^= byte(1 + i)
+				stored := bytes.Clone(b.Get([]byte(cachetest.Numbered(i))))
+				stored[cachetest.StoredRecord+i%(len(stored)-cachetest.StoredRecord)] ^= byte(1 + i)
 				if i%10 == 9 {
 					stored = stored[:20]
 				}
-				if err := b.Put([]byte(numbered(i)), stored); err != nil {
+				if err := b.Put([]byte(cachetest.Numbered(i)), stored); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
-		db = openDamaged(t, path, &keepcache.Options{SweepInterval: -1})
+		db = cachetest.OpenDamaged(t, path, &keepcache.Options{SweepInterval: -1})
 		time.Sleep(time.Hour)
 		_, err := db.Sweep(t.Context())
 		require.NoError(t, err)
@@ -514,7 +492,7 @@ func TestSweep_Damage(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, n)
 		for i := range 300 {
-			found, err := db.Bucket("b").Exists(numbered(i))
+			found, err := db.Bucket("b").Exists(cachetest.Numbered(i))
 			require.NoError(t, err)
 			require.False(t, found)
 		}
@@ -543,19 +521,19 @@ func TestVerify_Tags(t *testing.T) {
 		},
 		"the table of tags counts 5 rows, there are 2": func(tags, _ *bolt.Bucket) error { return tags.SetSequence(5) },
 	} {
-		path := newPath(t)
-		db := openUnchecked(t, path)
-		mustSet(t, db.Bucket("b").WithTags("other"), "k", 1, 0)
-		mustSet(t, db.Bucket("b"), "untagged", 1, 0)
+		path := cachetest.NewPath(t)
+		db := cachetest.OpenUnchecked(t, path)
+		cachetest.MustSet(t, db.Bucket("b").WithTags("other"), "k", 1, 0)
+		cachetest.MustSet(t, db.Bucket("b"), "untagged", 1, 0)
 		for _, tag := range []string{"t", "u"} {
 			require.NoError(t, db.InvalidateTag(tag))
 		}
-		sound(t, db)
+		cachetest.Sound(t, db)
 		require.NoError(t, db.Close())
-		withBolt(t, path, false, func(tx *bolt.Tx) error { return damage(tx.Bucket([]byte("tags")), tx.Bucket([]byte("meta"))) })
+		cachetest.WithBolt(t, path, false, func(tx *bolt.Tx) error { return damage(tx.Bucket([]byte("tags")), tx.Bucket([]byte("meta"))) })
 		mended := strings.Contains(want, "malformed")
 		for _, readOnly := range []bool{true, false} {
-			db := openDamaged(t, path, &keepcache.Options{ReadOnly: readOnly})
+			db := cachetest.OpenDamaged(t, path, &keepcache.Options{ReadOnly: readOnly})
 			report, err := db.Verify(t.Context())
 			require.NoError(t, err)
 			if mended && !readOnly {
@@ -567,12 +545,12 @@ func TestVerify_Tags(t *testing.T) {
 			require.NoError(t, db.Close())
 		}
 		if mended {
-			db := open(t, path, nil)
-			requireAbsent(t, db.Bucket("b"), "k") // whichever tag the row was for
-			requireValue(t, db.Bucket("b"), "untagged", int64(1))
-			mustSet(t, db.Bucket("b").WithTags("other"), "k", 2, 0)
-			db = reopen(t, db, path, nil)
-			requireValue(t, db.Bucket("b"), "k", int64(2))
+			db := cachetest.Open(t, path, nil)
+			cachetest.RequireAbsent(t, db.Bucket("b"), "k") // whichever tag the row was for
+			cachetest.RequireValue(t, db.Bucket("b"), "untagged", int64(1))
+			cachetest.MustSet(t, db.Bucket("b").WithTags("other"), "k", 2, 0)
+			db = cachetest.Reopen(t, db, path, nil)
+			cachetest.RequireValue(t, db.Bucket("b"), "k", int64(2))
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package keepcache_test
+package kills_test
 
 import (
 	"bufio"
@@ -17,9 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
-func init() { children["crash quarantiner"] = crashQuarantiner }
+func init() { cachetest.Children["crash quarantiner"] = crashQuarantiner }
 
 const (
 	quarantineWriters = 4
@@ -32,7 +33,7 @@ const (
 )
 
 // crashQuarantiner opens the cache at a path and writes until it is killed: rising numbers from the last argument on.
-func crashQuarantiner(t tester, args []string) {
+func crashQuarantiner(t cachetest.Tester, args []string) {
 	from, err := strconv.Atoi(args[2])
 	require.NoError(t, err)
 	o := keepcache.Options{CommitInterval: 5 * time.Millisecond}
@@ -40,7 +41,7 @@ func crashQuarantiner(t tester, args []string) {
 		o.Sync = keepcache.SyncAlways
 	}
 	fmt.Println("start")
-	b := open(t, args[0], &o).Bucket("new")
+	b := cachetest.Open(t, args[0], &o).Bucket("new")
 	fmt.Println("open")
 	failed := make(chan error)
 	for writer := range quarantineWriters {
@@ -63,26 +64,26 @@ func slotOf(writer, number int) string { return fmt.Sprint(writer, "-", number%q
 // Three others are kept aside already.
 func damagedCache(t *testing.T, path string) []byte {
 	t.Helper()
-	other := newPath(t)
-	db := open(t, other, &keepcache.Options{
+	other := cachetest.NewPath(t)
+	db := cachetest.Open(t, other, &keepcache.Options{
 		CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1, JournalBytes: 64 << 10, MemoryBytes: 4 << 20,
 	})
 	b := db.Bucket("old")
 	for i := range 200 {
-		mustSet(t, b, numbered(i), i, 0)
+		cachetest.MustSet(t, b, cachetest.Numbered(i), i, 0)
 	}
-	committed(t, db)
-	mustSet(t, b, "replaced", "old", 0)
+	cachetest.Committed(t, db)
+	cachetest.MustSet(t, b, "replaced", "old", 0)
 	require.NoError(t, b.SetBytes("replaced", make([]byte, 50_000), 0)) // too large for the journal
 	for i := range lateEntries {
-		mustSet(t, b, fmt.Sprint("late", i), i, 0)
+		cachetest.MustSet(t, b, fmt.Sprint("late", i), i, 0)
 	}
-	crashCopy(t, other, path)
+	cachetest.CrashCopy(t, other, path)
 	require.NoError(t, db.Close())
 	for i := range 3 {
 		require.NoError(t, os.WriteFile(fmt.Sprintf("%s.corrupt-2000010%dT000000.000000Z", path, i+1), []byte("older"), 0o600))
 	}
-	return breakFile(t, path)
+	return cachetest.BreakFile(t, path)
 }
 
 // readNumbers reads the lines of a quarantiner, the last of which may be cut short, and adds the last numbers that it tried to
@@ -122,7 +123,7 @@ func TestCrash_KillInQuarantine(t *testing.T) {
 		mode := []string{"periodic", "always"}[run%2]
 		tried, did := map[string]int{}, map[string]int{}
 		for round := range 1 + rand.IntN(2) { // the second meets what the first has left
-			cmd, out := startChild(t, "crash quarantiner", path, mode, fmt.Sprint(1+round*1_000_000))
+			cmd, out := cachetest.StartChild(t, "crash quarantiner", path, mode, fmt.Sprint(1+round*1_000_000))
 			in := bufio.NewReader(out)
 			line, err := in.ReadString('\n')
 			require.NoError(t, err)
@@ -146,9 +147,9 @@ func TestCrash_KillInQuarantine(t *testing.T) {
 		default:
 			during.Add(1)
 		}
-		db := open(t, path, nil)
+		db := cachetest.Open(t, path, nil)
 		require.Equal(t, still, db.Stats().Health.Quarantined == 1, "%+v", db.Stats().Health)
-		sound(t, db)
+		cachetest.Sound(t, db)
 		b := db.Bucket("new")
 		for slot, least := range did {
 			var number int
@@ -160,16 +161,16 @@ func TestCrash_KillInQuarantine(t *testing.T) {
 		}
 		b = db.Bucket("old")
 		for i := range lateEntries {
-			requireValue(t, b, fmt.Sprint("late", i), int64(i))
+			cachetest.RequireValue(t, b, fmt.Sprint("late", i), int64(i))
 		}
-		requireAbsent(t, b, "replaced")
+		cachetest.RequireAbsent(t, b, "replaced")
 		for e, err := range b.Prefix("k") {
 			require.NoError(t, err)
 			var i int
 			require.NoError(t, e.Decode(&i))
-			require.Equal(t, e.Key, numbered(i))
+			require.Equal(t, e.Key, cachetest.Numbered(i))
 		}
-		mustSet(t, b, "after", 1, 0)
+		cachetest.MustSet(t, b, "after", 1, 0)
 		require.NoError(t, db.Sync(context.Background()))
 		require.NoError(t, db.Close())
 

@@ -1,4 +1,4 @@
-package keepcache_test
+package damage_test
 
 import (
 	"bytes"
@@ -14,14 +14,15 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
 // Open keeps a damaged file aside and takes over what it can: identity, revisions, names, and what the journal has.
 func TestQuarantine_Open(t *testing.T) {
-	skipOnWindows(t, "an open file cannot be replaced")
-	path := crashed(t, func(db *keepcache.DB) {
+	cachetest.SkipOnWindows(t, "an open file cannot be replaced")
+	path := cachetest.Crashed(t, func(db *keepcache.DB) {
 		for i := range 20 {
-			mustSet(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), i, 0)
+			cachetest.MustSet(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), i, 0)
 		}
 	})
 	identity, last := metaOf(t, path)
@@ -31,19 +32,19 @@ func TestQuarantine_Open(t *testing.T) {
 	clear(damaged[:8192]) // both meta pages; what they lead to is found without them
 	require.NoError(t, os.WriteFile(path, damaged, 0o600))
 
-	_, err = tryOpen(path, &keepcache.Options{OnCorruption: keepcache.Fail})
-	requireError(t, err, keepcache.ErrCorrupt, "open", path)
+	_, err = cachetest.TryOpen(path, &keepcache.Options{OnCorruption: keepcache.Fail})
+	cachetest.RequireError(t, err, keepcache.ErrCorrupt, "open", path)
 	require.ErrorContains(t, err, "keepcache repair")
-	_, err = tryOpen(path, &keepcache.Options{ReadOnly: true})
-	requireError(t, err, keepcache.ErrCorrupt, "open", path)
+	_, err = cachetest.TryOpen(path, &keepcache.Options{ReadOnly: true})
+	cachetest.RequireError(t, err, keepcache.ErrCorrupt, "open", path)
 
 	var told []keepcache.Event
-	db := open(t, path, &keepcache.Options{Events: keepcache.Events{Handle: func(e keepcache.Event) { told = append(told, e) }}})
+	db := cachetest.Open(t, path, &keepcache.Options{Events: keepcache.Events{Handle: func(e keepcache.Event) { told = append(told, e) }}})
 	for i := range 20 {
-		requireValue(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), int64(i))
+		cachetest.RequireValue(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), int64(i))
 	}
-	requireValue(t, db.Bucket("b"), "first", int64(1)) // was in the file, and is in the journal still
-	mustSet(t, db.Bucket("b"), "next", 1, 0)
+	cachetest.RequireValue(t, db.Bucket("b"), "first", int64(1)) // was in the file, and is in the journal still
+	cachetest.MustSet(t, db.Bucket("b"), "next", 1, 0)
 	entry, _, err := db.Bucket("b").Stat("next")
 	require.NoError(t, err)
 	require.Greater(t, entry.Revision, last+20)
@@ -65,7 +66,7 @@ func TestQuarantine_Open(t *testing.T) {
 // metaOf returns the identity and the commit mark of a closed cache.
 func metaOf(t *testing.T, path string) (identity string, mark uint64) {
 	t.Helper()
-	withBolt(t, path, true, func(tx *bolt.Tx) error {
+	cachetest.WithBolt(t, path, true, func(tx *bolt.Tx) error {
 		meta := tx.Bucket([]byte("meta"))
 		identity = string(meta.Get([]byte("identity")))
 		for _, b := range meta.Get([]byte("sequence")) {
@@ -78,18 +79,18 @@ func metaOf(t *testing.T, path string) (identity string, mark uint64) {
 
 // The files that are kept aside are bounded in number; the oldest go.
 func TestQuarantine_Bound(t *testing.T) {
-	skipOnWindows(t, "an open file cannot be replaced")
-	path := newPath(t)
+	cachetest.SkipOnWindows(t, "an open file cannot be replaced")
+	path := cachetest.NewPath(t)
 	var newest []string
 	for i := range 6 {
-		db := openUnchecked(t, path)
-		mustSet(t, db.Bucket("b"), "k", i, 0)
+		db := cachetest.OpenUnchecked(t, path)
+		cachetest.MustSet(t, db.Bucket("b"), "k", i, 0)
 		require.NoError(t, db.Close())
 		content, err := os.ReadFile(path)
 		require.NoError(t, err)
 		clear(content[:8192])
 		require.NoError(t, os.WriteFile(path, content, 0o600))
-		db = openUnchecked(t, path)
+		db = cachetest.OpenUnchecked(t, path)
 		newest = append(newest, db.Stats().Health.Aside)
 		require.NoError(t, db.Close())
 	}
@@ -100,41 +101,31 @@ func TestQuarantine_Bound(t *testing.T) {
 
 // What is no cache is left alone, whatever the option.
 func TestQuarantine_Foreign(t *testing.T) {
-	path := newPath(t)
+	path := cachetest.NewPath(t)
 	require.NoError(t, os.WriteFile(path, bytes.Repeat([]byte("text\n"), 10_000), 0o600))
-	before := snapshot(t, path)
-	_, err := tryOpen(path, nil)
-	requireError(t, err, keepcache.ErrFormat, "open", path)
-	require.Equal(t, before, snapshot(t, path))
-}
-
-// breakFile makes both meta pages of the closed cache at path unreadable, and returns what the file has then.
-func breakFile(t tester, path string) []byte {
-	t.Helper()
-	content, err := os.ReadFile(path)
-	require.NoError(t, err)
-	clear(content[:2*os.Getpagesize()])
-	require.NoError(t, os.WriteFile(path, content, 0o600))
-	return content
+	before := cachetest.Snapshot(t, path)
+	_, err := cachetest.TryOpen(path, nil)
+	cachetest.RequireError(t, err, keepcache.ErrFormat, "open", path)
+	require.Equal(t, before, cachetest.Snapshot(t, path))
 }
 
 // Revisions go on where no meta page leads to the last root and older ones lie before it in the file.
 func TestQuarantine_Revisions(t *testing.T) {
-	skipOnWindows(t, "an open file cannot be replaced")
+	cachetest.SkipOnWindows(t, "an open file cannot be replaced")
 	for commits := range 6 {
-		path := newPath(t)
-		db := openUnchecked(t, path)
+		path := cachetest.NewPath(t)
+		db := cachetest.OpenUnchecked(t, path)
 		for i := range 20 + commits {
-			mustSet(t, db.Bucket("b"), "k", i, 0)
-			committed(t, db)
+			cachetest.MustSet(t, db.Bucket("b"), "k", i, 0)
+			cachetest.Committed(t, db)
 		}
 		last, _, err := db.Bucket("b").Stat("k")
 		require.NoError(t, err)
 		require.NoError(t, db.Close())
-		breakFile(t, path)
+		cachetest.BreakFile(t, path)
 
-		db = open(t, path, nil)
-		mustSet(t, db.Bucket("b"), "k", "next", 0)
+		db = cachetest.Open(t, path, nil)
+		cachetest.MustSet(t, db.Bucket("b"), "k", "next", 0)
 		next, _, err := db.Bucket("b").Stat("k")
 		require.NoError(t, err)
 		require.Greater(t, next.Revision, last.Revision)
@@ -145,13 +136,13 @@ func TestQuarantine_Revisions(t *testing.T) {
 // A tag that was invalidated stays so where nobody can read that in the damaged file: a load that began before lands after
 // the mark from which on the journal counts.
 func TestQuarantine_Tags(t *testing.T) {
-	skipOnWindows(t, "an open file cannot be replaced")
-	path := newPath(t)
-	db := open(t, path, &keepcache.Options{
+	cachetest.SkipOnWindows(t, "an open file cannot be replaced")
+	path := cachetest.NewPath(t)
+	db := cachetest.Open(t, path, &keepcache.Options{
 		CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1, JournalBytes: 64 << 10, MemoryBytes: 4 << 20,
 	})
 	b := db.Bucket("b")
-	fill(t, b, 5, 0)
+	cachetest.Fill(t, b, 5, 0)
 	begun, end, landed := make(chan struct{}), make(chan struct{}), make(chan error)
 	go func() {
 		var value string
@@ -165,15 +156,15 @@ func TestQuarantine_Tags(t *testing.T) {
 	}()
 	<-begun
 	require.NoError(t, db.InvalidateTag("tag"))
-	mustSet(t, b, "large", make([]byte, 50_000), 0) // past the journal
+	cachetest.MustSet(t, b, "large", make([]byte, 50_000), 0) // past the journal
 	close(end)
 	require.NoError(t, <-landed)
-	requireAbsent(t, b, "loaded")
-	mustSet(t, b, "after", 2, 0)
-	mustSet(t, b.WithTags("tag"), "tagged after", 3, 0)
+	cachetest.RequireAbsent(t, b, "loaded")
+	cachetest.MustSet(t, b, "after", 2, 0)
+	cachetest.MustSet(t, b.WithTags("tag"), "tagged after", 3, 0)
 	require.NoError(t, db.Sync(context.Background()))
-	path = crashCopy(t, path, newPath(t))
-	content := breakFile(t, path)
+	path = cachetest.CrashCopy(t, path, cachetest.NewPath(t))
+	content := cachetest.BreakFile(t, path)
 	for page := range slices.Chunk(content, os.Getpagesize()) {
 		if bytes.Contains(page, []byte("buckets")) {
 			clear(page) // all roots
@@ -181,34 +172,34 @@ func TestQuarantine_Tags(t *testing.T) {
 	}
 	require.NoError(t, os.WriteFile(path, content, 0o600))
 
-	b = open(t, path, nil).Bucket("b")
-	requireAbsent(t, b, "loaded")
-	requireValue(t, b, "after", int64(2))
-	requireValue(t, b, "tagged after", int64(3))
+	b = cachetest.Open(t, path, nil).Bucket("b")
+	cachetest.RequireAbsent(t, b, "loaded")
+	cachetest.RequireValue(t, b, "after", int64(2))
+	cachetest.RequireValue(t, b, "tagged after", int64(3))
 }
 
 // A write that was too large for the journal is lost with the file that had it, but what it replaced does not come back,
 // although the journal has that. What came after it is there, also where nobody can read the names of buckets in the file.
 func TestQuarantine_PastJournal(t *testing.T) {
-	skipOnWindows(t, "an open file cannot be replaced")
+	cachetest.SkipOnWindows(t, "an open file cannot be replaced")
 	large := bytes.Repeat([]byte("x"), 50_000)
 	for _, what := range []string{"before others", "last", "no root is left"} {
 		t.Run(what, func(t *testing.T) {
-			path := newPath(t)
-			db := open(t, path, &keepcache.Options{
+			path := cachetest.NewPath(t)
+			db := cachetest.Open(t, path, &keepcache.Options{
 				CommitInterval: time.Hour, SweepInterval: -1, CompactBytes: -1, JournalBytes: 64 << 10, MemoryBytes: 4 << 20,
 			})
 			b := db.Bucket("b")
-			mustSet(t, b, "replaced", "old", 0)
-			mustSet(t, b, "kept", "old", 0)
-			fill(t, b, 5, 0)
-			mustSet(t, b, "replaced", large, 0)
+			cachetest.MustSet(t, b, "replaced", "old", 0)
+			cachetest.MustSet(t, b, "kept", "old", 0)
+			cachetest.Fill(t, b, 5, 0)
+			cachetest.MustSet(t, b, "replaced", large, 0)
 			if what != "last" {
-				mustSet(t, b, "kept", "new", 0)
+				cachetest.MustSet(t, b, "kept", "new", 0)
 			}
 			require.NoError(t, db.Sync(context.Background()))
-			path = crashCopy(t, path, newPath(t))
-			content := breakFile(t, path)
+			path = cachetest.CrashCopy(t, path, cachetest.NewPath(t))
+			content := cachetest.BreakFile(t, path)
 			if what == "no root is left" {
 				for page := range slices.Chunk(content, os.Getpagesize()) {
 					if bytes.Contains(page, []byte("buckets")) {
@@ -218,10 +209,10 @@ func TestQuarantine_PastJournal(t *testing.T) {
 				require.NoError(t, os.WriteFile(path, content, 0o600))
 			}
 
-			b = open(t, path, nil).Bucket("b")
-			requireAbsent(t, b, "replaced")
+			b = cachetest.Open(t, path, nil).Bucket("b")
+			cachetest.RequireAbsent(t, b, "replaced")
 			if what != "last" {
-				requireValue(t, b, "kept", "new")
+				cachetest.RequireValue(t, b, "kept", "new")
 			}
 		})
 	}

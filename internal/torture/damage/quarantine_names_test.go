@@ -1,4 +1,4 @@
-package keepcache_test
+package damage_test
 
 import (
 	"bytes"
@@ -15,12 +15,13 @@ import (
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
 // A bucket that was dropped is not listed again where the journal failed before it could take that, and so has only that the
 // bucket was made: the table of the damaged file is later. One whose making the journal alone has is there.
 func TestQuarantine_Names(t *testing.T) {
-	skipOnWindows(t, "an open file cannot be replaced")
+	cachetest.SkipOnWindows(t, "an open file cannot be replaced")
 	var broken atomic.Bool
 	disk.Between = func(op *disk.Op, do func() error) error {
 		name := op.Path
@@ -33,37 +34,37 @@ func TestQuarantine_Names(t *testing.T) {
 		return do()
 	}
 	t.Cleanup(func() { disk.Between = nil })
-	path := newPath(t)
-	db := open(t, path, &keepcache.Options{
+	path := cachetest.NewPath(t)
+	db := cachetest.Open(t, path, &keepcache.Options{
 		CommitInterval: time.Hour, SyncInterval: time.Hour, SweepInterval: -1, CompactBytes: -1, MemoryBytes: 4 << 20, JournalBytes: 4 << 20,
 	})
-	fill(t, db.Bucket("a"), 500, 0)
-	committed(t, db)
-	mustSet(t, db.Bucket("dropped"), "k", 1, 0)
-	mustSet(t, db.Bucket("made"), "k", 1, 0)
+	cachetest.Fill(t, db.Bucket("a"), 500, 0)
+	cachetest.Committed(t, db)
+	cachetest.MustSet(t, db.Bucket("dropped"), "k", 1, 0)
+	cachetest.MustSet(t, db.Bucket("made"), "k", 1, 0)
 	require.NoError(t, db.Sync(context.Background()))
-	before := crashCopy(t, path, newPath(t))
+	before := cachetest.CrashCopy(t, path, cachetest.NewPath(t))
 
 	broken.Store(true)
-	mustSet(t, db.Bucket("made"), "more", 1, 0)
+	cachetest.MustSet(t, db.Bucket("made"), "more", 1, 0)
 	_ = db.Sync(context.Background()) // meets the failure, and has everything go into the file
-	committed(t, db)                  // the next commit is not taken for this one, which could not renew the journal
+	cachetest.Committed(t, db)        // the next commit is not taken for this one, which could not renew the journal
 	found, err := db.DropBucket("dropped")
 	require.NoError(t, err)
 	require.True(t, found)
-	after := crashCopy(t, path, newPath(t))
+	after := cachetest.CrashCopy(t, path, cachetest.NewPath(t))
 	broken.Store(false)
 
 	for at, want := range map[string][]string{before: {"a", "dropped", "made"}, after: {"a", "made"}} {
 		content, err := os.ReadFile(at)
 		require.NoError(t, err)
 		for page := range slices.Chunk(content, os.Getpagesize()) {
-			if bytes.Contains(page, []byte(numbered(100))) {
+			if bytes.Contains(page, []byte(cachetest.Numbered(100))) {
 				clear(page)
 			}
 		}
 		require.NoError(t, os.WriteFile(at, content, 0o600))
-		db := open(t, at, nil)
+		db := cachetest.Open(t, at, nil)
 		require.Equal(t, uint64(1), db.Stats().Health.Quarantined)
 		names, err := db.Buckets()
 		require.NoError(t, err)

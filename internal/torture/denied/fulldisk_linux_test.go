@@ -1,4 +1,4 @@
-package keepcache_test
+package denied_test
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
 // The size of the disk, and that of the largest file, in the tests below, in bytes. bbolt grows its file by
@@ -26,9 +27,9 @@ const (
 )
 
 func init() {
-	children["full disk"] = fullDisk
-	children["file size limit"] = fileSizeLimit
-	children["sweep on full disk"] = sweepOnFullDisk
+	cachetest.Children["full disk"] = fullDisk
+	cachetest.Children["file size limit"] = fileSizeLimit
+	cachetest.Children["sweep on full disk"] = sweepOnFullDisk
 }
 
 // On a full disk a write fails with the cause and changes nothing, reads go on, and writes too when there
@@ -37,7 +38,7 @@ func TestFullDisk(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can mount a small disk")
 	}
-	cmd := childCommand("full disk", t.TempDir())
+	cmd := cachetest.ChildCommand("full disk", t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	out, err := cmd.Output()
 	if errors.Is(err, syscall.EPERM) || string(out) == "skip\n" {
@@ -48,12 +49,12 @@ func TestFullDisk(t *testing.T) {
 
 // A limit on the size of files is met as a full disk is.
 func TestFullDisk_FileSizeLimit(t *testing.T) {
-	cmd := childCommand("file size limit", t.TempDir())
+	cmd := cachetest.ChildCommand("file size limit", t.TempDir())
 	cmd.Stdout = os.Stdout
 	require.NoError(t, cmd.Run())
 }
 
-func fullDisk(t tester, args []string) {
+func fullDisk(t cachetest.Tester, args []string) {
 	dir := args[0]
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprint("size=", diskSize)); err != nil {
 		fmt.Println("skip")
@@ -72,17 +73,17 @@ func fullDisk(t tester, args []string) {
 	}
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	path := filepath.Join(dir, "new.cache")
-	_, err = tryOpen(path, nil)
-	requireError(t, err, syscall.ENOSPC, "open", path)
+	_, err = cachetest.TryOpen(path, nil)
+	cachetest.RequireError(t, err, syscall.ENOSPC, "open", path)
 	left, err := filepath.Glob(path + "*")
 	require.NoError(t, err)
 	require.Empty(t, left)
 	require.NoError(t, rest.Close())
 	require.NoError(t, os.Remove(ballast))
-	require.NoError(t, open(t, path, nil).Set("k", 1, 0))
+	require.NoError(t, cachetest.Open(t, path, nil).Set("k", 1, 0))
 }
 
-func fileSizeLimit(t tester, args []string) {
+func fileSizeLimit(t cachetest.Tester, args []string) {
 	signal.Ignore(syscall.SIGXFSZ)
 	var limit syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit))
@@ -94,8 +95,8 @@ func fileSizeLimit(t tester, args []string) {
 
 	set(4096)
 	path := filepath.Join(args[0], "new.cache")
-	_, err := tryOpen(path, nil)
-	requireError(t, err, syscall.EFBIG, "open", path)
+	_, err := cachetest.TryOpen(path, nil)
+	cachetest.RequireError(t, err, syscall.EFBIG, "open", path)
 	left, err := filepath.Glob(path + "*")
 	require.NoError(t, err)
 	require.Empty(t, left)
@@ -104,18 +105,18 @@ func fileSizeLimit(t tester, args []string) {
 
 // runFull fills the cache at path until writes fail with cause, looks that nothing is lost, makes room,
 // and goes on.
-func runFull(t tester, path string, cause error, makeRoom func()) {
+func runFull(t cachetest.Tester, path string, cause error, makeRoom func()) {
 	small := &keepcache.Options{MemoryBytes: 2 << 20, JournalBytes: 2 << 20} // so that the disk is met soon
-	db, err := tryOpen(path, small)
+	db, err := cachetest.TryOpen(path, small)
 	require.NoError(t, err)
 	b := db.Bucket("b")
-	mustSet(t, b, "old", "value", time.Hour)
-	mustSet(t, b, "brief", "value", time.Millisecond)
+	cachetest.MustSet(t, b, "old", "value", time.Hour)
+	cachetest.MustSet(t, b, "brief", "value", time.Millisecond)
 	value := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 300_000) }
 	fill, n := error(nil), 0
 	for ; fill == nil; n++ {
 		require.Less(t, n, 2*fileLimit/300_000, "the disk is not small")
-		fill = b.SetBytes(numbered(n), value(n), time.Hour)
+		fill = b.SetBytes(cachetest.Numbered(n), value(n), time.Hour)
 	}
 	n--
 	failed := func(err error, op string) {
@@ -128,24 +129,24 @@ func runFull(t tester, path string, cause error, makeRoom func()) {
 	}
 	failed(fill, "set")
 	require.ErrorIs(t, fill, keepcache.ErrNoRoom)
-	require.ErrorContains(t, fill, numbered(n))
+	require.ErrorContains(t, fill, cachetest.Numbered(n))
 
 	intact := func(b *keepcache.Bucket) {
-		requireValue(t, b, "old", "value")
-		requireAbsent(t, b, numbered(n))
+		cachetest.RequireValue(t, b, "old", "value")
+		cachetest.RequireAbsent(t, b, cachetest.Numbered(n))
 		for i := range n {
-			got, found, err := b.GetBytes(numbered(i))
+			got, found, err := b.GetBytes(cachetest.Numbered(i))
 			require.NoError(t, err)
 			require.True(t, found)
 			require.True(t, bytes.Equal(value(i), got))
 		}
 	}
 	failed(b.SetBytes("old", make([]byte, 10<<20), time.Second), "set")
-	_, err = b.Add(numbered(n), make([]byte, 10<<20), 0)
+	_, err = b.Add(cachetest.Numbered(n), make([]byte, 10<<20), 0)
 	failed(err, "add")
 	// A load is no outage: what it brings is handed out, and that it could not be stored is counted.
 	var loaded []byte
-	_, err = b.GetOrLoad(context.Background(), numbered(n), &loaded, func(context.Context, *keepcache.Load) (any, error) {
+	_, err = b.GetOrLoad(context.Background(), cachetest.Numbered(n), &loaded, func(context.Context, *keepcache.Load) (any, error) {
 		return make([]byte, 10<<20), nil
 	}, nil)
 	require.NoError(t, err)
@@ -155,19 +156,19 @@ func runFull(t tester, path string, cause error, makeRoom func()) {
 	ttl, _, err := b.TTL("old")
 	require.NoError(t, err)
 	require.Greater(t, ttl, 50*time.Minute)
-	sound(t, db)
+	cachetest.Sound(t, db)
 	require.NotZero(t, db.Stats().Commit.Failed)
 
 	// Closed while the disk is full, it is whole.
 	_ = db.Close()
-	db, err = tryOpen(path, &keepcache.Options{ReadOnly: true})
+	db, err = cachetest.TryOpen(path, &keepcache.Options{ReadOnly: true})
 	require.NoError(t, err)
 	intact(db.Bucket("b"))
-	sound(t, db)
+	cachetest.Sound(t, db)
 	require.NoError(t, db.Close())
 
 	makeRoom()
-	db = open(t, path, nil)
+	db = cachetest.Open(t, path, nil)
 	b = db.Bucket("b")
 	intact(b)
 	require.NoError(t, b.SetBytes("old", make([]byte, 1<<20), time.Second))
@@ -176,21 +177,21 @@ func runFull(t tester, path string, cause error, makeRoom func()) {
 	deleted, err := b.DeletePrefix(context.Background(), "k")
 	require.NoError(t, err)
 	require.Equal(t, n, deleted)
-	sound(t, db)
+	cachetest.Sound(t, db)
 	require.NoError(t, db.Close())
 }
 
 // sweepOnFullDisk lets entries expire while no write to the file succeeds.
-func sweepOnFullDisk(t tester, args []string) {
+func sweepOnFullDisk(t cachetest.Tester, args []string) {
 	signal.Ignore(syscall.SIGXFSZ)
 	var limit syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit))
 	var log bytes.Buffer
-	db := open(t, filepath.Join(args[0], "test.cache"), &keepcache.Options{
+	db := cachetest.Open(t, filepath.Join(args[0], "test.cache"), &keepcache.Options{
 		SweepInterval: time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})
-	fill(t, db.Bucket("b"), 100, time.Second)
-	committed(t, db)
+	cachetest.Fill(t, db.Bucket("b"), 100, time.Second)
+	cachetest.Committed(t, db)
 	until := func(what string, done func(keepcache.SweepStats) bool) {
 		for end := time.Now().Add(20 * time.Second); !done(db.Stats().Sweep); time.Sleep(time.Millisecond) {
 			require.True(t, time.Now().Before(end), "waited in vain for %s: %+v", what, db.Stats().Sweep)
@@ -198,7 +199,7 @@ func sweepOnFullDisk(t tester, args []string) {
 	}
 	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 4096, Max: limit.Max}))
 	until("failing sweeps", func(s keepcache.SweepStats) bool { return s.Err != nil && s.Lag > 20*time.Millisecond })
-	requireAbsent(t, db.Bucket("b"), numbered(0))
+	cachetest.RequireAbsent(t, db.Bucket("b"), cachetest.Numbered(0))
 	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit))
 	until("the sweep", func(s keepcache.SweepStats) bool { return s.Err == nil && s.Removed == 100 })
 	require.NoError(t, db.Close())
@@ -207,7 +208,7 @@ func sweepOnFullDisk(t tester, args []string) {
 
 // While the disk is full the sweeper tries on, says so in Stats and once in the log, and recovers by itself.
 func TestSweep_FullDisk(t *testing.T) {
-	cmd := childCommand("sweep on full disk", t.TempDir())
+	cmd := cachetest.ChildCommand("sweep on full disk", t.TempDir())
 	cmd.Stdout = os.Stdout
 	require.NoError(t, cmd.Run())
 }

@@ -1,4 +1,4 @@
-package keepcache_test
+package kills_test
 
 import (
 	"bufio"
@@ -13,15 +13,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
 func init() {
-	children["crash incrementer"] = func(t tester, args []string) {
+	cachetest.Children["crash incrementer"] = func(t cachetest.Tester, args []string) {
 		opts := &keepcache.Options{CommitInterval: 10 * time.Millisecond}
 		if args[1] == "always" {
 			opts.Sync = keepcache.SyncAlways
 		}
-		b := open(t, args[0], opts).Bucket("b")
+		b := cachetest.Open(t, args[0], opts).Bucket("b")
 		failed := make(chan error)
 		for range crashWriters {
 			go func() {
@@ -41,12 +42,12 @@ func init() {
 // Processes that increment one key from many goroutines and are killed lose no increment that returned, and
 // count none twice: from one process to the next the sum rises by what was done, and at most by what was tried.
 func TestCrash_Increment(t *testing.T) {
-	skipOnWindows(t, "a killed process's locks and pipes end too late there to be told from a bug")
+	cachetest.SkipOnWindows(t, "a killed process's locks and pipes end too late there to be told from a bug")
 	for _, mode := range []string{"periodic", "always"} {
 		path := filepath.Join(t.TempDir(), "crash.cache")
 		least, most := int64(0), int64(0)
 		for range max(*crashRuns/4, 3) {
-			cmd, out := startChild(t, "crash incrementer", path, mode)
+			cmd, out := cachetest.StartChild(t, "crash incrementer", path, mode)
 			counts, began := make(chan [2]int64), make(chan struct{})
 			go func() {
 				var tried, done int64
@@ -66,7 +67,7 @@ func TestCrash_Increment(t *testing.T) {
 			count := <-counts
 			_ = cmd.Wait()
 
-			db := open(t, path, nil)
+			db := cachetest.Open(t, path, nil)
 			var n int64
 			found, err := db.Bucket("b").Get("n", &n)
 			require.NoError(t, err)

@@ -1,4 +1,4 @@
-package keepcache_test
+package damage_test
 
 import (
 	"bytes"
@@ -14,18 +14,19 @@ import (
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
 // An empty file is a new cache, in place and with its own mode. Who only reads is told that there is none in it yet.
 func TestOpen_EmptyFile(t *testing.T) {
-	path := newPath(t)
+	path := cachetest.NewPath(t)
 	require.NoError(t, os.WriteFile(path, nil, 0o640))
 	require.NoError(t, os.Chmod(path, 0o640))
 	before, err := os.Stat(path)
 	require.NoError(t, err)
 	for _, o := range []keepcache.Options{{ReadOnly: true}, {ReadOnly: true, NoLock: true}} {
-		_, err := tryOpen(path, &o)
-		requireError(t, err, keepcache.ErrFormat, "open", path)
+		_, err := cachetest.TryOpen(path, &o)
+		cachetest.RequireError(t, err, keepcache.ErrFormat, "open", path)
 		require.ErrorContains(t, err, "it is empty")
 		require.ErrorContains(t, err, "first Open for writing")
 	}
@@ -33,10 +34,10 @@ func TestOpen_EmptyFile(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, now.Size())
 
-	db := open(t, path, &keepcache.Options{OnCorruption: keepcache.Fail})
-	mustSet(t, db.Bucket("b"), "k", "v", 0)
-	db = reopen(t, db, path, nil)
-	requireValue(t, db.Bucket("b"), "k", "v")
+	db := cachetest.Open(t, path, &keepcache.Options{OnCorruption: keepcache.Fail})
+	cachetest.MustSet(t, db.Bucket("b"), "k", "v", 0)
+	db = cachetest.Reopen(t, db, path, nil)
+	cachetest.RequireValue(t, db.Bucket("b"), "k", "v")
 	require.NoError(t, db.Close())
 	now, err = os.Stat(path)
 	require.NoError(t, err)
@@ -46,28 +47,28 @@ func TestOpen_EmptyFile(t *testing.T) {
 
 // A cache that somebody has emptied while it was closed after a crash gets what its journal has.
 func TestOpen_EmptiedFile(t *testing.T) {
-	path := crashed(t, func(db *keepcache.DB) { mustSet(t, db.Bucket("b"), "late", 1, 0) })
+	path := cachetest.Crashed(t, func(db *keepcache.DB) { cachetest.MustSet(t, db.Bucket("b"), "late", 1, 0) })
 	require.NoError(t, os.Truncate(path, 0))
-	db := open(t, path, nil)
-	requireValue(t, db.Bucket("b"), "late", int64(1))
+	db := cachetest.Open(t, path, nil)
+	cachetest.RequireValue(t, db.Bucket("b"), "late", int64(1))
 	require.Zero(t, db.Stats().Health.BadJournals)
 }
 
 // A crash in the middle of making a cache in place, of a process or of the machine, leaves what the next Open finishes.
 func TestOpen_EmptyFileCrash(t *testing.T) {
-	path := newPath(t)
+	path := cachetest.NewPath(t)
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
-	states := statesOf(t, path, func() { require.NoError(t, openUnchecked(t, path).Close()) })
+	states := statesOf(t, path, func() { require.NoError(t, cachetest.OpenUnchecked(t, path).Close()) })
 	require.Greater(t, len(states), 5)
 	for i, state := range states {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			path := newPath(t)
+			path := cachetest.NewPath(t)
 			require.NoError(t, os.WriteFile(path, state, 0o600))
-			db := open(t, path, &keepcache.Options{OnCorruption: keepcache.Fail})
+			db := cachetest.Open(t, path, &keepcache.Options{OnCorruption: keepcache.Fail})
 			n, err := db.Bucket("b").Len()
 			require.NoError(t, err)
 			require.Zero(t, n)
-			mustSet(t, db.Bucket("b"), "k", "v", 0)
+			cachetest.MustSet(t, db.Bucket("b"), "k", "v", 0)
 		})
 	}
 }
@@ -161,13 +162,13 @@ func fixed(t *testing.T) {
 // What is kept of a damaged file that is made anew in place is told, and a crash in the middle of that is repaired by the next Open,
 // with all that the journal has.
 func TestQuarantine_InPlaceCrash(t *testing.T) {
-	skipOnWindows(t, "a file that is open is not made anew")
-	made := crashed(t, func(db *keepcache.DB) {
+	cachetest.SkipOnWindows(t, "a file that is open is not made anew")
+	made := cachetest.Crashed(t, func(db *keepcache.DB) {
 		for i := range 20 {
-			mustSet(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), i, 0)
+			cachetest.MustSet(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), i, 0)
 		}
 	})
-	breakFile(t, made)
+	cachetest.BreakFile(t, made)
 	start := filepath.Dir(made)
 	fixed(t)
 	path := filepath.Join(t.TempDir(), filepath.Base(made))
@@ -177,7 +178,7 @@ func TestQuarantine_InPlaceCrash(t *testing.T) {
 	states := statesOf(t, path, func() {
 		outer := disk.Between
 		disk.Between = func(op *disk.Op, do func() error) error { return outer(op, func() error { return between(op, do) }) }
-		require.NoError(t, openUnchecked(t, path).Close())
+		require.NoError(t, cachetest.OpenUnchecked(t, path).Close())
 	})
 	disk.Between = between
 	aside, err := filepath.Glob(path + ".corrupt-*")
@@ -192,11 +193,11 @@ func TestQuarantine_InPlaceCrash(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(path), filepath.Base(aside[0])), content, 0o600))
 			require.NoError(t, os.WriteFile(path, state, 0o600))
-			db := openDamaged(t, path, nil)
+			db := cachetest.OpenDamaged(t, path, nil)
 			for i := range 20 {
-				requireValue(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), int64(i))
+				cachetest.RequireValue(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), int64(i))
 			}
-			sound(t, db)
+			cachetest.Sound(t, db)
 		})
 	}
 }

@@ -1,4 +1,4 @@
-package keepcache_test
+package denied_test
 
 import (
 	"bytes"
@@ -16,9 +16,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
-func init() { children["read-only disk"] = readOnlyDisk }
+func init() { cachetest.Children["read-only disk"] = readOnlyDisk }
 
 // A disk that the system makes read-only because of an error, under a running cache: writes that cannot be kept fail with the
 // cause, reads go on, and when the disk is mounted anew the cache goes on there, with all that was acknowledged.
@@ -27,7 +28,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	for _, mode := range []string{"periodic", "always"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			cmd := childCommand("read-only disk", t.TempDir(), mode)
+			cmd := cachetest.ChildCommand("read-only disk", t.TempDir(), mode)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 			out, err := cmd.Output()
 			if why, ok := strings.CutPrefix(string(out), "skip: "); ok || errors.Is(err, syscall.EPERM) {
@@ -39,7 +40,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	}
 }
 
-func readOnlyDisk(t tester, args []string) {
+func readOnlyDisk(t cachetest.Tester, args []string) {
 	always := args[1] == "always"
 	dir, image := filepath.Join(args[0], "disk"), filepath.Join(args[0], "image")
 	require.NoError(t, os.Mkdir(dir, 0o700))
@@ -62,24 +63,24 @@ func readOnlyDisk(t tester, args []string) {
 	if always {
 		o.Sync = keepcache.SyncAlways
 	}
-	db := open(t, path, &o)
+	db := cachetest.Open(t, path, &o)
 	b := db.Bucket("b")
 	const n = 1000 // of which memory has a part
 	for i := range n {
-		require.NoError(t, b.SetBytes(numbered(i), healValue(i), time.Hour))
+		require.NoError(t, b.SetBytes(cachetest.Numbered(i), valueOf(i), time.Hour))
 	}
 	require.NoError(t, db.Sync(context.Background()))
 	intact := func(b *keepcache.Bucket) {
 		for i := range n {
-			got, found, err := b.GetBytes(numbered(i))
+			got, found, err := b.GetBytes(cachetest.Numbered(i))
 			require.NoError(t, err)
-			require.True(t, found && bytes.Equal(got, healValue(i)), numbered(i))
+			require.True(t, found && bytes.Equal(got, valueOf(i)), cachetest.Numbered(i))
 		}
 	}
 
 	// Nothing is under way when the disk changes: ext4 lets a sync succeed then that it has not made. What fails because of that may
 	// have another error than what comes later.
-	committed(t, db)
+	cachetest.Committed(t, db)
 	because := func(err error) {
 		require.True(t, errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EIO), "%v", err)
 	}
@@ -113,30 +114,32 @@ func readOnlyDisk(t tester, args []string) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(again+".image", content, 0o600))
 	require.NoError(t, mountImage("ext4", "loop,errors=remount-ro", again+".image", again))
-	later := open(t, filepath.Join(again, "test.cache"), nil)
+	later := cachetest.Open(t, filepath.Join(again, "test.cache"), nil)
 	intact(later.Bucket("b"))
-	sound(t, later)
+	cachetest.Sound(t, later)
 	require.NoError(t, later.Close())
 
 	// And so it is mounted in the place of the other, under the running cache.
 	require.NoError(t, syscall.Mount(again, dir, "", syscall.MS_BIND, ""))
-	require.NoError(t, awaitHealed(db))
+	require.NoError(t, cachetest.AwaitHealed(db))
 	intact(b)
 	for _, key := range acked {
-		requireValue(t, b, key, key)
+		cachetest.RequireValue(t, b, key, key)
 	}
-	mustSet(t, b, "after", "after", time.Hour)
-	sound(t, db)
+	cachetest.MustSet(t, b, "after", "after", time.Hour)
+	cachetest.Sound(t, db)
 	require.Equal(t, uint64(1), db.Stats().Health.Healed)
-	db = reopen(t, db, path, nil)
+	db = cachetest.Reopen(t, db, path, nil)
 	b = db.Bucket("b")
 	intact(b)
 	for _, key := range append(acked, "after") {
-		requireValue(t, b, key, key)
+		cachetest.RequireValue(t, b, key, key)
 	}
 	require.NoError(t, db.Close())
 	fmt.Printf("%d writes were acknowledged after the disk had become read-only\n", len(acked))
 }
+
+func valueOf(i int) []byte { return bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 300) }
 
 // mountImage mounts an image of a file system.
 func mountImage(kind, options, image, dir string) error {
@@ -148,7 +151,7 @@ func mountImage(kind, options, image, dir string) error {
 }
 
 // deviceAt returns the name of the device that is mounted at dir.
-func deviceAt(t tester, dir string) string {
+func deviceAt(t cachetest.Tester, dir string) string {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	require.NoError(t, err)
 	device := ""

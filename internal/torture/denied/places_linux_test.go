@@ -1,4 +1,4 @@
-package keepcache_test
+package denied_test
 
 import (
 	"bytes"
@@ -20,16 +20,20 @@ import (
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
 func init() {
-	children["killed"] = killedChild
-	children["user"] = userChild
-	children["mounted"] = mountedChild
+	cachetest.Children["killed"] = killedChild
+	cachetest.Children["user"] = userChild
+	cachetest.Children["mounted"] = mountedChild
 }
 
-// others is another group, and user, of whom the tests own nothing.
-const others = someone
+// others and nobody are users and groups of whom the tests own nothing.
+const (
+	others = 65533
+	nobody = 65534
+)
 
 // needsRoot skips a test that hands files to others.
 func needsRoot(t *testing.T) {
@@ -53,7 +57,7 @@ func sharedPath(t *testing.T, uid, gid int, mode fs.FileMode) string {
 // asUser runs a child with the rights of a user, and requires that it ends well.
 func asUser(t *testing.T, uid, gid uint32, name string, args ...string) {
 	t.Helper()
-	cmd := childCommand(name, args...)
+	cmd := cachetest.ChildCommand(name, args...)
 	// The test binary lies where others cannot reach it: it is handed over as an open file.
 	self, err := os.Open("/proc/self/exe")
 	require.NoError(t, err)
@@ -68,9 +72,9 @@ func asUser(t *testing.T, uid, gid uint32, name string, args ...string) {
 }
 
 // userChild opens the cache at a path and does what the other arguments say.
-func userChild(t tester, args []string) {
+func userChild(t cachetest.Tester, args []string) {
 	var said logged
-	db, err := tryOpen(args[0], &keepcache.Options{Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	db, err := cachetest.TryOpen(args[0], &keepcache.Options{Logger: slog.New(slog.NewTextHandler(&said, nil))})
 	require.NoError(t, err)
 	for _, what := range args[1:] {
 		switch what {
@@ -81,7 +85,7 @@ func userChild(t tester, args []string) {
 			require.NoError(t, db.Set("by the user", "w", 0))
 			require.Equal(t, 1, strings.Count(said.String(), "there can be no journal"), said.String())
 		case "root's":
-			requireValue(t, db.Bucket("default"), "by root", "v")
+			cachetest.RequireValue(t, db.Bucket("default"), "by root", "v")
 		case "compact":
 			require.NoError(t, db.Compact(context.Background()))
 		case "refused":
@@ -92,7 +96,7 @@ func userChild(t tester, args []string) {
 			require.Contains(t, e.Hint, "owner")
 		case "quarantined":
 			require.Equal(t, uint64(1), db.Stats().Health.Quarantined)
-			requireValue(t, db.Bucket("default"), "by the user", "v")
+			cachetest.RequireValue(t, db.Bucket("default"), "by the user", "v")
 		}
 	}
 	require.NoError(t, db.Close())
@@ -117,15 +121,15 @@ func (l *logged) String() string {
 }
 
 // killedChild writes to a cache and dies.
-func killedChild(t tester, args []string) {
-	db, err := tryOpen(args[0], nil)
+func killedChild(t cachetest.Tester, args []string) {
+	db, err := cachetest.TryOpen(args[0], nil)
 	require.NoError(t, err)
 	require.NoError(t, db.Set("by root", "v", 0))
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 }
 
 // requireOwner requires what a file has beside its contents.
-func requireOwner(t tester, path string, uid, gid int, mode fs.FileMode) {
+func requireOwner(t cachetest.Tester, path string, uid, gid int, mode fs.FileMode) {
 	t.Helper()
 	info, err := os.Lstat(path)
 	require.NoError(t, err)
@@ -142,7 +146,7 @@ func TestOwner_Root(t *testing.T) {
 	require.NoError(t, os.Chown(path, nobody, nobody))
 	require.NoError(t, os.Chmod(path, 0o640))
 
-	db := openUnchecked(t, path)
+	db := cachetest.OpenUnchecked(t, path)
 	before, err := os.Stat(path)
 	require.NoError(t, err)
 	require.NoError(t, db.Compact(context.Background()))
@@ -155,25 +159,25 @@ func TestOwner_Root(t *testing.T) {
 	require.NoError(t, db.Close())
 	asUser(t, nobody, nobody, "user", path, "set", "root's")
 
-	require.Error(t, childCommand("killed", path).Run())
+	require.Error(t, cachetest.ChildCommand("killed", path).Run())
 	requireOwner(t, path+"-journal", nobody, nobody, 0o640)
 	asUser(t, nobody, nobody, "user", path, "root's", "set")
 
 	// The journal that takes over from one that a crash left.
-	require.Error(t, childCommand("killed", path).Run())
-	db = openUnchecked(t, path)
+	require.Error(t, cachetest.ChildCommand("killed", path).Run())
+	db = cachetest.OpenUnchecked(t, path)
 	requireOwner(t, path+"-journal", nobody, nobody, 0o640)
 	require.NoError(t, db.Close())
 
-	breakFile(t, path)
-	db = openUnchecked(t, path)
+	cachetest.BreakFile(t, path)
+	db = cachetest.OpenUnchecked(t, path)
 	requireOwner(t, db.Stats().Health.Aside, nobody, nobody, 0o640)
 	requireOwner(t, path, nobody, nobody, 0o640)
 	require.NoError(t, db.Set("by root", "v", 0))
 
 	require.NoError(t, os.Chmod(path, 0o660))
 	require.NoError(t, os.Remove(path))
-	require.NoError(t, awaitHealed(db))
+	require.NoError(t, cachetest.AwaitHealed(db))
 	requireOwner(t, path, nobody, nobody, 0o660)
 	require.NoError(t, db.Close())
 	asUser(t, nobody, nobody, "user", path, "root's", "set", "compact")
@@ -181,9 +185,9 @@ func TestOwner_Root(t *testing.T) {
 
 // A mode that is changed while the cache is open stays through a compaction, and soon the journal has it too.
 func TestOwner_ChmodWhileOpen(t *testing.T) {
-	path := newPath(t)
-	db := open(t, path, &keepcache.Options{SweepInterval: -1})
-	mustSet(t, db.Bucket("b"), "k", "v", 0)
+	path := cachetest.NewPath(t)
+	db := cachetest.Open(t, path, &keepcache.Options{SweepInterval: -1})
+	cachetest.MustSet(t, db.Bucket("b"), "k", "v", 0)
 	require.NoError(t, os.Chmod(path, 0o644))
 	require.NoError(t, db.Compact(context.Background()))
 	requireOwner(t, path, os.Getuid(), os.Getgid(), 0o644)
@@ -196,9 +200,9 @@ func TestOwner_ChmodWhileOpen(t *testing.T) {
 
 // Labels go along: what users note, and the ACL, which a directory's default does not replace.
 func TestOwner_Labels(t *testing.T) {
-	path := newPath(t)
-	db := openUnchecked(t, path)
-	mustSet(t, db.Bucket("b"), "k", "v", 0)
+	path := cachetest.NewPath(t)
+	db := cachetest.OpenUnchecked(t, path)
+	cachetest.MustSet(t, db.Bucket("b"), "k", "v", 0)
 	err := unix.Setxattr(path, "user.note", []byte("mine"), 0)
 	if errors.Is(err, unix.ENOTSUP) {
 		t.Skip("the file system has no extended attributes")
@@ -222,10 +226,10 @@ func TestOwner_Labels(t *testing.T) {
 	require.Equal(t, acl, get(path, access))
 	require.Equal(t, "mine", string(get(path, "user.note")))
 	require.NoError(t, db.Close())
-	breakFile(t, path)
-	db = openUnchecked(t, path)
+	cachetest.BreakFile(t, path)
+	db = cachetest.OpenUnchecked(t, path)
 	require.Equal(t, acl, get(path, access))
-	mustSet(t, db.Bucket("b"), "k", "v", 0)
+	cachetest.MustSet(t, db.Bucket("b"), "k", "v", 0)
 	require.Equal(t, acl, get(path+"-journal", access))
 
 	require.NoError(t, unix.Removexattr(path, access))
@@ -239,9 +243,9 @@ func TestOwner_Labels(t *testing.T) {
 
 // A file with more labels than are kept is used as any other, and damage of it is mended in place; it is only not replaced.
 func TestOwner_ManyLabels(t *testing.T) {
-	path := newPath(t)
-	db := openUnchecked(t, path)
-	mustSet(t, db.Bucket("b"), "k", "v", 0)
+	path := cachetest.NewPath(t)
+	db := cachetest.OpenUnchecked(t, path)
+	cachetest.MustSet(t, db.Bucket("b"), "k", "v", 0)
 	require.NoError(t, db.Close())
 	for i := range 65 {
 		err := unix.Setxattr(path, fmt.Sprint("user.", i), []byte("x"), 0)
@@ -253,19 +257,19 @@ func TestOwner_ManyLabels(t *testing.T) {
 	before, err := os.Stat(path)
 	require.NoError(t, err)
 	for _, o := range []*keepcache.Options{{ReadOnly: true}, nil} {
-		db, err := tryOpen(path, o)
+		db, err := cachetest.TryOpen(path, o)
 		require.NoError(t, err)
-		requireValue(t, db.Bucket("b"), "k", "v")
+		cachetest.RequireValue(t, db.Bucket("b"), "k", "v")
 		require.NoError(t, db.Close())
 	}
-	db = openUnchecked(t, path)
+	db = cachetest.OpenUnchecked(t, path)
 	require.NoError(t, os.Chmod(path, 0o640))
-	mustSet(t, db.Bucket("b"), "k", "more", 0)
+	cachetest.MustSet(t, db.Bucket("b"), "k", "more", 0)
 	require.ErrorIs(t, db.Compact(context.Background()), disk.ErrAttributes)
 	require.NoError(t, db.Close())
-	breakFile(t, path)
-	db = openUnchecked(t, path)
-	mustSet(t, db.Bucket("b"), "k", "v", 0)
+	cachetest.BreakFile(t, path)
+	db = cachetest.OpenUnchecked(t, path)
+	cachetest.MustSet(t, db.Bucket("b"), "k", "v", 0)
 	require.Equal(t, uint64(1), db.Stats().Health.Quarantined)
 	require.NoError(t, db.Close())
 	now, err := os.Stat(path)
@@ -277,7 +281,7 @@ func TestOwner_ManyLabels(t *testing.T) {
 func TestOwner_Foreign(t *testing.T) {
 	needsRoot(t)
 	path := sharedPath(t, others, nobody, 0o770)
-	db := openUnchecked(t, path)
+	db := cachetest.OpenUnchecked(t, path)
 	require.NoError(t, db.Set("by root", "v", 0))
 	require.NoError(t, db.Close())
 	require.NoError(t, os.Chown(path, others, nobody))
@@ -295,7 +299,7 @@ func TestOwner_Foreign(t *testing.T) {
 	same()
 
 	// The journal that the one leaves is one that the owner can use through the group.
-	cmd := childCommand("killed", path)
+	cmd := cachetest.ChildCommand("killed", path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	self, err := os.Open("/proc/self/exe")
 	require.NoError(t, err)
@@ -305,7 +309,7 @@ func TestOwner_Foreign(t *testing.T) {
 	requireOwner(t, path+"-journal", nobody, nobody, 0o660)
 	asUser(t, others, nobody, "user", path, "root's", "set")
 
-	breakFile(t, path)
+	cachetest.BreakFile(t, path)
 	asUser(t, nobody, nobody, "user", path, "set", "quarantined")
 	same()
 	aside, err := filepath.Glob(path + ".corrupt-*")
@@ -322,7 +326,7 @@ func TestOwner_Foreign(t *testing.T) {
 func TestPlaces_Directory(t *testing.T) {
 	needsRoot(t)
 	path := sharedPath(t, 0, 0, 0o755)
-	db := openUnchecked(t, path)
+	db := cachetest.OpenUnchecked(t, path)
 	require.NoError(t, db.Set("by root", "v", 0))
 	require.NoError(t, db.Close())
 	require.NoError(t, os.Chown(path, nobody, nobody))
@@ -334,7 +338,7 @@ func TestPlaces_Directory(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, entries, 1)
 
-	broken := breakFile(t, path)
+	broken := cachetest.BreakFile(t, path)
 	tmp, err := os.MkdirTemp("", "keepcache")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(tmp) })
@@ -364,7 +368,7 @@ func TestPlaces_Mount(t *testing.T) {
 	needsRoot(t)
 	for _, from := range []string{"empty", "cache"} {
 		t.Run(from, func(t *testing.T) {
-			cmd := childCommand("mounted", t.TempDir(), from)
+			cmd := cachetest.ChildCommand("mounted", t.TempDir(), from)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 			out, err := cmd.Output()
 			if errors.Is(err, syscall.EPERM) {
@@ -375,7 +379,7 @@ func TestPlaces_Mount(t *testing.T) {
 	}
 }
 
-func mountedChild(t tester, args []string) {
+func mountedChild(t cachetest.Tester, args []string) {
 	require.NoError(t, syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""))
 	source, path := filepath.Join(args[0], "volume"), filepath.Join(args[0], "container", "test.cache")
 	require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
@@ -383,7 +387,7 @@ func mountedChild(t tester, args []string) {
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	require.NoError(t, os.Chown(source, nobody, nobody))
 	if args[1] == "cache" {
-		db, err := tryOpen(source, nil)
+		db, err := cachetest.TryOpen(source, nil)
 		require.NoError(t, err)
 		require.NoError(t, db.Close())
 	}
@@ -391,49 +395,49 @@ func mountedChild(t tester, args []string) {
 
 	var said logged
 	o := &keepcache.Options{CompactBytes: 1 << 20, SweepInterval: -1, Logger: slog.New(slog.NewTextHandler(&said, nil))}
-	db, err := tryOpen(path, o)
+	db, err := cachetest.TryOpen(path, o)
 	require.NoError(t, err)
 	b := db.Bucket("b")
 	for i := range 40 {
-		mustSet(t, b, fmt.Sprint(i), make([]byte, 100_000), 0)
+		cachetest.MustSet(t, b, fmt.Sprint(i), make([]byte, 100_000), 0)
 	}
-	mustSet(t, b, "k", "v", 0)
-	committed(t, db)
+	cachetest.MustSet(t, b, "k", "v", 0)
+	cachetest.Committed(t, db)
 	require.ErrorIs(t, db.Compact(context.Background()), errors.ErrUnsupported)
 	requireOwner(t, path, nobody, nobody, 0o640)
 	require.NoError(t, db.Close())
-	db, err = tryOpen(path, o)
+	db, err = cachetest.TryOpen(path, o)
 	require.NoError(t, err)
 	b = db.Bucket("b")
-	requireValue(t, b, "k", "v")
+	cachetest.RequireValue(t, b, "k", "v")
 	for i := range 40 {
 		_, err := b.Delete(fmt.Sprint(i))
 		require.NoError(t, err)
 	}
-	committed(t, db)
+	cachetest.Committed(t, db)
 	require.Eventually(t, func() bool { return db.Stats().Compact.Failed > 0 }, 20*time.Second, 10*time.Millisecond)
 	time.Sleep(2500 * time.Millisecond) // a process of its own, in real time
 	require.Equal(t, uint64(1), db.Stats().Compact.Failed)
 	require.Equal(t, 1, strings.Count(said.String(), "compaction failed"), said.String())
-	mustSet(t, b, "in the journal", "v", 0)
+	cachetest.MustSet(t, b, "in the journal", "v", 0)
 	require.NoError(t, db.Close())
 
-	breakFile(t, path)
-	db, err = tryOpen(path, o)
+	cachetest.BreakFile(t, path)
+	db, err = cachetest.TryOpen(path, o)
 	require.NoError(t, err)
 	aside := db.Stats().Health.Aside
 	require.Equal(t, filepath.Dir(path), filepath.Dir(aside))
 	requireOwner(t, aside, nobody, nobody, 0o640)
-	mustSet(t, db.Bucket("b"), "k", "w", 0)
-	committed(t, db)
+	cachetest.MustSet(t, db.Bucket("b"), "k", "w", 0)
+	cachetest.Committed(t, db)
 
 	// Damaged while it is open: cut short.
 	require.NoError(t, os.Truncate(path, 4096))
-	require.NoError(t, awaitHealed(db))
+	require.NoError(t, cachetest.AwaitHealed(db))
 	require.Equal(t, uint64(2), db.Stats().Health.Quarantined)
-	requireValue(t, db.Bucket("b"), "k", "w")
+	cachetest.RequireValue(t, db.Bucket("b"), "k", "w")
 	require.NoError(t, db.Close())
-	checkFile(t, path)
+	cachetest.CheckFile(t, path)
 	requireOwner(t, path, nobody, nobody, 0o640)
-	checkFile(t, source)
+	cachetest.CheckFile(t, source)
 }

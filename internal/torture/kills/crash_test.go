@@ -1,4 +1,4 @@
-package keepcache_test
+package kills_test
 
 import (
 	"bufio"
@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
 var crashRuns = flag.Int("crash.runs", 5, "how many processes to kill of each sort: writing, creating, evicting, compacting, keeping a damaged file aside")
@@ -28,7 +29,7 @@ var crashRuns = flag.Int("crash.runs", 5, "how many processes to kill of each so
 // kill calls fn for each run, several at a time (see go test -parallel): most of a run is waiting for a process.
 func kill(t *testing.T, fn func(t *testing.T, run int)) {
 	t.Helper()
-	skipOnWindows(t, "a killed process's locks and pipes end too late there to be told from a bug")
+	cachetest.SkipOnWindows(t, "a killed process's locks and pipes end too late there to be told from a bug")
 	t.Run("kill", func(t *testing.T) {
 		for run := range *crashRuns {
 			t.Run(strconv.Itoa(run), func(t *testing.T) {
@@ -55,20 +56,20 @@ const (
 var crashBuckets = []string{"default", "sessions", "brief"}
 
 func init() {
-	children["crash writer"] = crashWriter
-	children["crash creator"] = crashCreator
-	children["crash opener"] = crashOpener
+	cachetest.Children["crash writer"] = crashWriter
+	cachetest.Children["crash creator"] = crashCreator
+	cachetest.Children["crash opener"] = crashOpener
 }
 
 // crashWriter writes from many goroutines until it is killed.
-func crashWriter(t tester, args []string) {
+func crashWriter(t cachetest.Tester, args []string) {
 	seed, err := strconv.ParseUint(args[1], 10, 64)
 	require.NoError(t, err)
 	opts := &keepcache.Options{SweepInterval: 5 * time.Millisecond, CommitInterval: 20 * time.Millisecond}
 	if seed%2 == 1 {
 		opts.Sync = keepcache.SyncAlways
 	}
-	db := open(t, args[0], opts)
+	db := cachetest.Open(t, args[0], opts)
 	failed := make(chan error)
 	for writer := range crashWriters {
 		go func() {
@@ -92,9 +93,9 @@ func crashWriter(t tester, args []string) {
 }
 
 // crashOpener opens and closes a cache again and again until it is killed, at first most likely in the replay.
-func crashOpener(t tester, args []string) {
+func crashOpener(t cachetest.Tester, args []string) {
 	for {
-		require.NoError(t, open(t, args[0], nil).Close())
+		require.NoError(t, cachetest.Open(t, args[0], nil).Close())
 	}
 }
 
@@ -249,7 +250,7 @@ func TestCrash_Kill(t *testing.T) {
 	var done, present atomic.Int64
 	kill(t, func(t *testing.T, run int) {
 		path := filepath.Join(t.TempDir(), "crash.cache")
-		cmd, out := startChild(t, "crash writer", path, fmt.Sprint(run))
+		cmd, out := cachetest.StartChild(t, "crash writer", path, fmt.Sprint(run))
 		reported := make(chan map[string]*crashOp)
 		go func() { reported <- readReport(t, out) }()
 		time.Sleep(time.Duration(30+rand.IntN(250)) * time.Millisecond)
@@ -264,13 +265,13 @@ func TestCrash_Kill(t *testing.T) {
 			return // killed before it had created the file
 		}
 		if rand.IntN(2) == 0 { // once more, in the replay
-			cmd, _ := startChild(t, "crash opener", path)
+			cmd, _ := cachetest.StartChild(t, "crash opener", path)
 			time.Sleep(time.Duration(5_000+rand.IntN(25_000)) * time.Microsecond)
 			require.NoError(t, cmd.Process.Kill())
 			_ = cmd.Wait()
 		}
-		db := open(t, path, nil)
-		sound(t, db)
+		db := cachetest.Open(t, path, nil)
+		cachetest.Sound(t, db)
 		checkMany(t, db.Bucket("many"), ops)
 		for _, bucket := range crashBuckets {
 			present.Add(int64(checkCrashed(t, db.Bucket(bucket), ops)))
@@ -377,11 +378,11 @@ func describe(history []*crashOp) string {
 }
 
 // crashCreator creates one cache after the other until it is killed.
-func crashCreator(t tester, args []string) {
+func crashCreator(t cachetest.Tester, args []string) {
 	for i := 0; ; i++ {
 		path := filepath.Join(args[0], fmt.Sprint("cache", i))
 		fmt.Println(path)
-		db := open(t, path, nil)
+		db := cachetest.Open(t, path, nil)
 		require.NoError(t, db.Set("k", i, 0))
 		fmt.Println("set")
 		require.NoError(t, db.Close())
@@ -391,7 +392,7 @@ func crashCreator(t tester, args []string) {
 // A process that is killed while it creates a cache leaves nothing that keeps the next one from opening it.
 func TestCrash_KillDuringCreation(t *testing.T) {
 	kill(t, func(t *testing.T, _ int) {
-		cmd, out := startChild(t, "crash creator", t.TempDir())
+		cmd, out := cachetest.StartChild(t, "crash creator", t.TempDir())
 		lines := make(chan []string)
 		go func() {
 			text, _ := io.ReadAll(out)
@@ -404,7 +405,7 @@ func TestCrash_KillDuringCreation(t *testing.T) {
 			if path == "set" {
 				continue
 			}
-			db := open(t, path, nil)
+			db := cachetest.Open(t, path, nil)
 			if i+1 < len(told) && told[i+1] == "set" {
 				var n int
 				found, err := db.Get("k", &n)
@@ -419,12 +420,12 @@ func TestCrash_KillDuringCreation(t *testing.T) {
 
 // Many processes that create one cache at the same time agree on one file.
 func TestCrash_CreationRace(t *testing.T) {
-	path := newPath(t)
+	path := cachetest.NewPath(t)
 	var openers sync.WaitGroup
 	errs := make(chan error, 8)
 	for i := range cap(errs) {
 		openers.Go(func() {
-			db, err := tryOpen(path, &keepcache.Options{LockTimeout: time.Minute})
+			db, err := cachetest.TryOpen(path, &keepcache.Options{LockTimeout: time.Minute})
 			if err == nil {
 				err = db.Set(fmt.Sprint("k", i), i, 0)
 				if closeErr := db.Close(); err == nil {
@@ -438,7 +439,7 @@ func TestCrash_CreationRace(t *testing.T) {
 	for range cap(errs) {
 		require.NoError(t, <-errs)
 	}
-	n, err := open(t, path, nil).Bucket("default").Len()
+	n, err := cachetest.Open(t, path, nil).Bucket("default").Len()
 	require.NoError(t, err)
 	require.Equal(t, cap(errs), n)
 }

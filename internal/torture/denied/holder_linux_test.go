@@ -1,4 +1,4 @@
-package keepcache_test
+package denied_test
 
 import (
 	"bufio"
@@ -15,9 +15,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
-func init() { children["locked on btrfs"] = lockedOnBtrfs }
+func init() {
+	cachetest.Children["locked on btrfs"] = lockedOnBtrfs
+	cachetest.Children["lock holder"] = func(t cachetest.Tester, args []string) {
+		cachetest.Open(t, args[0], nil)
+		fmt.Println("open")
+		_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
+	}
+}
 
 // needsDisk skips a test that mounts a disk of its own where that cannot be.
 func needsDisk(t *testing.T, mkfs string) {
@@ -35,7 +43,7 @@ func needsDisk(t *testing.T, mkfs string) {
 // ErrLocked names the process that has the file also where a file's device is not that of its file system.
 func TestOpen_LockedOnBtrfs(t *testing.T) {
 	needsDisk(t, "mkfs.btrfs")
-	cmd := childCommand("locked on btrfs", t.TempDir())
+	cmd := cachetest.ChildCommand("locked on btrfs", t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	out, err := cmd.Output()
 	if why, ok := strings.CutPrefix(string(out), "skip: "); ok || errors.Is(err, syscall.EPERM) {
@@ -44,7 +52,7 @@ func TestOpen_LockedOnBtrfs(t *testing.T) {
 	require.NoError(t, err, string(out))
 }
 
-func lockedOnBtrfs(t tester, args []string) {
+func lockedOnBtrfs(t cachetest.Tester, args []string) {
 	dir, image := filepath.Join(args[0], "disk"), filepath.Join(args[0], "image")
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	require.NoError(t, os.WriteFile(image, nil, 0o600))
@@ -56,7 +64,7 @@ func lockedOnBtrfs(t tester, args []string) {
 		return
 	}
 	path := filepath.Join(dir, "test.cache")
-	cmd := childCommand("lock holder", path)
+	cmd := cachetest.ChildCommand("lock holder", path)
 	in, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	stdout, err := cmd.StdoutPipe()
@@ -64,7 +72,7 @@ func lockedOnBtrfs(t tester, args []string) {
 	require.NoError(t, cmd.Start())
 	_, err = bufio.NewReader(stdout).ReadString('\n')
 	require.NoError(t, err)
-	_, err = tryOpen(path, &keepcache.Options{LockTimeout: 10 * time.Millisecond})
+	_, err = cachetest.TryOpen(path, &keepcache.Options{LockTimeout: 10 * time.Millisecond})
 	require.ErrorIs(t, err, keepcache.ErrLocked)
 	require.ErrorContains(t, err, fmt.Sprint("process ", cmd.Process.Pid))
 	require.NoError(t, in.Close())

@@ -1,4 +1,4 @@
-package keepcache_test
+package damage_test
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
 // repairValue is long enough for some to have pages of their own.
@@ -28,19 +29,19 @@ func repairValue(i int) []byte {
 // and with some that were deleted.
 func fileToRepair(t *testing.T, n int) string {
 	t.Helper()
-	path := newPath(t)
-	db := open(t, path, &keepcache.Options{SweepInterval: -1, CompactBytes: -1})
+	path := cachetest.NewPath(t)
+	db := cachetest.Open(t, path, &keepcache.Options{SweepInterval: -1, CompactBytes: -1})
 	for round := range 2 {
 		for i := range n {
 			value := repairValue(i)
 			if round == 0 {
 				value = []byte("an earlier value")
 			}
-			require.NoError(t, db.Bucket(fmt.Sprint("bucket", i%2)).SetBytes(numbered(i), value, time.Hour))
+			require.NoError(t, db.Bucket(fmt.Sprint("bucket", i%2)).SetBytes(cachetest.Numbered(i), value, time.Hour))
 		}
-		mustSet(t, db.Bucket("small"), "k", round, 0)
-		mustSet(t, db.Bucket("small"), "deleted", round, 0)
-		committed(t, db)
+		cachetest.MustSet(t, db.Bucket("small"), "k", round, 0)
+		cachetest.MustSet(t, db.Bucket("small"), "deleted", round, 0)
+		cachetest.Committed(t, db)
 	}
 	_, err := db.Bucket("small").Delete("deleted")
 	require.NoError(t, err)
@@ -51,10 +52,10 @@ func fileToRepair(t *testing.T, n int) string {
 // look counts the entries of the repaired file, and requires that each is right.
 func lookRepaired(t *testing.T, path string, n int) (there int) {
 	t.Helper()
-	db := open(t, path, nil)
-	sound(t, db)
+	db := cachetest.Open(t, path, nil)
+	cachetest.Sound(t, db)
 	for i := range n {
-		got, found, err := db.Bucket(fmt.Sprint("bucket", i%2)).GetBytes(numbered(i))
+		got, found, err := db.Bucket(fmt.Sprint("bucket", i%2)).GetBytes(cachetest.Numbered(i))
 		require.NoError(t, err)
 		if found {
 			there++
@@ -68,24 +69,24 @@ func lookRepaired(t *testing.T, path string, n int) (there int) {
 // Of a file that is whole repair saves everything, and nothing that was deleted.
 func TestRepair_Whole(t *testing.T) {
 	const n = 2000
-	path, to := fileToRepair(t, n), newPath(t)
-	before := snapshot(t, path)
+	path, to := fileToRepair(t, n), cachetest.NewPath(t)
+	before := cachetest.Snapshot(t, path)
 	report, err := keepcache.Repair(context.Background(), path, to, nil)
 	require.NoError(t, err)
 	require.Equal(t, keepcache.RepairReport{Entries: n + 1, Buckets: 3, Whole: true}, report)
-	require.Equal(t, before, snapshot(t, path))
+	require.Equal(t, before, cachetest.Snapshot(t, path))
 	require.Equal(t, n, lookRepaired(t, to, n))
-	db := open(t, to, nil)
-	requireValue(t, db.Bucket("small"), "k", int64(1))
-	requireAbsent(t, db.Bucket("small"), "deleted")
+	db := cachetest.Open(t, to, nil)
+	cachetest.RequireValue(t, db.Bucket("small"), "k", int64(1))
+	cachetest.RequireAbsent(t, db.Bucket("small"), "deleted")
 
 	_, err = keepcache.Repair(context.Background(), path, to, nil)
 	require.ErrorIs(t, err, os.ErrExist)
-	_, err = keepcache.Repair(context.Background(), to, newPath(t), nil)
-	requireError(t, err, keepcache.ErrLocked, "repair", to)
+	_, err = keepcache.Repair(context.Background(), to, cachetest.NewPath(t), nil)
+	cachetest.RequireError(t, err, keepcache.ErrLocked, "repair", to)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	none := newPath(t)
+	none := cachetest.NewPath(t)
 	_, err = keepcache.Repair(ctx, path, none, nil)
 	require.ErrorIs(t, err, context.Canceled)
 	left, err := filepath.Glob(none + "*")
@@ -115,7 +116,7 @@ func TestRepair_Damaged(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			path, to := newPath(t), newPath(t)
+			path, to := cachetest.NewPath(t), cachetest.NewPath(t)
 			content, names := damage(bytes.Clone(whole))
 			require.NoError(t, os.WriteFile(path, content, 0o600))
 			report, err := keepcache.Repair(context.Background(), path, to, names)
@@ -134,7 +135,7 @@ func TestRepair_Damaged(t *testing.T) {
 // What a page claims to be long of is not taken into memory.
 func TestRepair_Claims(t *testing.T) {
 	const n = 300
-	path, to := fileToRepair(t, n), newPath(t)
+	path, to := fileToRepair(t, n), cachetest.NewPath(t)
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
 	for at := 2 * 4096; at+4096 <= len(content); at += 4096 {
@@ -145,7 +146,7 @@ func TestRepair_Claims(t *testing.T) {
 			binary.NativeEndian.PutUint32(page[16*count+12:], 510<<20)
 		}
 	}
-	path = newPath(t)
+	path = cachetest.NewPath(t)
 	require.NoError(t, os.WriteFile(path, content, 0o600))
 	require.NoError(t, os.Truncate(path, 600<<20))
 	var before, after runtime.MemStats
@@ -160,7 +161,7 @@ func TestRepair_Claims(t *testing.T) {
 
 // Of what is no cache, and of a cache of which nothing can be proved, repair makes no file. One that is empty is whole.
 func TestRepair_Nothing(t *testing.T) {
-	foreign := newPath(t)
+	foreign := cachetest.NewPath(t)
 	other, err := bolt.Open(foreign, 0o600, nil)
 	require.NoError(t, err)
 	require.NoError(t, other.Update(func(tx *bolt.Tx) error {
@@ -171,12 +172,12 @@ func TestRepair_Nothing(t *testing.T) {
 		return b.Put([]byte("ada"), bytes.Repeat([]byte{1}, 100)) // which looks like a record at first sight
 	}))
 	require.NoError(t, other.Close())
-	text := newPath(t)
+	text := cachetest.NewPath(t)
 	require.NoError(t, os.WriteFile(text, bytes.Repeat([]byte("this is a text. "), 1000), 0o600))
-	unnamed := newPath(t)
-	db := open(t, unnamed, nil)
+	unnamed := cachetest.NewPath(t)
+	db := cachetest.Open(t, unnamed, nil)
 	for i := range 100 {
-		mustSet(t, db.Bucket("sessions"), numbered(i), i, time.Hour)
+		cachetest.MustSet(t, db.Bucket("sessions"), cachetest.Numbered(i), i, time.Hour)
 	}
 	require.NoError(t, db.Close())
 	content, err := os.ReadFile(unnamed)
@@ -188,21 +189,21 @@ func TestRepair_Nothing(t *testing.T) {
 		path string
 		want error
 	}{{text, keepcache.ErrFormat}, {foreign, keepcache.ErrFormat}, {unnamed, keepcache.ErrCorrupt}} {
-		to := newPath(t)
+		to := cachetest.NewPath(t)
 		report, err := keepcache.Repair(t.Context(), c.path, to, nil)
-		requireError(t, err, c.want, "repair", c.path)
+		cachetest.RequireError(t, err, c.want, "repair", c.path)
 		require.Zero(t, report.Entries)
 		left, err := filepath.Glob(to + "*")
 		require.NoError(t, err)
 		require.Empty(t, left)
 	}
-	to := newPath(t)
+	to := cachetest.NewPath(t)
 	report, err := keepcache.Repair(t.Context(), unnamed, to, []string{"sessions"})
 	require.NoError(t, err)
 	require.EqualValues(t, 100, report.Entries)
 
-	empty, to := newPath(t), newPath(t)
-	require.NoError(t, open(t, empty, nil).Close())
+	empty, to := cachetest.NewPath(t), cachetest.NewPath(t)
+	require.NoError(t, cachetest.Open(t, empty, nil).Close())
 	report, err = keepcache.Repair(t.Context(), empty, to, nil)
 	require.NoError(t, err)
 	require.True(t, report.Whole)

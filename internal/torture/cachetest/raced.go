@@ -1,0 +1,5 @@
+//go:build race
+
+package cachetest
+
+func init() { Raced = true }

@@ -1,5 +1,0 @@
-//go:build race
-
-package keepcache_test
-
-func init() { raced = true }
