@@ -61,6 +61,7 @@ func burdens() []burden {
 // The file stays below three times what its entries and buckets cost and 16 MiB, whatever they are, and a cache that
 // is not used writes nothing and compacts nothing, a second time least of all.
 func TestBudget_Idle(t *testing.T) {
+	t.Parallel()
 	skipOnWindows(t, "a file cannot be replaced while it is open")
 	for _, w := range burdens() {
 		t.Run(w.name, func(t *testing.T) {

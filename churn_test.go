@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 // readSlowly iterates over a bucket again and again, slowly, until it is told to stop.
@@ -35,7 +36,7 @@ func readSlowly(t *testing.T, b *keepcache.Bucket, stop *atomic.Bool) {
 // reader that iterates all the while, the file stays within its bounds and ends small.
 func TestChurn(t *testing.T) {
 	skipOnWindows(t, "a file cannot be replaced while it is open")
-	keys, times, budget := 2000, 20, int64(8<<20)
+	keys, times, budget := 2000, effort.Of(6, 20), int64(8<<20)
 	if long {
 		keys, budget = 100_000, 400<<20
 	}
@@ -62,7 +63,7 @@ func TestChurn(t *testing.T) {
 			mustSet(t, b, numbered(i), text[:10+r.IntN(10*1024-10)], time.Hour)
 		}
 	}
-	for range 10 {
+	for range effort.Of(4, 10) {
 		for i := range keys / 2 {
 			mustSet(t, b, "brief"+numbered(i), text[:10+r.IntN(10*1024-10)], 100*time.Millisecond)
 		}
@@ -95,7 +96,7 @@ func TestChurn_Small(t *testing.T) {
 		db := open(t, path, &o)
 		b, value := db.Bucket("b"), make([]byte, size)
 		keys := 3 * int(budget) / (size + 114)
-		total, began := int64(2*keys), time.Now()
+		total, began := int64(effort.Of(1, 2)*keys), time.Now()
 		var stop atomic.Bool
 		var writes atomic.Int64
 		var work sync.WaitGroup

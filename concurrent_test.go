@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 // Of 16 goroutines that each add the same 1,000 keys exactly one wins each key, and its value stays.
@@ -116,7 +117,7 @@ func TestGet_WhileOverwritten(t *testing.T) {
 			}
 		})
 	}
-	for i := range 100 {
+	for i := range effort.Of(30, 100) {
 		require.NoError(t, b.SetBytes("k", value(i), 0))
 	}
 	done.Store(true)

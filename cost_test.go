@@ -16,6 +16,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 // weighed is an entry of a file whose cost is compared with its size.
@@ -59,7 +60,7 @@ func costOff(t *testing.T, entries func(yield func(weighed) bool)) (off float64,
 // What entries and buckets cost is what they need in a compacted file, whatever the lengths of keys, values and names.
 func TestCost(t *testing.T) {
 	skipOnWindows(t, "a file cannot be replaced while it is open")
-	keys, values, total := []int{5, 250, 1500, 8000, 32_000}, []int{1, 250, 1300, 6000}, 512<<10
+	keys, values, total := []int{5, 250, 1500, 8000, 32_000}, []int{1, 250, 1300, 6000}, effort.Of(256, 512)<<10
 	if long {
 		keys = []int{5, 40, 250, 700, 1000, 1500, 1950, 2500, 4000, 8000, 16_000, 29_000, 32_000}
 		values = []int{1, 40, 200, 700, 1000, 1300, 1900, 2500, 4000, 6000, 20_000, 100_000, 1 << 20}
@@ -69,6 +70,7 @@ func TestCost(t *testing.T) {
 		for _, value := range values {
 			for _, ttl := range []time.Duration{0, time.Hour} {
 				t.Run(fmt.Sprintf("key %d value %d ttl %v", key, value, ttl), func(t *testing.T) {
+					t.Parallel()
 					off, _ := costOff(t, func(yield func(weighed) bool) {
 						for i := range max(80, total/(key+value+100)) {
 							if !yield(weighed{"b", padded(i, key), value, ttl * time.Duration(1+i%100)}) {
@@ -88,8 +90,9 @@ func TestCost_Buckets(t *testing.T) {
 	skipOnWindows(t, "a file cannot be replaced while it is open")
 	for _, c := range []struct{ name, per, value int }{{1, 1, 1}, {255, 1, 1}, {100, 1, 2000}, {30, 10, 1}, {30, 10, 50}, {255, 50, 100}, {5, 100, 500}} {
 		t.Run(fmt.Sprintf("name %d entries %d value %d", c.name, c.per, c.value), func(t *testing.T) {
+			t.Parallel()
 			entries := func(yield func(weighed) bool) {
-				for i := range max(50, 3000/c.per) {
+				for i := range max(50, effort.Of(1500, 3000)/c.per) {
 					for k := range c.per {
 						if !yield(weighed{padded(i, c.name), string(rune(k + 1)), c.value, time.Hour}) {
 							return
@@ -160,7 +163,7 @@ func TestCompact_FreePages(t *testing.T) {
 	for _, size := range []int{300, 100_000, 1 << 20, 3 << 20} {
 		db := newDB(t, &keepcache.Options{MaxBytes: -1, CompactBytes: -1})
 		value := make([]byte, size)
-		for i := range max(12, 16<<20/(size+100)) {
+		for i := range max(effort.Of(6, 12), effort.Of(4, 16)<<20/(size+100)) {
 			require.NoError(t, db.Bucket("b").SetBytes(numbered(i), value, 0))
 			if i%5 == 0 && size > 1000 { // of odd sizes between them
 				require.NoError(t, db.Bucket("b").SetBytes(numbered(i)+"x", value[:size/3], 0))

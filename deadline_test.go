@@ -17,11 +17,12 @@ import (
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/disk"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 var (
-	deadlineRounds = flag.Int("deadline.rounds", 25, "how many deadlines are watched, in the time of synctest")
-	deadlineTime   = flag.Duration("deadline.time", time.Second, "for how long deadlines are watched in real time, in each way")
+	deadlineRounds = flag.Int("deadline.rounds", effort.Of(10, 25), "how many deadlines are watched, in the time of synctest")
+	deadlineTime   = flag.Duration("deadline.time", effort.Of(400*time.Millisecond, time.Second), "for how long deadlines are watched in real time, in each way")
 )
 
 // A sum of TTL and StaleFor that is too large is never: the entry does not land in the past.

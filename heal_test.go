@@ -341,6 +341,7 @@ func tryAccess(dir, trouble, access string) error {
 // Whatever is called while others cut, remove or replace the file, nothing crashes, nothing that was acknowledged and not
 // in the file alone is lost, and the cache works again within seconds.
 func TestHeal_Accesses(t *testing.T) {
+	t.Parallel()
 	skipOnWindows(t, "others cannot touch an open file")
 	parent := t.TempDir()
 	if _, err := os.Stat("/dev/shm"); err == nil { // where a sync costs nothing

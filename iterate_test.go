@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 // All yields every live entry once, in byte order, with its value and its times.
@@ -265,7 +266,7 @@ func TestDropBucket(t *testing.T) {
 func TestLen_WhileCommitting(t *testing.T) {
 	db := newDB(t, &keepcache.Options{CommitInterval: time.Millisecond})
 	b := db.Bucket("b")
-	for range 30 {
+	for range effort.Of(10, 30) {
 		fill(t, b, 3000, 0)
 		committed(t, db)
 		keys := make([]string, 3000)

@@ -20,9 +20,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
-var liveReads = flag.Int("live.reads", 3000, "how many reads without the lock to check beside a writer")
+var liveReads = flag.Int("live.reads", effort.Of(1000, 3000), "how many reads without the lock to check beside a writer")
 
 // beside opens the cache at path without its lock.
 func beside(t tester, path string) *keepcache.DB {
@@ -186,7 +187,7 @@ func TestNoLock_Stats(t *testing.T) {
 
 // Whatever a cache does, a reader without the lock finds after each step what the cache itself finds.
 func TestNoLock_Model(t *testing.T) {
-	steps := 800
+	steps := effort.Of(300, 800)
 	if long {
 		steps = 50_000
 	}
@@ -460,7 +461,7 @@ func TestNoLock_Damage(t *testing.T) {
 	require.NoError(t, db.Close())
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
-	runs := 80
+	runs := effort.Of(30, 80)
 	if long {
 		runs = 20_000
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 var loadSeed = flag.Uint64("load.seed", 0, "run TestLoadModel with this seed alone")
@@ -29,7 +30,7 @@ var loadSeed = flag.Uint64("load.seed", 0, "run TestLoadModel with this seed alo
 func TestLoadModel(t *testing.T) {
 	const ops = 200
 	steps := 0
-	runs := 10
+	runs := effort.Of(4, 10)
 	if long { // 100,000 operations
 		runs = 500
 	}

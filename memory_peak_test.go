@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 func init() {
@@ -28,6 +29,7 @@ func init() {
 // (GOGC) is not the cache's.
 func runPeaks(t *testing.T, child string) {
 	t.Helper()
+	t.Parallel()
 	if raced {
 		t.Skip("the race detector has memory of its own")
 	}
@@ -180,7 +182,7 @@ func heaps(t tester, args []string) {
 			for w := range 2 {
 				own := rand.New(rand.NewPCG(3, uint64(w)))
 				work.Go(func() {
-					for range min(2*entries, 30_000) {
+					for range min(2*entries, effort.Of(10_000, 30_000)) {
 						_, _, err := db.Bucket("b").GetBytes(key(own.IntN(entries)))
 						require.NoError(t, err)
 					}

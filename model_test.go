@@ -16,11 +16,12 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 // The cache does what a plain map with deadlines does, whatever the operations, through reopens and crashes.
 func TestModel(t *testing.T) {
-	setFlag(t, "rapid.checks", "60")
+	setFlag(t, "rapid.checks", effort.Of("15", "60"))
 	if long { // 100,000 operations
 		setFlag(t, "rapid.checks", "280")
 		setFlag(t, "rapid.steps", "400")

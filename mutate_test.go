@@ -21,10 +21,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 var (
-	mutateFiles = flag.Int("mutate.files", 150, "how many files to damage")
+	mutateFiles = flag.Int("mutate.files", effort.Of(100, 150), "how many files to damage")
 	mutateSeed  = flag.Uint64("mutate.seed", 0, "seed of the damages; 0 for a new one")
 	mutateFrom  = flag.Int("mutate.from", 0, "number of the first file, to repeat one of a seed")
 	mutateDir   = flag.String("mutate.dir", "", "directory of the shapes, to be kept or used again")

@@ -21,6 +21,7 @@ func init() { children["extreme options"] = extremeOptions }
 // Whatever number a field of the options has, Open refuses it and says which field it is, or opens a cache that works and that
 // takes no more memory than what it holds. A process of its own runs it, because what is wrong ends the process.
 func TestOptions_Extreme(t *testing.T) {
+	t.Parallel()
 	out, err := childCommand("extreme options", t.TempDir()).Output()
 	require.NoError(t, err, "%s", out)
 }

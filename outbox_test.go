@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -27,6 +28,14 @@ import (
 func TestOutbox_Calls(t *testing.T) {
 	skipOnWindows(t, "a file cannot be replaced while it is open")
 	ctx := context.Background()
+	const failing = "failing.cache" // whose journal fails
+	disk.Between = func(op *disk.Op, do func() error) error {
+		if op.Kind == disk.KindSync && strings.HasSuffix(op.File.Name(), failing+"-journal") {
+			return &os.PathError{Op: "sync", Path: op.File.Name(), Err: syscall.EIO}
+		}
+		return do()
+	}
+	t.Cleanup(func() { disk.Between = nil }) // behind all of them
 	for name, call := range map[string]func(db *keepcache.DB, b *keepcache.Bucket, key string) error{
 		"Sweep":   func(db *keepcache.DB, _ *keepcache.Bucket, _ string) error { _, err := db.Sweep(ctx); return err },
 		"Compact": func(db *keepcache.DB, _ *keepcache.Bucket, _ string) error { return db.Compact(ctx) },
@@ -43,16 +52,14 @@ func TestOutbox_Calls(t *testing.T) {
 		"Close": func(db *keepcache.DB, _ *keepcache.Bucket, _ string) error { return db.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			disk.Between = func(op *disk.Op, do func() error) error {
-				if name == "Sync after the journal failed" && op.Kind == disk.KindSync && strings.HasSuffix(op.File.Name(), "-journal") {
-					return &os.PathError{Op: "sync", Path: op.File.Name(), Err: syscall.EIO}
-				}
-				return do()
+			t.Parallel()
+			path := newPath(t)
+			if name == "Sync after the journal failed" {
+				path = filepath.Join(filepath.Dir(path), failing)
 			}
-			t.Cleanup(func() { disk.Between = nil })
 			var db *keepcache.DB
 			ready, returned := make(chan struct{}), make(chan keepcache.EventKind, 100)
-			db = newDB(t, &keepcache.Options{
+			db = open(t, path, &keepcache.Options{
 				CommitInterval: 5 * time.Millisecond, SweepInterval: 5 * time.Millisecond, JournalBytes: 64 << 10, MemoryBytes: 4 << 20,
 				Buckets: map[string]keepcache.BucketOptions{"b": {MaxEntries: 1}},
 				Events: keepcache.Events{

@@ -51,6 +51,7 @@ func TestReplaced(t *testing.T) {
 			},
 		} {
 			t.Run(name+" "+where, func(t *testing.T) {
+				t.Parallel()
 				if where == "in the file" {
 					skipOnWindows(t, "Compact is what commits here")
 				}

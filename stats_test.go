@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 // What was written is counted at once, whether it is committed or not, by the process that has the cache and beside it.
@@ -28,7 +29,7 @@ func TestStats_Uncommitted(t *testing.T) {
 
 	rng := rand.New(rand.NewPCG(1, 2))
 	names := []string{"a", "b", "c"}
-	for range 400 {
+	for range effort.Of(150, 400) {
 		b := db.Bucket(names[rng.IntN(len(names))])
 		switch key := numbered(rng.IntN(40)); rng.IntN(12) {
 		case 0:

@@ -23,6 +23,7 @@ import (
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/inspect"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
@@ -61,7 +62,7 @@ func peak(fn func()) uint64 {
 func TestBounds_LargeValue(t *testing.T) {
 	db := open(t, &keepcache.Options{MemoryBytes: 16 << 20})
 	b := db.Bucket("b")
-	list, large := 1<<20, 16<<20 // each look at the first took 300 times its size
+	list, large := effort.Of(1<<19, 1<<20), effort.Of(8<<20, 16<<20) // each look at the first took 300 times its size
 	if os.Getenv("KEEPCACHE_LONG") != "" {
 		list, large = 8<<20, 48<<20
 	}

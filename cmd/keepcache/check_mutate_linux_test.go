@@ -19,12 +19,13 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 	"github.com/keepcache/keepcache/internal/torture/mutate"
 )
 
 var (
-	checkFiles = flag.Int("check.files", 500, "how many damaged files the pages are checked of")
-	checkBolt  = flag.Int("check.bbolt", 40, "on how many of them the check is compared with bbolt's, which takes a process for each")
+	checkFiles = flag.Int("check.files", effort.Of(120, 500), "how many damaged files the pages are checked of")
+	checkBolt  = flag.Int("check.bbolt", effort.Of(20, 40), "on how many of them the check is compared with bbolt's, which takes a process for each")
 	checkSeed  = flag.Uint64("check.seed", 0, "seed of the damages; 0 for a new one")
 	checkDir   = flag.String("check.dir", "", "directory of the sound files, to be kept or used again")
 )

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 // Nothing is on disk before the first Append, and then only what one piece needs.
@@ -311,7 +312,7 @@ func TestAppend_WriteFails(t *testing.T) {
 	for _, name := range []string{"pwrite", "window"} {
 		t.Run(name, func(t *testing.T) {
 			recovered, dead := 0, 0
-			for fault := 1; fault < 120; fault++ {
+			for fault := 1; fault < 120; fault += effort.Of(3, 1) {
 				d := newDisk(1<<20, name == "pwrite")
 				writes := 0
 				d.onWrite = func(b []byte, off int64) (int, error) {

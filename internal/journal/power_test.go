@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache/internal/journal"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 // rounds returns n, or what the environment variable KEEPCACHE_ROUNDS says for longer runs.
@@ -23,7 +24,7 @@ func rounds(n int) int {
 // After a loss of power everything that was flushed is there, and what else is there is a prefix of what was appended.
 func TestPowerLoss(t *testing.T) {
 	path := tempPath(t)
-	for round := range rounds(600) {
+	for round := range rounds(effort.Of(200, 600)) {
 		powerLoss(t, path, uint64(round))
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/keepcache/keepcache/internal/jsonpack"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 // canonical makes JSON texts comparable: what Unmarshalers are promised is
@@ -305,7 +306,7 @@ func msgpackReads(packed []byte) error {
 // TestDifferential compares with encoding/json over made types and values.
 // JSONPACK_CASES sets how many.
 func TestDifferential(t *testing.T) {
-	n := 20000
+	n := effort.Of(5000, 20_000)
 	if testing.Short() {
 		n = 4000
 	}

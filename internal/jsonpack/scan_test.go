@@ -16,6 +16,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/keepcache/keepcache/internal/jsonpack"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 // TestScan_Refuses ensures that each way to leave the subset is found, and that
@@ -144,7 +145,7 @@ func TestScan_Costly(t *testing.T) {
 	require.Less(t, timesOf(reflect.TypeFor[any]()), 160)
 	require.Equal(t, 96, timesOf(reflect.TypeFor[[]string]()))
 	for _, element := range []string{"\x81\xa0\xc0", "\x80", "\x90", "\xc0", "\x91\x90", "\x91\x80", "\x81\xa0\x81\xa0\xc0", "\x01", "\xa0", "\xa1x"} {
-		for _, n := range []int{1000, 33_000} {
+		for _, n := range []int{1000, effort.Of(10_000, 33_000)} {
 			survives(t, append([]byte{0xdc, byte(n >> 8), byte(n)}, strings.Repeat(element, n)...))
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache/internal/preflight"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 // audit audits a file.
@@ -160,7 +161,7 @@ func TestCheck_Held(t *testing.T) {
 			require.Equal(t, found.Pages, found.Used+found.Free, fmt.Sprint(seed, held))
 		}
 		// With damage in any page that is in use.
-		for range 60 {
+		for range effort.Of(20, 60) {
 			damaged := bytes.Clone(b)
 			at := (2+w.rand.IntN(len(b)/pageSize-2))*pageSize + w.rand.IntN(40)
 			damaged[at] ^= 1 << w.rand.IntN(8)

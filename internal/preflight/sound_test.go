@@ -14,6 +14,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache/internal/preflight"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
 // layout is that of the caches.
@@ -110,7 +111,7 @@ func (w *workload) step() error {
 // Whatever bbolt writes is accepted: files of all kinds of keys, values, fill and deletions, with and without a list
 // of free pages, after each transaction.
 func TestCheck_Sound(t *testing.T) {
-	steps := 60
+	steps := effort.Of(15, 60)
 	if os.Getenv("KEEPCACHE_LONG") != "" {
 		steps = 3000
 	}

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,6 +24,11 @@ func Main(m *testing.M) {
 		runChild(name)
 	}
 	flag.Parse()
+	parallel := false
+	flag.Visit(func(f *flag.Flag) { parallel = parallel || f.Name == "test.parallel" })
+	if !parallel { // what runs in parallel waits most of the time, for disks, clocks and processes
+		_ = flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0)))
+	}
 	if variants[os.Getenv("KEEPCACHE_VARIANT")] == nil {
 		fmt.Fprintln(os.Stderr, "unknown KEEPCACHE_VARIANT")
 		os.Exit(2)

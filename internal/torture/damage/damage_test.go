@@ -176,6 +176,7 @@ func TestDamage_Records(t *testing.T) {
 		"a value cut short":      {unsealed(cachetest.StoredValue + 10), false, "checksum"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			path := cachetest.NewPath(t)
 			db := cachetest.OpenUnchecked(t, path)
 			cachetest.MustSet(t, db.Bucket("b"), "k", "some value or other", 0)
@@ -233,6 +234,7 @@ func TestDamage_IndexRow(t *testing.T) {
 		"delete": func(t *testing.T, b *keepcache.Bucket, key string) { _, err := b.Delete(key); require.NoError(t, err) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				path := cachetest.NewPath(t)
 				db := cachetest.OpenUnchecked(t, path)
@@ -281,6 +283,7 @@ func TestDamage_IndexRow(t *testing.T) {
 func TestDamage_Counts(t *testing.T) {
 	for name, count := range map[string]uint64{"huge": 1 << 50, "negative": 1 << 63, "overflowing": 1<<63 - 1} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			path := cachetest.NewPath(t)
 			db := cachetest.OpenUnchecked(t, path)
 			cachetest.Fill(t, db.Bucket("b"), 100, time.Hour)
@@ -437,6 +440,7 @@ func TestVerify_Problems(t *testing.T) {
 		},
 	} {
 		t.Run(want, func(t *testing.T) {
+			t.Parallel()
 			path := cachetest.NewPath(t)
 			db := cachetest.OpenUnchecked(t, path)
 			cachetest.MustSet(t, db.Bucket("b"), "k", "v", time.Hour)

@@ -56,6 +56,7 @@ func growHeap(bytes int) {
 
 func runLimited(t *testing.T, name string, kib int) {
 	t.Helper()
+	t.Parallel()
 	if cachetest.Raced || math.MaxInt == math.MaxInt32 {
 		t.Skip("the race detector needs more addresses than there are, and 32 bits have their own limit")
 	}

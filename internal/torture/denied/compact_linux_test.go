@@ -52,6 +52,7 @@ func compactOnFullDisk(t cachetest.Tester, args []string) {
 
 // Without room for the copy a compaction and a backup are refused, with nothing left of them.
 func TestCompact_FullDisk(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can mount a small disk")
 	}

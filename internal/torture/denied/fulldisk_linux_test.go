@@ -35,6 +35,7 @@ func init() {
 // On a full disk a write fails with the cause and changes nothing, reads go on, and writes too when there
 // is room again; nothing is left of a cache that could not be created.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can mount a small disk")
 	}
@@ -49,6 +50,7 @@ func TestFullDisk(t *testing.T) {
 
 // A limit on the size of files is met as a full disk is.
 func TestFullDisk_FileSizeLimit(t *testing.T) {
+	t.Parallel()
 	cmd := cachetest.ChildCommand("file size limit", t.TempDir())
 	cmd.Stdout = os.Stdout
 	require.NoError(t, cmd.Run())
@@ -208,6 +210,7 @@ func sweepOnFullDisk(t cachetest.Tester, args []string) {
 
 // While the disk is full the sweeper tries on, says so in Stats and once in the log, and recovers by itself.
 func TestSweep_FullDisk(t *testing.T) {
+	t.Parallel()
 	cmd := cachetest.ChildCommand("sweep on full disk", t.TempDir())
 	cmd.Stdout = os.Stdout
 	require.NoError(t, cmd.Run())

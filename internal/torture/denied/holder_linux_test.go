@@ -42,6 +42,7 @@ func needsDisk(t *testing.T, mkfs string) {
 
 // ErrLocked names the process that has the file also where a file's device is not that of its file system.
 func TestOpen_LockedOnBtrfs(t *testing.T) {
+	t.Parallel()
 	needsDisk(t, "mkfs.btrfs")
 	cmd := cachetest.ChildCommand("locked on btrfs", t.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}

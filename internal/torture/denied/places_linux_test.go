@@ -185,6 +185,7 @@ func TestOwner_Root(t *testing.T) {
 
 // A mode that is changed while the cache is open stays through a compaction, and soon the journal has it too.
 func TestOwner_ChmodWhileOpen(t *testing.T) {
+	t.Parallel()
 	path := cachetest.NewPath(t)
 	db := cachetest.Open(t, path, &keepcache.Options{SweepInterval: -1})
 	cachetest.MustSet(t, db.Bucket("b"), "k", "v", 0)
@@ -365,9 +366,11 @@ func TestPlaces_Directory(t *testing.T) {
 
 // A file that is mounted by itself, as a container has it, is used as any other, and is made anew in place when it is damaged.
 func TestPlaces_Mount(t *testing.T) {
+	t.Parallel()
 	needsRoot(t)
 	for _, from := range []string{"empty", "cache"} {
 		t.Run(from, func(t *testing.T) {
+			t.Parallel()
 			cmd := cachetest.ChildCommand("mounted", t.TempDir(), from)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 			out, err := cmd.Output()

@@ -24,6 +24,7 @@ func init() { cachetest.Children["read-only disk"] = readOnlyDisk }
 // A disk that the system makes read-only because of an error, under a running cache: writes that cannot be kept fail with the
 // cause, reads go on, and when the disk is mounted anew the cache goes on there, with all that was acknowledged.
 func TestReadOnlyDisk(t *testing.T) {
+	t.Parallel()
 	needsDisk(t, "mkfs.ext4")
 	for _, mode := range []string{"periodic", "always"} {
 		t.Run(mode, func(t *testing.T) {

@@ -25,6 +25,7 @@ func init() {
 
 // After a Clear whose outcome is unknown, what is set and acknowledged is not lost.
 func TestUnknown_Clear(t *testing.T) {
+	t.Parallel()
 	cmd := cachetest.ChildCommand("unknown clear", t.TempDir())
 	cmd.Stdout = os.Stdout
 	require.NoError(t, cmd.Run())
@@ -32,6 +33,7 @@ func TestUnknown_Clear(t *testing.T) {
 
 // After a first write whose outcome is unknown, the bucket has one id in memory and in the file.
 func TestUnknown_FirstWrite(t *testing.T) {
+	t.Parallel()
 	cmd := cachetest.ChildCommand("unknown first write", t.TempDir())
 	cmd.Stdout = os.Stdout
 	require.NoError(t, cmd.Run())

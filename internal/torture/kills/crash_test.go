@@ -22,9 +22,10 @@ import (
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/torture/cachetest"
+	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
-var crashRuns = flag.Int("crash.runs", 5, "how many processes to kill of each sort: writing, creating, evicting, compacting, keeping a damaged file aside")
+var crashRuns = flag.Int("crash.runs", effort.Of(3, 5), "how many processes to kill of each sort: writing, creating, evicting, compacting, keeping a damaged file aside")
 
 // kill calls fn for each run, several at a time (see go test -parallel): most of a run is waiting for a process.
 func kill(t *testing.T, fn func(t *testing.T, run int)) {
