@@ -1,6 +1,6 @@
 //go:build unix
 
-package keepcache_test
+package mutate_test
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 	"github.com/keepcache/keepcache/internal/torture/mutate"
 )
 
@@ -64,7 +65,7 @@ func (s *shape) bucket(i int) string { return fmt.Sprintf("bucket-%03d", i) }
 func (s *shape) key(i int) string    { return fmt.Sprintf("key-%05d", i) }
 
 // make makes the cache at path, in its earlier state at path + "-old".
-func (s *shape) make(t tester, path string) {
+func (s *shape) make(t cachetest.Tester, path string) {
 	opts := &keepcache.Options{SweepInterval: -1, CompactBytes: -1, CommitInterval: time.Hour}
 	fill := func(db *keepcache.DB, n, step int) {
 		for i := range s.buckets {
@@ -83,10 +84,10 @@ func (s *shape) make(t tester, path string) {
 			}
 		}
 	}
-	db := open(t, path, opts)
+	db := cachetest.Open(t, path, opts)
 	fill(db, 1, 1)
 	require.NoError(t, db.InvalidateTag("some tag"))
-	committed(t, db)
+	cachetest.Committed(t, db)
 	if s.holes {
 		for i := range s.buckets {
 			for j := range s.keys {
@@ -100,12 +101,12 @@ func (s *shape) make(t tester, path string) {
 	if !s.crashed {
 		require.NoError(t, db.Close())
 	}
-	crashCopy(t, path, path+".old")
+	cachetest.CrashCopy(t, path, path+".old")
 	if !s.crashed {
-		db = open(t, path, opts)
+		db = cachetest.Open(t, path, opts)
 	}
 	fill(db, 2, 7)
-	committed(t, db)
+	cachetest.Committed(t, db)
 	if s.buckets > 2 {
 		_, err := db.DropBucket(s.bucket(1))
 		require.NoError(t, err)
@@ -116,7 +117,7 @@ func (s *shape) make(t tester, path string) {
 		fill(db, 3, 11)
 		_, err := db.Bucket(s.bucket(0)).Delete(s.key(0))
 		require.NoError(t, err)
-		crashCopy(t, path, path+".new")
+		cachetest.CrashCopy(t, path, path+".new")
 		require.NoError(t, db.Close())
 		for _, end := range []string{"", "-journal"} {
 			require.NoError(t, os.Rename(path+".new"+end, path+end))
@@ -127,7 +128,7 @@ func (s *shape) make(t tester, path string) {
 }
 
 // read reads a cache that make made. Room that the file has grown ahead is left out, as it only costs time.
-func (s *shape) read(t tester, path string) (v mutate.Victim, changed time.Time) {
+func (s *shape) read(t cachetest.Tester, path string) (v mutate.Victim, changed time.Time) {
 	read := func(path string) []byte {
 		b, err := os.ReadFile(path)
 		if err != nil && !os.IsNotExist(err) {

@@ -1,6 +1,6 @@
 //go:build unix
 
-package keepcache_test
+package mutate_test
 
 import (
 	"bufio"
@@ -22,6 +22,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
@@ -31,6 +32,8 @@ var (
 	mutateFrom  = flag.Int("mutate.from", 0, "number of the first file, to repeat one of a seed")
 	mutateDir   = flag.String("mutate.dir", "", "directory of the shapes, to be kept or used again")
 )
+
+func TestMain(m *testing.M) { cachetest.Main(m) }
 
 // hangAfter is how long a child may take for one file. Most take less than a hundredth of a second.
 const hangAfter = 8 * time.Second
@@ -109,7 +112,7 @@ func (m *mutation) fail(format string, args ...any) {
 
 // child runs a child over a range of numbers and watches it. It returns the number at which the next child is to go on.
 func (m *mutation) child(t *testing.T, from, to int) (next int) {
-	cmd := childCommand("mutated opener", m.dir, strconv.FormatUint(m.seed, 10), strconv.Itoa(from), strconv.Itoa(to), m.without)
+	cmd := cachetest.ChildCommand("mutated opener", m.dir, strconv.FormatUint(m.seed, 10), strconv.Itoa(from), strconv.Itoa(to), m.without)
 	cmd.Env = append(cmd.Env, "GOTRACEBACK=all", "GOMAXPROCS=2")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -226,7 +229,7 @@ func TestMutate_Controls(t *testing.T) {
 	if *mutateFiles < 1000 {
 		t.Skip("with -mutate.files 1000 or more, as .ci/run has it")
 	}
-	if raced {
+	if cachetest.Raced {
 		t.Skip("takes minutes with the race detector, and shows nothing that it does not show without")
 	}
 	for _, without := range []string{"preflight", "checksum", "guard"} {

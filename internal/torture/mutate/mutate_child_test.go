@@ -1,6 +1,6 @@
 //go:build unix
 
-package keepcache_test
+package mutate_test
 
 import (
 	"context"
@@ -18,10 +18,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keepcache/keepcache"
+	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/store"
+	"github.com/keepcache/keepcache/internal/torture/cachetest"
 	"github.com/keepcache/keepcache/internal/torture/mutate"
 )
 
-func init() { children["mutated opener"] = mutatedOpener }
+func init() { cachetest.Children["mutated opener"] = mutatedOpener }
 
 // mutatedOpener damages caches and uses each through the public API. It says what it does on its standard output:
 //
@@ -30,17 +33,18 @@ func init() { children["mutated opener"] = mutatedOpener }
 //	end NUMBER OUTCOME
 //
 // Arguments: the directory of the shapes, the seed, the first number and the one after the last, and what to do without.
-func mutatedOpener(t tester, args []string) {
+func mutatedOpener(t cachetest.Tester, args []string) {
 	seed, err := strconv.ParseUint(args[1], 10, 64)
 	require.NoError(t, err)
 	from, err := strconv.Atoi(args[2])
 	require.NoError(t, err)
 	to, err := strconv.Atoi(args[3])
 	require.NoError(t, err)
-	keepcache.Without(args[4])
+	store.Without.Preflight, store.Without.Guard = args[4] == "preflight", args[4] == "guard"
+	format.TrustChecksums = args[4] == "checksum"
 	shallow := from/batch%4 == 0 || args[4] == "guard"
 	if shallow { // the leaves of files that were closed in order are taken as they come
-		keepcache.ShallowBytes(128 << 10)
+		store.ShallowBytes = 128 << 10
 	}
 	dir, err := os.MkdirTemp(args[0], "child")
 	require.NoError(t, err)
