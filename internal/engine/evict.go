@@ -25,7 +25,7 @@ import (
 // empty, and among entries without a score those go first that were written first.
 //
 // The other candidate was a queue in the order of writing with a second chance for what was read. Replayed on
-// the traces of internal/hitratio the hand wins where it matters: it is above exact LRU nearly everywhere
+// the traces of bench/hitratio the hand wins where it matters: it is above exact LRU nearly everywhere
 // (Zipf 0.8 at 10 %: 48.2 against 43.5, the queue 44.7), keeps more than half of a loop that does not fit (LRU and
 // the queue keep nothing) and its victims are neighbours, so deletions land in few pages. The queue would
 // cost the file a second index, and with it a page for each overwrite.
