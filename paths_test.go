@@ -309,6 +309,7 @@ func pathRemoved(t tester, dir string) {
 	require.ErrorContains(t, health.Err, "its directory was removed")
 	requireValue(t, db.Bucket("b"), numbered(7), int64(7)) // the open file is read on
 	require.Error(t, errOf(reader.Bucket("b").Exists(numbered(7))))
+	require.True(t, reader.Stats().Health.Moved)
 
 	require.NoError(t, os.MkdirAll("p/a", 0o700))
 	db.Heal()
@@ -317,6 +318,7 @@ func pathRemoved(t tester, dir string) {
 	fill(t, db.Bucket("b"), 600, 0)
 	requireValue(t, reader.Bucket("b"), numbered(7), int64(7))
 	requireValue(t, reader.Bucket("b"), numbered(599), int64(599))
+	require.False(t, reader.Stats().Health.Moved)
 	require.NoError(t, db.Set("k", 1, 0))
 	require.FileExists(t, "p/a/app.cache-journal")
 	require.NoError(t, errors.Join(reader.Close(), db.Close()))

@@ -226,20 +226,20 @@ func (l *Reader) BucketNames() (found []string, err error) {
 	return found, err
 }
 
-// Stats says what file and journal tell: how the cache stands, and nothing of what it did. After shut, and where they cannot be read, it
-// is empty.
+// Stats says what file and journal tell: how the cache stands, and nothing of what it did. After Shut, and where they cannot be read, that
+// is left out.
 func (l *Reader) Stats() (s engine.Stats) {
-	if l.Closed() {
-		return s
+	if !l.Closed() {
+		t := newTail("")
+		t.all, t.sizes = true, true
+		if l.look(t, func(v *view) (err error) {
+			s, err = v.standing()
+			return err
+		}) != nil {
+			s = engine.Stats{}
+		}
 	}
-	t := newTail("")
-	t.all, t.sizes = true, true
-	if l.look(t, func(v *view) (err error) {
-		s, err = v.standing()
-		return err
-	}) != nil {
-		return engine.Stats{}
-	}
+	s.Health.Moved = l.dir.Load().Moved()
 	return s
 }
 
