@@ -50,6 +50,65 @@ func BenchmarkGet(b *testing.B) {
 	}
 }
 
+func BenchmarkGet_Parallel(b *testing.B) {
+	bucket := benchDB(b)
+	var next atomic.Int64
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		var n int
+		for i := int(next.Add(7919)); pb.Next(); i++ {
+			if found, err := bucket.Get(benchKey[i%benchKeys], &n); err != nil || !found {
+				b.Error(found, err)
+				return
+			}
+		}
+	})
+}
+
+// BenchmarkMixed measures 95 reads and 5 writes of 100, of 200 bytes.
+func BenchmarkMixed(b *testing.B) {
+	bucket := openDamaged(b, newPath(b), nil).Bucket("b")
+	for _, key := range benchKey {
+		require.NoError(b, bucket.SetBytes(key, benchValue, time.Hour))
+	}
+	var next atomic.Int64
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := int(next.Add(7919)); pb.Next(); i++ {
+			key, err := benchKey[i*31%benchKeys], error(nil)
+			if i%20 == 0 {
+				err = bucket.SetBytes(key, benchValue, time.Hour)
+			} else {
+				_, _, err = bucket.GetBytes(key)
+			}
+			if err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
+// BenchmarkSetMany measures batches of 1,000 entries of 200 bytes; an operation is one entry.
+func BenchmarkSetMany(b *testing.B) {
+	const batch = 1000
+	bucket := openDamaged(b, newPath(b), nil).Bucket("b")
+	values := make(map[string]any, batch)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for done := 0; done < b.N; done += batch {
+		clear(values)
+		for i := range min(batch, b.N-done) {
+			values[benchKey[(done+i)%benchKeys]] = benchValue
+		}
+		if err := bucket.SetMany(values, time.Hour); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // Memory is so small that nearly every read goes to the file.
 func BenchmarkGet_File(b *testing.B) {
 	db := openDamaged(b, newPath(b), &keepcache.Options{MemoryBytes: 64 << 10, SweepInterval: -1, CompactBytes: -1})
