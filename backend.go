@@ -59,11 +59,13 @@ type seam struct {
 	local *engine.Engine // the same, if it is the local one; else nil
 }
 
-func (s *seam) Read(at *engine.Ref, key string, sliding bool) (engine.Reading, error) {
+// ReadInto is Read into an empty r.
+func (s *seam) ReadInto(r *engine.Reading, at *engine.Ref, key string, sliding bool) (err error) {
 	if s.local != nil {
-		return s.local.Read(at, key, sliding)
+		return s.local.ReadInto(r, at, key, sliding)
 	}
-	return s.backend.Read(at, key, sliding)
+	*r, err = s.backend.Read(at, key, sliding)
+	return err
 }
 
 func (s *seam) Slide(at *engine.Ref, key string, r *engine.Reading) {

@@ -327,16 +327,16 @@ func (f *frame) finish(key string, h format.Header) engine.Write {
 
 // read looks at a key. A damaged entry reads as absent, with the damage beside it.
 func (b *Bucket) read(key string) (r engine.Reading, err error) {
-	r, err = b.readQuietly(key)
+	err = b.readQuietly(&r, key)
 	if err == nil && r.Damage != nil && !errors.Is(r.Damage, ErrUnavailable) {
 		b.damaged(key, r.Damage)
 	}
 	return r, err
 }
 
-// readQuietly is read without a word of damage, for one for whom others wait.
-func (b *Bucket) readQuietly(key string) (engine.Reading, error) {
-	return b.db.engine.Read(&b.at, key, b.sliding)
+// readQuietly is read, into an empty r, without a word of damage, for one for whom others wait.
+func (b *Bucket) readQuietly(r *engine.Reading, key string) error {
+	return b.db.engine.ReadInto(r, &b.at, key, b.sliding)
 }
 
 // damaged counts and tells that a read met a damaged entry.

@@ -189,7 +189,8 @@ func (f *flight) newLoad(o *LoadOptions) *Load {
 // brings the bucket into being may have come before the flight and not be found yet.
 func (f *flight) superseded(o *LoadOptions) bool {
 	f.b.db.engine.AwaitFirst(&f.b.at)
-	r, err := f.b.readQuietly(f.key)
+	var r engine.Reading
+	err := f.b.readQuietly(&r, f.key)
 	if err == nil && r.Header.Revision != f.stale.Header.Revision {
 		f.stale = r
 		switch {

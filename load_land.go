@@ -166,7 +166,8 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *eng
 // retryLater drafts the entry as it is, with a time before which nobody tries again. Its life may be longer than
 // when the load began, because reads have prolonged it.
 func (f *flight) retryLater(hold time.Duration, now time.Time) *engine.Write {
-	r, err := f.b.readQuietly(f.key)
+	var r engine.Reading
+	err := f.b.readQuietly(&r, f.key)
 	if err != nil || !r.Held || r.Negative {
 		r = f.stale // it is gone, or cannot be read
 	}

@@ -88,20 +88,26 @@ func (e *Engine) find(at *Ref) *namespace {
 
 // Read looks at a key. A damaged entry reads as absent, with the damage beside it. sliding says that reads of the bucket prolong lives.
 func (e *Engine) Read(at *Ref, key string, sliding bool) (r Reading, err error) {
+	err = e.ReadInto(&r, at, key, sliding)
+	return r, err
+}
+
+// ReadInto is Read into an empty r, for callers whom copies of it would cost a part of the time.
+func (e *Engine) ReadInto(r *Reading, at *Ref, key string, sliding bool) (err error) {
 	switch {
 	case e.closed.Load():
-		return r, errs.ErrClosed
+		return errs.ErrClosed
 	case !format.ValidName(at.Name):
-		return r, errs.ErrInvalidName
+		return errs.ErrInvalidName
 	case !format.ValidKey(key):
-		return r, errs.ErrInvalidKey
+		return errs.ErrInvalidKey
 	}
-	if err = e.readAsOf(at, key, sliding, &r, 0); !r.Fresh && r.Header.Revision != 0 && err == nil && e.isDoubtful(key, sliding, &r) {
+	if err = e.readAsOf(at, key, sliding, r, 0); !r.Fresh && r.Header.Revision != 0 && err == nil && e.isDoubtful(key, sliding, r) {
 		asOf := e.moment(key, sliding, r.ID)
-		r = Reading{}
-		err = e.readAsOf(at, key, sliding, &r, asOf)
+		*r = Reading{}
+		err = e.readAsOf(at, key, sliding, r, asOf)
 	}
-	return r, err
+	return err
 }
 
 // isDoubtful reports whether an entry that was found at its end may have been written anew, or its life prolonged,

@@ -5,7 +5,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
-
 )
 
 // A row is never later than the end of its entry, earlier by less than a second and than a part of what is left, and
