@@ -43,6 +43,9 @@ func TestDocs_LogLines(t *testing.T) {
 	operating := page(t, "docs/operating.md")
 	files, err := filepath.Glob("*.go")
 	require.NoError(t, err)
+	beneath, err := filepath.Glob("internal/*/*.go")
+	require.NoError(t, err)
+	files = append(files, beneath...)
 	lines := map[string]bool{}
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
