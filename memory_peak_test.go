@@ -157,7 +157,7 @@ func peaks(t tester, args []string) {
 func TestMemory_Heap(t *testing.T) { runPeaks(t, "heaps") }
 
 func heaps(t tester, args []string) {
-	const budget = 16 << 20
+	budget := effort.Of(8<<20, 16<<20)
 	for _, c := range []struct {
 		name       string
 		key, value int
@@ -166,8 +166,8 @@ func heaps(t tester, args []string) {
 		{"1 B", 16, 1, 0}, {"33 KiB", 16, 33 << 10, 0}, {"1 MiB", 16, 1 << 20, 0},
 		{"200 B", 20, 200, time.Hour}, {"keys of 1,000 B", 1000, 10, time.Hour},
 	} {
-		db := open(t, filepath.Join(args[0], c.name), &keepcache.Options{MemoryBytes: budget, MaxBytes: 24 << 20})
-		entries := min(2*budget/(c.key+c.value), 60_000)
+		db := open(t, filepath.Join(args[0], c.name), &keepcache.Options{MemoryBytes: int64(budget), MaxBytes: 24 << 20})
+		entries := min(2*budget/(c.key+c.value), effort.Of(20_000, 60_000))
 		value := make([]byte, c.value)
 		rng := rand.New(rand.NewPCG(1, 2))
 		pad := strings.Repeat("k", c.key)
