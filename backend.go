@@ -11,8 +11,8 @@ import (
 	"github.com/keepcache/keepcache/internal/verify"
 )
 
-// backend is what everything in this package rests on: one cache, however it is opened. See the engine for what its methods do. All of
-// them may be called from any goroutine.
+// backend is what everything in this package rests on: one cache, however it is opened. Its implementations are
+// engine.Engine, which says what the methods do, and lockless.Reader. All of them may be called from any goroutine.
 type backend interface {
 	// Reading.
 	Read(at *engine.Ref, key string, sliding bool) (engine.Reading, error)

@@ -84,7 +84,7 @@ func (db *DB) apply(writes map[spot]batched) error {
 	for at, w := range writes { // outside of the buckets' turns: who is told may write
 		if w.draft.Stored != nil {
 			db.counts.sets.Add(1)
-			w.bucket.note(EventSet, at.key) // not the draft's, which would keep its record alive
+			w.bucket.note(EventSet, at.key) // not the write's, which would keep its record alive
 		}
 	}
 	return nil

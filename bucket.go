@@ -119,7 +119,7 @@ func (b *Bucket) Add(key string, value any, ttl time.Duration) (added bool, err 
 	return b.add(key, d, err)
 }
 
-// add is Add for a draft, unless there was an error in preparing it.
+// add is Add for a write that was prepared, unless preparing it ended in err.
 func (b *Bucket) add(key string, d *engine.Write, err error) (added bool, _ error) {
 	if err == nil {
 		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
@@ -239,7 +239,7 @@ func (b *Bucket) prepare(key string, value any, ttl time.Duration) (*engine.Writ
 	return d, b.prepareIn(d, key, value, ttl)
 }
 
-// prepareIn is prepare with a draft that is there already.
+// prepareIn is prepare into a write that is there already.
 func (b *Bucket) prepareIn(d *engine.Write, key string, value any, ttl time.Duration) error {
 	rec, h, err := b.begin(key, ttl)
 	if err == nil {
@@ -297,8 +297,8 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, format.Header, er
 	return f, h, nil
 }
 
-// frame is a buffer in which key and record are built, as memory.Join has them. It is used again, so that a record takes no more memory than
-// it needs, and building it none.
+// frame is a buffer in which key and record are built, as memory.Join has them. It is used again, so that a record
+// takes no more memory than it needs, and building it none.
 type frame struct{ buf []byte }
 
 // frameOf starts the record of an entry.
@@ -311,7 +311,7 @@ func frameOf(key string, h format.Header) *frame {
 
 var frames = sync.Pool{New: func() any { return &frame{make([]byte, 0, 512)} }}
 
-// finish returns the draft of the record and lets go of the frame.
+// finish returns the write of the record and lets go of the frame.
 func (f *frame) finish(key string, h format.Header) engine.Write {
 	const mostKept = 64 << 10
 	both := format.AppendTrailer(f.buf)
@@ -345,7 +345,8 @@ func (b *Bucket) damaged(key string, err error) {
 	b.db.events.tell(Event{Kind: EventCorrupt, Bucket: b.at.Name, Key: key, Err: err})
 }
 
-// write writes drafts, all of them or nothing. It returns errMissed if one of them depends on a reading that is no longer true.
+// write writes drafts, all of them or nothing. It returns engine.ErrMissed if one of them depends on a reading that is
+// no longer true.
 func (b *Bucket) write(drafts ...*engine.Write) error { return b.db.engine.Write(&b.at, drafts...) }
 
 // fail dresses err, if there is one, as the error of an operation on key.

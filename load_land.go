@@ -109,7 +109,7 @@ func (f *flight) outdated(joined uint64) bool {
 }
 
 // outcome drafts what is to be stored of a load; nil is nothing. It may make a failure of a success. fail is what is to
-// be remembered of a failure, unless the draft is stored.
+// be remembered of a failure, unless that write is stored.
 func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *engine.Write, fail *failedLoad) {
 	now := f.b.db.engine.Now()
 	if !format.ValidKey(f.key) {

@@ -30,9 +30,10 @@ const (
 	backoffMost  = 200 * time.Microsecond
 )
 
-// settle looks at a key, lets decide draft a write on what it found, and writes that if the key is still
-// as it was; otherwise it starts over, unless it is decide itself that changes the key each time. A nil draft is the
-// decision to write nothing, which is as durable when settle returns as a write. decide runs anew only if what it decided on has changed, and outside of all locks and transactions.
+// settle looks at a key, lets decide draft a write on what it found, and writes that if the key is still as it was;
+// otherwise it starts over, unless it is decide itself that changes the key each time. A nil write is the decision to
+// write nothing, which is as durable when settle returns as a write. decide runs anew only if what it decided on has
+// changed, and outside of all locks and transactions.
 func (b *Bucket) settle(key string, decide func(engine.Reading) (*engine.Write, error)) error {
 	var before engine.Reading
 	var d *engine.Write

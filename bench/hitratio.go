@@ -64,8 +64,9 @@ and models.
 
 ## The budget of the file
 
-What Options.MaxBytes evicts, chosen by a hand over neighbouring keys and a table of uses (evict.go), beside a queue in the
-order of writing with a second chance, the other candidate. The hand is a model; the small table has half a slot a key.
+What Options.MaxBytes evicts, chosen by a hand over neighbouring keys and a table of uses
+(internal/engine/evict.go), beside a queue in the order of writing with a second chance, the other candidate. The hand is
+a model; the small table has half a slot a key.
 
 `, hitRatioWork, thousands(int(keys)))
 	if err := hitRatioTable(&b, keys, dir, optimumColumn, lruColumn, fifoColumn, s3Column, sieveColumn, tinyColumn, queueColumn, handColumn, smallHand); err != nil {

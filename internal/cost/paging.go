@@ -4,7 +4,7 @@ package cost
 import "github.com/keepcache/keepcache/internal/format"
 
 // Paging computes what entries take of a file with pages of its size, as compaction writes them: an element of a
-// page comes with a header of 16 bytes, pages are filled up to fillPercent, each has two elements at least, and
+// page comes with a header of 16 bytes, pages are filled up to FillPercent, each has two elements at least, and
 // whatever is longer than a page takes as many as it needs, in one piece. A key stands in the leaf of its bucket, in
 // the expiry index where the entry has a lifetime, and in branch pages above both, once for each page below.
 //

@@ -2,10 +2,11 @@ package cost
 
 import "github.com/keepcache/keepcache/internal/format"
 
-// Scattered adds up what bbolt holds in memory for a transaction whose entries lie anywhere among others: a copy of each page that it
-// changes, in the bucket, in the index of lifetimes and in the branches above both, and keys of its own. Of short keys hundreds
-// share a branch, and it is the leaf that counts, see changeRoom. Of keys of a kilobyte three do, and with each leaf some of the
-// branches above it are changed that are above no other leaf of the transaction.
+// Scattered adds up what bbolt holds in memory for a transaction whose entries lie anywhere among others: a copy of
+// each page that it changes, in the bucket, in the index of lifetimes and in the branches above both, and keys of its
+// own. Of short keys hundreds share a branch, and it is the leaf that counts, see commit_size.go of package engine. Of
+// keys of a kilobyte three do, and with each leaf some of the branches above it are changed that are above no other
+// leaf of the transaction.
 type Scattered struct {
 	Page    Paging
 	Among   int64 // entries of the file among which these lie

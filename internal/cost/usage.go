@@ -80,7 +80,7 @@ func (p Paging) ReadUsage(id, used, costs []byte) (u Usage) {
 // usualKey is how long keys are taken to be where only the sum of keys and records is known.
 const usualKey = 32
 
-// Sum adds up what used returned.
+// Sum adds up the usage of all ids.
 func Sum(used map[uint64]Usage) (all Usage) {
 	for _, u := range used {
 		all = all.Plus(u)

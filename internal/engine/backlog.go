@@ -20,7 +20,7 @@ type backlog struct {
 	journal *journal.Journal // that has all of it; nil if there is nothing
 }
 
-// overlay brings what a journal has beyond the file's mark into memory, for a DB that must not change the file.
+// overlay brings what a journal has beyond the file's mark into memory, for an engine that must not change the file.
 func (e *Engine) overlay(path string) error {
 	mark, _, err := e.store.Revisions()
 	if err != nil {

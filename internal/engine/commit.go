@@ -350,7 +350,7 @@ func (c *committer) snapshot() CommitStats {
 	return c.stats
 }
 
-// CommitStats count the transactions that moved writes into the file, see CommitStats of the root package.
+// CommitStats count the transactions that moved writes into the file, see keepcache.CommitStats.
 type CommitStats struct {
 	Commits uint64
 	Entries uint64

@@ -29,8 +29,9 @@ const (
 	// and the file 2 % larger.
 	replayTimes = 4
 
-	// A transaction takes memory besides that of its entries: for each that is alone in its page, a copy of the page and what bbolt
-	// makes of it, with long keys also of those above, see scattered. That is to be at most commitRoom and a part of MemoryBytes.
+	// A transaction takes memory besides that of its entries: for each that is alone in its page, a copy of the page
+	// and what bbolt makes of it, with long keys also of those above, see cost.Scattered. That is to be at most
+	// commitRoom and a part of MemoryBytes.
 	changeRoom = 8 << 10
 	commitRoom = 16 << 20
 	commitPart = 4

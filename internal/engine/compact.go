@@ -180,7 +180,7 @@ func (c *compactor) copy(ctx context.Context, in *disk.Dir) (f *os.File, name st
 	return c.store.CopyBeside(ctx, in, c.copied("backup"))
 }
 
-// CompactStats say what compactions did, see CompactStats of the root package.
+// CompactStats say what compactions did, see keepcache.CompactStats.
 type CompactStats struct {
 	Compactions uint64
 	Failed      uint64

@@ -99,7 +99,7 @@ type Listener interface {
 type Written struct {
 	Bucket, Key string
 	Quiet       bool         // nobody sees a change
-	By          *atomic.Bool // see draft.void
+	By          *atomic.Bool // see Write.Void
 }
 
 // Unlimited is a number of bytes or entries that nothing reaches, and that divided into segments of the journal fits 32 bits.

@@ -92,7 +92,7 @@ func (e *evictor) use(hash uint64) {
 	}
 }
 
-// admit returns ErrTooLarge if a record can be in no file within the budget.
+// admit returns errs.ErrTooLarge if a record can be in no file within the budget.
 func (e *evictor) admit(bucket string, d *Write) error {
 	if e == nil || d.Stored == nil {
 		return nil
@@ -405,7 +405,7 @@ func (e *evictor) snapshot() EvictionStats {
 // price, and small ones halve the throughput of writers.
 const evictStep = pressedTimes * commitEntries
 
-// EvictionStats count the entries that left the file, see EvictionStats of the root package.
+// EvictionStats count the entries that left the file, see keepcache.EvictionStats.
 type EvictionStats struct {
 	Expired  uint64
 	Size     uint64

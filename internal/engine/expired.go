@@ -39,8 +39,8 @@ func (sw *sweeper) tellPinned(pins []memory.Pin, changes []*store.Change) {
 	}
 }
 
-// lapsed reports whether what a draft has just replaced had expired, and no commit knows of it. It costs next to nothing where memory
-// had nothing of the key alone. The caller holds the shard's lock.
+// lapsed reports whether what a write has just replaced had expired, and no commit knows of it. It costs next to
+// nothing where memory had nothing of the key alone. The caller holds the shard's lock.
 func (d *Write) lapsed(c *clock.Clock) bool {
 	b := &d.before
 	return b.Pinned && b.Stored != nil && !b.Taken && b.Lives != format.Never && !c.IsFar(b.Lives) && b.Lives <= format.Millis(c.Now())

@@ -13,7 +13,7 @@ import (
 
 // healer watches the file and opens it anew when it is of no more use: after a panic or a fault in bbolt, after a
 // sync that failed, and when somebody else has cut the file short, removed or replaced it. Meanwhile reads and writes go
-// on without it, see ErrUnavailable. What memory has pinned is committed to the file that comes, so that nothing
+// on without it, see errs.ErrUnavailable. What memory has pinned is committed to the file that comes, so that nothing
 // is lost of what is in memory or in the journal.
 type healer struct {
 	e        *Engine
@@ -293,7 +293,7 @@ func (e *Engine) filedIDs() map[uint64]bool {
 	return ids
 }
 
-// HealthStats say whether the file can be used, see HealthStats of the root package.
+// HealthStats say whether the file can be used, see keepcache.HealthStats.
 type HealthStats struct {
 	Unavailable bool
 	Err         error

@@ -14,20 +14,20 @@ import (
 )
 
 // namespace is what all handles of one bucket share. There is one while the bucket exists, or while the file has its name: whoever may
-// have left neither true calls engine.lapse. Then it is gone, and handles
+// have left neither true calls Engine.lapse. Then it is gone, and handles
 // that still point at it look for the one that has come in its place, if there is one.
 type namespace struct {
 	name string
 	sum  uint32 // the name's part of every checksum
 
-	// gone says that e.buckets has it no more. It is set while turn is held exclusively, and then for good: nobody brings the bucket
-	// into being in a namespace that is gone.
+	// gone says that Engine.buckets has it no more. It is set while turn is held exclusively, and then for good: nobody
+	// brings the bucket into being in a namespace that is gone.
 	gone atomic.Bool
 
 	// turn is held shared by each write from before it resolves the id until it is committed, and
-	// exclusively by what changes the id: the first write, Clear and DropBucket.
+	// exclusively by what changes the id: the first write, Replace and dropVacant.
 	turn sync.RWMutex
-	id   atomic.Uint64 // 0 while the bucket does not exist; changed by engine.point
+	id   atomic.Uint64 // 0 while the bucket does not exist; changed by Engine.point
 
 	// filed is the id that the file has, as of the last commit. It differs from id while a change of that is on its way: in
 	// either direction, because the write that changes id may be waiting while a commit takes it into the file.

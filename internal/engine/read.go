@@ -50,8 +50,8 @@ func (r *Reading) Take(j *Judge, rec []byte, asOf int64) {
 	}
 }
 
-// Expect makes the draft one for a key that is still as r found it, and whose deadline has been reached, or has not, as it
-// had been then.
+// Expect makes the write one for a key that is still as r found it, and whose deadline has been reached, or has not, as
+// it had been then.
 func (d *Write) Expect(r *Reading) {
 	d.expects, d.id, d.basis = true, r.ID, memory.Basis{Lookup: r.Seen, Until: format.Never, Fresh: true}
 	if r.Header.Revision != 0 {
@@ -127,7 +127,7 @@ func (e *Engine) moment(key string, sliding bool, id uint64) int64 {
 	return now
 }
 
-// readAsOf is read as of a moment before it, into an empty r; 0 is the moment after the look at the key.
+// readAsOf is Read as of a moment before it, into an empty r; 0 is the moment after the look at the key.
 func (e *Engine) readAsOf(at *Ref, key string, sliding bool, r *Reading, asOf int64) (err error) {
 	ns := e.find(at)
 	if ns == nil {
@@ -176,7 +176,7 @@ func (e *Engine) readAsOf(at *Ref, key string, sliding bool, r *Reading, asOf in
 	return nil
 }
 
-// Peek is read for those who only look: it is no use of the entry, and brings nothing into memory.
+// Peek is Read for those who only look: it is no use of the entry, and brings nothing into memory.
 func (e *Engine) Peek(at *Ref, key string, sliding bool) (r Reading, err error) {
 	r, err = e.peekAsOf(at, key, 0)
 	if !r.Fresh && r.Header.Revision != 0 && err == nil && e.isDoubtful(key, sliding, &r) {

@@ -2,10 +2,10 @@ package engine
 
 import "github.com/keepcache/keepcache/internal/format"
 
-// A sliding lifetime begins anew with each read. The record says how long it is, and memory keeps the deadline
-// that the last read gave, so that a read costs no write. When that deadline is further from the record's own
-// than slidingPart of the lifetime, the read writes the record anew, as a Touch would: what memory may drop, and
-// what a crash may cost, is never more than that part. Close writes what is left.
+// A sliding lifetime begins anew with each read. The record says how long it is, and memory keeps the deadline that the
+// last read gave, so that a read costs no write. When that deadline is further from the record's own than slidingPart
+// of the lifetime, the read writes the record anew, as keepcache.Bucket.Touch would: what memory may drop, and what a
+// crash may cost, is never more than that part. Close writes what is left.
 const slidingPart = 8
 
 // slideTries is how often a read tries to prolong a life that others write anew at the same time.

@@ -9,7 +9,7 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// Bounds of soonest. Rows of the expiry index may be earlier than their entry's end, so some are looked at in vain.
+// Bounds of Soonest. Rows of the expiry index may be earlier than their entry's end, so some are looked at in vain.
 const (
 	SoonestLookFree = 1024 // rows
 	SoonestLookEach = 8

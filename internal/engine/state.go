@@ -11,7 +11,7 @@ import (
 type State struct {
 	Fresh    bool // its deadline has not been reached
 	Live     bool // every operation sees it
-	Held     bool // it is live, stale or negative: GetOrLoad sees it. Not if a tag of it was invalidated
+	Held     bool // it is live, stale or negative, and none of its tags was invalidated: GetOrLoad sees it
 	Negative bool
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/keepcache/keepcache/internal/memory"
 )
 
-// Stats is how an engine stands, and what it did. See Stats of the root package.
+// Stats is how an engine stands, and what it did. See keepcache.Stats.
 type Stats struct {
 	Hits                            uint64 // that memory counted
 	FileBytes, FreePages, FreeBytes int64
@@ -59,7 +59,7 @@ func (e *Engine) Stats() Stats {
 	return s
 }
 
-// JournalStats say how the journal stands, see JournalStats of the root package.
+// JournalStats say how the journal stands, see keepcache.JournalStats.
 type JournalStats struct {
 	FileBytes int64
 	UsedBytes int64

@@ -18,7 +18,7 @@ import (
 type sweeper struct {
 	store *store.Store
 	log   *slog.Logger
-	lives func(id uint64, key string, now int64) bool // asks memory; nil in a DB that is open for reading only
+	lives func(id uint64, key string, now int64) bool // asks memory; nil in an engine that is open for reading only
 	rearm func([]format.EntryKey) error               // writes what lives, so that the file says so too
 
 	listener Listener
@@ -198,7 +198,7 @@ func (sw *sweeper) snapshot() SweepStats {
 	return stats
 }
 
-// SweepStats say what the sweeper did, see SweepStats of the root package.
+// SweepStats say what the sweeper did, see keepcache.SweepStats.
 type SweepStats struct {
 	Sweeps   uint64
 	Removed  uint64

@@ -127,7 +127,7 @@ func (e *Engine) removeInvalid(at *Ref, key string) error {
 		if err != nil || r.Header.Revision == 0 || !e.invalid(&r.Header, r.Options) {
 			return err
 		}
-		// It is no Delete: the load of a fresh value that may be under way is to be stored.
+		// It is no keepcache.Bucket.Delete: the load of a fresh value that may be under way is to be stored.
 		d := &Write{Key: key, quiet: true}
 		d.Expect(&r)
 		if err = e.Write(at, d); err != ErrMissed {

@@ -77,10 +77,10 @@ type Write struct {
 	late     bool            // that had expired by then, in memory alone
 }
 
-// Record returns the record of a draft, or nil.
+// Record returns the record of a write, or nil.
 func (d *Write) Record() []byte { return format.RecordIn(d.Stored) }
 
-// ErrMissed says that a key was not as a draft expected. Nothing was written.
+// ErrMissed says that a key was not as a write expected. Nothing was written.
 var ErrMissed = errors.New("the key has changed meanwhile")
 
 // write takes namings and drafts in as one piece, all of it or nothing, and returns when they are as durable

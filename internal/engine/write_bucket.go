@@ -11,7 +11,7 @@ import (
 
 // What brings writes into their buckets.
 
-// Write writes drafts, all of them or nothing, under the bucket's current id. It returns errMissed if one of
+// Write writes drafts, all of them or nothing, under the bucket's current id. It returns ErrMissed if one of
 // them depends on a reading that is no longer true.
 func (e *Engine) Write(at *Ref, drafts ...*Write) error {
 	ns, id := e.enter(at.Name, e.find(at))
@@ -28,7 +28,7 @@ func (e *Engine) Write(at *Ref, drafts ...*Write) error {
 	return err
 }
 
-// create is write for a bucket that does not exist. The caller has its turn exclusively.
+// create is Write for a bucket that does not exist. The caller has its turn exclusively.
 func (e *Engine) create(ns *namespace, drafts []*Write) error {
 	id := e.nextID()
 	for _, d := range drafts {
@@ -57,7 +57,7 @@ func (e *Engine) writeAs(ns *namespace, id uint64, names []store.NameOp, drafts 
 	return e.writer.write(names, drafts...)
 }
 
-// admit makes a draft one of a bucket, unless it can be in no file within the budgets.
+// admit makes a write one of a bucket, unless it can be in no file within the budgets.
 func (e *Engine) admit(ns *namespace, id uint64, d *Write) error {
 	if err := e.evictor.admit(ns.name, d); err != nil {
 		return err

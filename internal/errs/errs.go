@@ -1,4 +1,4 @@
-// Package errs has the errors that more than one package returns. The root package documents and exports them.
+// Package errs has the errors that more than one package returns. Package keepcache documents and exports them.
 package errs
 
 import (
@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// What they mean is said in the root package.
+// What they mean is said in errors.go of package keepcache.
 var (
 	ErrInvalidKey     = errors.New("invalid key")
 	ErrInvalidName    = errors.New("invalid bucket name")

@@ -16,10 +16,10 @@ var (
 	ExpiryBucket  = []byte("expiry")  // time (8 bytes) + id (8 bytes) + key -> empty
 	UsageBucket   = []byte("usage")   // id (8 bytes) -> entries (8 bytes), bytes of their keys and records (8 bytes)
 
-	// costsBucket is not in every file: the first commit makes it.
+	// CostsBucket is not in every file: the first commit makes it.
 	CostsBucket = []byte("costs") // id (8 bytes) -> bytes needed in the bucket and in the expiry index (8 each), check (4 bytes)
 
-	// tagsBucket is not in every file: the first invalidation makes it. Its bbolt sequence is the number of rows.
+	// TagsBucket is not in every file: the first invalidation makes it. Its bbolt sequence is the number of rows.
 	TagsBucket = []byte("tags") // tag -> revision at which it was invalidated (8 bytes)
 
 	MetaFormat   = []byte("format")   // 4 bytes

@@ -6,8 +6,9 @@ import (
 	"fmt"
 )
 
-// Op is one change in a piece of the journal, whose format is in docs/file-format.md. It holds what came of an operation: what Touch or Add
-// decided is in the journal as the record that came of it, so that a replay needs to decide nothing.
+// Op is one change in a piece of the journal, whose format is in docs/file-format.md. It holds what came of an
+// operation: what keepcache.Bucket.Touch or Add decided is in the journal as the record that came of it, so that a
+// replay needs to decide nothing.
 type Op struct {
 	Kind   OpKind
 	ID     uint64

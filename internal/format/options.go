@@ -11,7 +11,7 @@ import (
 // who does not would show what is to be hidden. Times are unix milliseconds.
 const (
 	optionLoaded   = 0x02 // 8 bytes: when a loader fetched the value, or found it unchanged
-	optionETag     = 0x03 // 1 to MaxETagBytes bytes, the loader's own
+	optionETag     = 0x03 // 1 to keepcache.MaxETagBytes bytes, the loader's own
 	optionRetry    = 0x04 // 8 bytes: not to be loaded again before, because the last load failed
 	optionLifetime = 0x05 // 8 bytes: milliseconds that each read gives the entry anew, not 0
 	optionNegative = 0x81 // empty: a loader found that there is no such thing; the value is null
@@ -62,7 +62,7 @@ func (l Tags) Strings() (tags []string) {
 	return tags
 }
 
-// ReadOptions reads options that checkOptions has proved.
+// ReadOptions reads options that CheckOptions has proved.
 func ReadOptions(options []byte) (t Options) {
 	for len(options) > 0 {
 		kind, n := options[0], 3+int(binary.BigEndian.Uint16(options[1:]))

@@ -7,7 +7,7 @@ import (
 
 // Times are kept as moments, in unix milliseconds from 0 on, and lengths of time as spans, in milliseconds. All sums and
 // differences of them are made here, and saturate: what is too far away is as far away as can be, and never in the past. The
-// moment of what has no end is never, and nothing is longer than the span of that value.
+// moment of what has no end is Never, and nothing is longer than the span of that value.
 
 // Forever is the lifetime of what has no end.
 const Forever = time.Duration(math.MaxInt64)
@@ -125,7 +125,7 @@ func IsPast(from, to, now int64, part float64) bool {
 	return to != Never && float64(Between(from, now)) >= part*float64(Between(from, to))
 }
 
-// RowGrain and rowPart bound how much earlier, in milliseconds, the row of an entry is put into the expiry index than
+// RowGrain and RowPart bound how much earlier, in milliseconds, the row of an entry is put into the expiry index than
 // the entry is gone: by less than RowGrain, and by less than that part of what is left of its life. Rows then share a
 // few times, and lie in the order of their keys at each, as the entries do in the transactions of a commit: each
 // transaction puts its rows side by side. With times to the millisecond they would lie all over the pages of the

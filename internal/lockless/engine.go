@@ -64,5 +64,5 @@ func (readOnly) CopyBeside(context.Context, *disk.Dir) (*os.File, string, error)
 	return nil, "", errNeedsLock
 }
 
-// copyAtRest fails: what another process changes meanwhile is not of one moment.
+// CopyAtRest fails: what another process changes meanwhile is not of one moment.
 func (readOnly) CopyAtRest(context.Context, string) error { return errNeedsLock }

@@ -36,7 +36,7 @@ func (l *Reader) Read(at *engine.Ref, key string, _ bool) (r engine.Reading, err
 	return r, nil
 }
 
-// Peek is read: without the lock nothing is kept of what was read.
+// Peek is Read: without the lock nothing is kept of what was read.
 func (l *Reader) Peek(at *engine.Ref, key string, sliding bool) (engine.Reading, error) {
 	return l.Read(at, key, sliding)
 }
@@ -226,8 +226,8 @@ func (l *Reader) BucketNames() (found []string, err error) {
 	return found, err
 }
 
-// Stats says what file and journal tell: how the cache stands, and nothing of what it did. After Shut, and where they cannot be read, that
-// is left out.
+// Stats says what file and journal tell: how the cache stands, and nothing of what it did. After Shut, and where they
+// cannot be read, that is left out.
 func (l *Reader) Stats() (s engine.Stats) {
 	if !l.Closed() {
 		t := newTail("")
@@ -318,7 +318,7 @@ func (v *view) unnamed(named map[uint64]bool, fn func(id uint64)) error {
 	})
 }
 
-// change is pending.change beside the process that has the file open.
+// change is cost.Pending.Change beside the process that has the file open.
 func (v *view) change(p *cost.Pending, id uint64) (cost.Usage, error) {
 	if len(p.Keys[id]) == 0 {
 		return cost.Usage{}, nil

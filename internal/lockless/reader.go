@@ -36,7 +36,7 @@ import (
 type Reader struct {
 	engine.Judge
 	readOnly
-	path string // as that of a store
+	path string // as that of a store.Store
 	dir  atomic.Pointer[disk.Dir]
 	home *disk.Dir // which it was at first
 
@@ -47,13 +47,13 @@ type Reader struct {
 }
 
 const (
-	// patience is how long a read goes on when the file changes again and again, and liveTries how often
+	// patience is how long a read goes on when the file changes again and again, and leastTries how often
 	// it tries at the least. A look-up takes a tenth of a millisecond, and commits that follow each other
 	// without a pause ten.
 	patience   = 5 * time.Second
 	leastTries = 10
 
-	// spinTries is how many tries follow each other at once; after them there is livePause between two.
+	// spinTries is how many tries follow each other at once; after them there is pause between two.
 	spinTries = 50
 	pause     = 100 * time.Microsecond
 

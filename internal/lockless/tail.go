@@ -34,7 +34,7 @@ type tail struct {
 	bytes   int64 // of entries
 	pieces  int64 // bytes of the pieces taken, exact where all is set
 
-	sorted []string // keys of entries of the bucket with id sortedID; nil if they have to be sorted anew
+	sorted []string // keys of entries of the bucket with id forID; nil if they have to be sorted anew
 	forID  uint64
 }
 

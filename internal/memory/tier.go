@@ -16,8 +16,8 @@ import (
 // does not have it yet, and evictable from then on. A lock of a shard is held for the length of a table
 // look-up, or of a journal append, and never while the file is read or written; a hit takes it shared.
 //
-// What makes the tier safe beside the file (see DB of the root package): memory is read before the file; a record from the file
-// is kept only if its shard has not changed since before the file was read, so that nothing older replaces
+// What makes the tier safe beside the file (see docs/architecture.md): memory is read before the file; a record from
+// the file is kept only if its shard has not changed since before the file was read, so that nothing older replaces
 // something newer; an entry is unpinned only when readers of the file see it.
 type Tier struct {
 	seed   maphash.Seed
@@ -125,7 +125,7 @@ type Lookup struct {
 	Record   []byte // nil if there is none: the key is removed, or is known to be absent
 	Revision uint64
 	Slid     int64  // until when reads keep the entry fresh, or 0
-	Version  uint64 // of the shard, for keep and for expectations
+	Version  uint64 // of the shard, for Keep and for expectations
 }
 
 // Look looks a key up. It counts as a use of the entry.
@@ -370,7 +370,7 @@ func (m *Tier) shrink(s *Shard, limit int64) {
 	}
 }
 
-// Stats say how the tier stands, see MemoryStats of the root.
+// Stats say how the tier stands, see keepcache.MemoryStats.
 type Stats struct {
 	Entries     int
 	PinnedBytes int64
@@ -386,7 +386,7 @@ func (m *Tier) PinnedBytes() int64 { return m.pinned.Load() }
 // Reserve has evictable entries make room for tables elsewhere that count as memory. What is negative is given back.
 func (m *Tier) Reserve(bytes int64) { m.tables.Add(bytes) }
 
-// AddNames is reserve for what is known of buckets, and nameBytes is all of that.
+// AddNames is Reserve for what is known of buckets, and NameBytes is all of that.
 func (m *Tier) AddNames(bytes int64) { m.names.Add(bytes) }
 
 func (m *Tier) NameBytes() int64 { return m.names.Load() }

@@ -22,7 +22,7 @@ type Change struct {
 	Revision uint64
 }
 
-// NameOp points a bucket's name at an id, or invalidates a tag. An id of 0 takes the name away.
+// NameOp is a naming: it points a bucket's name at an id, or invalidates a tag. An id of 0 takes the name away.
 type NameOp struct {
 	Name     string
 	ID       uint64
@@ -159,7 +159,7 @@ type applier struct {
 	rows    [][]byte // of the expiry index, which are still to be put
 }
 
-// Apply puts or removes one entry, takes its expiry row off the index where that has to go, and says which is to be
+// apply puts or removes one entry, takes its expiry row off the index where that has to go, and says which is to be
 // put. The row of an entry is never later than the
 // time it is gone, so a row that stands early enough stays as it is: the sweeper will move it.
 func (a *applier) apply(c *Change) error {

@@ -64,7 +64,8 @@ func (n *successor) copyAll(ctx context.Context, progress func(int64)) error {
 // backupSuffix, and something random, follows the file's name in the name of a backup that is being made.
 const backupSuffix = ".backup-"
 
-// CopyBeside makes a copy of the file in a directory and returns it, open for reading. The caller removes it. See compact for progress.
+// CopyBeside makes a copy of the file in a directory and returns it, open for reading. The caller removes it. See
+// Compact for progress.
 func (s *Store) CopyBeside(ctx context.Context, in *disk.Dir, progress func(int64)) (f *os.File, name string, err error) {
 	if err := s.CheckRoom(); err != nil {
 		return nil, "", err

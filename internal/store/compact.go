@@ -55,7 +55,7 @@ func successorPath(path string) string { return beside.Path(path, ".compact") }
 
 // Compact replaces the file by a copy without free pages. progress is told how many bytes of keys and records
 // have been copied. With back the copy takes the file's name even if the file has lost it. in is the file's directory, or another
-// one that becomes its directory with that, see healer.refuge.
+// one that becomes its directory with that, see refuge.go of package engine.
 func (s *Store) Compact(ctx context.Context, in *disk.Dir, back bool, progress func(int64)) (err error) {
 	next, err := s.newSuccessor(in)
 	if err != nil {

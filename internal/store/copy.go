@@ -183,7 +183,7 @@ func (k noteKey) before(p placed) bool {
 }
 
 // transfer makes the entry of a key what the file has stored there, which is nil for none. It returns the time of
-// the expiry row that is still to be put, or never.
+// the expiry row that is still to be put, or format.Never.
 func transfer(to *bolt.Tx, id uint64, key, stored []byte, book *ledger) (row int64, err error) {
 	b, expiry := entriesOf(to, id), to.Bucket(format.ExpiryBucket)
 	if b == nil {

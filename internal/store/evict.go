@@ -12,7 +12,7 @@ import (
 	"github.com/keepcache/keepcache/internal/recency"
 )
 
-// Eviction says what store.evict is to do.
+// Eviction says what Store.Evict is to do.
 type Eviction struct {
 	ID          uint64 // of the bucket, 0 for the whole file
 	from        placed // where the hand stands
@@ -139,7 +139,7 @@ func nextDue(tx *bolt.Tx, from []byte, r SweepReach) (row []byte, found bool) {
 	return bytes.Clone(k), false
 }
 
-// Evict is store.evict within the transaction.
+// Evict is Store.Evict within the transaction.
 func (f FreeTx) Evict(q *Eviction) ([]Victim, error) { return f.store.evictIn(f.tx, q) }
 
 // removeVictims removes entries with their expiry rows.

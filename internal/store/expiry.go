@@ -44,7 +44,7 @@ type Swept struct {
 	Gone    []ExpiryRow       // whose entries were removed
 }
 
-// FirstRow returns the time of the earliest row of the expiry index, or never.
+// FirstRow returns the time of the earliest row of the expiry index, or format.Never.
 func (s *Store) FirstRow() (row int64, err error) {
 	row = format.Never
 	err = s.View(func(tx *bolt.Tx) error {
@@ -89,7 +89,7 @@ func (s *Store) Sweep(from []byte, r SweepReach) (did Swept, err error) {
 	return did, err
 }
 
-// sweepIn is sweep within a transaction.
+// sweepIn is Sweep within a transaction.
 func (s *Store) sweepIn(tx *bolt.Tx, from []byte, r SweepReach) (did Swept, err error) {
 	keys, due, err := dueRows(tx, from, r, &did)
 	if err != nil {

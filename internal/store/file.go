@@ -133,7 +133,7 @@ func openLocked(in *disk.Dir, path string, flag int, wait time.Duration, trustin
 }
 
 // openOwned opens and locks the regular file at path, in whatever state it is, and sees to it that path still names it
-// then. It returns ErrLocked where another process has it.
+// then. It returns errs.ErrLocked where another process has it.
 func openOwned(in *disk.Dir, path string, flag int, wait time.Duration) (f *os.File, info fs.FileInfo, err error) {
 	for range openTries {
 		if f, err = in.OpenFile(path, flag|openFlags, 0); err != nil {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lockAlone takes the lock that bbolt takes, until f is closed: here nobody has it before bbolt. It returns ErrLocked where another
-// process has it.
+// lockAlone takes the lock that bbolt takes, until f is closed: here nobody has it before bbolt. It returns
+// errs.ErrLocked where another process has it.
 func lockAlone(f *os.File) error {
 	const last = 1<<32 - 1 // of the byte that bbolt locks
 	err := windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY,

@@ -25,7 +25,7 @@ const lockPoll = 10 * time.Millisecond
 
 // lockFile takes the lock on f, shared or exclusive, within wait. bbolt then takes the same lock on the
 // same descriptor, which succeeds at once; taking it first lets us look at the file before bbolt does.
-// It returns ErrLocked when another holder does not let go in time.
+// It returns errs.ErrLocked when another holder does not let go in time.
 func lockFile(f *os.File, exclusive bool, wait time.Duration) error {
 	how := syscall.LOCK_SH
 	if exclusive {

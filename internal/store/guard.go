@@ -23,7 +23,7 @@ import (
 // Handle is one opening of a file by bbolt, and the only way to it. A file that was damaged, or cut short under
 // bbolt's map, makes bbolt panic, or fault where it reads the map. The guard turns both into errors, and
 // because nobody can say in what state bbolt is then, it poisons the handle: no call of bbolt follows, not even
-// Close, which can wait for ever. Another handle takes the place of a poisoned one, see healer.
+// Close, which can wait for ever. Another handle takes the place of a poisoned one, see heal.go of package engine.
 //
 // SetPanicOnFault and recover are matters of one goroutine. So no transaction starts another one, and none
 // runs code of the user.
@@ -37,7 +37,7 @@ type Handle struct {
 	mapped atomic.Int64  // bytes for which bbolt has mapped it, at least
 	most   atomic.Int64  // bytes of the pages that the largest transaction has written; for tests
 	sick   func()        // told that the handle is poisoned or barred; must not wait
-	strays *atomic.Int64 // see store
+	strays *atomic.Int64 // see Store
 	from   *Handle       // what a successor is copied from: a panic may come from either, and counts for both
 
 	users   sync.RWMutex  // held shared by every transaction, exclusively to close

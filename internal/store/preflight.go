@@ -46,9 +46,9 @@ type examined struct {
 	free     int  // how many pages are in the list
 }
 
-// examine proves that f is a file of ours with which bbolt can work. It returns ErrFormat for a file that is none, or
-// of another format, ErrCorrupt for one of ours that is damaged, and the error of a read as it is. A file that was
-// not closed in order, or that was changed since, is read once.
+// examine proves that f is a file of ours with which bbolt can work. It returns errs.ErrFormat for a file that is none,
+// or of another format, errs.ErrCorrupt for one of ours that is damaged, and the error of a read as it is. A file that
+// was not closed in order, or that was changed since, is read once.
 //
 // trusting lets the file's own word for it count that it was closed in order. If writable says that the caller holds
 // the lock to write, a sound file without a list of its free pages gets one.
@@ -120,7 +120,7 @@ func isDamage(err error) bool {
 
 var currentFormat = binary.BigEndian.AppendUint32(nil, format.Version)
 
-// checkFormat returns ErrFormat for what is not the format that we read.
+// checkFormat returns errs.ErrFormat for what is not the format that we read.
 func checkFormat(version []byte) error {
 	switch {
 	case bytes.Equal(version, currentFormat):

@@ -36,7 +36,7 @@ const (
 	mostRepaired = format.MaxValueBytes + 1<<20
 )
 
-// RepairReport is what was found, see RepairReport of the root package.
+// RepairReport is what was found, see keepcache.RepairReport.
 type RepairReport struct {
 	Entries  int64
 	Buckets  int
@@ -46,7 +46,7 @@ type RepairReport struct {
 	Whole    bool
 }
 
-// Repair writes what can be proved of the file at from to a new one at to. See Repair of the root package.
+// Repair writes what can be proved of the file at from to a new one at to. See keepcache.Repair.
 func Repair(ctx context.Context, from, to string, names []string) (RepairReport, error) {
 	r := &repair{ctx: ctx, sums: make(map[string]uint32), ids: make(map[string]uint64)}
 	err := r.run(from, to, names)

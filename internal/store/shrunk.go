@@ -5,7 +5,7 @@ import "context"
 // shrunk is how a compaction has left the file.
 type shrunk struct{ file, free, cost int64 }
 
-// Changed reports whether enough of the file has changed since.
+// changed reports whether enough of the file has changed since.
 func (l *shrunk) changed(file, free, cost int64) bool {
 	return l == nil || file-l.file >= l.file/changedPart || free-l.free >= file/changedPart || l.cost-cost > l.cost/changedPart
 }
@@ -40,7 +40,7 @@ const (
 	changedPart = 8
 )
 
-// Shrink replaces the file by a copy without free pages, and notes how that has left it. See compact for progress.
+// Shrink replaces the file by a copy without free pages, and notes how that has left it. See Compact for progress.
 func (s *Store) Shrink(ctx context.Context, progress func(int64)) (before, after int64, err error) {
 	before, _, err = s.Measure()
 	if err == nil {

@@ -20,8 +20,8 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// Store is the one room that touches bbolt. Every transaction in it is short, and what leaves it is a copy.
-// Its methods may be called from any goroutine.
+// Store keeps the entries of one cache in its bbolt file. Every transaction in it is short, and what leaves it is a
+// copy. Its methods may be called from any goroutine.
 type Store struct {
 	path     string // absolute and without links, as it was when the cache was opened
 	readOnly bool
@@ -32,7 +32,7 @@ type Store struct {
 	lookups  sync.RWMutex // held shared by each use of what follows, exclusively to change it
 	shared   *snapshot    // nil while none may be held
 
-	home    atomic.Pointer[disk.Dir] // where the file is; see healer.refuge for when it changes
+	home    atomic.Pointer[disk.Dir] // where the file is; see refuge.go of package engine for when it changes
 	current atomic.Pointer[Handle]   // nil once closed
 	caution int64                    // bytes by which transactions may grow more than is known; protected by the token of writing
 	noted   *notes                   // keys that changed; nil unless a compaction wants to know; protected by the token of writing
@@ -44,10 +44,10 @@ type Store struct {
 	unmoving atomic.Pointer[Handle]          // found to be a file whose name nothing else can take
 	shrunk   atomic.Pointer[shrunk]          // how the last compaction has left the file; nil if there was none
 
-	measured atomic.Pointer[measured] // by the last measure
+	measured atomic.Pointer[measured] // by the last Measure
 
 	named   atomic.Int64            // what the names of buckets need of the file
-	counted atomic.Pointer[counted] // what size returned last; nil before
+	counted atomic.Pointer[counted] // what Size returned last; nil before
 
 	mark     uint64 // the commit mark, where the file is open for reading only
 	intruder string // the file that was last kept aside because it had taken the path; used by one healer
@@ -113,7 +113,7 @@ func (s *Store) Update(fn func(*bolt.Tx) error) error { return s.updateBy(growUs
 // growUsual is by how much a transaction may make the file larger that puts nothing: the pages that it changes have copies.
 const growUsual = 16 << 20
 
-// updateBy is update for a fn that may make the file larger by so many bytes.
+// updateBy is Update for a fn that may make the file larger by so many bytes.
 func (s *Store) updateBy(grow int64, fn func(*bolt.Tx) error) error {
 	h, err := s.lockRead()
 	if err != nil {
@@ -226,7 +226,7 @@ func (s *Store) lock() (*Handle, error) {
 	}
 }
 
-// book returns an empty ledger for a transaction of update.
+// book returns an empty ledger for a transaction of Update.
 func (s *Store) book() *ledger { return &ledger{s.Paging(), make(map[uint64]cost.Usage), s.noted} }
 
 // Paging returns the size of the file's pages.
@@ -404,7 +404,7 @@ func (s *Store) Size() (file int64, used map[uint64]cost.Usage, err error) {
 type counted struct {
 	db    *bolt.DB
 	state int   // the number of the transaction that led to it
-	named int64 // what names needed then, see store.named
+	named int64 // what names needed then, see Store.named
 	used  map[uint64]cost.Usage
 }
 

@@ -135,8 +135,8 @@ func (s *Store) Scattered() cost.Scattered {
 // pageOf returns the size of the pages of a file.
 func pageOf(tx *bolt.Tx) cost.Paging { return cost.Paging(tx.DB().Info().PageSize) }
 
-// SizeWith is size with the usage as it will be when what is pending is committed. The sample was taken before: an entry
-// that has been committed since is found in the file, and changes nothing.
+// SizeWith is Size with the usage as it will be when what is pending is committed. The sample was taken before: an
+// entry that has been committed since is found in the file, and changes nothing.
 func (s *Store) SizeWith(p *cost.Pending) (file int64, used map[uint64]cost.Usage, err error) {
 	err = s.View(func(tx *bolt.Tx) (err error) {
 		file = tx.Size()

@@ -11,7 +11,7 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// File is what Verify reads a file by: transactions, or pages without the lock.
+// File is what Run reads a file by: transactions, or pages without the lock.
 type File interface {
 	Table() (ids map[string]uint64, retired []uint64, highest uint64, err error)
 	Revisions() (mark, highest uint64, err error)
@@ -25,7 +25,7 @@ type File interface {
 // Prover proves the record of a key. It keeps neither.
 type Prover func(key, record []byte) (format.Header, error)
 
-// verifier is one run of Verify.
+// verifier is one call of Run.
 type verifier struct {
 	ctx      context.Context
 	file     File
@@ -119,7 +119,7 @@ type Entry struct {
 	Key    []byte
 	Used   cost.Usage // of the entry
 	Header format.Header
-	Damage error // what prove said of the record
+	Damage error // what the Prover said of the record
 
 	Row    int64 // its index row
 	Stands bool  // there is a row at that time in the expiry index
@@ -136,7 +136,7 @@ type Row struct {
 // Tag is a row of the table of invalidated tags.
 type Tag struct{ Tag, Revision []byte }
 
-// Report is what a run found, see Report of the root package, where its fields are explained.
+// Report is what a run found, see keepcache.Report, where its fields are explained.
 type Report struct {
 	Buckets, Entries, Expired, Pending, Rows int
 	Journal                                  JournalReport
@@ -144,7 +144,7 @@ type Report struct {
 	More                                     int
 }
 
-// JournalReport is what was found in the journal, see JournalReport of the root package.
+// JournalReport is what was found in the journal, see keepcache.JournalReport.
 type JournalReport struct {
 	FileBytes        int64
 	Entries, Removed int
