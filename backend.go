@@ -26,7 +26,7 @@ type backend interface {
 	Soonest(n int, buckets []string) ([]engine.Ending, error)
 
 	// Writing, under expectations.
-	Write(at *engine.Ref, drafts ...*engine.Write) error
+	Write(at *engine.Ref, writes ...*engine.Write) error
 	WriteAll(buckets map[string][]*engine.Write) error
 	Replace(name string, drop bool) (found bool, err error)
 	InvalidateTag(tag string) error
@@ -78,17 +78,17 @@ func (s *seam) Slide(at *engine.Ref, key string, r *engine.Reading) {
 	*r = other
 }
 
-func (s *seam) Write(at *engine.Ref, drafts ...*engine.Write) error {
+func (s *seam) Write(at *engine.Ref, writes ...*engine.Write) error {
 	if s.local != nil {
-		return s.local.Write(at, drafts...)
+		return s.local.Write(at, writes...)
 	}
-	others := make([]*engine.Write, len(drafts))
-	for i, d := range drafts {
+	others := make([]*engine.Write, len(writes))
+	for i, d := range writes {
 		other := *d
 		others[i] = &other
 	}
 	err := s.backend.Write(at, others...)
-	for i, d := range drafts {
+	for i, d := range writes {
 		*d = *others[i]
 	}
 	return err

@@ -17,7 +17,7 @@ type Batch struct {
 
 type batched struct {
 	bucket *Bucket
-	draft  *engine.Write
+	write  *engine.Write
 }
 
 // Set adds what Bucket.Set does. The value is encoded now, and the lifetime begins now. That it cannot be
@@ -78,11 +78,11 @@ func (db *DB) Apply(t *Batch) error {
 }
 
 func (db *DB) apply(writes map[spot]batched) error {
-	if err := db.applyDrafts(writes); err != nil {
+	if err := db.applyWrites(writes); err != nil {
 		return err
 	}
 	for at, w := range writes { // outside of the buckets' turns: who is told may write
-		if w.draft.Stored != nil {
+		if w.write.Stored != nil {
 			db.counts.sets.Add(1)
 			w.bucket.note(EventSet, at.key) // not the write's, which would keep its record alive
 		}
@@ -90,13 +90,13 @@ func (db *DB) apply(writes map[spot]batched) error {
 	return nil
 }
 
-func (db *DB) applyDrafts(writes map[spot]batched) error {
+func (db *DB) applyWrites(writes map[spot]batched) error {
 	buckets := make(map[string][]*engine.Write)
 	for _, w := range writes {
 		if w.bucket.db != db {
 			return errForeignBatch
 		}
-		buckets[w.bucket.at.Name] = append(buckets[w.bucket.at.Name], w.draft)
+		buckets[w.bucket.at.Name] = append(buckets[w.bucket.at.Name], w.write)
 	}
 	return db.engine.WriteAll(buckets)
 }

@@ -345,9 +345,9 @@ func (b *Bucket) damaged(key string, err error) {
 	b.db.events.tell(Event{Kind: EventCorrupt, Bucket: b.at.Name, Key: key, Err: err})
 }
 
-// write writes drafts, all of them or nothing. It returns engine.ErrMissed if one of them depends on a reading that is
+// write writes writes, all of them or nothing. It returns engine.ErrMissed if one of them depends on a reading that is
 // no longer true.
-func (b *Bucket) write(drafts ...*engine.Write) error { return b.db.engine.Write(&b.at, drafts...) }
+func (b *Bucket) write(writes ...*engine.Write) error { return b.db.engine.Write(&b.at, writes...) }
 
 // fail dresses err, if there is one, as the error of an operation on key.
 func (b *Bucket) fail(op, key string, err error) error {

@@ -18,23 +18,23 @@ func (b *Bucket) SetMany(values map[string]any, ttl time.Duration) error {
 }
 
 func setMany[T any](b *Bucket, values map[string]T, ttl time.Duration) error {
-	drafts, all := make([]*engine.Write, 0, len(values)), make([]engine.Write, len(values))
+	writes, all := make([]*engine.Write, 0, len(values)), make([]engine.Write, len(values))
 	for key, value := range values {
-		d := &all[len(drafts)]
+		d := &all[len(writes)]
 		if err := b.prepareIn(d, key, value, ttl); err != nil {
 			return b.fail("set", key, err)
 		}
-		drafts = append(drafts, d)
+		writes = append(writes, d)
 	}
-	if len(drafts) == 0 {
+	if len(writes) == 0 {
 		_, err := b.canWrite(ttl)
 		return b.fail("set", "", err)
 	}
-	if err := b.write(drafts...); err != nil {
+	if err := b.write(writes...); err != nil {
 		return b.fail("set", "", err)
 	}
-	b.db.counts.sets.Add(uint64(len(drafts)))
-	for key := range values { // not those of the drafts, which would keep their records alive
+	b.db.counts.sets.Add(uint64(len(writes)))
+	for key := range values { // not those of the writes, which would keep their records alive
 		b.note(EventSet, key)
 	}
 	return nil
@@ -77,7 +77,7 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
 	b.voidFlights(keys...)
 	for range conflictTries {
-		var drafts []*engine.Write
+		var writes []*engine.Write
 		var live []string
 		for _, key := range keys {
 			r, err := b.read(key)
@@ -90,13 +90,13 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 			if r.IsStored() {
 				d := &engine.Write{Key: key}
 				d.Expect(&r)
-				drafts = append(drafts, d)
+				writes = append(writes, d)
 			}
 		}
-		if len(drafts) == 0 {
+		if len(writes) == 0 {
 			return 0, b.db.engine.Observed()
 		}
-		if err = b.write(drafts...); err == nil {
+		if err = b.write(writes...); err == nil {
 			b.db.counts.deletes.Add(uint64(len(live)))
 			for _, key := range live {
 				b.note(EventDelete, key)

@@ -84,7 +84,7 @@ func (db *DB) config() engine.Config {
 		MaxBytes: o.MaxBytes, MemoryBytes: o.MemoryBytes, JournalBytes: o.JournalBytes, CommitBytes: o.CommitBytes, CompactBytes: o.CompactBytes,
 		Limits: make(map[string]engine.Limit), SyncAlways: o.Sync == SyncAlways,
 		SyncInterval: o.SyncInterval, CommitInterval: o.CommitInterval, SweepInterval: o.SweepInterval,
-		Log: o.Logger, Ground: db.ground, Listener: told{db},
+		Log: o.Logger, Ground: db.ground, Listener: listener{db},
 	}
 	for name, b := range o.Buckets {
 		if b.MaxBytes < engine.Unlimited || b.MaxEntries < engine.Unlimited {

@@ -46,9 +46,9 @@ func (d *Write) lapsed(c *clock.Clock) bool {
 	return b.Pinned && b.Stored != nil && !b.Taken && b.Lives != format.Never && !c.IsFar(b.Lives) && b.Lives <= format.Millis(c.Now())
 }
 
-// replacedInMemory counts and tells of expired entries that drafts, which were published and not taken back, have replaced or removed.
-func (sw *sweeper) replacedInMemory(drafts []*Write) {
-	for _, d := range drafts {
+// replacedInMemory counts and tells of expired entries that writes, which were published and not taken back, have replaced or removed.
+func (sw *sweeper) replacedInMemory(writes []*Write) {
+	for _, d := range writes {
 		if d.late {
 			sw.replaced(d.id, d.Key)
 		}

@@ -83,19 +83,19 @@ func (d *Write) Record() []byte { return format.RecordIn(d.Stored) }
 // ErrMissed says that a key was not as a write expected. Nothing was written.
 var ErrMissed = errors.New("the key has changed meanwhile")
 
-// write takes namings and drafts in as one piece, all of it or nothing, and returns when they are as durable
-// as the mode asks. The drafts are of different keys.
-func (w *writer) write(names []store.NameOp, drafts ...*Write) error {
-	last, j, err := w.takeInTurn(names, drafts)
+// write takes namings and writes in as one piece, all of it or nothing, and returns when they are as durable
+// as the mode asks. The writes are of different keys.
+func (w *writer) write(names []store.NameOp, writes ...*Write) error {
+	last, j, err := w.takeInTurn(names, writes)
 	if err == nil {
-		defer w.commits.sweeper.replacedInMemory(drafts) // also where the outcome is unknown: they are seen
+		defer w.commits.sweeper.replacedInMemory(writes) // also where the outcome is unknown: they are seen
 	}
 	switch {
 	case err != nil:
 		return err
 	case j == nil:
-		return w.settleAside(last, names, drafts)
-	case w.always && (len(drafts) == 0 || !drafts[0].later):
+		return w.settleAside(last, names, writes)
+	case w.always && (len(writes) == 0 || !writes[0].later):
 		if err := j.Flush(last); err != nil {
 			// The pages of a failed flush may be lost whatever a second one says: only the file can still help.
 			w.lost(j)
@@ -115,7 +115,7 @@ func unknownOutcome(err error) error {
 
 // settleAside waits for the commit of a write that is in no journal. If that fails the write is taken back:
 // what was there before is there again.
-func (w *writer) settleAside(last uint64, names []store.NameOp, drafts []*Write) error {
+func (w *writer) settleAside(last uint64, names []store.NameOp, writes []*Write) error {
 	err := w.commits.awaitAside(last)
 	if err == nil {
 		return nil
@@ -127,16 +127,16 @@ func (w *writer) settleAside(last uint64, names []store.NameOp, drafts []*Write)
 	if w.commits.contains(last) {
 		return unknownOutcome(err)
 	}
-	locked := w.shardsOf(drafts)
+	locked := w.shardsOf(writes)
 	w.memory.Lock(locked)
 	defer w.memory.Unlock(locked)
-	for _, d := range drafts {
+	for _, d := range writes {
 		if !w.memory.Retractable(d.hash, d.id, d.Key, d.Header.Revision) {
 			// It was overwritten meanwhile, by somebody who may have read it: what was published stays, all of it.
 			return unknownOutcome(err)
 		}
 	}
-	for _, d := range drafts {
+	for _, d := range writes {
 		w.memory.Retract(d.hash, d.id, d.Key, &d.before)
 		d.late = false // it is still there, for a commit to find
 	}
@@ -149,9 +149,9 @@ func (w *writer) settleAside(last uint64, names []store.NameOp, drafts []*Write)
 	return err
 }
 
-// shardsOf returns the shards of memory that the keys of drafts are in.
-func (w *writer) shardsOf(drafts []*Write) (set memory.ShardSet) {
-	for _, d := range drafts {
+// shardsOf returns the shards of memory that the keys of writes are in.
+func (w *writer) shardsOf(writes []*Write) (set memory.ShardSet) {
+	for _, d := range writes {
 		w.memory.AddShard(&set, d.hash)
 	}
 	return set
@@ -163,20 +163,20 @@ func (w *writer) shardsOf(drafts []*Write) (set memory.ShardSet) {
 // The shards of the keys are locked from before the revisions are given out until all is published, so whoever looks into
 // a shard after he has asked how far writes have come sees everything up to there. What is done in here, and not under the
 // lock that orders all writes, other writers need not wait for.
-func (w *writer) take(names []store.NameOp, drafts []*Write) (last uint64, j *journal.Journal, err error) {
-	locked := w.shardsOf(drafts)
+func (w *writer) take(names []store.NameOp, writes []*Write) (last uint64, j *journal.Journal, err error) {
+	locked := w.shardsOf(writes)
 	w.memory.Lock(locked)
 	defer w.memory.Unlock(locked)
-	for _, d := range drafts {
+	for _, d := range writes {
 		if d.expects && !w.memory.Meets(w.clock, d.hash, d.id, d.Key, &d.basis) || d.Void != nil && d.Void.Load() {
 			return 0, nil, ErrMissed
 		}
 	}
-	if last, j, err = w.enter(names, drafts); err != nil {
+	if last, j, err = w.enter(names, writes); err != nil {
 		return 0, nil, err
 	}
-	w.tell(names, drafts)
-	for _, d := range drafts {
+	w.tell(names, writes)
+	for _, d := range writes {
 		slid := int64(0)
 		if d.SameLife {
 			slid = w.memory.FreshUntil(d.hash, d.id, d.Key)
@@ -194,15 +194,15 @@ func (w *writer) take(names []store.NameOp, drafts []*Write) (last uint64, j *jo
 		d.before = w.memory.Publish(d.hash, d.id, key, d.Stored, d.Header, slid)
 		d.late = d.lapsed(w.clock)
 	}
-	w.coming.Add(-memoryOf(drafts))
+	w.coming.Add(-memoryOf(writes))
 	if w.crowded(j) {
 		w.commits.kick()
 	}
 	return last, j, nil
 }
 
-// tell tells the listener of a write, if it wants to know. It copies what it tells, so that drafts are not taken for ones that are kept.
-func (w *writer) tell(names []store.NameOp, drafts []*Write) {
+// tell tells the listener of a write, if it wants to know. It copies what it tells, so that writes are not taken for ones that are kept.
+func (w *writer) tell(names []store.NameOp, writes []*Write) {
 	if !w.listener.WantsWrites() {
 		return
 	}
@@ -212,22 +212,22 @@ func (w *writer) tell(names []store.NameOp, drafts []*Write) {
 			buckets = append(buckets, names[i].Name)
 		}
 	}
-	all := make([]Written, len(drafts))
-	for i, d := range drafts {
+	all := make([]Written, len(writes))
+	for i, d := range writes {
 		all[i] = Written{d.ns.name, strings.Clone(d.Key), d.quiet, d.Void}
 	}
 	w.listener.Published(buckets, all)
 }
 
-// enter gives the namings and the drafts, whose shards are locked, their revisions and appends them.
-func (w *writer) enter(names []store.NameOp, drafts []*Write) (last uint64, j *journal.Journal, err error) {
+// enter gives the namings and the writes, whose shards are locked, their revisions and appends them.
+func (w *writer) enter(names []store.NameOp, writes []*Write) (last uint64, j *journal.Journal, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
 		return 0, nil, errs.ErrClosed
 	}
 	// What is larger than half of the room needs that half free: all of it would never be while others write.
-	more, most := memoryOf(drafts), w.most()
+	more, most := memoryOf(writes), w.most()
 	all := more
 	if len(names) > 0 {
 		all += bytesOfNames(names)
@@ -236,8 +236,8 @@ func (w *writer) enter(names []store.NameOp, drafts []*Write) (last uint64, j *j
 		return 0, nil, errPinsFull
 	}
 	first := w.revision + 1
-	last = w.revision + uint64(len(names)+len(drafts))
-	if j, err = w.append(first, last, names, drafts); err != nil {
+	last = w.revision + uint64(len(names)+len(writes))
+	if j, err = w.append(first, last, names, writes); err != nil {
 		return 0, nil, err
 	}
 	w.revision = last
@@ -269,13 +269,13 @@ func (w *writer) publishNames(names []store.NameOp) {
 	}
 }
 
-// append seals the drafts with their revisions and appends them to the journal as one piece.
+// append seals the writes with their revisions and appends them to the journal as one piece.
 // It returns the journal that has them, or nil for none.
-func (w *writer) append(first, last uint64, names []store.NameOp, drafts []*Write) (*journal.Journal, error) {
+func (w *writer) append(first, last uint64, names []store.NameOp, writes []*Write) (*journal.Journal, error) {
 	revision, j := first, w.journal
 	buf, parts := w.scratch[:0], [][]byte(nil)
-	large := len(drafts) > 1 && memoryOf(drafts) > scratchBytes
-	fits := !large || j != nil && recordBytes(drafts) <= int64(j.MaxPiece())
+	large := len(writes) > 1 && memoryOf(writes) > scratchBytes
+	fits := !large || j != nil && recordBytes(writes) <= int64(j.MaxPiece())
 	for i := range names {
 		n := &names[i]
 		n.Revision = revision
@@ -287,10 +287,10 @@ func (w *writer) append(first, last uint64, names []store.NameOp, drafts []*Writ
 		revision++
 	}
 	if large {
-		parts = append(make([][]byte, 0, 1+2*len(drafts)), buf)
+		parts = append(make([][]byte, 0, 1+2*len(writes)), buf)
 	}
 	var tail []byte // the record of the last outcome, which need not be copied together with the rest
-	for i, d := range drafts {
+	for i, d := range writes {
 		d.Header.Revision = revision
 		o := format.Op{Kind: format.OpDelete, ID: d.id, Key: d.Key}
 		if d.Stored != nil {
@@ -312,7 +312,7 @@ func (w *writer) append(first, last uint64, names []store.NameOp, drafts []*Writ
 			continue
 		}
 		buf = format.AppendOp(buf, &o)
-		if i == len(drafts)-1 {
+		if i == len(writes)-1 {
 			tail = o.Record
 		} else {
 			buf = append(buf, o.Record...)
@@ -363,9 +363,9 @@ func (w *writer) without(err error) {
 	}
 }
 
-// recordBytes returns the bytes of all records of drafts.
-func recordBytes(drafts []*Write) (n int64) {
-	for _, d := range drafts {
+// recordBytes returns the bytes of all records of writes.
+func recordBytes(writes []*Write) (n int64) {
+	for _, d := range writes {
 		n += int64(len(d.Record()))
 	}
 	return n

@@ -11,16 +11,16 @@ import (
 
 // What brings writes into their buckets.
 
-// Write writes drafts, all of them or nothing, under the bucket's current id. It returns ErrMissed if one of
+// Write writes writes, all of them or nothing, under the bucket's current id. It returns ErrMissed if one of
 // them depends on a reading that is no longer true.
-func (e *Engine) Write(at *Ref, drafts ...*Write) error {
+func (e *Engine) Write(at *Ref, writes ...*Write) error {
 	ns, id := e.enter(at.Name, e.find(at))
 	if id != 0 {
 		defer ns.turn.RUnlock()
-		return e.writeAs(ns, id, nil, drafts)
+		return e.writeAs(ns, id, nil, writes)
 	}
 	// The first write brings the bucket itself into being, in the same piece.
-	err := e.create(ns, drafts)
+	err := e.create(ns, writes)
 	ns.turn.Unlock()
 	if err != nil {
 		e.lapse(ns)
@@ -29,23 +29,23 @@ func (e *Engine) Write(at *Ref, drafts ...*Write) error {
 }
 
 // create is Write for a bucket that does not exist. The caller has its turn exclusively.
-func (e *Engine) create(ns *namespace, drafts []*Write) error {
+func (e *Engine) create(ns *namespace, writes []*Write) error {
 	id := e.nextID()
-	for _, d := range drafts {
+	for _, d := range writes {
 		if d.expects && d.id != 0 {
 			return ErrMissed
 		}
 		d.expects = false
 	}
-	err := e.writeAs(ns, id, []store.NameOp{{Name: ns.name, ID: id}}, drafts)
+	err := e.writeAs(ns, id, []store.NameOp{{Name: ns.name, ID: id}}, writes)
 	if err == nil || errors.Is(err, errs.ErrUnknownOutcome) {
 		e.point(ns, id)
 	}
 	return err
 }
 
-func (e *Engine) writeAs(ns *namespace, id uint64, names []store.NameOp, drafts []*Write) error {
-	for _, d := range drafts {
+func (e *Engine) writeAs(ns *namespace, id uint64, names []store.NameOp, writes []*Write) error {
+	for _, d := range writes {
 		if d.expects && d.id != id {
 			return ErrMissed
 		}
@@ -54,7 +54,7 @@ func (e *Engine) writeAs(ns *namespace, id uint64, names []store.NameOp, drafts 
 		}
 		e.evictor.use(d.hash)
 	}
-	return e.writer.write(names, drafts...)
+	return e.writer.write(names, writes...)
 }
 
 // admit makes a write one of a bucket, unless it can be in no file within the budgets.
@@ -66,10 +66,10 @@ func (e *Engine) admit(ns *namespace, id uint64, d *Write) error {
 	return nil
 }
 
-// WriteAll writes drafts for several buckets, by their names, all of them or nothing.
+// WriteAll writes writes for several buckets, by their names, all of them or nothing.
 func (e *Engine) WriteAll(buckets map[string][]*Write) error {
 	var names []store.NameOp
-	var drafts []*Write
+	var writes []*Write
 	created := make(map[*namespace]uint64)
 	// Locks are taken in the order of the names, so that two batches cannot wait for each other.
 	for _, name := range slices.Sorted(maps.Keys(buckets)) {
@@ -102,12 +102,12 @@ func (e *Engine) WriteAll(buckets map[string][]*Write) error {
 				return err
 			}
 		}
-		drafts = append(drafts, own...)
+		writes = append(writes, own...)
 	}
-	if len(drafts) == 0 {
+	if len(writes) == 0 {
 		return nil
 	}
-	err := e.writer.write(names, drafts...)
+	err := e.writer.write(names, writes...)
 	if err == nil || errors.Is(err, errs.ErrUnknownOutcome) {
 		for ns, id := range created {
 			e.point(ns, id)
@@ -116,7 +116,7 @@ func (e *Engine) WriteAll(buckets map[string][]*Write) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range drafts {
+	for _, d := range writes {
 		e.evictor.use(d.hash)
 	}
 	return nil

@@ -11,9 +11,9 @@ import (
 
 // takeInTurn is take that waits for room. Where there is little, those who come later wait behind those who wait: otherwise
 // whoever runs when there is some takes all of it, and others wait for many commits.
-func (w *writer) takeInTurn(names []store.NameOp, drafts []*Write) (last uint64, j *journal.Journal, err error) {
+func (w *writer) takeInTurn(names []store.NameOp, writes []*Write) (last uint64, j *journal.Journal, err error) {
 	if w.waiting.Load() == 0 || !w.scarce() {
-		if last, j, err = w.take(names, drafts); !isFull(err) {
+		if last, j, err = w.take(names, writes); !isFull(err) {
 			return last, j, err
 		}
 	}
@@ -26,13 +26,13 @@ func (w *writer) takeInTurn(names []store.NameOp, drafts []*Write) (last uint64,
 	case <-giveUp.C:
 		return 0, nil, errStalled
 	}
-	w.wanted.Store(min(memoryOf(drafts), w.most()/2))
+	w.wanted.Store(min(memoryOf(writes), w.most()/2))
 	defer func() {
 		w.wanted.Store(0)
 		<-w.turn
 	}()
 	for {
-		if last, j, err = w.take(names, drafts); !isFull(err) {
+		if last, j, err = w.take(names, writes); !isFull(err) {
 			return last, j, err
 		}
 		if err = w.commits.awaitRoom(giveUp.C); err != nil {
@@ -70,9 +70,9 @@ func (w *writer) cramped(j *journal.Journal) bool { return j != nil && j.Used() 
 // errPinsFull says that pinned entries have all the memory that they may have.
 var errPinsFull = errors.New("no room in memory")
 
-// memoryOf returns what drafts come to in memory.
-func memoryOf(drafts []*Write) (n int64) {
-	for _, d := range drafts {
+// memoryOf returns what writes come to in memory.
+func memoryOf(writes []*Write) (n int64) {
+	for _, d := range writes {
 		n += int64(len(d.Key)+cap(d.Stored)) + memory.EntryOverhead + memory.PinOverhead
 	}
 	return n
