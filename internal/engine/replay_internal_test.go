@@ -175,6 +175,8 @@ func TestReplay_Cut(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, []disk.Kind{disk.KindSync, disk.KindSyncDir}, calls, "once")
 		}
+		require.True(t, r.makeDurable())
+		require.Len(t, calls, 2, "and never again")
 		return done
 	}))
 	// Where it cannot be, there is only one.
@@ -184,6 +186,7 @@ func TestReplay_Cut(t *testing.T) {
 		done, err := r.transact()
 		failing = false
 		require.NoError(t, err)
+		require.False(t, r.makeDurable(), "a sync that failed may seem to succeed the next time")
 		return done
 	}))
 	disk.Between = nil
