@@ -172,9 +172,9 @@ func (c *committer) run(renew func(mark uint64)) (entries int, err error) {
 			st.journal = nil
 		}
 	}
-	st.aside = c.writer.position().aside // also of what was published while the entries were collected
+	st.unlogged = c.writer.position().unlogged // also of what was published while the entries were collected
 	// What the journal does not have nothing completes after a crash, so it must not be cut in two.
-	whole := st.journal == nil || st.aside > c.reached()
+	whole := st.journal == nil || st.unlogged > c.reached()
 	if whole {
 		j := st.journal
 		pins = c.memory.CollectAll(func() { st = c.writer.position() })
@@ -271,11 +271,11 @@ func (c *committer) transact(names []store.NameOp, dead, pins []memory.Pin, last
 			n = portion(pins, times, c.store.Scattered(), pagesRoom(c.memory.Limit()))
 		}
 		c.slow = float64(time.Since(start)) > times*float64(slowCommit)
-		c.settle(len(names), &f, dead, pins[:n], mark)
+		c.afterCommit(len(names), &f, dead, pins[:n], mark)
 		c.sweeper.spared(expired, len(dead))
 		c.sweeper.tellPinned(pins[:n], changes)
 		c.sweeper.replacedInFile(changes)
-		c.evictor.settle(evicted)
+		c.evictor.afterCommit(evicted)
 		c.evictor.enforce(round{n, bytesOf(pins[:n]), before})
 		entries += n
 		clear(pins[:n]) // what they hold may go while the rest is committed
@@ -285,11 +285,11 @@ func (c *committer) transact(names []store.NameOp, dead, pins []memory.Pin, last
 	}
 }
 
-// settle is what follows a transaction: the file has the names, the first so many of those that were published, and the entries
+// afterCommit is what follows a transaction: the file has the names, the first so many of those that were published, and the entries
 // now.
-func (c *committer) settle(names int, f *folded, dead, pins []memory.Pin, mark uint64) {
+func (c *committer) afterCommit(names int, f *folded, dead, pins []memory.Pin, mark uint64) {
 	if names > 0 {
-		c.settleNames(f.rows)
+		c.namesCommitted(f.rows)
 		c.writer.named(names)
 		c.retire(f.old)
 	}

@@ -72,7 +72,7 @@ func (c *committer) transactNames(f *folded) error {
 		if err := c.store.Apply(step, f.given, nil, c.reached(), nil); err != nil {
 			return err
 		}
-		c.settleNames(step)
+		c.namesCommitted(step)
 		f.rows = f.rows[namesStep:]
 		c.writer.naming.Add(-bytesOfNames(step)) // those who wait for room need not wait for all of them
 		c.turn()
@@ -80,8 +80,8 @@ func (c *committer) transactNames(f *folded) error {
 	return nil
 }
 
-// settleNames is what follows a transaction that brought names into the file.
-func (c *committer) settleNames(rows []store.NameOp) {
+// namesCommitted is what follows a transaction that brought names into the file.
+func (c *committer) namesCommitted(rows []store.NameOp) {
 	for _, n := range rows {
 		if !n.Tag {
 			c.named(n.Name, n.ID)

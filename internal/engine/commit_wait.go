@@ -53,9 +53,9 @@ func (c *committer) await(last uint64) error {
 	}
 }
 
-// awaitAside is await for a write that is in no journal. While the loop pauses after a commit that failed it fails at once, with
+// awaitUnlogged is await for a write that is in no journal. While the loop pauses after a commit that failed it fails at once, with
 // the error of that: otherwise each of many writes in a row would wait for a commit of its own.
-func (c *committer) awaitAside(last uint64) error {
+func (c *committer) awaitUnlogged(last uint64) error {
 	c.mu.Lock()
 	rests, err := c.rests && c.mark < last, c.err
 	c.mu.Unlock()

@@ -226,8 +226,8 @@ func (e *evictor) join(names []store.NameOp) *joined {
 	return j
 }
 
-// settle is what follows that transaction, when readers of the file see it.
-func (e *evictor) settle(j *joined) {
+// afterCommit is what follows that transaction, when readers of the file see it.
+func (e *evictor) afterCommit(j *joined) {
 	if e == nil {
 		return
 	}

@@ -196,7 +196,7 @@ func (hl *healer) mend(ctx context.Context, h *store.Handle) (how string, err er
 	if err != nil {
 		return "", errors.Join(h.Trouble().Err, err)
 	}
-	defer func(was *disk.Dir) { hl.settle(was, dir) }(s.Dir())
+	defer func(was *disk.Dir) { hl.afterMend(was, dir) }(s.Dir())
 	if h.Err() == nil {
 		err := s.Compact(ctx, dir, true, func(int64) {})
 		if err != nil && dir == s.Dir() {

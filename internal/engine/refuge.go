@@ -53,9 +53,9 @@ func (hl *healer) wander(h *store.Handle) {
 	}
 }
 
-// settle is what follows an attempt to mend the file in the directory to. The one that it was in, if that was another, is left to
+// afterMend is what follows an attempt to mend the file in the directory to. The one that it was in, if that was another, is left to
 // the collector: a journal may have it still.
-func (hl *healer) settle(was, to *disk.Dir) {
+func (hl *healer) afterMend(was, to *disk.Dir) {
 	if hl.e.store.Dir() != to {
 		to.Close()
 		return

@@ -49,7 +49,7 @@ type writer struct {
 	mu        sync.Mutex       // orders all writes; protects what follows
 	revision  uint64           // the last one given out
 	journal   *journal.Journal // nil when the last one failed: then writes wait for their commit
-	aside     uint64           // the last revision that the journal does not have
+	unlogged  uint64           // the last revision that the journal does not have
 	names     []store.NameOp   // published, and not in the file yet; what is in it stays as it is
 	unflushed bool             // needFlush has been told
 	closed    bool
@@ -94,7 +94,7 @@ func (w *writer) write(names []store.NameOp, writes ...*Write) error {
 	case err != nil:
 		return err
 	case j == nil:
-		return w.settleAside(last, names, writes)
+		return w.settleUnlogged(last, names, writes)
 	case w.always && (len(writes) == 0 || !writes[0].later):
 		if err := j.Flush(last); err != nil {
 			// The pages of a failed flush may be lost whatever a second one says: only the file can still help.
@@ -113,10 +113,10 @@ func unknownOutcome(err error) error {
 	return fmt.Errorf("%w: %w", errs.ErrUnknownOutcome, err)
 }
 
-// settleAside waits for the commit of a write that is in no journal. If that fails the write is taken back:
+// settleUnlogged waits for the commit of a write that is in no journal. If that fails the write is taken back:
 // what was there before is there again.
-func (w *writer) settleAside(last uint64, names []store.NameOp, writes []*Write) error {
-	err := w.commits.awaitAside(last)
+func (w *writer) settleUnlogged(last uint64, names []store.NameOp, writes []*Write) error {
+	err := w.commits.awaitUnlogged(last)
 	if err == nil {
 		return nil
 	}
@@ -243,7 +243,7 @@ func (w *writer) enter(names []store.NameOp, writes []*Write) (last uint64, j *j
 	w.revision = last
 	w.coming.Add(more)
 	if j == nil {
-		w.aside = last
+		w.unlogged = last
 	}
 	if len(names) > 0 {
 		w.publishNames(names)
@@ -380,7 +380,7 @@ func (w *writer) lost(j *journal.Journal) {
 	first := w.journal == j
 	if first {
 		w.journal = nil
-		w.aside = w.revision
+		w.unlogged = w.revision
 	}
 	w.mu.Unlock()
 	if first {
@@ -405,10 +405,10 @@ func (w *writer) renew(mark uint64) {
 
 // position is how far writes have come, for a commit.
 type position struct {
-	mark    uint64 // every revision up to it has been published, or will be before the locks of its shards are free
-	aside   uint64
-	names   []store.NameOp
-	journal *journal.Journal
+	mark     uint64 // every revision up to it has been published, or will be before the locks of its shards are free
+	unlogged uint64
+	names    []store.NameOp
+	journal  *journal.Journal
 }
 
 // last returns the last revision given out.
@@ -421,7 +421,7 @@ func (w *writer) last() uint64 {
 func (w *writer) position() position {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return position{w.revision, w.aside, w.names[:len(w.names):len(w.names)], w.journal}
+	return position{w.revision, w.unlogged, w.names[:len(w.names):len(w.names)], w.journal}
 }
 
 // owes reports whether there is something that the file does not have yet.

@@ -13,12 +13,12 @@ func (w *writer) seen() error {
 		return nil
 	}
 	w.mu.Lock()
-	aside := w.aside
+	unlogged := w.unlogged
 	w.mu.Unlock()
-	if err := w.flush(); err != nil || w.commits.reached() >= aside {
+	if err := w.flush(); err != nil || w.commits.reached() >= unlogged {
 		return err
 	}
-	return unknownOutcome(w.commits.await(aside)) // it may be in no journal
+	return unknownOutcome(w.commits.await(unlogged)) // it may be in no journal
 }
 
 // flush flushes what was written so far and returns when it is on disk, in the journal or in the file.

@@ -101,7 +101,7 @@ func TestWrite_GiveUp(t *testing.T) {
 }
 
 // With SyncAlways, who has nothing to write because of a write that only a commit will make last waits for that as well.
-func TestWrite_SeenAside(t *testing.T) {
+func TestWrite_SeenUnlogged(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "test.cache"), Config{
 		SyncAlways: true, JournalBytes: 64 << 10, CommitInterval: time.Hour, SweepInterval: -1,
 	})
@@ -131,7 +131,7 @@ func TestWrite_SeenAside(t *testing.T) {
 }
 
 // Of a batch that is in no journal, and whose commit fails, nothing is taken back where one of its keys was written again.
-func TestWrite_SettleAside(t *testing.T) {
+func TestWrite_SettleUnlogged(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "test.cache"), Config{CommitInterval: -1, SweepInterval: -1})
 	b, w, c := db.Bucket("b"), db.writer, db.commits
 	require.NoError(t, b.Set("first", 1, 0))
@@ -165,7 +165,7 @@ func TestWrite_SettleAside(t *testing.T) {
 			_, _, err = w.take(nil, []*Write{writeOf(key2)})
 			require.NoError(t, err)
 		}
-		err = w.settleAside(last, nil, batch)
+		err = w.settleUnlogged(last, nil, batch)
 		require.ErrorContains(t, err, "a test")
 		require.Equal(t, again, errors.Is(err, errs.ErrUnknownOutcome))
 		require.Equal(t, again, exists(key1))
