@@ -2,10 +2,14 @@ package keepcache
 
 import (
 	"context"
+	"fmt"
+	"math/bits"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
@@ -131,4 +135,162 @@ const (
 // The clocks of bubbles begin in the year 2000; nothing else tells where a goroutine is.
 func inBubble(inside, outside time.Time) bool {
 	return outside.Round(0).Sub(inside.Round(0)) > 5*365*24*time.Hour
+}
+
+// LoadStats say what loads did since Open.
+type LoadStats struct {
+	Loads        uint64        // runs of a loader that came to an end, the failed ones included; of GetOrLoadMany one a key
+	Failures     uint64        // those of them that failed; ErrNotFound is no failure
+	Time         time.Duration // spent in them
+	Histogram    LoadHistogram // how long they took
+	Refreshes    uint64        // loads begun in the background, for a value that was stale or about to be
+	Stale        uint64        // requests served with a stale value
+	NegativeHits uint64        // requests answered with ErrNotFound without a load
+	Discarded    uint64        // results not stored, because the key was written or removed meanwhile, or they came after LoadTimeout
+	Mismatched   uint64        // stored values that did not fit the destination, and were loaded anew
+	CacheErrors  uint64        // times that the cache could not be read or written around a load, which went on
+	Remembered   uint64        // requests answered with the error of a load that had failed within RetryAfter
+	TimedOut     uint64        // loads that failed because they passed LoadTimeout, also where the loader said so itself; of GetOrLoadMany one a key
+	Skipped      uint64        // refreshes not begun, of GetOrLoadMany one a key, because 64 loads in the background were under way, or 1,000 loaders of such were past LoadTimeout
+	Running      int64         // loads under way now, of GetOrLoadMany one a key
+	Abandoned    int64         // loaders that have not returned, although their load has passed LoadTimeout: each holds a goroutine
+}
+
+// LoadHistogram counts by duration. Element i counts what took less than LoadHistogramBound(i) and not less than the
+// bound before it.
+type LoadHistogram [24]uint64
+
+// LoadHistogramBound returns the upper bound of element i of a LoadHistogram: 1 µs, and each the double of the one
+// before it. The last element, from 4 s on, has none and gives NoExpiry.
+func LoadHistogramBound(i int) time.Duration {
+	if i >= len(LoadHistogram{})-1 {
+		return NoExpiry
+	}
+	return time.Microsecond << i
+}
+
+// loadCounters are what loads count.
+type loadCounters struct {
+	loads, loadFailures, loadTime, refreshes, stale, negativeHits, loadsDiscarded, loadsMismatched, loadCacheErrors atomic.Uint64
+	remembered, loadsTimedOut, refreshesSkipped                                                                     atomic.Uint64
+	running, abandoned                                                                                              atomic.Int64
+
+	loadHistogram [len(LoadHistogram{})]atomic.Uint64
+}
+
+// loaded counts a load that came to its end.
+func (c *loadCounters) loaded(took time.Duration, failed bool) {
+	c.loads.Add(1)
+	if failed {
+		c.loadFailures.Add(1)
+	}
+	c.loadTime.Add(uint64(max(took, 0)))
+	i := bits.Len64(uint64(max(took, 0) / time.Microsecond))
+	c.loadHistogram[min(i, len(c.loadHistogram)-1)].Add(1)
+}
+
+func (c *loadCounters) snapshot() LoadStats {
+	s := LoadStats{
+		Loads:        c.loads.Load(),
+		Failures:     c.loadFailures.Load(),
+		Time:         time.Duration(c.loadTime.Load()),
+		Refreshes:    c.refreshes.Load(),
+		Stale:        c.stale.Load(),
+		NegativeHits: c.negativeHits.Load(),
+		Discarded:    c.loadsDiscarded.Load(),
+		Mismatched:   c.loadsMismatched.Load(),
+		CacheErrors:  c.loadCacheErrors.Load(),
+		Remembered:   c.remembered.Load(),
+		TimedOut:     c.loadsTimedOut.Load(),
+		Skipped:      c.refreshesSkipped.Load(),
+		Running:      c.running.Load(),
+		Abandoned:    c.abandoned.Load(),
+	}
+	for i := range c.loadHistogram {
+		s.Histogram[i] = c.loadHistogram[i].Load()
+	}
+	return s
+}
+
+// mostNested bounds how deep loads may nest: a loader that asks for a key whose loader asks for another one, and so on without
+// end, would take all memory.
+const mostNested = 1000
+
+// rings knows which runs of loaders wait for which flights, in all DBs of the process: who waits within a loader enters
+// that here, and finds whether it would close a ring. One lock is enough, because only loaders that load take it.
+var rings struct{ mu sync.Mutex }
+
+// errCycle is ErrLoadCycle with the keys of the ring, or of the first and last of a chain that is too long.
+func errCycle(keys []string) error {
+	const most = 8
+	for i, key := range keys {
+		keys[i] = errs.Quote(key)
+	}
+	if len(keys) > most {
+		keys = append(append(keys[:most/2:most/2], "..."), keys[len(keys)-most/2:]...)
+	}
+	return fmt.Errorf("%w: %s", ErrLoadCycle, strings.Join(keys, " waits for "))
+}
+
+// canNest returns an error if a request with that ctx may not begin another load, because it is nested too deep.
+func canNest(ctx context.Context, key string) error {
+	if r := runOf(ctx); r != nil && r.depth >= mostNested {
+		return fmt.Errorf("%w: more than %d loads are nested, the last one for %s", ErrLoadCycle, mostNested, errs.Quote(key))
+	}
+	return nil
+}
+
+// await enters that the loader of r is about to wait for a flight. The error is ErrLoadCycle if that one waits for r already.
+func (r *run) await(f *flight) error {
+	rings.mu.Lock()
+	defer rings.mu.Unlock()
+	if ring := r.ringBy(f); ring != nil {
+		return errCycle(ring)
+	}
+	r.waits = append(r.waits, f)
+	return nil
+}
+
+// leave takes back what await entered.
+func (r *run) leave(f *flight) {
+	rings.mu.Lock()
+	defer rings.mu.Unlock()
+	for i, w := range r.waits {
+		if w == f {
+			last := len(r.waits) - 1
+			r.waits[i], r.waits[last] = r.waits[last], nil
+			r.waits = r.waits[:last]
+			return
+		}
+	}
+}
+
+// ringBy returns the keys of the ring that would close if r waited for f, or nil. The caller holds rings.mu.
+func (r *run) ringBy(f *flight) []string {
+	if f.run != r && len(f.run.waits) == 0 {
+		return nil
+	}
+	from := map[*flight]*flight{f: nil} // by which flight each was reached
+	for next := []*flight{f}; len(next) > 0; {
+		at := next[len(next)-1]
+		next = next[:len(next)-1]
+		if at.run == r {
+			keys := []string{at.key}
+			for ; at != nil; at = from[at] {
+				keys = append(keys, at.key)
+			}
+			// They were walked backwards.
+			for i, j := 1, len(keys)-1; i < j; i, j = i+1, j-1 {
+				keys[i], keys[j] = keys[j], keys[i]
+			}
+			return keys
+		}
+		for _, w := range at.run.waits {
+			if _, seen := from[w]; !seen && !w.landed() {
+				from[w] = at
+				next = append(next, w)
+			}
+		}
+	}
+	return nil
 }

@@ -1,6 +1,11 @@
 package keepcache
 
-import "time"
+import (
+	"time"
+
+	"github.com/keepcache/keepcache/internal/engine"
+	"github.com/keepcache/keepcache/internal/format"
+)
 
 // lifetime resolves the ttl argument of a call: 0 is the default of the bucket.
 func lifetime(ttl, byDefault time.Duration) (time.Duration, error) {
@@ -11,4 +16,19 @@ func lifetime(ttl, byDefault time.Duration) (time.Duration, error) {
 		return byDefault, nil
 	}
 	return ttl, nil
+}
+
+// slidingMillis returns the lifetime that reads give an entry anew, in milliseconds, or 0 if they do not.
+func (b *Bucket) slidingMillis(ttl time.Duration) int64 {
+	if !b.sliding || ttl == NoExpiry {
+		return 0
+	}
+	return format.Span(ttl)
+}
+
+// slid prolongs the life of a live entry that was read.
+func (b *Bucket) slid(key string, r *engine.Reading) {
+	if b.sliding && !b.db.options.ReadOnly {
+		b.db.engine.Slide(&b.at, key, r)
+	}
 }
