@@ -88,7 +88,12 @@ func TestBackup_ReadOnly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, db.Backup(ctx, io.Discard), context.Canceled)
-	requireError(t, beside(t, path).Backup(t.Context(), io.Discard), errors.ErrUnsupported, "backup", path)
+	t.Run("without the lock, and with no room for a copy", func(t *testing.T) {
+		for _, name := range []string{"TMPDIR", "TMP"} { // the second on Windows
+			t.Setenv(name, filepath.Join(filepath.Dir(path), "none"))
+		}
+		requireError(t, beside(t, path).Backup(t.Context(), io.Discard), errors.ErrUnsupported, "backup", path)
+	})
 
 	copied := filepath.Join(t.TempDir(), "copy.cache")
 	require.NoError(t, os.WriteFile(copied, out.Bytes(), 0o600))

@@ -46,19 +46,21 @@ type readOnly struct{}
 
 var errNeedsLock = fmt.Errorf("it cannot be done without the lock: %w", errors.ErrUnsupported)
 
-func (readOnly) Write(*engine.Ref, ...*engine.Write) error                        { return errs.ErrReadOnly }
-func (readOnly) WriteAll(map[string][]*engine.Write) error                        { return errs.ErrReadOnly }
-func (readOnly) Replace(string, bool) (bool, error)                               { return false, errs.ErrReadOnly }
-func (readOnly) InvalidateTag(string) error                                       { return errs.ErrReadOnly }
-func (readOnly) Slide(*engine.Ref, string, *engine.Reading)                       {}
-func (readOnly) Observed() error                                                  { return errs.ErrReadOnly }
-func (readOnly) Flush() error                                                     { return nil } // nothing was written
-func (readOnly) Commit() error                                                    { return errs.ErrReadOnly }
-func (readOnly) Sweep(context.Context) error                                      { return errs.ErrReadOnly }
-func (readOnly) Swept() uint64                                                    { return 0 }
-func (readOnly) Compact(context.Context) error                                    { return errs.ErrReadOnly }
-func (readOnly) Within(ctx context.Context, fn func(context.Context) error) error { return fn(ctx) }
-func (readOnly) OpenDir() (*disk.Dir, error)                                      { return nil, errNeedsLock }
+func (readOnly) Write(*engine.Ref, ...*engine.Write) error  { return errs.ErrReadOnly }
+func (readOnly) WriteAll(map[string][]*engine.Write) error  { return errs.ErrReadOnly }
+func (readOnly) Replace(string, bool) (bool, error)         { return false, errs.ErrReadOnly }
+func (readOnly) InvalidateTag(string) error                 { return errs.ErrReadOnly }
+func (readOnly) Slide(*engine.Ref, string, *engine.Reading) {}
+func (readOnly) Observed() error                            { return errs.ErrReadOnly }
+func (readOnly) Flush() error                               { return nil } // nothing was written
+func (readOnly) Commit() error                              { return errs.ErrReadOnly }
+func (readOnly) Sweep(context.Context) error                { return errs.ErrReadOnly }
+func (readOnly) Swept() uint64                              { return 0 }
+func (readOnly) Compact(context.Context) error              { return errs.ErrReadOnly }
+func (readOnly) OpenDir() (*disk.Dir, error)                { return nil, errNeedsLock }
+
+// Within begins nothing: all long work needs the lock.
+func (readOnly) Within(context.Context, func(context.Context) error) error { return errNeedsLock }
 
 func (readOnly) CopyBeside(context.Context, *disk.Dir) (*os.File, string, error) {
 	return nil, "", errNeedsLock
