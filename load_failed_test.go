@@ -368,3 +368,28 @@ func TestLoadFailed_Meanwhile(t *testing.T) {
 		})
 	}
 }
+
+// While a failure is remembered, which each write is told of, a Set allocates no more than otherwise.
+func TestLoadFailed_SetAllocs(t *testing.T) {
+	if raced {
+		t.Skip("the race detector has pools forget")
+	}
+	db := open(t, newPath(t), &keepcache.Options{
+		MemoryBytes: 64 << 20, JournalBytes: 64 << 20, // so that nothing needs a commit meanwhile
+		SyncInterval: -1, CommitInterval: -1, SweepInterval: -1, CompactBytes: -1,
+	})
+	b, opts := db.Bucket("b"), &keepcache.LoadOptions{RetryAfter: time.Minute}
+	set := func() {
+		if err := b.SetBytes("k", []byte("v"), 0); err != nil {
+			t.Error(err)
+		}
+	}
+	set() // which brings the bucket into being
+	before := testing.AllocsPerRun(1000, set)
+	fail := func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") }
+	_, err := b.GetOrLoad(t.Context(), "other", new(any), fail, opts)
+	require.ErrorContains(t, err, "down")
+	require.LessOrEqual(t, testing.AllocsPerRun(1000, set), before)
+	_, err = b.GetOrLoad(t.Context(), "other", new(any), fail, opts)
+	require.ErrorAs(t, err, new(*keepcache.RememberedError))
+}

@@ -74,8 +74,8 @@ type Listener interface {
 	// WantsWrites reports whether Published is to be called.
 	WantsWrites() bool
 
-	// Published is called for a write that is about to be seen, while the shards of its keys are locked: it is quick, and calls nothing of
-	// the engine. What was loaded for one of the keys before is void.
+	// Published is called for a write that is about to be seen, while the shards of its keys are locked: it is quick, calls nothing of
+	// the engine, and keeps nothing of what it is given. What was loaded for one of the keys before is void.
 	Published(buckets []string, writes []Written)
 
 	// Cleared is called when a bucket is about to lose all its entries, and again before others may write to it. What was loaded for

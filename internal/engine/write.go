@@ -201,7 +201,7 @@ func (w *writer) take(names []store.NameOp, writes []*Write) (last uint64, j *jo
 	return last, j, nil
 }
 
-// tell tells the listener of a write, if it wants to know. It copies what it tells, so that writes are not taken for ones that are kept.
+// tell tells the listener of a write, if it wants to know.
 func (w *writer) tell(names []store.NameOp, writes []*Write) {
 	if !w.listener.WantsWrites() {
 		return
@@ -212,12 +212,22 @@ func (w *writer) tell(names []store.NameOp, writes []*Write) {
 			buckets = append(buckets, names[i].Name)
 		}
 	}
-	all := make([]Written, len(writes))
-	for i, d := range writes {
-		all[i] = Written{d.ns.name, strings.Clone(d.Key), d.quiet, d.Void}
+	all := writtenLists.Get().(*[]Written)
+	for _, d := range writes {
+		*all = append(*all, Written{d.ns.name, d.Key, d.quiet, d.Void})
 	}
-	w.listener.Published(buckets, all)
+	w.listener.Published(buckets, *all)
+	clear(*all)
+	if *all = (*all)[:0]; cap(*all) <= writtenKept {
+		writtenLists.Put(all)
+	}
 }
+
+// writtenLists has lists for tell: while anything is being loaded it is called for every write.
+var writtenLists = sync.Pool{New: func() any { return new([]Written) }}
+
+// writtenKept bounds the lists that are kept, each of which has some 50 bytes for a key.
+const writtenKept = 1024
 
 // enter gives the namings and the writes, whose shards are locked, their revisions and appends them.
 func (w *writer) enter(names []store.NameOp, writes []*Write) (last uint64, j *journal.Journal, err error) {
