@@ -29,6 +29,9 @@ func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
 	if err != nil {
 		return nil, db.fail("soonest", "", err)
 	}
+	if len(found) == 0 {
+		return nil, nil
+	}
 	entries := make([]BucketEntry, len(found))
 	for i := range found {
 		f := &found[i]

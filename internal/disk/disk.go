@@ -265,18 +265,6 @@ func Stat(name string) (info fs.FileInfo, err error) {
 	return info, err
 }
 
-// Lstat is os.Lstat.
-func Lstat(name string) (info fs.FileInfo, err error) {
-	if Between == nil {
-		return os.Lstat(name)
-	}
-	err = Between(&Op{Kind: KindStat, Path: name}, func() (err error) {
-		info, err = os.Lstat(name)
-		return err
-	})
-	return info, err
-}
-
 // Map lets mmap map n bytes of f at off, to store to them.
 func Map(f *os.File, off int64, n int, mmap func() ([]byte, error)) ([]byte, error) {
 	if Between == nil {

@@ -92,12 +92,15 @@ func (e *Engine) sweepTags(ctx context.Context, force bool) error {
 		return nil
 	}
 	names, err := e.BucketNames()
+	all := true
 	for _, name := range names {
 		r := &Ref{Name: name}
 		scanErr := e.Scan(r, "", "", func(found []ScanEntry) bool {
 			for _, f := range found {
 				if err = ctx.Err(); err == nil && f.Damage == nil && e.invalid(&f.Header, f.Options) {
-					err = e.removeInvalid(r, f.Key)
+					var over bool
+					over, err = e.removeInvalid(r, f.Key)
+					all = all && over
 				}
 				if err != nil {
 					return false
@@ -112,7 +115,9 @@ func (e *Engine) sweepTags(ctx context.Context, force bool) error {
 			return err
 		}
 	}
-	e.tags.swept.Store(last)
+	if all { // or another sweep looks again
+		e.tags.swept.Store(last)
+	}
 	e.tagsSwept = time.Now()
 	return err
 }
@@ -120,22 +125,23 @@ func (e *Engine) sweepTags(ctx context.Context, force bool) error {
 // invalidTries bounds how often the removal of an entry starts over because others have changed it meanwhile.
 const invalidTries = 100
 
-// removeInvalid removes the entry of a key if one of its tags was invalidated.
-func (e *Engine) removeInvalid(at *Ref, key string) error {
+// removeInvalid removes the entry of a key if one of its tags was invalidated. It reports false where others write the key so often
+// that it cannot tell.
+func (e *Engine) removeInvalid(at *Ref, key string) (over bool, err error) {
 	for range invalidTries {
 		r, err := e.Read(at, key, false)
 		if err != nil || r.Header.Revision == 0 || !e.invalid(&r.Header, r.Options) {
-			return err
+			return true, err
 		}
-		// It is no keepcache.Bucket.Delete: the load of a fresh value that may be under way is to be stored.
+		// It is no Delete of a caller's: the load of a fresh value that may be under way is to be stored.
 		d := &Write{Key: key, quiet: true}
 		d.Expect(&r)
 		if err = e.Write(at, d); err != ErrMissed {
 			if err == nil {
 				e.sweeper.spared(1, 0)
 			}
-			return err
+			return true, err
 		}
 	}
-	return nil // it is written again and again; what is written may be left to the next sweep
+	return false, nil
 }

@@ -71,13 +71,6 @@ func (s *Store) MarkOpen() { s.taken = true }
 // Compacting reports whether a compaction or a backup is under way, so that changes should be small.
 func (s *Store) Compacting() bool { return s.copied.Load() }
 
-// Closed returns a store of a file in a directory that is not open, so that whatever is asked of it fails.
-func Closed(in *disk.Dir, path string) *Store {
-	s := &Store{path: path, readOnly: true}
-	s.home.Store(in)
-	return s
-}
-
 // Dir returns the directory of the file, wherever that is now.
 func (s *Store) Dir() *disk.Dir { return s.home.Load() }
 
