@@ -18,7 +18,7 @@ func (b *Bucket) Swap(key string, value any, ttl time.Duration, dst any) (found 
 	d, err := b.prepare(key, value, ttl)
 	var old []byte
 	if err == nil {
-		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+		err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
 			found, old = r.Live, r.Value
 			return d, fits(&r, dst)
 		})
@@ -41,7 +41,7 @@ func (b *Bucket) Take(key string, dst any) (found bool, err error) {
 	var old []byte
 	if err = b.db.writable(); err == nil {
 		b.voidFlights(key)
-		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+		err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
 			if found, old = r.Live, r.Value; !r.IsStored() {
 				return nil, nil
 			}
@@ -79,7 +79,7 @@ func (b *Bucket) Increment(key string, delta int64, ttl time.Duration) (sum int6
 		err = b.tagsErr
 	}
 	if err == nil {
-		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+		err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
 			if r.Damage != nil {
 				return nil, r.Damage
 			}
@@ -132,7 +132,7 @@ func (b *Bucket) Update(key string, fn func(old Entry, found bool) (any, error))
 		err = b.tagsErr
 	}
 	if err == nil {
-		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+		err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
 			if r.Damage != nil {
 				return nil, r.Damage
 			}
@@ -169,7 +169,7 @@ func (b *Bucket) CompareAndSwap(key string, revision uint64, value any) (swapped
 		encoded, err = appendValue(nil, value, b.db.options.MaxValueBytes)
 	}
 	if err == nil {
-		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+		err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
 			if swapped = r.Live && r.Header.Revision == revision; !swapped || r.Damage != nil {
 				return nil, r.Damage
 			}
@@ -195,11 +195,11 @@ func (b *Bucket) renewed(r *engine.Reading, key string, value []byte, ttl time.D
 		old := r.ParseOptions()
 		t.Lifetime, t.Tags, t.AsOf = old.Lifetime, old.Tags, old.Since(h.Revision)
 	} else {
-		h.FreshUntil = format.Deadline(now, ttl)
-		h.GoneAt = h.FreshUntil
+		h.ExpiresAt = format.Deadline(now, ttl)
+		h.StaleUntil = h.ExpiresAt
 		t.Tags, t.Lifetime = b.tags, b.slidingMillis(ttl)
 	}
-	h.Written = format.Millis(now)
+	h.WrittenAt = format.Millis(now)
 	return &engine.Write{Key: key, Header: h, Stored: format.Frame(h, &t, value)}
 }
 

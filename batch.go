@@ -11,7 +11,7 @@ import (
 // Batch gathers writes to any number of buckets, which DB.Apply then makes all together or not at all. The zero
 // value is an empty batch. Of several writes to one key the last one counts. A Batch is for one goroutine.
 type Batch struct {
-	writes map[spot]batched
+	writes map[entryID]batched
 	err    error // of the first write that cannot be made
 }
 
@@ -48,9 +48,9 @@ func (t *Batch) add(b *Bucket, key string, d *engine.Write, err error) {
 		return
 	}
 	if t.writes == nil {
-		t.writes = make(map[spot]batched)
+		t.writes = make(map[entryID]batched)
 	}
-	t.writes[spot{b.at.Name, key}] = batched{b, d}
+	t.writes[entryID{b.at.Name, key}] = batched{b, d}
 }
 
 // Len returns how many keys the batch writes.
@@ -77,7 +77,7 @@ func (db *DB) Apply(t *Batch) error {
 	return nil
 }
 
-func (db *DB) apply(writes map[spot]batched) error {
+func (db *DB) apply(writes map[entryID]batched) error {
 	if err := db.applyWrites(writes); err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (db *DB) apply(writes map[spot]batched) error {
 	return nil
 }
 
-func (db *DB) applyWrites(writes map[spot]batched) error {
+func (db *DB) applyWrites(writes map[entryID]batched) error {
 	buckets := make(map[string][]*engine.Write)
 	for _, w := range writes {
 		if w.bucket.db != db {

@@ -122,7 +122,7 @@ func (b *Bucket) Add(key string, value any, ttl time.Duration) (added bool, err 
 // add is Add for a write that was prepared, unless preparing it ended in err.
 func (b *Bucket) add(key string, d *engine.Write, err error) (added bool, _ error) {
 	if err == nil {
-		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+		err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
 			if added = !r.Live; !added || r.Damage != nil {
 				return nil, r.Damage
 			}
@@ -144,7 +144,7 @@ func (b *Bucket) add(key string, d *engine.Write, err error) (added bool, _ erro
 func (b *Bucket) Delete(key string) (found bool, err error) {
 	if err = b.db.writable(); err == nil {
 		b.voidFlights(key)
-		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+		err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
 			if found = r.Live; !r.IsStored() {
 				return nil, nil
 			}
@@ -177,7 +177,7 @@ func (b *Bucket) TTL(key string) (ttl time.Duration, found bool, err error) {
 		if err != nil || !r.Live {
 			return 0, false, b.fail("ttl", key, err)
 		}
-		if ttl = format.Remaining(b.db.engine.Now(), r.Header.FreshUntil); ttl > 0 {
+		if ttl = format.Remaining(b.db.engine.Now(), r.Header.ExpiresAt); ttl > 0 {
 			break
 		}
 		ttl = 1 // it was live when it was looked at; whether it has expired since, another look says
@@ -195,15 +195,15 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 		ttl, err = lifetime(ttl, b.defaultTTL)
 	}
 	if err == nil {
-		err = b.settle(key, func(r engine.Reading) (*engine.Write, error) {
+		err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
 			if found = r.Live; !found || r.Damage != nil {
 				return nil, r.Damage
 			}
 			h, t := r.Header, r.ParseOptions()
 			t.AsOf = t.Since(h.Revision)
-			h.FreshUntil = format.Deadline(b.db.engine.Now(), ttl)
-			h.GoneAt = format.Prolong(h.FreshUntil, format.Between(r.Header.FreshUntil, r.Header.GoneAt))
-			t.Retry, t.Lifetime = 0, b.slidingMillis(ttl)
+			h.ExpiresAt = format.Deadline(b.db.engine.Now(), ttl)
+			h.StaleUntil = format.Prolong(h.ExpiresAt, format.Between(r.Header.ExpiresAt, r.Header.StaleUntil))
+			t.RetryAt, t.Lifetime = 0, b.slidingMillis(ttl)
 			return &engine.Write{Key: key, Stored: format.Frame(h, &t, r.Value), Header: h}, nil
 		})
 	}
@@ -288,8 +288,8 @@ func (b *Bucket) begin(key string, ttl time.Duration) (*frame, format.Header, er
 		return nil, format.Header{}, err
 	}
 	now := b.db.engine.Now()
-	h := format.Header{Written: format.Millis(now), FreshUntil: format.Deadline(now, ttl)}
-	h.GoneAt = h.FreshUntil
+	h := format.Header{WrittenAt: format.Millis(now), ExpiresAt: format.Deadline(now, ttl)}
+	h.StaleUntil = h.ExpiresAt
 	f := frameOf(key, h)
 	if len(b.tags) > 0 || b.sliding {
 		f.buf = format.AppendOptions(f.buf, &format.Options{Tags: b.tags, Lifetime: b.slidingMillis(ttl)})

@@ -263,9 +263,9 @@ func TestStat(t *testing.T) {
 		require.Equal(t, "k", first.Key)
 		require.GreaterOrEqual(t, first.Size, 10)
 		require.Less(t, first.Size, 20)
-		require.True(t, first.Written.Equal(start), first.Written)
-		require.True(t, first.FreshUntil.Equal(start.Add(time.Minute)), first.FreshUntil)
-		require.True(t, first.GoneAt.Equal(first.FreshUntil))
+		require.True(t, first.WrittenAt.Equal(start), first.WrittenAt)
+		require.True(t, first.ExpiresAt.Equal(start.Add(time.Minute)), first.ExpiresAt)
+		require.True(t, first.StaleUntil.Equal(first.ExpiresAt))
 		require.NotZero(t, first.Revision)
 		var value string
 		require.NoError(t, first.Decode(&value))
@@ -277,9 +277,9 @@ func TestStat(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, found)
 		require.Greater(t, second.Revision, first.Revision)
-		require.True(t, second.Written.Equal(start.Add(time.Second)))
-		require.True(t, second.FreshUntil.IsZero())
-		require.True(t, second.GoneAt.IsZero())
+		require.True(t, second.WrittenAt.Equal(start.Add(time.Second)))
+		require.True(t, second.ExpiresAt.IsZero())
+		require.True(t, second.StaleUntil.IsZero())
 	})
 }
 

@@ -23,7 +23,7 @@ type DB struct {
 	main    *Bucket // DefaultBucket
 
 	counts   counters
-	events   *teller
+	events   *notifier
 	queues   queues
 	suspects suspects
 	loads    *loads

@@ -70,7 +70,7 @@ func TestDeadline_StaleForEver(t *testing.T) {
 					e, found, err := b.Stat("k")
 					require.NoError(t, err)
 					require.True(t, found)
-					require.Equal(t, stale == keepcache.NoExpiry, e.GoneAt.IsZero(), e.GoneAt)
+					require.Equal(t, stale == keepcache.NoExpiry, e.StaleUntil.IsZero(), e.StaleUntil)
 					time.Sleep(2 * time.Hour)
 					committed(t, db)
 					var got string
@@ -98,7 +98,7 @@ func TestDeadline_GoneWhileWaiting(t *testing.T) {
 		beforeGone := func() {
 			e, _, err := s.b.Stat("k")
 			require.NoError(t, err)
-			time.Sleep(time.Until(e.GoneAt) - 500*time.Millisecond)
+			time.Sleep(time.Until(e.StaleUntil) - 500*time.Millisecond)
 		}
 		// HardTimeout holds from there on, and counts from the beginning.
 		s.opts.HardTimeout = 5 * time.Second
@@ -298,7 +298,7 @@ func (l *life) look(key string) error {
 	case 8:
 		return l.saw("Look", func() (bool, error) {
 			e, found, err := b.Look(key)
-			return found && time.Now().Before(e.FreshUntil), err
+			return found && time.Now().Before(e.ExpiresAt), err
 		})
 	}
 	return l.saw("Get", func() (bool, error) { return b.Get(key, new(any)) })
@@ -340,7 +340,7 @@ func watchDeadlines(t *testing.T, opts keepcache.Options, round func(b *keepcach
 		var callers sync.WaitGroup
 		for range 8 {
 			callers.Go(func() {
-				time.Sleep(time.Until(e.FreshUntil) - time.Duration(rand.N(4_000_000)))
+				time.Sleep(time.Until(e.ExpiresAt) - time.Duration(rand.N(4_000_000)))
 				for range 6 {
 					if err := l.look(key); err != nil {
 						t.Error(err)

@@ -123,32 +123,32 @@ func (k EventKind) String() string {
 	return "unknown"
 }
 
-// teller tells of events: Options.Events, and those who watch.
-type teller struct {
+// notifier tells of events: Options.Events, and those who watch.
+type notifier struct {
 	wanted atomic.Uint32 // the kinds that anybody wants to know of; all that an operation looks at if nobody does
 
 	handle  func(Event)
-	kinds   EventKind // that handle is called for
-	late    *outbox   // nil where handle is called for none of lateKinds
-	own     *outbox   // of what happens in a call of a handler; nil where there is none
+	kinds   EventKind   // that handle is called for
+	late    *eventQueue // nil where handle is called for none of lateKinds
+	own     *eventQueue // of what happens in a call of a handler; nil where there is none
 	watches atomic.Pointer[[]*Watch]
 
 	mu sync.Mutex // held while watches and wanted change
 }
 
-func newTeller(path string, o *Options, g *ground.Ground) *teller {
+func newNotifier(path string, o *Options, g *ground.Ground) *notifier {
 	e := &o.Events
-	t := &teller{handle: e.Handle}
+	t := &notifier{handle: e.Handle}
 	if t.handle != nil {
 		if t.kinds = e.Kinds; t.kinds == 0 {
 			t.kinds = RareEvents
 		}
 	}
 	if t.kinds != 0 {
-		t.own = &outbox{path: path, log: o.Logger, handle: t.handle, ground: g, most: ownOutboxBytes, rash: true}
+		t.own = &eventQueue{path: path, log: o.Logger, handle: t.handle, ground: g, most: ownQueueBytes, rash: true}
 	}
 	if t.kinds&lateKinds != 0 {
-		t.late = &outbox{path: path, log: o.Logger, handle: t.handle, ground: g, most: outboxBytes}
+		t.late = &eventQueue{path: path, log: o.Logger, handle: t.handle, ground: g, most: queueBytes}
 	}
 	t.watches.Store(new([]*Watch))
 	t.wanted.Store(uint32(t.kinds))
@@ -156,7 +156,7 @@ func newTeller(path string, o *Options, g *ground.Ground) *teller {
 }
 
 // wants reports whether an event of that kind is to be told, so that nobody builds one in vain.
-func (t *teller) wants(kind EventKind) bool { return t.wanted.Load()&uint32(kind) != 0 }
+func (t *notifier) wants(kind EventKind) bool { return t.wanted.Load()&uint32(kind) != 0 }
 
 // note tells of an event of one entry. It costs nothing where nobody wants to know.
 func (b *Bucket) note(kind EventKind, key string) {
@@ -177,7 +177,7 @@ func (b *Bucket) counted(key string, r *engine.Reading) {
 
 // note is tell for an event of one entry that an operation brings about, and so of none of lateKinds. Where all who
 // watch are behind, as on a busy cache, it builds none.
-func (t *teller) note(kind EventKind, bucket, key string) {
+func (t *notifier) note(kind EventKind, bucket, key string) {
 	for _, w := range *t.watches.Load() {
 		if w.takes(kind, bucket, key) {
 			w.send(Event{Kind: kind, Bucket: bucket, Key: key})
@@ -189,10 +189,10 @@ func (t *teller) note(kind EventKind, bucket, key string) {
 }
 
 // tell tells of an event, if somebody wants to know.
-func (t *teller) tell(e Event) { t.tellFrom(e, false) }
+func (t *notifier) tell(e Event) { t.tellFrom(e, false) }
 
 // tellFrom is tell for one who may be in a write, which waits for no handler of lateKinds.
-func (t *teller) tellFrom(e Event, inWrite bool) {
+func (t *notifier) tellFrom(e Event, inWrite bool) {
 	if !t.wants(e.Kind) {
 		return
 	}
@@ -207,7 +207,7 @@ func (t *teller) tellFrom(e Event, inWrite bool) {
 }
 
 // call calls Options.Events, now or soon; soon where it is a call of a handler that brings the event about.
-func (t *teller) call(e Event, inWrite bool) {
+func (t *notifier) call(e Event, inWrite bool) {
 	e.Time = time.Now()
 	switch {
 	case e.Kind&lateKinds != 0:
@@ -221,13 +221,13 @@ func (t *teller) call(e Event, inWrite bool) {
 	}
 }
 
-// hurry and close are those of the outboxes.
-func (t *teller) hurry() {
-	t.own.hurry(ownOutboxLast)
-	t.late.hurry(outboxLast)
+// hurry and close are those of the queues.
+func (t *notifier) hurry() {
+	t.own.hurry(ownQueueLast)
+	t.late.hurry(queueLast)
 }
 
-func (t *teller) close() {
+func (t *notifier) close() {
 	t.late.close()
 	t.own.close()
 }
@@ -260,7 +260,7 @@ const (
 // Watch is somebody who looks at the events of a cache as they happen. Operations never wait for it: what finds the
 // buffer full is dropped, and counted.
 type Watch struct {
-	t       *teller
+	t       *notifier
 	o       WatchOptions
 	events  chan Event
 	dropped atomic.Uint64
@@ -295,7 +295,7 @@ func (w *Watch) Close() {
 }
 
 // change replaces the list of those who watch.
-func (t *teller) change(fn func([]*Watch) []*Watch) {
+func (t *notifier) change(fn func([]*Watch) []*Watch) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	all := fn(slices.Clone(*t.watches.Load()))

@@ -476,7 +476,7 @@ func ExampleBucket_Stat() {
 		log.Fatal(err)
 	}
 	fmt.Println(found, entry.Key, entry.Size, "bytes")
-	fmt.Println("lives for", entry.GoneAt.Sub(entry.Written).Round(time.Minute))
+	fmt.Println("lives for", entry.StaleUntil.Sub(entry.WrittenAt).Round(time.Minute))
 
 	// Output:
 	// true home 7 bytes

@@ -52,16 +52,16 @@ type formatCache struct {
 
 // formatEntry is one entry. Times are unix milliseconds, and Sliding is milliseconds.
 type formatEntry struct {
-	Bucket, Key                 string
-	Value                       any // as encoding/json reads it, with numbers as they are written
-	Size                        int
-	Written, FreshUntil, GoneAt int64
-	Loaded, RetryAt, Sliding    int64
-	Revision, asOf              uint64
-	ETag                        string
-	Tags                        []string
-	Negative                    bool
-	Live                        bool // else it is kept for GetOrLoad alone
+	Bucket, Key                    string
+	Value                          any // as encoding/json reads it, with numbers as they are written
+	Size                           int
+	Written, ExpiresAt, StaleUntil int64
+	Loaded, RetryAt, Sliding       int64
+	Revision, asOf                 uint64
+	ETag                           string
+	Tags                           []string
+	Negative                       bool
+	Live                           bool // else it is kept for GetOrLoad alone
 }
 
 var be, fle = binary.BigEndian, binary.LittleEndian
@@ -246,18 +246,18 @@ func (c *formatCache) readEntries(buckets map[string]*bolt.Bucket, last uint64, 
 				return malformed("entry %q", key)
 			}
 			rec := bytes.Clone(v[8:])
-			goneAt := int64(be.Uint64(rec[9:]))
+			staleUntil := int64(be.Uint64(rec[9:]))
 			row, err := readIndexRow(v[:8], key)
 			if err != nil {
 				return err
 			}
 			switch {
-			case goneAt == formatNever:
+			case staleUntil == formatNever:
 				if row != formatNever {
 					return malformed("entry %q has an expiry row and no end", key)
 				}
-			case row > goneAt:
-				return malformed("the row of entry %q is late: %d, gone at %d", key, row, goneAt)
+			case row > staleUntil:
+				return malformed("the row of entry %q is late: %d, gone at %d", key, row, staleUntil)
 			default:
 				at := string(append(be.AppendUint64(be.AppendUint64(nil, uint64(row)), id), key...))
 				if !rows[at] {
@@ -574,12 +574,12 @@ func (c *formatCache) kept(now time.Time) (all []formatEntry, err error) {
 			if err != nil {
 				return nil, fmt.Errorf("entry %q of bucket %q: %w", key, name, err)
 			}
-			absent := now.UnixMilli() >= e.GoneAt
+			absent := now.UnixMilli() >= e.StaleUntil
 			for _, tag := range e.Tags {
 				absent = absent || max(c.tags[tag], c.tagFloor) >= e.asOf
 			}
 			if !absent {
-				e.Live = now.UnixMilli() < e.FreshUntil && !e.Negative
+				e.Live = now.UnixMilli() < e.ExpiresAt && !e.Negative
 				e.asOf = 0
 				all = append(all, e)
 			}
@@ -602,10 +602,10 @@ func openFormatRecord(bucket, key string, rec []byte) (e formatEntry, err error)
 		return e, malformed("checksum")
 	}
 	at := func(off int) int64 { return int64(be.Uint64(rec[off:])) }
-	e = formatEntry{Bucket: bucket, Key: key, FreshUntil: at(1), GoneAt: at(9), Written: at(17), Revision: uint64(at(25))}
+	e = formatEntry{Bucket: bucket, Key: key, ExpiresAt: at(1), StaleUntil: at(9), Written: at(17), Revision: uint64(at(25))}
 	e.asOf = e.Revision
 	n := int(be.Uint16(rec[33:]))
-	if e.GoneAt < e.FreshUntil || e.Revision == 0 || n > len(body)-35 {
+	if e.StaleUntil < e.ExpiresAt || e.Revision == 0 || n > len(body)-35 {
 		return e, malformed("record %x", rec[:35])
 	}
 	options := body[35 : 35+n]

@@ -128,7 +128,7 @@ func formatCommitted(t *testing.T, db *keepcache.DB) {
 	require.NoError(t, db.Bucket("tagged").WithTags("tag 1").Set("since", 1, 0))
 	formatLoaded(t, db, "")
 	require.NoError(t, db.Bucket("kept").Restore(keepcache.Entry{
-		Key: "everything", Written: now.Add(-time.Hour), FreshUntil: now.Add(-time.Minute), GoneAt: now.Add(2 * time.Hour), Loaded: now.Add(-time.Hour),
+		Key: "everything", WrittenAt: now.Add(-time.Hour), ExpiresAt: now.Add(-time.Minute), StaleUntil: now.Add(2 * time.Hour), LoadedAt: now.Add(-time.Hour),
 		RetryAt: now.Add(time.Minute), ETag: "\x00etag", Tags: []string{"a", "b"}, Sliding: time.Hour,
 	}, "stale"))
 }
@@ -229,7 +229,7 @@ func requireFormat(t *testing.T, path string, db *keepcache.DB) *formatCache {
 			d := json.NewDecoder(strings.NewReader(string(text)))
 			d.UseNumber()
 			w := formatEntry{
-				Bucket: name, Key: e.Key, Size: e.Size, Written: ms(e.Written), FreshUntil: ms(e.FreshUntil), GoneAt: ms(e.GoneAt), Loaded: lived(e.Loaded),
+				Bucket: name, Key: e.Key, Size: e.Size, Written: ms(e.WrittenAt), ExpiresAt: ms(e.ExpiresAt), StaleUntil: ms(e.StaleUntil), Loaded: lived(e.LoadedAt),
 				RetryAt: lived(e.RetryAt), Sliding: e.Sliding.Milliseconds(), Revision: e.Revision, ETag: e.ETag, Tags: e.Tags, Negative: e.Negative, Live: live[e.Key],
 			}
 			require.NoError(t, d.Decode(&w.Value))

@@ -41,10 +41,11 @@ type goldenReport struct {
 }
 
 type goldenEntry struct {
-	Bucket, Key, Value  string
-	Size                int
-	Written, FreshUntil string
-	Revision            uint64
+	Bucket, Key, Value string
+	Size               int
+	Written            string
+	ExpiresAt          string `json:"FreshUntil"` // as it was called when the file was made
+	Revision           uint64
 }
 
 // goldenAge is for how long a golden file has lain before it is opened.
@@ -111,9 +112,9 @@ func readGolden(t *testing.T, db *keepcache.DB) (g golden) {
 			require.NoError(t, err)
 			var value any
 			require.NoError(t, e.Decode(&value))
-			require.Equal(t, e.FreshUntil, e.GoneAt)
+			require.Equal(t, e.ExpiresAt, e.StaleUntil)
 			g.Entries = append(g.Entries, goldenEntry{
-				shorten(fmt.Sprintf("%+q", name)), shorten(fmt.Sprintf("%+q", e.Key)), shorten(typed(value)), e.Size, at(e.Written), at(e.FreshUntil), e.Revision,
+				shorten(fmt.Sprintf("%+q", name)), shorten(fmt.Sprintf("%+q", e.Key)), shorten(typed(value)), e.Size, at(e.WrittenAt), at(e.ExpiresAt), e.Revision,
 			})
 		}
 	}

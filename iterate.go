@@ -15,11 +15,11 @@ import (
 type Entry struct {
 	Key        string
 	Size       int       // of the encoded value, in bytes
-	Written    time.Time // when the value was set
-	FreshUntil time.Time // when the entry expires; zero if never
-	GoneAt     time.Time // until when GetOrLoad may serve it stale, not before FreshUntil; zero if never
+	WrittenAt  time.Time // when the value was set
+	ExpiresAt  time.Time // when the entry expires; zero if never
+	StaleUntil time.Time // until when GetOrLoad may serve it stale, not before ExpiresAt; zero if never
 	Revision   uint64    // rises with every write to the cache, and so tells two writes of one key apart
-	Loaded     time.Time // when a loader fetched the value or found it unchanged; zero if none did
+	LoadedAt   time.Time // when a loader fetched the value or found it unchanged; zero if none did
 	ETag       string    // what the loader left in Load.ETag
 	Tags       []string  // see Bucket.WithTags; nil if there are none
 	RetryAt    time.Time // until when GetOrLoad does not try again, because a load has failed; zero if none has
@@ -53,19 +53,19 @@ func newEntry(key string, h *format.Header, options, value []byte) Entry {
 	e := Entry{
 		Key:        key,
 		Size:       len(value),
-		Written:    format.Time(h.Written),
-		FreshUntil: format.Time(h.FreshUntil),
-		GoneAt:     format.Time(h.GoneAt),
+		WrittenAt:  format.Time(h.WrittenAt),
+		ExpiresAt:  format.Time(h.ExpiresAt),
+		StaleUntil: format.Time(h.StaleUntil),
 		Revision:   h.Revision,
 		value:      value,
 	}
 	if len(options) > 0 {
 		t := format.ReadOptions(options)
-		if t.Loaded != 0 {
-			e.Loaded = format.Time(t.Loaded)
+		if t.LoadedAt != 0 {
+			e.LoadedAt = format.Time(t.LoadedAt)
 		}
-		if t.Retry != 0 {
-			e.RetryAt = format.Time(t.Retry)
+		if t.RetryAt != 0 {
+			e.RetryAt = format.Time(t.RetryAt)
 		}
 		e.ETag, e.Tags = string(t.ETag), t.Tags.Strings()
 		e.Sliding, e.Negative = format.Duration(t.Lifetime), t.Negative

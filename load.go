@@ -204,11 +204,11 @@ func (b *Bucket) plan(key string, r *engine.Reading, o *LoadOptions) servePlan {
 	case r.Negative:
 		return serveNegative
 	case r.Live:
-		since := t.Loaded
+		since := t.LoadedAt
 		if since == 0 {
-			since = r.Header.Written
+			since = r.Header.WrittenAt
 		}
-		if o.waitsAfter(r.Options, now) || !format.IsPast(since, r.Header.FreshUntil, now, o.RefreshAhead) || b.failedLately(key, o, true) != nil {
+		if o.waitsAfter(r.Options, now) || !format.IsPast(since, r.Header.ExpiresAt, now, o.RefreshAhead) || b.failedLately(key, o, true) != nil {
 			return serveFresh
 		}
 		return serveAndLoad
@@ -245,7 +245,7 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *engine.Reading, o *Load
 		stale := b.isStale(r)
 		limit, left := o.HardTimeout, NoExpiry
 		if stale {
-			limit, left = o.SoftTimeout, format.Remaining(b.db.engine.Now(), r.Header.GoneAt)
+			limit, left = o.SoftTimeout, format.Remaining(b.db.engine.Now(), r.Header.StaleUntil)
 		}
 		if limit > 0 {
 			left = min(left, limit-time.Since(began))

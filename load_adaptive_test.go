@@ -38,8 +38,8 @@ func TestLoad_Adaptive(t *testing.T) {
 		get("one", func(_ context.Context, l *keepcache.Load) (any, error) {
 			require.True(t, l.Found)
 			require.Equal(t, "v1", l.Old.ETag)
-			require.True(t, first.Equal(l.Old.Loaded))
-			require.True(t, first.Equal(l.Old.Written))
+			require.True(t, first.Equal(l.Old.LoadedAt))
+			require.True(t, first.Equal(l.Old.WrittenAt))
 			var old string
 			require.NoError(t, l.Old.Decode(&old))
 			require.Equal(t, "one", old)
@@ -51,8 +51,8 @@ func TestLoad_Adaptive(t *testing.T) {
 		require.True(t, found)
 		require.Equal(t, "v1", entry.ETag)
 		require.Equal(t, []string{"all", "user:1"}, entry.Tags)
-		require.True(t, first.Equal(entry.Written))
-		require.True(t, time.Now().Equal(entry.Loaded))
+		require.True(t, first.Equal(entry.WrittenAt))
+		require.True(t, time.Now().Equal(entry.LoadedAt))
 		requireTTL(t, b, "k", time.Minute)
 
 		_, err = b.Delete("k")

@@ -49,7 +49,7 @@ type flight struct {
 type flights struct {
 	n   atomic.Int32 // how many, so that writes need not lock to find that there are none
 	mu  sync.RWMutex // protects what follows
-	all map[spot]*flight
+	all map[entryID]*flight
 }
 
 // board returns the flight of a key that is under way, or begins one, which is then the caller's own to let
@@ -57,16 +57,16 @@ type flights struct {
 func (f *flight) board() (*flight, bool) {
 	fs := &f.b.db.loads.flights
 	fs.mu.Lock()
-	if there := fs.all[f.spot()]; there != nil {
+	if there := fs.all[f.id()]; there != nil {
 		fs.mu.Unlock()
 		return there, false
 	}
 	if fs.all == nil {
-		fs.all = make(map[spot]*flight)
+		fs.all = make(map[entryID]*flight)
 	}
 	f.done = make(chan struct{})
 	f.began = time.Now()
-	fs.all[f.spot()] = f
+	fs.all[f.id()] = f
 	fs.n.Add(1)
 	fs.mu.Unlock()
 	f.b.db.counts.running.Add(1)
@@ -75,10 +75,10 @@ func (f *flight) board() (*flight, bool) {
 	return f, true
 }
 
-func (f *flight) spot() spot { return spot{f.b.at.Name, f.key} }
+func (f *flight) id() entryID { return entryID{f.b.at.Name, f.key} }
 
 // underWay reports whether the key is being loaded.
-func (f *flight) underWay() bool { return f.b.db.loads.flights.find(f.spot()) != nil }
+func (f *flight) underWay() bool { return f.b.db.loads.flights.find(f.id()) != nil }
 
 // landed reports whether what it brought, or did not, is there.
 func (f *flight) landed() bool { return f.over.Load() }
@@ -87,7 +87,7 @@ func (f *flight) landed() bool { return f.over.Load() }
 func (f *flight) claim() bool { return f.claimed.CompareAndSwap(false, true) }
 
 // find returns the flight of a key, or nil.
-func (fs *flights) find(at spot) *flight {
+func (fs *flights) find(at entryID) *flight {
 	if fs.n.Load() == 0 {
 		return nil
 	}
@@ -99,7 +99,7 @@ func (fs *flights) find(at spot) *flight {
 // void takes the flight of a key out of the table: what it brings is not to be stored, and those who come
 // from now on are not to wait for it. own is that of a flight that is not meant.
 func (fs *flights) void(bucket, key string, own *atomic.Bool) {
-	f := fs.find(spot{bucket, key})
+	f := fs.find(entryID{bucket, key})
 	if f == nil || &f.void == own {
 		return
 	}
@@ -146,8 +146,8 @@ func (b *Bucket) voidFlightsOf(prefix string) {
 
 func (fs *flights) remove(f *flight) {
 	f.void.Store(true)
-	if fs.all[f.spot()] == f {
-		delete(fs.all, f.spot())
+	if fs.all[f.id()] == f {
+		delete(fs.all, f.id())
 		fs.n.Add(-1)
 	}
 }

@@ -139,9 +139,9 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *eng
 		case err != nil:
 			f.notStored(err, told)
 		default:
-			h := format.Header{Written: format.Millis(now), FreshUntil: format.Deadline(now, o.NegativeTTL)}
-			h.GoneAt = h.FreshUntil
-			t := format.Options{Negative: true, Loaded: h.Written, Tags: tags, AsOf: f.start + 1}
+			h := format.Header{WrittenAt: format.Millis(now), ExpiresAt: format.Deadline(now, o.NegativeTTL)}
+			h.StaleUntil = h.ExpiresAt
+			t := format.Options{Negative: true, LoadedAt: h.WrittenAt, Tags: tags, AsOf: f.start + 1}
 			return &engine.Write{Key: f.key, Header: h, Stored: format.Frame(h, &t, jsonNull)}, nil
 		}
 		if r.IsStored() {
@@ -172,7 +172,7 @@ func (f *flight) retryLater(hold time.Duration, now time.Time) *engine.Write {
 		r = f.stale // it is gone, or cannot be read
 	}
 	t := r.ParseOptions()
-	t.Retry, t.AsOf = format.Deadline(now, hold), t.Since(r.Header.Revision)
+	t.RetryAt, t.AsOf = format.Deadline(now, hold), t.Since(r.Header.Revision)
 	return &engine.Write{Key: f.key, Header: r.Header, Stored: format.Frame(r.Header, &t, r.Value), SameLife: true}
 }
 
@@ -192,15 +192,15 @@ func (f *flight) success(l *Load, o *LoadOptions, a *answer, now time.Time) *eng
 		a.unfit = errETagTooLong
 		l.ETag = ""
 	}
-	h := format.Header{Written: format.Millis(now), FreshUntil: format.Deadline(now, shorten(ttl, o.Jitter))}
-	h.GoneAt = format.Prolong(h.FreshUntil, format.Span(l.StaleFor))
-	t := format.Options{Loaded: h.Written, ETag: []byte(l.ETag), Lifetime: f.b.slidingMillis(ttl)}
+	h := format.Header{WrittenAt: format.Millis(now), ExpiresAt: format.Deadline(now, shorten(ttl, o.Jitter))}
+	h.StaleUntil = format.Prolong(h.ExpiresAt, format.Span(l.StaleFor))
+	t := format.Options{LoadedAt: h.WrittenAt, ETag: []byte(l.ETag), Lifetime: f.b.slidingMillis(ttl)}
 	if l.NotModified {
 		if !l.Found {
 			return nil
 		}
 		r := &f.stale
-		encoded, h.Written = r.Value, r.Header.Written
+		encoded, h.WrittenAt = r.Value, r.Header.WrittenAt
 		old := r.ParseOptions()
 		if l.ETag == "" {
 			t.ETag = old.ETag

@@ -101,7 +101,7 @@ func (o *LoadOptions) retryAfter(stale bool) time.Duration {
 
 // waitsAfter reports whether an entry with those options is not to be loaded anew yet, because a load of it has failed.
 func (o *LoadOptions) waitsAfter(options []byte, now int64) bool {
-	return o.RetryAfter >= 0 && format.ReadOptions(options).Retry > now
+	return o.RetryAfter >= 0 && format.ReadOptions(options).RetryAt > now
 }
 
 // Load is one run of a loader: what the loader can know, and what it can say beside its result. It belongs to

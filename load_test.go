@@ -125,8 +125,8 @@ func TestLoad_StaleIsAbsentElsewhere(t *testing.T) {
 			entry, found, err := s.b.Stat("k")
 			require.NoError(t, err)
 			require.True(t, found)
-			require.True(t, time.Now().After(entry.FreshUntil) || time.Now().Equal(entry.FreshUntil))
-			require.Equal(t, time.Hour, entry.GoneAt.Sub(entry.FreshUntil))
+			require.True(t, time.Now().After(entry.ExpiresAt) || time.Now().Equal(entry.ExpiresAt))
+			require.Equal(t, time.Hour, entry.StaleUntil.Sub(entry.ExpiresAt))
 			for name, call := range map[string]func() (bool, error){
 				"get":    func() (bool, error) { return s.b.Get("k", new(any)) },
 				"exists": func() (bool, error) { return s.b.Exists("k") },

@@ -348,9 +348,9 @@ func (m *model) compare(t *rapid.T) {
 			require.True(t, found)
 			ttl := time.Duration(keepcache.NoExpiry)
 			if w.until.IsZero() {
-				require.True(t, entry.FreshUntil.IsZero())
+				require.True(t, entry.ExpiresAt.IsZero())
 			} else {
-				require.Equal(t, w.until.UnixMilli(), entry.FreshUntil.UnixMilli())
+				require.Equal(t, w.until.UnixMilli(), entry.ExpiresAt.UnixMilli())
 				ttl = min(time.Until(w.until), keepcache.NoExpiry-1)
 			}
 			if ttl == keepcache.NoExpiry && !w.until.IsZero() { // farther than a Duration reaches

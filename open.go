@@ -70,7 +70,7 @@ func newDB(path string, options Options) *DB {
 	g := ground.New()
 	db := &DB{
 		path: path, options: options, ground: g, queues: queues{ground: g},
-		loads: newLoads(options.MemoryBytes, g), events: newTeller(path, &options, g),
+		loads: newLoads(options.MemoryBytes, g), events: newNotifier(path, &options, g),
 	}
 	db.main = db.Bucket(DefaultBucket)
 	return db

@@ -115,14 +115,14 @@ func TestReplaced_Restored(t *testing.T) {
 			if inFile {
 				committed(t, db)
 			}
-			require.NoError(t, b.Restore(keepcache.Entry{Key: "k", Written: time.Now().Add(10 * time.Hour)}, 2))
+			require.NoError(t, b.Restore(keepcache.Entry{Key: "k", WrittenAt: time.Now().Add(10 * time.Hour)}, 2))
 			committed(t, db)
 			require.Zero(t, db.Stats().Evictions.Expired)
 
 			if !inFile {
 				mustSet(t, b, "k", 1, time.Second)
 				time.Sleep(2 * time.Second)
-				require.NoError(t, b.Restore(keepcache.Entry{Key: "k", Written: time.Now().Add(-time.Hour)}, 2))
+				require.NoError(t, b.Restore(keepcache.Entry{Key: "k", WrittenAt: time.Now().Add(-time.Hour)}, 2))
 				require.Equal(t, uint64(1), db.Stats().Evictions.Expired)
 			}
 		})

@@ -38,7 +38,7 @@ func (b *Bucket) beginUntil(key string, until time.Time) (*frame, format.Header,
 	if _, err := b.canWrite(NoExpiry); err != nil {
 		return nil, format.Header{}, err
 	}
-	h := format.Header{FreshUntil: format.DeadlineAt(until), GoneAt: format.DeadlineAt(until)}
+	h := format.Header{ExpiresAt: format.DeadlineAt(until), StaleUntil: format.DeadlineAt(until)}
 	return b.beginAs(key, h, &format.Options{Tags: b.tags})
 }
 
@@ -48,10 +48,10 @@ func (b *Bucket) beginAs(key string, h format.Header, t *format.Options) (*frame
 	switch {
 	case !format.ValidKey(key):
 		return nil, format.Header{}, ErrInvalidKey
-	case h.GoneAt <= now:
+	case h.StaleUntil <= now:
 		return nil, format.Header{}, errDeadlinePassed
-	case h.Written == 0:
-		h.Written = now
+	case h.WrittenAt == 0:
+		h.WrittenAt = now
 	}
 	f := frameOf(key, h)
 	f.buf = format.AppendOptions(f.buf, t)
@@ -63,8 +63,8 @@ func (b *Bucket) beginAs(key string, h format.Header, t *format.Options) (*frame
 // own, as of which its tags hold. Defaults of the bucket and tags of the handle do not count either.
 //
 // The value is as in Set, or an Entry whose value is taken as it is stored; that of a negative entry does not matter. A
-// FreshUntil that has passed is that of a stale entry. A GoneAt that has passed, or that is before FreshUntil, is
-// ErrInvalidTTL. A zero FreshUntil or GoneAt is never, and a zero Written is now. Times are kept to the millisecond.
+// ExpiresAt that has passed is that of a stale entry. A StaleUntil that has passed, or that is before ExpiresAt, is
+// ErrInvalidTTL. A zero ExpiresAt or StaleUntil is never, and a zero Written is now. Times are kept to the millisecond.
 //
 //	for e, err := range from.Kept("", "") {
 //		if err == nil {
@@ -98,9 +98,9 @@ func (b *Bucket) beginRestore(e *Entry) (*frame, format.Header, error) {
 	if _, err := b.canWrite(NoExpiry); err != nil {
 		return nil, format.Header{}, err
 	}
-	h := format.Header{FreshUntil: format.DeadlineAt(e.FreshUntil), GoneAt: format.DeadlineAt(e.GoneAt), Written: format.Stamp(e.Written)}
+	h := format.Header{ExpiresAt: format.DeadlineAt(e.ExpiresAt), StaleUntil: format.DeadlineAt(e.StaleUntil), WrittenAt: format.Stamp(e.WrittenAt)}
 	t := format.Options{
-		Negative: e.Negative, Loaded: format.Stamp(e.Loaded), Retry: format.Stamp(e.RetryAt), Lifetime: format.Span(max(e.Sliding, 0)), ETag: []byte(e.ETag),
+		Negative: e.Negative, LoadedAt: format.Stamp(e.LoadedAt), RetryAt: format.Stamp(e.RetryAt), Lifetime: format.Span(max(e.Sliding, 0)), ETag: []byte(e.ETag),
 	}
 	if e.Sliding == NoExpiry {
 		t.Lifetime = 0 // nothing to begin anew
@@ -109,8 +109,8 @@ func (b *Bucket) beginRestore(e *Entry) (*frame, format.Header, error) {
 	switch {
 	case e.Sliding < 0:
 		err = fmt.Errorf("%w: Sliding is negative", ErrInvalidTTL)
-	case h.GoneAt < h.FreshUntil:
-		err = fmt.Errorf("%w: GoneAt is before FreshUntil", ErrInvalidTTL)
+	case h.StaleUntil < h.ExpiresAt:
+		err = fmt.Errorf("%w: StaleUntil is before ExpiresAt", ErrInvalidTTL)
 	case len(t.ETag) > MaxETagBytes:
 		err = errETagTooLong
 	default:

@@ -50,9 +50,9 @@ func TestSetUntil(t *testing.T) {
 			e, found, err := b.Stat(key)
 			require.NoError(t, err)
 			require.True(t, found)
-			require.Equal(t, e.FreshUntil, e.GoneAt)
+			require.Equal(t, e.ExpiresAt, e.StaleUntil)
 			require.Equal(t, []string{"t"}, e.Tags)
-			return e.FreshUntil
+			return e.ExpiresAt
 		}
 		now := time.Now()
 		require.NoError(t, b.SetUntil("exact", 1, now.Add(90*time.Millisecond)))
@@ -120,9 +120,9 @@ func TestRestore_Refused(t *testing.T) {
 		value any
 		want  error
 	}{
-		"gone":       {keepcache.Entry{FreshUntil: now.Add(-time.Hour), GoneAt: now.Add(-time.Second)}, 1, keepcache.ErrInvalidTTL},
-		"before":     {keepcache.Entry{FreshUntil: now.Add(time.Hour), GoneAt: now.Add(time.Minute)}, 1, keepcache.ErrInvalidTTL},
-		"never,gone": {keepcache.Entry{GoneAt: now.Add(time.Minute)}, 1, keepcache.ErrInvalidTTL},
+		"gone":       {keepcache.Entry{ExpiresAt: now.Add(-time.Hour), StaleUntil: now.Add(-time.Second)}, 1, keepcache.ErrInvalidTTL},
+		"before":     {keepcache.Entry{ExpiresAt: now.Add(time.Hour), StaleUntil: now.Add(time.Minute)}, 1, keepcache.ErrInvalidTTL},
+		"never,gone": {keepcache.Entry{StaleUntil: now.Add(time.Minute)}, 1, keepcache.ErrInvalidTTL},
 		"sliding":    {keepcache.Entry{Sliding: -1}, 1, keepcache.ErrInvalidTTL},
 		"tag":        {keepcache.Entry{Tags: []string{""}}, 1, keepcache.ErrInvalidTag},
 		"etag":       {keepcache.Entry{ETag: strings.Repeat("e", keepcache.MaxETagBytes+1)}, 1, nil},

@@ -69,7 +69,7 @@ func TestTTL_RoundsUp(t *testing.T) {
 				exact := new(big.Int).Add(big.NewInt(now.Unix()), new(big.Int))
 				exact.Mul(exact, big.NewInt(1e9)).Add(exact, big.NewInt(int64(now.Nanosecond()))).Add(exact, big.NewInt(int64(ttl)))
 				exact.Add(exact, big.NewInt(999_999)).Div(exact, big.NewInt(1e6))
-				require.Equal(t, exact.Int64(), entry.FreshUntil.UnixMilli(), "now %v, ttl %v", now.UnixNano(), ttl)
+				require.Equal(t, exact.Int64(), entry.ExpiresAt.UnixMilli(), "now %v, ttl %v", now.UnixNano(), ttl)
 			}
 		})
 	})
@@ -87,7 +87,7 @@ func TestTTL_Extremes(t *testing.T) {
 		requireValue(t, b, "longest", "v")
 		entry, _, err := b.Stat("longest")
 		require.NoError(t, err)
-		require.Greater(t, entry.FreshUntil.Year(), 2200)
+		require.Greater(t, entry.ExpiresAt.Year(), 2200)
 	})
 }
 
@@ -227,7 +227,7 @@ func TestTouch(t *testing.T) {
 		}
 		last, _, err := b.Stat("k")
 		require.NoError(t, err)
-		require.True(t, last.Written.Equal(first.Written), "Touch does not write the value")
+		require.True(t, last.WrittenAt.Equal(first.WrittenAt), "Touch does not write the value")
 		require.Equal(t, first.Size, last.Size)
 		time.Sleep(2 * time.Second)
 		requireAbsent(t, b, "k")

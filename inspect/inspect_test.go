@@ -98,7 +98,7 @@ func TestReading(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, found)
 	got := e.Entry()
-	require.Equal(t, []any{want.Key, want.Size, want.Revision, want.FreshUntil.UnixMilli()}, []any{got.Key, got.Size, got.Revision, got.FreshUntil.UnixMilli()})
+	require.Equal(t, []any{want.Key, want.Size, want.Revision, want.ExpiresAt.UnixMilli()}, []any{got.Key, got.Size, got.Revision, got.ExpiresAt.UnixMilli()})
 
 	e, err = c.Entry(ctx, "", "literal", true)
 	require.NoError(t, err)

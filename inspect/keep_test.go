@@ -52,22 +52,22 @@ func TestSet_Keeps(t *testing.T) {
 				e := look(bucket, "k")
 				require.Equal(t, []string{"t", "\xff"}, e.Tags)
 				require.Empty(t, e.ETag) // of the old value
-				require.True(t, e.Loaded.IsZero())
+				require.True(t, e.LoadedAt.IsZero())
 				switch {
 				case w.TTL == -1:
-					require.True(t, e.FreshUntil.IsZero() && e.GoneAt.IsZero())
+					require.True(t, e.ExpiresAt.IsZero() && e.StaleUntil.IsZero())
 					continue
 				case w.TTL == 0 && w.Expires == 0:
-					within(2*time.Hour, e.FreshUntil)
+					within(2*time.Hour, e.ExpiresAt)
 				case w.Expires != 0:
-					require.Equal(t, w.Expires, e.FreshUntil.UnixMilli())
+					require.Equal(t, w.Expires, e.ExpiresAt.UnixMilli())
 				default:
-					within(3*time.Hour, e.FreshUntil)
+					within(3*time.Hour, e.ExpiresAt)
 				}
 				if staleFor == keepcache.NoExpiry {
-					require.True(t, e.GoneAt.IsZero())
+					require.True(t, e.StaleUntil.IsZero())
 				} else {
-					require.WithinDuration(t, e.FreshUntil.Add(staleFor), e.GoneAt, time.Millisecond)
+					require.WithinDuration(t, e.ExpiresAt.Add(staleFor), e.StaleUntil, time.Millisecond)
 				}
 				require.Equal(t, bucket == "s", e.Sliding > 0)
 			}
@@ -89,7 +89,7 @@ func TestSet_Keeps(t *testing.T) {
 		e := look("b", string(w.Key))
 		require.Equal(t, []string{"t"}, e.Tags)
 		if w.Expires != 0 {
-			require.Equal(t, w.Expires, e.FreshUntil.UnixMilli())
+			require.Equal(t, w.Expires, e.ExpiresAt.UnixMilli())
 		}
 	}
 
@@ -109,11 +109,11 @@ func TestRestore(t *testing.T) {
 	ctx, now := t.Context(), time.Now().Truncate(time.Millisecond)
 	b := db.Bucket("b")
 	for _, e := range []keepcache.Entry{
-		{Key: "never", Written: now.Add(-time.Hour)},
-		{Key: "stale", Written: now, FreshUntil: now.Add(-time.Hour), GoneAt: now.Add(time.Hour), ETag: "\xff", Tags: []string{"a", "\xff"},
-			Loaded: now, RetryAt: now.Add(time.Minute), Sliding: time.Hour},
-		{Key: "stale for ever", Written: now, FreshUntil: now.Add(-time.Hour)},
-		{Key: "negative", Written: now, FreshUntil: now.Add(time.Hour), GoneAt: now.Add(time.Hour), Negative: true},
+		{Key: "never", WrittenAt: now.Add(-time.Hour)},
+		{Key: "stale", WrittenAt: now, ExpiresAt: now.Add(-time.Hour), StaleUntil: now.Add(time.Hour), ETag: "\xff", Tags: []string{"a", "\xff"},
+			LoadedAt: now, RetryAt: now.Add(time.Minute), Sliding: time.Hour},
+		{Key: "stale for ever", WrittenAt: now, ExpiresAt: now.Add(-time.Hour)},
+		{Key: "negative", WrittenAt: now, ExpiresAt: now.Add(time.Hour), StaleUntil: now.Add(time.Hour), Negative: true},
 	} {
 		w := wire.Restore("b", e)
 		w.Value = json.RawMessage(`null`)

@@ -342,23 +342,23 @@ func (s *server) entryPage(v *visit) (any, error) {
 		BucketHref: keysHref("bucket", q.bucket), BucketName: string(bucketName), KeyName: string(keyName),
 		Facts: []fact{
 			{"Size of the encoded value", size(int64(e.Size))},
-			{"Written", e.Written.Format(timeFormat)},
+			{"Written", e.WrittenAt.Format(timeFormat)},
 			{"Revision", count(e.Revision)},
 		},
 		Redacted: redacted, TTL: "never",
 	}
-	if !e.FreshUntil.IsZero() {
+	if !e.ExpiresAt.IsZero() {
 		data.Until, data.From = w.Expires, w.Written
-		left := min(e.FreshUntil.Sub(now), keepcache.NoExpiry-1) // Sub saturates
-		data.Life, data.Expires = span(left), e.FreshUntil.Format(timeFormat)
-		data.LifePart = fixed(1000 * part(int64(left), int64(e.FreshUntil.Sub(e.Written))))
+		left := min(e.ExpiresAt.Sub(now), keepcache.NoExpiry-1) // Sub saturates
+		data.Life, data.Expires = span(left), e.ExpiresAt.Format(timeFormat)
+		data.LifePart = fixed(1000 * part(int64(left), int64(e.ExpiresAt.Sub(e.WrittenAt))))
 		data.TTL = strconv.FormatInt(max(1, int64(left.Round(time.Second)/time.Second)), 10) + "s"
-		if e.GoneAt.After(e.FreshUntil) {
-			data.Gone = e.GoneAt.Format(timeFormat)
+		if e.StaleUntil.After(e.ExpiresAt) {
+			data.Gone = e.StaleUntil.Format(timeFormat)
 		}
 	}
-	if !e.Loaded.IsZero() {
-		data.Facts = append(data.Facts, fact{"Loaded", e.Loaded.Format(timeFormat)})
+	if !e.LoadedAt.IsZero() {
+		data.Facts = append(data.Facts, fact{"Loaded", e.LoadedAt.Format(timeFormat)})
 	}
 	if w.ETag != "" {
 		data.Facts = append(data.Facts, fact{"ETag", display.Name(string(w.ETag))})

@@ -362,7 +362,7 @@ func (s *server) exists(v *visit) (any, error) {
 	if errors.Is(err, keepcache.ErrCorrupt) || errors.Is(err, keepcache.ErrNotFound) {
 		return wire.Found{}, nil // absent to all who do not look closely
 	}
-	fresh := e.FreshUntil.IsZero() || time.Now().Before(e.FreshUntil)
+	fresh := e.ExpiresAt.IsZero() || time.Now().Before(e.ExpiresAt)
 	return wire.Found{Found: fresh && err == nil}, err
 }
 

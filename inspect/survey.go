@@ -117,10 +117,10 @@ func (k *walk) step(db *keepcache.DB, deadline time.Time) bool {
 
 // lifeOf returns the bar of the picture to which an entry belongs.
 func lifeOf(e keepcache.Entry, now time.Time) int {
-	if e.FreshUntil.IsZero() {
+	if e.ExpiresAt.IsZero() {
 		return len(lifetimes) + 1
 	}
-	left := e.FreshUntil.Sub(now)
+	left := e.ExpiresAt.Sub(now)
 	for i, l := range lifetimes {
 		if left < l.bound {
 			return i

@@ -99,7 +99,7 @@ func (l *local) restore(bucket string, e keepcache.Entry, v value) (bool, error)
 
 // restored says whether an entry was restored. That it was gone is no error.
 func restored(e keepcache.Entry, err error) (bool, error) {
-	if errors.Is(err, keepcache.ErrInvalidTTL) && !e.GoneAt.IsZero() && !time.Now().Before(e.GoneAt) {
+	if errors.Is(err, keepcache.ErrInvalidTTL) && !e.StaleUntil.IsZero() && !time.Now().Before(e.StaleUntil) {
 		return false, nil
 	}
 	return err == nil, err

@@ -250,7 +250,7 @@ func (d *demo) expiry(ctx context.Context, db *keepcache.DB) error {
 		if there, err = db.Exists("session-token"); err != nil {
 			return err
 		}
-		left := e.FreshUntil.Sub(before)
+		left := e.ExpiresAt.Sub(before)
 		if !there || left < -2*time.Second {
 			break
 		}
@@ -275,7 +275,7 @@ func (d *demo) expiry(ctx context.Context, db *keepcache.DB) error {
 	}
 	d.columns()
 	d.judge("at its deadline", "gone", presence(there),
-		!there && !gone.Before(e.FreshUntil) && last.Before(e.FreshUntil))
+		!there && !gone.Before(e.ExpiresAt) && last.Before(e.ExpiresAt))
 	var token string
 	if found, err = db.Get("session-token", &token); err != nil {
 		return err

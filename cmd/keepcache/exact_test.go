@@ -96,7 +96,7 @@ func keptIn(t *testing.T, db *keepcache.DB) map[string]kept {
 			value, err := e.AppendJSON(nil)
 			require.NoError(t, err)
 			all[name+"/"+e.Key] = kept{keepcache.Entry{
-				Key: e.Key, Written: e.Written, FreshUntil: e.FreshUntil, GoneAt: e.GoneAt, Loaded: e.Loaded, ETag: e.ETag, Tags: e.Tags,
+				Key: e.Key, WrittenAt: e.WrittenAt, ExpiresAt: e.ExpiresAt, StaleUntil: e.StaleUntil, LoadedAt: e.LoadedAt, ETag: e.ETag, Tags: e.Tags,
 				RetryAt: e.RetryAt, Sliding: e.Sliding, Negative: e.Negative,
 			}, name, string(value)}
 		}
@@ -128,7 +128,7 @@ func exactEntry(t *testing.T, rnd *rand.Rand, db *keepcache.DB, i int) {
 	case 1:
 		load(keepcache.ErrNotFound)
 	case 2: // stale, and its next load has failed
-		e := keepcache.Entry{Key: key, FreshUntil: time.Now().Add(-time.Hour), GoneAt: time.Now().Add(time.Hour), Tags: tags}
+		e := keepcache.Entry{Key: key, ExpiresAt: time.Now().Add(-time.Hour), StaleUntil: time.Now().Add(time.Hour), Tags: tags}
 		require.NoError(t, b.Restore(e, i))
 		load(errors.New("down"))
 	case 3:
@@ -144,7 +144,7 @@ func waitIdle(t *testing.T, db *keepcache.DB) {
 	for range 1000 {
 		busy := false
 		for _, e := range keptIn(t, db) {
-			busy = busy || e.FreshUntil.Before(time.Now()) && !e.FreshUntil.IsZero() && e.RetryAt.IsZero()
+			busy = busy || e.ExpiresAt.Before(time.Now()) && !e.ExpiresAt.IsZero() && e.RetryAt.IsZero()
 		}
 		if !busy {
 			return
@@ -172,19 +172,19 @@ func TestImport_Lines(t *testing.T) {
 	}
 	before := time.Now()
 	_, e := imported(`{"bucket":"b","expires_ms":33333333333333,"key":"k","value":1}`)
-	require.Equal(t, int64(33333333333333), e.FreshUntil.UnixMilli())
-	require.Equal(t, e.FreshUntil, e.GoneAt)
-	require.False(t, e.Written.Before(before.Truncate(time.Millisecond)))
+	require.Equal(t, int64(33333333333333), e.ExpiresAt.UnixMilli())
+	require.Equal(t, e.ExpiresAt, e.StaleUntil)
+	require.False(t, e.WrittenAt.Before(before.Truncate(time.Millisecond)))
 	require.Empty(t, e.Tags)
 
 	_, e = imported(`{"bucket":"b","key":"k","value":1,"ttl_ms":60000,"tags":["a",{"base64":"/w=="}],"gone_ms":-1,"sliding_ms":60000}`)
-	require.False(t, e.FreshUntil.Before(before.Add(time.Minute).Truncate(time.Millisecond)))
-	require.Less(t, time.Until(e.FreshUntil), time.Minute+time.Second)
-	require.True(t, e.GoneAt.IsZero())
+	require.False(t, e.ExpiresAt.Before(before.Add(time.Minute).Truncate(time.Millisecond)))
+	require.Less(t, time.Until(e.ExpiresAt), time.Minute+time.Second)
+	require.True(t, e.StaleUntil.IsZero())
 	require.Equal(t, []string{"a", "\xff"}, e.Tags)
 	require.Equal(t, time.Minute, e.Sliding)
 	_, e = imported(`{"bucket":"b","key":"k","value":1,"ttl_ms":-1}`)
-	require.True(t, e.FreshUntil.IsZero() && e.GoneAt.IsZero())
+	require.True(t, e.ExpiresAt.IsZero() && e.StaleUntil.IsZero())
 	require.Empty(t, e.Tags)
 
 	for line, want := range map[string]string{

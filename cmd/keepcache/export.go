@@ -116,13 +116,13 @@ func exportLine(bucket string, e *entry) ([]byte, error) {
 	if e.ETag != "" {
 		o.name("etag", e.ETag)
 	}
-	moment("expires_ms", e.FreshUntil)
+	moment("expires_ms", e.ExpiresAt)
 	switch {
-	case e.GoneAt.Equal(e.FreshUntil):
-	case e.GoneAt.IsZero():
+	case e.StaleUntil.Equal(e.ExpiresAt):
+	case e.StaleUntil.IsZero():
 		o.int("gone_ms", -1)
 	default:
-		o.int("gone_ms", e.GoneAt.UnixMilli())
+		o.int("gone_ms", e.StaleUntil.UnixMilli())
 	}
 	o.name("key", e.Key)
 	if len(l.Places) > 0 {
@@ -135,7 +135,7 @@ func exportLine(bucket string, e *entry) ([]byte, error) {
 		}
 		o.raw("literals", append(list, ']'))
 	}
-	moment("loaded_ms", e.Loaded)
+	moment("loaded_ms", e.LoadedAt)
 	if e.Negative {
 		o.bool("negative", true)
 	}
@@ -147,6 +147,6 @@ func exportLine(bucket string, e *entry) ([]byte, error) {
 		o.raw("tags", tagsJSON(e.Tags))
 	}
 	o.raw("value", value)
-	moment("written_ms", e.Written)
+	moment("written_ms", e.WrittenAt)
 	return o.line(), nil
 }

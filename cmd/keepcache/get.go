@@ -118,20 +118,20 @@ func printFound(w io.Writer, bucket, key string, e *entry) error {
 
 // expiresMember writes the deadline of an entry in unix milliseconds, null if it has none.
 func expiresMember(o *object, e keepcache.Entry) {
-	if e.FreshUntil.IsZero() {
+	if e.ExpiresAt.IsZero() {
 		o.null("expires_ms")
 		return
 	}
-	o.int("expires_ms", e.FreshUntil.UnixMilli())
+	o.int("expires_ms", e.ExpiresAt.UnixMilli())
 }
 
 // lifetimeMember writes how long an entry has to live, null if for ever.
 func lifetimeMember(o *object, e keepcache.Entry) {
-	if e.FreshUntil.IsZero() {
+	if e.ExpiresAt.IsZero() {
 		o.null("ttl_ms")
 		return
 	}
-	o.int("ttl_ms", time.Until(e.FreshUntil).Milliseconds())
+	o.int("ttl_ms", time.Until(e.ExpiresAt).Milliseconds())
 }
 
 func printString(w io.Writer, key string, e *entry) error {

@@ -198,7 +198,7 @@ func TestExportImport(t *testing.T) {
 			other, found, err := b.Bucket(bucket).Stat(e.Key)
 			require.NoError(t, err)
 			require.True(t, found)
-			require.Equal(t, e.FreshUntil, other.FreshUntil, "%q", e.Key)
+			require.Equal(t, e.ExpiresAt, other.ExpiresAt, "%q", e.Key)
 		}
 	}
 	require.Equal(t, a.Stats().Entries-1, b.Stats().Entries)

@@ -95,8 +95,8 @@ func showShort(d time.Duration) string {
 
 // remaining returns how long from now an entry has to live.
 func remaining(e keepcache.Entry, now time.Time) time.Duration {
-	if e.FreshUntil.IsZero() {
+	if e.ExpiresAt.IsZero() {
 		return keepcache.NoExpiry
 	}
-	return min(e.FreshUntil.Sub(now), keepcache.NoExpiry-1) // Sub saturates
+	return min(e.ExpiresAt.Sub(now), keepcache.NoExpiry-1) // Sub saturates
 }

@@ -58,11 +58,11 @@ func statJSON(bucket, key string, e keepcache.Entry) []byte {
 	expiresMember(&o, e)
 	o.bool("found", true)
 	if goneLater(e) {
-		o.int("gone_ms", e.GoneAt.UnixMilli())
+		o.int("gone_ms", e.StaleUntil.UnixMilli())
 	}
 	o.name("key", key)
-	if !e.Loaded.IsZero() {
-		o.int("loaded_ms", e.Loaded.UnixMilli())
+	if !e.LoadedAt.IsZero() {
+		o.int("loaded_ms", e.LoadedAt.UnixMilli())
 	}
 	o.int("revision", int64(e.Revision))
 	o.int("size", int64(e.Size))
@@ -70,26 +70,26 @@ func statJSON(bucket, key string, e keepcache.Entry) []byte {
 		o.raw("tags", tagsJSON(e.Tags))
 	}
 	lifetimeMember(&o, e)
-	o.int("written_ms", e.Written.UnixMilli())
+	o.int("written_ms", e.WrittenAt.UnixMilli())
 	return o.line()
 }
 
 func printStat(out io.Writer, bucket, key string, e keepcache.Entry) {
 	expires := never
 	if left := remaining(e, time.Now()); left != keepcache.NoExpiry {
-		expires = showPoint(e.FreshUntil, left)
+		expires = showPoint(e.ExpiresAt, left)
 	}
 	fmt.Fprintf(out, "key       %s\n", display.Name(key))
 	fmt.Fprintf(out, "bucket    %s\n", display.Name(bucket))
 	fmt.Fprintf(out, "size      %s\n", size(int64(e.Size)))
-	fmt.Fprintf(out, "written   %s\n", showTime(e.Written))
+	fmt.Fprintf(out, "written   %s\n", showTime(e.WrittenAt))
 	fmt.Fprintf(out, "expires   %s\n", expires)
 	if goneLater(e) {
-		gone := e.GoneAt
+		gone := e.StaleUntil
 		fmt.Fprintf(out, "stale     may be served until %s\n", showPoint(gone, time.Until(gone)))
 	}
-	if !e.Loaded.IsZero() {
-		fmt.Fprintf(out, "loaded    %s\n", showTime(e.Loaded))
+	if !e.LoadedAt.IsZero() {
+		fmt.Fprintf(out, "loaded    %s\n", showTime(e.LoadedAt))
 	}
 	if e.ETag != "" {
 		fmt.Fprintf(out, "etag      %s\n", display.Name(e.ETag))
@@ -111,7 +111,9 @@ func showPoint(t time.Time, left time.Duration) string {
 }
 
 // goneLater reports whether an entry may be served stale after it has expired, until a time that is known.
-func goneLater(e keepcache.Entry) bool { return e.GoneAt.After(e.FreshUntil) && !e.FreshUntil.IsZero() }
+func goneLater(e keepcache.Entry) bool {
+	return e.StaleUntil.After(e.ExpiresAt) && !e.ExpiresAt.IsZero()
+}
 
 func displayAll(names []string) string {
 	shown := make([]string, len(names))

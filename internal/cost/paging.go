@@ -53,7 +53,7 @@ func (p Paging) Row(key int) int64 { return p.leaf(int64(pageHead+16+key), int64
 // Of returns the usage that an entry is.
 func (p Paging) Of(key, record []byte) Usage {
 	u := Usage{Entries: 1, Bytes: int64(len(key) + len(record)), Leaf: p.Entry(len(key), len(record))}
-	if format.GoneAt(record) != format.Never {
+	if format.StaleUntil(record) != format.Never {
 		u.Row = p.Row(len(key))
 	}
 	return u

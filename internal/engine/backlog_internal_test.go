@@ -101,7 +101,7 @@ func requireKilled(t *testing.T, db *cache) {
 	r, err := db.Read(&b.at, "key97", false)
 	require.NoError(t, err)
 	require.True(t, r.Live)
-	require.LessOrEqual(t, format.Remaining(db.Now(), r.Header.FreshUntil), time.Minute)
+	require.LessOrEqual(t, format.Remaining(db.Now(), r.Header.ExpiresAt), time.Minute)
 	var sum int
 	_, err = b.Get("sum", &sum)
 	require.NoError(t, err)

@@ -329,9 +329,9 @@ func changesOf(m *memory.Tier, pins []memory.Pin) (changes []*store.Change, expi
 	changes = make([]*store.Change, len(pins))
 	for i, p := range pins {
 		key := unsafe.Slice(unsafe.StringData(p.Key), len(p.Key)) // only read
-		all[i] = store.Change{ID: p.ID, Key: key, GoneAt: p.GoneAt, Revision: p.Revision, At: p.GoneAt}
+		all[i] = store.Change{ID: p.ID, Key: key, StaleUntil: p.StaleUntil, Revision: p.Revision, At: p.StaleUntil}
 		if p.Stored != nil {
-			all[i].At = min(format.ReadHeader(format.RecordIn(p.Stored)).Written, now) // a Restore brings any time
+			all[i].At = min(format.ReadHeader(format.RecordIn(p.Stored)).WrittenAt, now) // a Restore brings any time
 		}
 		switch {
 		case p.Lives > now || m != nil && m.Outlives(&p, now):

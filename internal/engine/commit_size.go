@@ -62,7 +62,7 @@ func portion(pins []memory.Pin, times float64, pages cost.Scattered, room int64)
 	most, mostBytes, size := int(commitEntries*times), int(commitBytes*times), 0
 	for i, p := range pins {
 		size += keyTimes*len(p.Key) + len(p.Stored)
-		pages.Add(len(p.Key), len(p.Stored), p.GoneAt == format.Never)
+		pages.Add(len(p.Key), len(p.Stored), p.StaleUntil == format.Never)
 		if i > 0 && (i == most || size > mostBytes || pages.Passes(room)) {
 			return i
 		}

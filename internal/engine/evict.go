@@ -106,7 +106,7 @@ func (e *evictor) admit(bucket string, d *Write) error {
 		return nil
 	}
 	n := page.Entry(len(d.Key), len(d.Record()))
-	if d.Header.GoneAt != format.Never {
+	if d.Header.StaleUntil != format.Never {
 		n += page.Row(len(d.Key))
 	}
 	if n > most {

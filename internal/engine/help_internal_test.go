@@ -145,8 +145,8 @@ func (b *bucket) WithTags(tag string) *bucket {
 // prepare drafts an entry.
 func (b *bucket) prepare(key string, value any, ttl time.Duration) (*Write, error) {
 	now := b.db.Now()
-	h := format.Header{Written: format.Millis(now), FreshUntil: format.Deadline(now, cmp.Or(ttl, format.Forever))}
-	h.GoneAt = h.FreshUntil
+	h := format.Header{WrittenAt: format.Millis(now), ExpiresAt: format.Deadline(now, cmp.Or(ttl, format.Forever))}
+	h.StaleUntil = h.ExpiresAt
 	encoded, err := jsonpack.Append(nil, value, format.MaxValueBytes)
 	return &Write{Key: key, Header: h, Stored: format.Frame(h, &format.Options{Tags: b.tags}, encoded)}, err
 }
@@ -239,8 +239,8 @@ func (b *bucket) Touch(key string, ttl time.Duration) error {
 	return b.settle(key, func(r *Reading) (*Write, error) {
 		h, t := r.Header, r.ParseOptions()
 		t.AsOf = t.Since(h.Revision)
-		h.FreshUntil = format.Deadline(b.db.Now(), ttl)
-		h.GoneAt = h.FreshUntil
+		h.ExpiresAt = format.Deadline(b.db.Now(), ttl)
+		h.StaleUntil = h.ExpiresAt
 		return &Write{Key: key, Header: h, Stored: format.Frame(h, &t, r.Value)}, nil
 	})
 }

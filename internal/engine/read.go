@@ -39,10 +39,10 @@ func (r *Reading) ParseOptions() format.Options { return format.ReadOptions(r.Op
 // Take fills in what a record says, as of a moment; 0 is now.
 func (r *Reading) Take(j *Judge, rec []byte, asOf int64) {
 	r.Header, r.Options, r.Value = format.ReadHeader(rec), format.OptionBytes(rec), format.Value(rec)
-	r.saved = r.Header.FreshUntil
+	r.saved = r.Header.ExpiresAt
 	r.Header.Slide(r.Seen.Slid)
-	if asOf == 0 && r.Header.FreshUntil != format.Never {
-		asOf = j.clock.At(r.Header.FreshUntil, r.Header.GoneAt)
+	if asOf == 0 && r.Header.ExpiresAt != format.Never {
+		asOf = j.clock.At(r.Header.ExpiresAt, r.Header.StaleUntil)
 	}
 	r.State = timely(asOf, &r.Header)
 	if len(r.Options) > 0 && r.Held {

@@ -103,8 +103,8 @@ func (r *replayer) take(o format.Op, revision uint64) error {
 		p := memory.Pin{ID: o.ID, Key: o.Key, Revision: revision}
 		if o.Kind == format.OpPut {
 			p.Key, p.Stored = memory.Join(o.Key, o.Record)
-			p.GoneAt = format.ReadHeader(format.RecordIn(p.Stored)).GoneAt
-			p.Lives = p.GoneAt
+			p.StaleUntil = format.ReadHeader(format.RecordIn(p.Stored)).StaleUntil
+			p.Lives = p.StaleUntil
 		}
 		if len(r.pins) == cap(r.pins) {
 			r.pins = slices.Grow(r.pins, max(len(r.pins), 1024)) // by half of that each time it would be copied too often

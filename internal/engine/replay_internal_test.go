@@ -31,15 +31,15 @@ func TestReplay_Newer(t *testing.T) {
 	mark, _, err := s.Revisions()
 	require.NoError(t, err)
 	seal := func(key string, value any, revision uint64) []byte {
-		rec := format.AppendHeader(nil, format.Header{FreshUntil: format.Never, GoneAt: format.Never})
+		rec := format.AppendHeader(nil, format.Header{ExpiresAt: format.Never, StaleUntil: format.Never})
 		rec, _ = jsonpack.Append(rec, value, 100)
 		rec = format.AppendTrailer(rec)
 		format.Seal(rec, format.BucketSum("b"), key, revision)
 		return rec
 	}
 	require.NoError(t, s.Apply([]store.NameOp{{Name: "n", ID: 9}}, 0, []*store.Change{
-		{ID: 1, Key: []byte("put"), Record: seal("put", "later", mark+9), GoneAt: format.Never, Revision: mark + 9},
-		{ID: 1, Key: []byte("removed"), Record: seal("removed", "later", mark+8), GoneAt: format.Never, Revision: mark + 8},
+		{ID: 1, Key: []byte("put"), Record: seal("put", "later", mark+9), StaleUntil: format.Never, Revision: mark + 9},
+		{ID: 1, Key: []byte("removed"), Record: seal("removed", "later", mark+8), StaleUntil: format.Never, Revision: mark + 8},
 	}, mark, nil))
 	j, err := journal.New(path+"-journal", journal.Options{Identity: s.Identity(), After: mark})
 	require.NoError(t, err)
@@ -210,13 +210,13 @@ func TestReplay_HighestBeyondMark(t *testing.T) {
 	require.NoError(t, err)
 	mark, _, err := s.Revisions()
 	require.NoError(t, err)
-	rec := format.AppendHeader(nil, format.Header{FreshUntil: format.Never, GoneAt: format.Never})
+	rec := format.AppendHeader(nil, format.Header{ExpiresAt: format.Never, StaleUntil: format.Never})
 	rec, _ = jsonpack.Append(rec, 5, 100)
 	rec = format.AppendTrailer(rec)
 	format.Seal(rec, format.BucketSum("b"), "x", mark+1)
 	// What the committer does in a transaction that is not the last of its commit, or that caught more than its mark.
 	require.NoError(t, s.Apply(nil, 0, []*store.Change{
-		{ID: 1, Key: []byte("x"), Record: rec, GoneAt: format.Never, Revision: mark + 1},
+		{ID: 1, Key: []byte("x"), Record: rec, StaleUntil: format.Never, Revision: mark + 1},
 	}, mark, nil))
 	require.NoError(t, s.Close())
 	// It is killed, and the journal did not have revision mark+1.

@@ -123,7 +123,7 @@ func (e *Engine) merge(ns *namespace, id uint64, items []store.Item, pinned []st
 func StoredAs(key string, rec []byte, slid, asOf int64) ScanEntry {
 	f := ScanEntry{Key: key, Header: format.ReadHeader(rec), Options: format.OptionBytes(rec), Value: format.Value(rec)}
 	f.Header.Slide(slid)
-	f.Expired = asOf >= f.Header.FreshUntil
+	f.Expired = asOf >= f.Header.ExpiresAt
 	return f
 }
 

@@ -32,7 +32,7 @@ func (e *Engine) trySlide(at *Ref, key string, r *Reading) bool {
 	}
 	lifetime := r.ParseOptions().Lifetime
 	until := format.Deadline(e.clock.Now(), format.Duration(min(lifetime, format.MaxDeadline)))
-	if lifetime == 0 || until <= r.Header.FreshUntil {
+	if lifetime == 0 || until <= r.Header.ExpiresAt {
 		return true
 	}
 	r.Header.Slide(until)
@@ -64,7 +64,7 @@ func (e *Engine) saveSlidKeys(found []format.EntryKey) error {
 		}
 		at := newRef(name)
 		r, err := e.Read(at, s.Key, true)
-		if err == nil && r.Held && r.Header.FreshUntil > r.saved {
+		if err == nil && r.Held && r.Header.ExpiresAt > r.saved {
 			err = e.saveSlid(at, s.Key, &r, true)
 		}
 		if err != nil && err != ErrMissed {

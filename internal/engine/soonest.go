@@ -39,7 +39,7 @@ func (e *Engine) Soonest(n int, buckets []string) ([]Ending, error) {
 	var late SoonestRows
 	e.memory.EachPinned(func(p *memory.Pin) {
 		if p.Stored != nil && names[p.ID] != "" {
-			late.Add(n, p.GoneAt, p.ID, p.Key)
+			late.Add(n, p.StaleUntil, p.ID, p.Key)
 		}
 	})
 	return SoonestOf(n, names, append(rows, late...), func(_ uint64, bucket, key string) (Reading, error) {
@@ -51,11 +51,11 @@ func (e *Engine) Soonest(n int, buckets []string) ([]Ending, error) {
 type SoonestRows []store.ExpiryRow
 
 // Add adds an entry, unless it never ends, and lets go of those that are not among the first n of very many.
-func (rows *SoonestRows) Add(n int, goneAt int64, id uint64, key string) {
-	if goneAt == format.Never {
+func (rows *SoonestRows) Add(n int, staleUntil int64, id uint64, key string) {
+	if staleUntil == format.Never {
 		return
 	}
-	if *rows = append(*rows, store.ExpiryRow{At: goneAt, ID: id, Key: []byte(key)}); len(*rows) >= 4*n {
+	if *rows = append(*rows, store.ExpiryRow{At: staleUntil, ID: id, Key: []byte(key)}); len(*rows) >= 4*n {
 		sortRows(*rows)
 		*rows = (*rows)[:n]
 	}
@@ -71,10 +71,10 @@ func SoonestOf(n int, names map[uint64]string, rows []store.ExpiryRow, look func
 	sortRows(rows)
 	var found []Ending
 	seen := make(map[format.EntryKey]bool)
-	byEnd := func(a, b Ending) int { return cmp.Compare(a.Header.GoneAt, b.Header.GoneAt) }
+	byEnd := func(a, b Ending) int { return cmp.Compare(a.Header.StaleUntil, b.Header.StaleUntil) }
 	for _, d := range rows {
 		// No row is later than its entry's end, so what follows cannot come before what there is.
-		if len(found) >= n && d.At > found[n-1].Header.GoneAt {
+		if len(found) >= n && d.At > found[n-1].Header.StaleUntil {
 			break
 		}
 		bucket, at := names[d.ID], format.EntryKey{ID: d.ID, Key: string(d.Key)}
@@ -86,7 +86,7 @@ func SoonestOf(n int, names map[uint64]string, rows []store.ExpiryRow, look func
 		if err != nil {
 			return nil, err
 		}
-		if !r.Live || r.Header.GoneAt == format.Never {
+		if !r.Live || r.Header.StaleUntil == format.Never {
 			continue
 		}
 		// A thousand records may be large.

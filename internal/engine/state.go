@@ -36,8 +36,8 @@ func (j *Judge) Now() time.Time { return j.clock.Now() }
 // StateOf judges an entry by its times and its options, as of now.
 func (j *Judge) StateOf(h *format.Header, options []byte) State {
 	now := int64(0)
-	if h.FreshUntil != format.Never {
-		now = j.clock.At(h.FreshUntil, h.GoneAt)
+	if h.ExpiresAt != format.Never {
+		now = j.clock.At(h.ExpiresAt, h.StaleUntil)
 	}
 	s := timely(now, h)
 	if len(options) > 0 && s.Held {
@@ -48,8 +48,8 @@ func (j *Judge) StateOf(h *format.Header, options []byte) State {
 
 // timely judges an entry by its times alone.
 func timely(now int64, h *format.Header) State {
-	fresh := now < h.FreshUntil
-	return State{Fresh: fresh, Live: fresh, Held: now < h.GoneAt}
+	fresh := now < h.ExpiresAt
+	return State{Fresh: fresh, Live: fresh, Held: now < h.StaleUntil}
 }
 
 // regard returns the state of an entry that is held as far as its times say, with regard to its options.

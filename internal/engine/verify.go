@@ -12,7 +12,7 @@ import (
 func lateIn(m *memory.Tier) verify.Late {
 	l := make(verify.Late)
 	for _, p := range m.Collect(nil, false) {
-		l.Put(p.ID, strings.Clone(p.Key), verify.LateEntry{Revision: p.Revision, Removed: p.Stored == nil, GoneAt: p.GoneAt, Record: format.RecordIn(p.Stored)})
+		l.Put(p.ID, strings.Clone(p.Key), verify.LateEntry{Revision: p.Revision, Removed: p.Stored == nil, StaleUntil: p.StaleUntil, Record: format.RecordIn(p.Stored)})
 	}
 	return l
 }

@@ -179,16 +179,16 @@ func (w *writer) take(names []store.NameOp, writes []*Write) (last uint64, j *jo
 	for _, d := range writes {
 		slid := int64(0)
 		if d.SameLife {
-			slid = w.memory.FreshUntil(d.hash, d.id, d.Key)
+			slid = w.memory.ExpiresAt(d.hash, d.id, d.Key)
 		}
 		if d.Stored == nil {
-			d.Header.GoneAt = format.Millis(w.clock.Now())
+			d.Header.StaleUntil = format.Millis(w.clock.Now())
 		}
 		key := d.Key
 		if !d.OwnKey {
 			key = strings.Clone(key)
 		}
-		if slid <= d.Header.FreshUntil {
+		if slid <= d.Header.ExpiresAt {
 			slid = 0
 		}
 		d.before = w.memory.Publish(d.hash, d.id, key, d.Stored, d.Header, slid)

@@ -93,13 +93,13 @@ func rowSum(stored, key []byte) uint16 {
 // rowSeed is the sum of the two bytes that are zero where a row is summed up.
 var rowSeed = crc32.Update(0, Castagnoli, []byte{0, 0})
 
-// GoneAt reads when a stored record is gone without proving it. One that can say no such thing is gone
+// StaleUntil reads when a stored record is gone without proving it. One that can say no such thing is gone
 // long ago.
-func GoneAt(record []byte) int64 {
+func StaleUntil(record []byte) int64 {
 	if len(record) < HeaderSize+TrailerSize {
 		return 0
 	}
-	gone := ReadHeader(record).GoneAt
+	gone := ReadHeader(record).StaleUntil
 	if gone < 0 || gone > MaxDeadline && gone != Never {
 		return 0
 	}

@@ -22,8 +22,8 @@ const (
 // The slices point into the record.
 type Options struct {
 	Negative bool
-	Loaded   int64 // 0: it was not loaded
-	Retry    int64
+	LoadedAt int64 // 0: it was not loaded
+	RetryAt  int64
 	Lifetime int64 // 0: reads do not prolong it
 	ETag     []byte
 	AsOf     uint64 // revision as of which the tags hold; 0 is the record's own
@@ -70,11 +70,11 @@ func ReadOptions(options []byte) (t Options) {
 		options = options[n:]
 		switch kind {
 		case optionLoaded:
-			t.Loaded = int64(binary.BigEndian.Uint64(data))
+			t.LoadedAt = int64(binary.BigEndian.Uint64(data))
 		case optionETag:
 			t.ETag = data
 		case optionRetry:
-			t.Retry = int64(binary.BigEndian.Uint64(data))
+			t.RetryAt = int64(binary.BigEndian.Uint64(data))
 		case optionLifetime:
 			t.Lifetime = int64(binary.BigEndian.Uint64(data))
 		case optionNegative:
@@ -94,12 +94,12 @@ func AppendOptions(rec []byte, t *Options) []byte {
 			rec = binary.BigEndian.AppendUint64(append(rec, kind, 0, 8), uint64(value))
 		}
 	}
-	time(optionLoaded, t.Loaded)
+	time(optionLoaded, t.LoadedAt)
 	if len(t.ETag) > 0 {
 		rec = binary.BigEndian.AppendUint16(append(rec, optionETag), uint16(len(t.ETag)))
 		rec = append(rec, t.ETag...)
 	}
-	time(optionRetry, t.Retry)
+	time(optionRetry, t.RetryAt)
 	time(optionLifetime, t.Lifetime)
 	if t.Negative {
 		rec = append(rec, optionNegative, 0, 0)

@@ -65,9 +65,9 @@ var Castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Header is what a record says of its value. Times are unix milliseconds.
 type Header struct {
-	FreshUntil int64
-	GoneAt     int64
-	Written    int64
+	ExpiresAt  int64
+	StaleUntil int64
+	WrittenAt  int64
 	Revision   uint64
 }
 
@@ -75,9 +75,9 @@ type Header struct {
 // Seal then makes it whole.
 func AppendHeader(dst []byte, h Header) []byte {
 	dst = append(dst, RecordVersion)
-	dst = binary.BigEndian.AppendUint64(dst, uint64(h.FreshUntil))
-	dst = binary.BigEndian.AppendUint64(dst, uint64(h.GoneAt))
-	dst = binary.BigEndian.AppendUint64(dst, uint64(h.Written))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(h.ExpiresAt))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(h.StaleUntil))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(h.WrittenAt))
 	dst = binary.BigEndian.AppendUint64(dst, h.Revision)
 	return binary.BigEndian.AppendUint16(dst, 0)
 }
@@ -128,7 +128,7 @@ func Open(rec []byte, bucket uint32, key string) (Header, []byte, error) {
 	}
 	h := ReadHeader(rec)
 	switch {
-	case h.GoneAt < h.FreshUntil:
+	case h.StaleUntil < h.ExpiresAt:
 		return Header{}, nil, errRecordTimes
 	case h.Revision == 0:
 		return Header{}, nil, errRecordRevision
@@ -142,9 +142,9 @@ func Open(rec []byte, bucket uint32, key string) (Header, []byte, error) {
 // ReadHeader reads the header of a record whose checksum has been proved.
 func ReadHeader(rec []byte) Header {
 	return Header{
-		FreshUntil: int64(binary.BigEndian.Uint64(rec[1:])),
-		GoneAt:     int64(binary.BigEndian.Uint64(rec[9:])),
-		Written:    int64(binary.BigEndian.Uint64(rec[17:])),
+		ExpiresAt:  int64(binary.BigEndian.Uint64(rec[1:])),
+		StaleUntil: int64(binary.BigEndian.Uint64(rec[9:])),
+		WrittenAt:  int64(binary.BigEndian.Uint64(rec[17:])),
 		Revision:   binary.BigEndian.Uint64(rec[25:]),
 	}
 }
@@ -180,9 +180,9 @@ func CheckOptions(body []byte) error {
 
 // Slide moves the times of a header so that the entry is fresh until a later time.
 func (h *Header) Slide(until int64) {
-	if until > h.FreshUntil {
-		h.GoneAt = Prolong(h.GoneAt, Between(h.FreshUntil, until))
-		h.FreshUntil = until
+	if until > h.ExpiresAt {
+		h.StaleUntil = Prolong(h.StaleUntil, Between(h.ExpiresAt, until))
+		h.ExpiresAt = until
 	}
 }
 

@@ -24,8 +24,8 @@ const fuzzRoom = 64 << 10
 // lies behind it is reached.
 func FuzzRecord(f *testing.F) {
 	now := time.Now()
-	plain := Frame(Header{FreshUntil: Never, GoneAt: Never, Written: Millis(now)}, &Options{}, []byte("\xa1v"))
-	rich := Frame(Header{FreshUntil: 5, GoneAt: 9, Written: 1}, &Options{}, bytes.Repeat([]byte("v"), 100))
+	plain := Frame(Header{ExpiresAt: Never, StaleUntil: Never, WrittenAt: Millis(now)}, &Options{}, []byte("\xa1v"))
+	rich := Frame(Header{ExpiresAt: 5, StaleUntil: 9, WrittenAt: 1}, &Options{}, bytes.Repeat([]byte("v"), 100))
 	for _, rec := range [][]byte{nil, {RecordVersion}, plain, rich, append([]byte{RecordVersion}, make([]byte, 60)...)} {
 		f.Add(rec, "key", true)
 		f.Add(rec, "", false)
@@ -47,7 +47,7 @@ func FuzzRecord(f *testing.F) {
 			if err != nil {
 				return
 			}
-			if h.GoneAt < h.FreshUntil || h.Revision == 0 || len(value) > len(rec) {
+			if h.StaleUntil < h.ExpiresAt || h.Revision == 0 || len(value) > len(rec) {
 				t.Errorf("%+v with a value of %d bytes was taken from %d", h, len(value), len(rec))
 			}
 			read := ReadOptions(OptionBytes(rec))
@@ -71,7 +71,7 @@ func FuzzRecord(f *testing.F) {
 
 // FuzzPiece reads anything as a piece of the journal.
 func FuzzPiece(f *testing.F) {
-	rec := Frame(Header{FreshUntil: Never, GoneAt: Never}, &Options{}, []byte("\xa1v"))
+	rec := Frame(Header{ExpiresAt: Never, StaleUntil: Never}, &Options{}, []byte("\xa1v"))
 	var all []byte
 	for _, o := range []Op{
 		{Kind: OpPut, ID: 1, Key: "k", Record: rec}, {Kind: OpDelete, ID: 300, Key: "k"},

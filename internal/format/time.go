@@ -139,17 +139,17 @@ const (
 	RowPart  = 64
 )
 
-// RowTime returns the time of a row that is put at now, for an entry that is gone at goneAt. While the entry lives the
+// RowTime returns the time of a row that is put at now, for an entry that is gone at staleUntil. While the entry lives the
 // row is not due for certain.
-func RowTime(goneAt, now int64) int64 {
-	if goneAt == Never {
+func RowTime(staleUntil, now int64) int64 {
+	if staleUntil == Never {
 		return Never
 	}
 	grain := int64(RowGrain)
-	for left := Between(now, goneAt); grain > 1 && grain > left/RowPart; {
+	for left := Between(now, staleUntil); grain > 1 && grain > left/RowPart; {
 		grain /= 2
 	}
-	return goneAt - goneAt%grain
+	return staleUntil - staleUntil%grain
 }
 
 // Overdue returns for how long the entry of a row has been gone for certain, unless its life was prolonged.

@@ -54,7 +54,7 @@ func (a *audit) known(ctx context.Context) (k verify.Known, err error) {
 				e := verify.LateEntry{Revision: revision, Removed: o.Kind == format.OpDelete}
 				switch o.Kind {
 				case format.OpPut:
-					e.GoneAt = format.ReadHeader(o.Record).GoneAt
+					e.StaleUntil = format.ReadHeader(o.Record).StaleUntil
 				case format.OpDelete:
 				default:
 					return nil

@@ -64,7 +64,7 @@ func (w *writer) set(t *testing.T, key, value string) {
 	t.Helper()
 	packed, err := jsonpack.Append(nil, value, format.MaxValueBytes)
 	require.NoError(t, err)
-	h := format.Header{Written: format.Millis(w.Now()), FreshUntil: format.Never, GoneAt: format.Never}
+	h := format.Header{WrittenAt: format.Millis(w.Now()), ExpiresAt: format.Never, StaleUntil: format.Never}
 	require.NoError(t, w.Write(&w.at, &engine.Write{Key: key, Stored: format.Frame(h, &format.Options{}, packed), Header: h}))
 }
 

@@ -156,7 +156,7 @@ func (t *tail) find(id uint64, key string, mark uint64) (record []byte, known bo
 func (t *tail) soonest(n int, names map[uint64]string, mark uint64, rows *engine.SoonestRows) {
 	for at, e := range t.entries {
 		if e.record != nil && e.revision > mark && names[at.id] != "" {
-			rows.Add(n, format.GoneAt(e.record), at.id, at.key)
+			rows.Add(n, format.StaleUntil(e.record), at.id, at.key)
 		}
 	}
 }

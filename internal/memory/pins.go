@@ -12,14 +12,14 @@ import (
 
 // Pin is one pinned entry as a commit takes it.
 type Pin struct {
-	entry    *entry
-	ID       uint64
-	Key      string
-	Stored   []byte // see entry
-	GoneAt   int64
-	Lives    int64 // until when; GoneAt, or later if reads have prolonged its life
-	Revision uint64
-	prefix   uint64 // part of the key, for SortPins
+	entry      *entry
+	ID         uint64
+	Key        string
+	Stored     []byte // see entry
+	StaleUntil int64
+	Lives      int64 // until when; StaleUntil, or later if reads have prolonged its life
+	Revision   uint64
+	prefix     uint64 // part of the key, for SortPins
 }
 
 // Collect appends all pinned entries to pins. take says that a commit does, whose they are from then on.
@@ -102,7 +102,7 @@ func (s *Shard) appendPins(pins []Pin, take bool) []Pin {
 }
 
 func (e *entry) asPin() Pin {
-	return Pin{e, e.id, e.key, e.stored, e.goneAt, e.livesUntil(), e.revision, 0}
+	return Pin{e, e.id, e.key, e.stored, e.staleUntil, e.livesUntil(), e.revision, 0}
 }
 
 // Release gives back what a commit had taken that failed. What is in the file and was unpinned may be among it.
@@ -156,7 +156,7 @@ func (m *Tier) Repin(ids map[uint64]bool) {
 			}
 			slid := e.slid.Load()
 			s.cold.drop(e)
-			m.pin(s, e, e.key, e.stored, format.Header{GoneAt: e.goneAt, Revision: e.revision})
+			m.pin(s, e, e.key, e.stored, format.Header{StaleUntil: e.staleUntil, Revision: e.revision})
 			e.slid.Store(slid)
 		}
 		m.cached.Add(s.cold.bytes() - before)

@@ -29,13 +29,13 @@ func (m *Tier) Slide(c *clock.Clock, hash, id uint64, key string, revision uint6
 	return true
 }
 
-// FreshUntil returns until when memory knows the entry of a key to be fresh, or 0. The caller holds the shard's lock.
-func (m *Tier) FreshUntil(hash, id uint64, key string) int64 {
+// ExpiresAt returns until when memory knows the entry of a key to be fresh, or 0. The caller holds the shard's lock.
+func (m *Tier) ExpiresAt(hash, id uint64, key string) int64 {
 	e := m.ShardOf(hash).table.find(hash, id, key)
 	if e == nil || e.stored == nil {
 		return 0
 	}
-	return max(format.ReadHeader(format.RecordIn(e.stored)).FreshUntil, e.slid.Load())
+	return max(format.ReadHeader(format.RecordIn(e.stored)).ExpiresAt, e.slid.Load())
 }
 
 // livesUntil returns when an entry is gone, reads that prolonged its life included. The caller holds the
@@ -43,11 +43,11 @@ func (m *Tier) FreshUntil(hash, id uint64, key string) int64 {
 func (e *entry) livesUntil() int64 {
 	slid := e.slid.Load()
 	if slid == 0 || e.stored == nil {
-		return e.goneAt
+		return e.staleUntil
 	}
 	h := format.ReadHeader(format.RecordIn(e.stored))
 	h.Slide(slid)
-	return h.GoneAt
+	return h.StaleUntil
 }
 
 // Lives reports whether memory knows that an entry, of which the file says that it is gone, lives at a time that has come. See

@@ -59,11 +59,11 @@ type entry struct {
 	taken  bool // the commit that is under way has it; written under the lock that is shared, by the commit alone
 	place  place
 
-	hash     uint64
-	goneAt   int64 // of a removal, when it was written
-	revision uint64
-	prev     *entry // in its queue
-	next     *entry
+	hash       uint64
+	staleUntil int64 // of a removal, when it was written
+	revision   uint64
+	prev       *entry // in its queue
+	next       *entry
 }
 
 // EntryOverhead is what an entry costs in bytes besides its key and its record: the entry itself, for which the allocator takes
@@ -184,7 +184,7 @@ func (m *Tier) Keep(hash, id uint64, key string, stored []byte, h format.Header,
 }
 
 func (e *entry) set(key string, stored []byte, h format.Header) {
-	e.key, e.stored, e.goneAt, e.revision = key, stored, h.GoneAt, h.Revision
+	e.key, e.stored, e.staleUntil, e.revision = key, stored, h.StaleUntil, h.Revision
 	e.slid.Store(0)
 	e.taken = false
 }
@@ -226,7 +226,7 @@ func (m *Tier) Publish(hash, id uint64, key string, stored []byte, h format.Head
 	}
 	e := at.entry
 	if e.pinned { // and stays where it is
-		before = Replaced{true, e.taken, e.key, e.stored, format.Header{GoneAt: e.goneAt, Revision: e.revision}, e.slid.Load(), e.livesUntil()}
+		before = Replaced{true, e.taken, e.key, e.stored, format.Header{StaleUntil: e.staleUntil, Revision: e.revision}, e.slid.Load(), e.livesUntil()}
 		more := -e.bytes()
 		e.set(key, stored, h)
 		more += e.bytes()

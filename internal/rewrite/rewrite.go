@@ -23,7 +23,7 @@ type Write struct {
 func (w *Write) Look(b *keepcache.Bucket) (size int) {
 	old, found, err := b.Look(w.Key)
 	if w.old = (keepcache.Entry{}); err == nil && found { // what else is wrong with it, the write says or mends
-		w.old = keepcache.Entry{FreshUntil: old.FreshUntil, GoneAt: old.GoneAt, Sliding: old.Sliding, Tags: old.Tags}
+		w.old = keepcache.Entry{ExpiresAt: old.ExpiresAt, StaleUntil: old.StaleUntil, Sliding: old.Sliding, Tags: old.Tags}
 	}
 	return old.Size
 }
@@ -36,16 +36,16 @@ func (w *Write) Set(b *keepcache.Bucket) error {
 	if !w.Retag {
 		tags = old.Tags
 	}
-	forever := old.GoneAt.IsZero()
-	staleFor := old.GoneAt.Sub(old.FreshUntil) // saturates
-	if old.FreshUntil.IsZero() || !forever && staleFor <= 0 && (old.Sliding == 0 || w.Until.IsZero()) {
+	forever := old.StaleUntil.IsZero()
+	staleFor := old.StaleUntil.Sub(old.ExpiresAt) // saturates
+	if old.ExpiresAt.IsZero() || !forever && staleFor <= 0 && (old.Sliding == 0 || w.Until.IsZero()) {
 		b = b.WithTags(tags...)
 		if w.Until.IsZero() {
 			return b.Set(w.Key, w.Value, w.TTL)
 		}
 		return b.SetUntil(w.Key, w.Value, w.Until)
 	}
-	e := keepcache.Entry{Key: w.Key, Tags: tags, FreshUntil: w.Until, Sliding: old.Sliding}
+	e := keepcache.Entry{Key: w.Key, Tags: tags, ExpiresAt: w.Until, Sliding: old.Sliding}
 	if w.Until.IsZero() {
 		ttl := w.TTL
 		if ttl == 0 {
@@ -60,10 +60,10 @@ func (w *Write) Set(b *keepcache.Bucket) error {
 		case e.Sliding > 0:
 			e.Sliding = ttl
 		}
-		e.FreshUntil = time.Now().Add(ttl)
+		e.ExpiresAt = time.Now().Add(ttl)
 	}
 	if !forever {
-		e.GoneAt = e.FreshUntil.Add(staleFor)
+		e.StaleUntil = e.ExpiresAt.Add(staleFor)
 	}
 	return b.Restore(e, w.Value)
 }

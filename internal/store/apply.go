@@ -12,14 +12,14 @@ import (
 
 // Change is what a transaction does to one key.
 type Change struct {
-	ID       uint64
-	Key      []byte
-	Record   []byte // sealed; nil removes the key
-	Stored   []byte // the same with room for its row in front, which is the transaction's; nil if there is none
-	GoneAt   int64  // of the record
-	At       int64  // when it was decided, or 0
-	Late     bool   // set by the transaction: what the file had under the key had expired by then
-	Revision uint64
+	ID         uint64
+	Key        []byte
+	Record     []byte // sealed; nil removes the key
+	Stored     []byte // the same with room for its row in front, which is the transaction's; nil if there is none
+	StaleUntil int64  // of the record
+	At         int64  // when it was decided, or 0
+	Late       bool   // set by the transaction: what the file had under the key had expired by then
+	Revision   uint64
 }
 
 // NameOp is a naming: it points a bucket's name at an id, or invalidates a tag. An id of 0 takes the name away.
@@ -184,11 +184,11 @@ func (a *applier) apply(c *Change) error {
 		}
 		return a.entries.Delete(c.Key)
 	}
-	if c.GoneAt == format.Never || row == format.Never || row == format.UnknownRow || row > c.GoneAt {
+	if c.StaleUntil == format.Never || row == format.Never || row == format.UnknownRow || row > c.StaleUntil {
 		if err := dropRow(a.expiry, row, c.ID, c.Key, old); err != nil {
 			return err
 		}
-		if row = format.RowTime(c.GoneAt, a.now); row != format.Never {
+		if row = format.RowTime(c.StaleUntil, a.now); row != format.Never {
 			a.rows = append(a.rows, format.ExpiryKey(row, c.ID, c.Key))
 		}
 	}
@@ -203,7 +203,7 @@ func (a *applier) apply(c *Change) error {
 // expiredBy reports whether a record, which nobody has proved, says that its entry was gone at a time. Of one whose life reads
 // prolong it does not know how long that was.
 func expiredBy(record []byte, at int64) bool {
-	gone := format.GoneAt(record)
+	gone := format.StaleUntil(record)
 	return gone > 0 && gone <= at && format.CheckOptions(record[:len(record)-format.TrailerSize]) == nil && format.ReadOptions(format.OptionBytes(record)).Lifetime == 0
 }
 

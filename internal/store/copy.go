@@ -97,7 +97,7 @@ func (n *successor) unmark(to *bolt.Tx) error {
 func repairRow(key, stored []byte) (row int64, record []byte) {
 	row, record = format.SplitRow(stored, key)
 	if row == format.UnknownRow {
-		row = format.GoneAt(record)
+		row = format.StaleUntil(record)
 	}
 	return row, record
 }

@@ -162,7 +162,7 @@ func early(tx *bolt.Tx, row int64, id uint64, key []byte, now int64) bool {
 		return false
 	}
 	at, rec := format.SplitRow(b.Get(key), key)
-	gone := format.GoneAt(rec)
+	gone := format.StaleUntil(rec)
 	return at == row && gone > now && gone-row < format.RowGrain
 }
 
@@ -188,7 +188,7 @@ func settle(b, expiry *bolt.Bucket, d ExpiryRow, now int64, book *ledger, did *S
 		did.Orphans++
 		return nil
 	}
-	gone := format.GoneAt(rec)
+	gone := format.StaleUntil(rec)
 	if gone <= now {
 		did.Removed++
 		did.Gone = append(did.Gone, d)
@@ -215,7 +215,7 @@ func dropRow(expiry *bolt.Bucket, row int64, id uint64, key, record []byte) erro
 	default:
 		return expiry.Delete(format.ExpiryKey(row, id, key))
 	}
-	gone := format.GoneAt(record)
+	gone := format.StaleUntil(record)
 	if gone == format.Never {
 		return nil
 	}

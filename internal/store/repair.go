@@ -349,12 +349,12 @@ func (r *repair) flush() error {
 				}
 				r.report.Entries--
 			}
-			if p.header.GoneAt <= now {
+			if p.header.StaleUntil <= now {
 				r.report.Expired++
 			}
 			r.report.Entries++
 			a := applier{entries: b, cursor: b.Cursor(), expiry: expiry, now: now, book: book}
-			if err := a.apply(&Change{ID: id, Key: p.key, Record: p.record, GoneAt: p.header.GoneAt}); err != nil {
+			if err := a.apply(&Change{ID: id, Key: p.key, Record: p.record, StaleUntil: p.header.StaleUntil}); err != nil {
 				return fmt.Errorf("write %s: %w", errs.Quote(string(p.key)), err)
 			}
 			if err := putSorted(expiry, a.rows); err != nil { // at once: a later version of the key takes it off again

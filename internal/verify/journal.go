@@ -14,10 +14,10 @@ type Late map[uint64]map[string]LateEntry
 
 // LateEntry is one of them.
 type LateEntry struct {
-	Revision uint64
-	Removed  bool
-	GoneAt   int64
-	Record   []byte // nil if it was proved already, or is removed
+	Revision   uint64
+	Removed    bool
+	StaleUntil int64
+	Record     []byte // nil if it was proved already, or is removed
 }
 
 // of returns what is late of a key, if anything is.

@@ -35,7 +35,7 @@ func (v *verifier) entries(name string, id uint64) error {
 		late, isLate := v.late.of(id, e.Key)
 		switch {
 		case !isLate:
-			v.count(e.Damage == nil && e.Header.GoneAt <= v.now)
+			v.count(e.Damage == nil && e.Header.StaleUntil <= v.now)
 		case late.Removed:
 			v.report.Journal.Removed++
 		}
@@ -46,11 +46,11 @@ func (v *verifier) entries(name string, id uint64) error {
 		switch h := &e.Header; {
 		case e.Row == format.UnknownRow:
 			v.problem(name, string(e.Key), errors.New("its index row is damaged"))
-		case e.Row == format.Never && h.GoneAt != format.Never:
+		case e.Row == format.Never && h.StaleUntil != format.Never:
 			v.problem(name, string(e.Key), errors.New("it has a lifetime but no expiry row"))
 		case e.Row != format.Never && !e.Stands:
 			v.problem(name, string(e.Key), errors.New("its expiry row is missing"))
-		case e.Row > h.GoneAt:
+		case e.Row > h.StaleUntil:
 			v.problem(name, string(e.Key), errors.New("its expiry row is later than the time it is gone"))
 		}
 		return v.revision(name, string(e.Key), e.Header.Revision)
@@ -63,7 +63,7 @@ func (v *verifier) entries(name string, id uint64) error {
 			continue
 		}
 		v.report.Journal.Entries++
-		v.count(late.GoneAt <= v.now)
+		v.count(late.StaleUntil <= v.now)
 		if late.Record == nil {
 			continue
 		}

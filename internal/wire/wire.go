@@ -99,9 +99,9 @@ type Entry struct {
 // EntryOf returns an entry without its value.
 func EntryOf(bucket string, e keepcache.Entry) Entry {
 	w := Entry{
-		Bucket: Name(bucket), Key: Name(e.Key), Size: e.Size, Written: e.Written.UnixMilli(),
-		Expires: unixMilli(e.FreshUntil), Gone: unixMilli(e.GoneAt), Revision: e.Revision,
-		Loaded: unixMilli(e.Loaded), ETag: Name(e.ETag),
+		Bucket: Name(bucket), Key: Name(e.Key), Size: e.Size, Written: e.WrittenAt.UnixMilli(),
+		Expires: unixMilli(e.ExpiresAt), Gone: unixMilli(e.StaleUntil), Revision: e.Revision,
+		Loaded: unixMilli(e.LoadedAt), ETag: Name(e.ETag),
 		Retry: unixMilli(e.RetryAt), Sliding: e.Sliding.Milliseconds(), Negative: e.Negative,
 	}
 	for _, tag := range e.Tags {
@@ -113,9 +113,9 @@ func EntryOf(bucket string, e keepcache.Entry) Entry {
 // Entry returns the entry as the library has it, without its value.
 func (w Entry) Entry() keepcache.Entry {
 	e := keepcache.Entry{
-		Key: string(w.Key), Size: w.Size, Written: time.UnixMilli(w.Written),
-		FreshUntil: timeOf(w.Expires), GoneAt: timeOf(w.Gone), Revision: w.Revision,
-		Loaded: timeOf(w.Loaded), ETag: string(w.ETag),
+		Key: string(w.Key), Size: w.Size, WrittenAt: time.UnixMilli(w.Written),
+		ExpiresAt: timeOf(w.Expires), StaleUntil: timeOf(w.Gone), Revision: w.Revision,
+		LoadedAt: timeOf(w.Loaded), ETag: string(w.ETag),
 		RetryAt: timeOf(w.Retry), Sliding: span(w.Sliding), Negative: w.Negative,
 	}
 	for _, tag := range w.Tags {
@@ -241,14 +241,14 @@ type Write struct {
 // Restore returns what restore is to be told of an entry of a bucket, without its value.
 func Restore(bucket string, e keepcache.Entry) Write {
 	w := Write{
-		Bucket: Name(bucket), Key: Name(e.Key), Expires: unixMilli(e.FreshUntil), Gone: unixMilli(e.GoneAt),
-		Written: unixMilli(e.Written), Loaded: unixMilli(e.Loaded), Retry: unixMilli(e.RetryAt),
+		Bucket: Name(bucket), Key: Name(e.Key), Expires: unixMilli(e.ExpiresAt), Gone: unixMilli(e.StaleUntil),
+		Written: unixMilli(e.WrittenAt), Loaded: unixMilli(e.LoadedAt), Retry: unixMilli(e.RetryAt),
 		Sliding: e.Sliding.Milliseconds(), ETag: Name(e.ETag), Negative: e.Negative,
 	}
 	switch {
-	case e.GoneAt.Equal(e.FreshUntil):
+	case e.StaleUntil.Equal(e.ExpiresAt):
 		w.Gone = 0
-	case e.GoneAt.IsZero():
+	case e.StaleUntil.IsZero():
 		w.Gone = -1
 	}
 	if len(e.Tags) > 0 {
@@ -264,14 +264,14 @@ func Restore(bucket string, e keepcache.Entry) Write {
 // Entry is the inverse of Restore.
 func (w *Write) Entry() keepcache.Entry {
 	e := keepcache.Entry{
-		Key: string(w.Key), FreshUntil: timeOf(w.Expires), GoneAt: timeOf(w.Gone), Written: timeOf(w.Written), Loaded: timeOf(w.Loaded),
+		Key: string(w.Key), ExpiresAt: timeOf(w.Expires), StaleUntil: timeOf(w.Gone), WrittenAt: timeOf(w.Written), LoadedAt: timeOf(w.Loaded),
 		RetryAt: timeOf(w.Retry), Sliding: span(w.Sliding), ETag: string(w.ETag), Tags: w.TagList(), Negative: w.Negative,
 	}
 	switch w.Gone {
 	case 0:
-		e.GoneAt = e.FreshUntil
+		e.StaleUntil = e.ExpiresAt
 	case -1:
-		e.GoneAt = time.Time{}
+		e.StaleUntil = time.Time{}
 	}
 	return e
 }

@@ -119,13 +119,13 @@ func fill(t *testing.T, v reflect.Value, n *int) {
 func TestEntry(t *testing.T) {
 	at := time.UnixMilli(1_700_000_000_123)
 	for _, e := range []keepcache.Entry{
-		{Key: "k", Written: at, Size: 3, Revision: 1 << 60},
+		{Key: "k", WrittenAt: at, Size: 3, Revision: 1 << 60},
 		{
-			Key: "\xff", Written: at, FreshUntil: at.Add(1), GoneAt: at.Add(time.Hour), Loaded: at, ETag: "\xfe",
+			Key: "\xff", WrittenAt: at, ExpiresAt: at.Add(1), StaleUntil: at.Add(time.Hour), LoadedAt: at, ETag: "\xfe",
 			Tags: []string{"a", "\xfd"},
 		},
 	} {
-		e.FreshUntil = e.FreshUntil.Truncate(time.Millisecond)
+		e.ExpiresAt = e.ExpiresAt.Truncate(time.Millisecond)
 		text, err := json.Marshal(wire.EntryOf("b", e))
 		require.NoError(t, err)
 		var w wire.Entry

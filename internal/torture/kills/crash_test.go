@@ -321,7 +321,7 @@ func checkCrashed(t *testing.T, b *keepcache.Bucket, ops map[string]*crashOp) (p
 				require.False(t, wrote.before(o), "%q in %q holds %s, which was overwritten by %+v", key, b.Name(), value.ID, o)
 			}
 		}
-		require.True(t, lifetimeOf(entry, wrote, history), "the deadline of %q, set by %+v, moved to %v: %s", key, *wrote, entry.FreshUntil, describe(history))
+		require.True(t, lifetimeOf(entry, wrote, history), "the deadline of %q, set by %+v, moved to %v: %s", key, *wrote, entry.ExpiresAt, describe(history))
 	}
 	return present
 }
@@ -355,13 +355,13 @@ func lifetimeOf(entry keepcache.Entry, wrote *crashOp, history []*crashOp) bool 
 			continue
 		}
 		if o.ttl == keepcache.NoExpiry {
-			if entry.FreshUntil.IsZero() {
+			if entry.ExpiresAt.IsZero() {
 				return true
 			}
 			continue
 		}
-		at, ttl := entry.FreshUntil.UnixMilli(), o.ttl.Milliseconds()
-		if !entry.FreshUntil.IsZero() && at >= o.from+ttl && at <= min(o.to, time.Now().UnixMilli())+ttl+1 {
+		at, ttl := entry.ExpiresAt.UnixMilli(), o.ttl.Milliseconds()
+		if !entry.ExpiresAt.IsZero() && at >= o.from+ttl && at <= min(o.to, time.Now().UnixMilli())+ttl+1 {
 			return true
 		}
 	}

@@ -105,8 +105,8 @@ func (x *explorer) compare(run *run, b bounds, db *keepcache.DB) error {
 				return err
 			}
 			is := entry{value: fmt.Sprint(v)}
-			if !e.FreshUntil.IsZero() {
-				is.year = e.FreshUntil.UTC().Year()
+			if !e.ExpiresAt.IsZero() {
+				is.year = e.ExpiresAt.UTC().Year()
 			}
 			there[w][name][e.Key] = is
 			sums[w] ^= digestOf(name, e.Key, is)

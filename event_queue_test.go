@@ -25,7 +25,7 @@ import (
 )
 
 // Who is told of what a commit or a sweep removed may call whatever waits for a commit.
-func TestOutbox_Calls(t *testing.T) {
+func TestEventQueue_Calls(t *testing.T) {
 	skipOnWindows(t, "a file cannot be replaced while it is open")
 	ctx := context.Background()
 	const failing = "failing.cache" // whose journal fails
@@ -97,9 +97,9 @@ func TestOutbox_Calls(t *testing.T) {
 	}
 }
 
-// outboxed has a cache whose entries expire at once, with a handler and a log. write writes n of them, with long keys: some
-// 270 of these fill the outbox.
-func outboxed(t *testing.T, log io.Writer, handle func(keepcache.Event)) (db *keepcache.DB, write func(n int)) {
+// withQueue has a cache whose entries expire at once, with a handler and a log. write writes n of them, with long keys: some
+// 270 of these fill the event queue.
+func withQueue(t *testing.T, log io.Writer, handle func(keepcache.Event)) (db *keepcache.DB, write func(n int)) {
 	db = newDB(t, &keepcache.Options{
 		CommitInterval: time.Hour, SweepInterval: -1, MemoryBytes: 64 << 20, Logger: slog.New(slog.NewTextHandler(log, nil)),
 		Events: keepcache.Events{Kinds: keepcache.EventExpire, Handle: handle},
@@ -119,11 +119,11 @@ func outboxed(t *testing.T, log io.Writer, handle func(keepcache.Event)) (db *ke
 }
 
 // A handler that is slow is told of everything, in order, and commits wait for it rather than hold more than they may.
-func TestOutbox_Slow(t *testing.T) {
+func TestEventQueue_Slow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		var told []string
-		db, write := outboxed(t, &log, func(e keepcache.Event) {
+		db, write := withQueue(t, &log, func(e keepcache.Event) {
 			time.Sleep(900 * time.Millisecond)
 			told = append(told, e.Key[:7])
 		})
@@ -143,11 +143,11 @@ func TestOutbox_Slow(t *testing.T) {
 
 // Commits wait for a handler that does not return, but not for long. What there is no room for then is dropped, and that is said;
 // afterwards everything is told of again.
-func TestOutbox_Stuck(t *testing.T) {
+func TestEventQueue_Stuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		told, hold := 0, make(chan struct{})
-		db, write := outboxed(t, &log, func(keepcache.Event) {
+		db, write := withQueue(t, &log, func(keepcache.Event) {
 			<-hold
 			time.Sleep(time.Millisecond)
 			told++
@@ -175,7 +175,7 @@ func TestOutbox_Stuck(t *testing.T) {
 
 // Close has the handler told of what waits. It does so for ten seconds at the longest, and only as long as the handler returns
 // within one.
-func TestOutbox_Close(t *testing.T) {
+func TestEventQueue_Close(t *testing.T) {
 	for name, c := range map[string]struct {
 		takes, want time.Duration
 		told        int
@@ -219,7 +219,7 @@ func TestOutbox_Close(t *testing.T) {
 }
 
 // Close has the handler told of more than there is room for too, where that comes with the last commit. It takes no longer for that.
-func TestOutbox_CloseFull(t *testing.T) {
+func TestEventQueue_CloseFull(t *testing.T) {
 	for name, c := range map[string]struct{ takes, least, most time.Duration }{
 		"quick":   {time.Millisecond, 400 * time.Millisecond, time.Second},
 		"slow":    {900 * time.Millisecond, 10 * time.Second, 10 * time.Second},
@@ -260,10 +260,10 @@ func TestOutbox_CloseFull(t *testing.T) {
 }
 
 // A handler that panics, or ends its goroutine, is told of what follows all the same.
-func TestOutbox_Ended(t *testing.T) {
+func TestEventQueue_Ended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		told := 0
-		_, write := outboxed(t, io.Discard, func(keepcache.Event) {
+		_, write := withQueue(t, io.Discard, func(keepcache.Event) {
 			if told++; told%2 == 0 {
 				panic("a handler that fails")
 			}

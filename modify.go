@@ -36,11 +36,11 @@ const (
 	backoffMost  = 200 * time.Microsecond
 )
 
-// settle looks at a key, lets decide draft a write on what it found, and writes that if the key is still as it was;
+// modify looks at a key, lets decide draft a write on what it found, and writes that if the key is still as it was;
 // otherwise it starts over, unless it is decide itself that changes the key each time. A nil write is the decision to
-// write nothing, which is as durable when settle returns as a write. decide runs anew only if what it decided on has
+// write nothing, which is as durable when modify returns as a write. decide runs anew only if what it decided on has
 // changed, and outside of all locks and transactions.
-func (b *Bucket) settle(key string, decide func(engine.Reading) (*engine.Write, error)) error {
+func (b *Bucket) modify(key string, decide func(engine.Reading) (*engine.Write, error)) error {
 	var before engine.Reading
 	var d *engine.Write
 	var leave func()
@@ -89,11 +89,11 @@ type queues struct {
 	ground *ground.Ground // of callers that may be in different bubbles
 
 	mu    sync.Mutex // protects what follows
-	lines map[spot]*line
+	lines map[entryID]*line
 }
 
-// spot names an entry.
-type spot struct{ bucket, key string }
+// entryID names an entry.
+type entryID struct{ bucket, key string }
 
 // line is the queue of one key.
 type line struct {
@@ -104,12 +104,12 @@ type line struct {
 
 // enter waits for the caller's turn and returns what ends it, or nil if the turn did not come in time.
 func (q *queues) enter(bucket, key string) (leave func()) {
-	at := spot{bucket, key}
+	at := entryID{bucket, key}
 	q.mu.Lock()
 	l := q.lines[at]
 	if l == nil {
 		if q.lines == nil {
-			q.lines = make(map[spot]*line)
+			q.lines = make(map[entryID]*line)
 		}
 		l = new(line)
 		q.ground.Do(func() { l.turn, l.made = make(chan struct{}, 1), time.Now() })
@@ -129,7 +129,7 @@ func (q *queues) enter(bucket, key string) (leave func()) {
 }
 
 // left counts a caller as gone who was in the queue, or whose turn is over.
-func (q *queues) left(at spot, l *line) {
+func (q *queues) left(at entryID, l *line) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if l.users--; l.users == 0 {
@@ -187,7 +187,7 @@ type suspects struct {
 }
 
 type suspect struct {
-	spot
+	entryID
 	goroutine uint64
 	wrote     bool // since it was last asked
 	runs      int  // in which it wrote
@@ -195,7 +195,7 @@ type suspect struct {
 
 // add makes the caller's goroutine suspect of writing a key.
 func (s *suspects) add(bucket, key string) *suspect {
-	u := &suspect{spot: spot{bucket, key}, goroutine: goroutineID()}
+	u := &suspect{entryID: entryID{bucket, key}, goroutine: goroutineID()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all == nil {

@@ -9,16 +9,16 @@ import (
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
-// lateKinds are the kinds of events that happen while commits or sweeps are kept from running. They wait in an outbox
+// lateKinds are the kinds of events that happen while commits or sweeps are kept from running. They wait in an event queue
 // until they can be told outside of that, so that who is told may call whatever waits for a commit.
 const lateKinds = EventExpire | EventEvict
 
-// outbox holds events that happen where they cannot be told: in commits and sweeps, and in calls of a handler, whose recursion
+// eventQueue holds events that happen where they cannot be told: in commits and sweeps, and in calls of a handler, whose recursion
 // could have no end. It tells Options.Events of them one by one, in a goroutine of its own that there is only while some
 // wait. Its size is bounded. Where it is full, who has another event waits for room: so a
 // slow handler slows down what brings the events. A handler that has not returned for a while may be waiting for just
 // that, and what finds no room then is dropped.
-type outbox struct {
+type eventQueue struct {
 	path   string
 	log    *slog.Logger
 	handle func(Event)
@@ -32,7 +32,7 @@ type outbox struct {
 	waiting []Event       // the oldest first
 	bytes   int64         // of these, and of the one that is being told
 	telling bool          // there is a goroutine that tells
-	stuck   bool          // the handler did not return for outboxPatience when there was no room; until half is free
+	stuck   bool          // the handler did not return for handlerPatience when there was no room; until half is free
 	hurried bool          // the cache is being closed
 	left    time.Duration // for which Close waits for the handler, all in all
 	closed  bool          // nothing more is told
@@ -42,25 +42,25 @@ type outbox struct {
 }
 
 const (
-	outboxBytes = 8 << 20 // some 30,000 events with short keys
+	queueBytes = 8 << 20 // some 30,000 events with short keys
 
-	// ownOutboxBytes is for the events that handlers bring about: some 4,000.
-	ownOutboxBytes = 1 << 20
+	// ownQueueBytes is for the events that handlers bring about: some 4,000.
+	ownQueueBytes = 1 << 20
 
-	// outboxPatience is how long a handler may take for an event before nobody waits for it any more.
-	outboxPatience = time.Second
+	// handlerPatience is how long a handler may take for an event before nobody waits for it any more.
+	handlerPatience = time.Second
 
-	// outboxLast is how long Close waits for a handler at the longest. To be told of all that a full outbox has, one may
+	// queueLast is how long Close waits for a handler at the longest. To be told of all that a full event queue has, one may
 	// take a third of a millisecond for each.
-	outboxLast    = 10 * time.Second
-	ownOutboxLast = time.Second
+	queueLast    = 10 * time.Second
+	ownQueueLast = time.Second
 )
 
-// cost is what an event takes in an outbox: half of the slice may be room for more.
+// cost is what an event takes in an event queue: half of the slice may be room for more.
 func (e *Event) cost() int64 { return int64(2*unsafe.Sizeof(*e)) + int64(len(e.Key)) }
 
 // put has an event told. The caller may hold locks, but none that telling takes. rash callers do not wait for room.
-func (o *outbox) put(e Event, rash bool) {
+func (o *eventQueue) put(e Event, rash bool) {
 	o.order.Lock()
 	defer o.order.Unlock()
 	o.mu.Lock()
@@ -81,12 +81,12 @@ func (o *outbox) put(e Event, rash bool) {
 }
 
 // full reports whether there is no room for an event. One always has room, however large.
-func (o *outbox) full(e *Event) bool { return o.bytes > 0 && o.bytes+e.cost() > o.most }
+func (o *eventQueue) full(e *Event) bool { return o.bytes > 0 && o.bytes+e.cost() > o.most }
 
 // moves waits until an event has been told and reports whether one was before the patience was over. It lets go of the
 // lock meanwhile.
-func (o *outbox) moves() bool {
-	patience := outboxPatience
+func (o *eventQueue) moves() bool {
+	patience := handlerPatience
 	if o.hurried {
 		patience = min(patience, o.left)
 		begun := time.Now()
@@ -109,7 +109,7 @@ func (o *outbox) moves() bool {
 }
 
 // move wakes all who wait in moves.
-func (o *outbox) move() {
+func (o *eventQueue) move() {
 	if o.moved != nil {
 		close(o.moved)
 		o.moved = nil
@@ -117,7 +117,7 @@ func (o *outbox) move() {
 }
 
 // tell tells of what waits, until nothing does.
-func (o *outbox) tell() {
+func (o *eventQueue) tell() {
 	done := false
 	defer func() {
 		if !done {
@@ -130,7 +130,7 @@ func (o *outbox) tell() {
 }
 
 // tellNext tells of one event, and reports false if none waits.
-func (o *outbox) tellNext() bool {
+func (o *eventQueue) tellNext() bool {
 	o.mu.Lock()
 	if len(o.waiting) == 0 || o.closed {
 		o.telling, o.waiting = false, nil
@@ -148,7 +148,7 @@ func (o *outbox) tellNext() bool {
 }
 
 // told makes room after an event has been told.
-func (o *outbox) told(e *Event) {
+func (o *eventQueue) told(e *Event) {
 	o.mu.Lock()
 	o.bytes -= e.cost()
 	dropped := uint64(0)
@@ -161,14 +161,14 @@ func (o *outbox) told(e *Event) {
 	o.logDropped(dropped)
 }
 
-func (o *outbox) logDropped(n uint64) {
+func (o *eventQueue) logDropped(n uint64) {
 	if n > 0 {
 		o.log.Warn("keepcache: events were dropped, because Options.Events.Handle did not keep up", "path", o.path, "events", n)
 	}
 }
 
 // hurry bounds how long is waited from now on, all in all, because the cache is being closed.
-func (o *outbox) hurry(most time.Duration) {
+func (o *eventQueue) hurry(most time.Duration) {
 	if o == nil {
 		return
 	}
@@ -180,7 +180,7 @@ func (o *outbox) hurry(most time.Duration) {
 
 // close waits until what waits has been told, unless the handler takes too long for that. Nothing is told from then on;
 // the last call of the handler may still be under way.
-func (o *outbox) close() {
+func (o *eventQueue) close() {
 	if o == nil {
 		return
 	}
