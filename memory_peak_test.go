@@ -72,13 +72,13 @@ func peakOf(fn func()) (peak int64) {
 func TestMemory_Peaks(t *testing.T) { runPeaks(t, "peaks") }
 
 func peaks(t tester, args []string) {
-	const size = 24 << 20
+	size := effort.Of(12, 24) << 20
 	debug.SetGCPercent(10)
 	raw := bytes.Repeat([]byte("0123456789abcdef"), size/16)
 	text := string(raw)
 	var list []string
 	for i := range 1000 {
-		list = append(list, text[i*1000:(i+24)*1000])
+		list = append(list, text[i*size/1100:][:size/1000])
 	}
 	n := 0
 	fresh := func() *keepcache.DB {
@@ -110,8 +110,8 @@ func peaks(t tester, args []string) {
 			require.NoError(t, c.do(db))
 			commit(db)
 		})
-		fmt.Printf("%s: %.2f times\n", c.name, float64(peak)/size)
-		require.Less(t, float64(peak), 3.1*size, c.name)
+		fmt.Printf("%s: %.2f times\n", c.name, float64(peak)/float64(size))
+		require.Less(t, float64(peak), 3.1*float64(size), c.name)
 	}
 	db := fresh()
 	require.NoError(t, db.Bucket("b").SetBytes("k", raw, 0))
@@ -124,14 +124,15 @@ func peaks(t tester, args []string) {
 		runtime.GC() // while it is there
 		runtime.KeepAlive(got)
 	})
-	fmt.Printf("read: %.2f times\n", float64(peak)/size)
-	require.Less(t, float64(peak), 1.1*size)
+	fmt.Printf("read: %.2f times\n", float64(peak)/float64(size))
+	require.Less(t, float64(peak), 1.1*float64(size))
 
 	values := make(map[string]any)
-	for i := range 30_000 {
+	entries := effort.Of(15_000, 30_000)
+	for i := range entries {
 		values[fmt.Sprintf("key%07d", i)] = text[i : i+1000]
 	}
-	batch := float64(30_000 * 1010)
+	batch := float64(entries * 1010)
 	db = fresh()
 	single := peakOf(func() {
 		for k, v := range values {
@@ -167,7 +168,7 @@ func heaps(t tester, args []string) {
 		{"200 B", 20, 200, time.Hour}, {"keys of 1,000 B", 1000, 10, time.Hour},
 	} {
 		db := open(t, filepath.Join(args[0], c.name), &keepcache.Options{MemoryBytes: int64(budget), MaxBytes: 24 << 20})
-		entries := min(2*budget/(c.key+c.value), effort.Of(20_000, 60_000))
+		entries := min(2*budget/(c.key+c.value), effort.Of(10_000, 60_000))
 		value := make([]byte, c.value)
 		rng := rand.New(rand.NewPCG(1, 2))
 		pad := strings.Repeat("k", c.key)
@@ -182,7 +183,7 @@ func heaps(t tester, args []string) {
 			for w := range 2 {
 				own := rand.New(rand.NewPCG(3, uint64(w)))
 				work.Go(func() {
-					for range min(2*entries, effort.Of(10_000, 30_000)) {
+					for range min(2*entries, effort.Of(5_000, 30_000)) {
 						_, _, err := db.Bucket("b").GetBytes(key(own.IntN(entries)))
 						require.NoError(t, err)
 					}

@@ -62,7 +62,7 @@ func peak(fn func()) uint64 {
 func TestBounds_LargeValue(t *testing.T) {
 	db := open(t, &keepcache.Options{MemoryBytes: 16 << 20})
 	b := db.Bucket("b")
-	list, large := effort.Of(1<<19, 1<<20), effort.Of(8<<20, 16<<20) // each look at the first took 300 times its size
+	list, large := effort.Of(1<<18, 1<<20), effort.Of(4<<20, 16<<20) // each look at the first took 300 times its size
 	if os.Getenv("KEEPCACHE_LONG") != "" {
 		list, large = 8<<20, 48<<20
 	}

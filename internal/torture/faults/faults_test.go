@@ -35,7 +35,7 @@ var (
 	childFirst = flag.Int("faults.first", -1, "for the failing process: the first case; it takes each faults.step-th")
 	childStep  = flag.Int("faults.step", 1, "for the failing process")
 	perCall    = flag.Int("faults.calls", 1, "how many of the calls of one kind on one file fail, each in its own run; 0 is all")
-	commits    = flag.Int("faults.commits", effort.Of(2, 4), "how many times the runs commit")
+	commits    = flag.Int("faults.commits", effort.Of(1, 4), "how many times the runs commit")
 	kinds      = flag.String("faults.kinds", "", "which kinds of calls fail, separated by commas; empty is all")
 	stop       = flag.Int("faults.stop", 20, "for the failing process: after how many findings it stops")
 	always     = flag.Bool("faults.always", false, "only with SyncAlways, where the power is cut too")

@@ -16,7 +16,7 @@ import (
 // allControls is how many states are asked for where all controls are run too. Each builds the module anew, in part.
 const allControls = 10_000
 
-var states = flag.Int("powerloss.states", effort.Of(400, 600), "how many states of power cuts to open")
+var states = flag.Int("powerloss.states", effort.Of(200, 600), "how many states of power cuts to open")
 
 // explorers runs exploring processes, one for each processor, and adds up what they tell.
 func explorers(t *testing.T, binary string, states int, args ...string) (all summary) {
