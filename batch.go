@@ -15,6 +15,9 @@ type Batch struct {
 	err    error // of the first write that cannot be made
 }
 
+// entryID names an entry.
+type entryID struct{ bucket, key string }
+
 type batched struct {
 	bucket *Bucket
 	write  *engine.Write

@@ -8,7 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/contend"
 	"github.com/keepcache/keepcache/internal/engine"
+	"github.com/keepcache/keepcache/internal/foreign"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/ground"
 )
@@ -24,8 +26,8 @@ type DB struct {
 
 	counts   counters
 	events   *notifier
-	queues   queues
-	suspects suspects
+	turns    contend.Turns
+	suspects contend.Suspects
 	loads    *loads
 
 	closing   closing
@@ -43,7 +45,7 @@ func (db *DB) Close() error {
 		err := db.engine.Shut()
 		var there time.Time
 		db.ground.Do(func() { there = time.Now() })
-		db.loads.close(inBubble(time.Now(), there))
+		db.loads.close(ground.InBubble(time.Now(), there))
 		<-db.startOnGround(func() {
 			if err = db.engine.Close(err); err != nil {
 				db.closeErr = db.fail("close", "", err)
@@ -79,8 +81,8 @@ func (db *DB) onGround(ctx context.Context, fn func(context.Context) error) (err
 // startOnGround runs fn in a goroutine where the cache was opened, and returns a channel that is closed when it has returned. A handler
 // of events that calls it has fn run for it.
 func (db *DB) startOnGround(fn func()) (done <-chan struct{}) {
-	if inHandler() {
-		return db.ground.Start(func() { forHandler(fn) })
+	if foreign.InHandler() {
+		return db.ground.Start(func() { foreign.ForHandler(fn) })
 	}
 	return db.ground.Start(fn)
 }

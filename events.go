@@ -6,8 +6,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/keepcache/keepcache/internal/engine"
+	"github.com/keepcache/keepcache/internal/eventqueue"
+	"github.com/keepcache/keepcache/internal/foreign"
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
@@ -123,14 +126,33 @@ func (k EventKind) String() string {
 	return "unknown"
 }
 
+// lateKinds are the kinds of events that happen while commits or sweeps are kept from running. They wait in a queue
+// until they can be told outside of that, so that who is told may call whatever waits for a commit.
+const lateKinds = EventExpire | EventEvict
+
+const (
+	lateBytes = 8 << 20 // some 30,000 events with short keys
+
+	// ownBytes is for the events that handlers bring about: some 4,000.
+	ownBytes = 1 << 20
+
+	// lateLast is how long Close waits for a handler at the longest. To be told of all that a full queue has, one may
+	// take a third of a millisecond for each.
+	lateLast = 10 * time.Second
+	ownLast  = time.Second
+)
+
+// cost is what an event takes in a queue: half of the slice may be room for more.
+func (e *Event) cost() int64 { return int64(2*unsafe.Sizeof(*e)) + int64(len(e.Key)) }
+
 // notifier tells of events: Options.Events, and those who watch.
 type notifier struct {
 	wanted atomic.Uint32 // the kinds that anybody wants to know of; all that an operation looks at if nobody does
 
 	handle  func(Event)
-	kinds   EventKind   // that handle is called for
-	late    *eventQueue // nil where handle is called for none of lateKinds
-	own     *eventQueue // of what happens in a call of a handler; nil where there is none
+	kinds   EventKind                // that handle is called for
+	late    *eventqueue.Queue[Event] // nil where handle is called for none of lateKinds
+	own     *eventqueue.Queue[Event] // of what happens in a call of a handler; nil where there is none
 	watches atomic.Pointer[[]*Watch]
 
 	mu sync.Mutex // held while watches and wanted change
@@ -144,11 +166,17 @@ func newNotifier(path string, o *Options, g *ground.Ground) *notifier {
 			t.kinds = RareEvents
 		}
 	}
+	queue := func(most int64) *eventqueue.Queue[Event] {
+		return &eventqueue.Queue[Event]{Handle: t.handle, Cost: (*Event).cost, Most: most, Ground: g, Dropped: func(n int) {
+			o.Logger.Warn("keepcache: events were dropped, because Options.Events.Handle did not keep up", "path", path, "events", n)
+		}}
+	}
 	if t.kinds != 0 {
-		t.own = &eventQueue{path: path, log: o.Logger, handle: t.handle, ground: g, most: ownQueueBytes, rash: true}
+		t.own = queue(ownBytes)
+		t.own.NoWait = true
 	}
 	if t.kinds&lateKinds != 0 {
-		t.late = &eventQueue{path: path, log: o.Logger, handle: t.handle, ground: g, most: queueBytes}
+		t.late = queue(lateBytes)
 	}
 	t.watches.Store(new([]*Watch))
 	t.wanted.Store(uint32(t.kinds))
@@ -211,25 +239,25 @@ func (t *notifier) call(e Event, inWrite bool) {
 	e.Time = time.Now()
 	switch {
 	case e.Kind&lateKinds != 0:
-		t.late.put(e, inWrite)
-	case inHandler():
-		t.own.put(e, false)
+		t.late.Put(e, inWrite)
+	case foreign.InHandler():
+		t.own.Put(e, false)
 	case e.Kind&callersKinds != 0:
-		contained(t.handle, e)
+		foreign.Handle(func() { t.handle(e) })
 	default:
-		apart(func() { contained(t.handle, e) })
+		foreign.Apart(func() { foreign.Handle(func() { t.handle(e) }) })
 	}
 }
 
 // hurry and close are those of the queues.
 func (t *notifier) hurry() {
-	t.own.hurry(ownQueueLast)
-	t.late.hurry(queueLast)
+	t.own.Hurry(ownLast)
+	t.late.Hurry(lateLast)
 }
 
 func (t *notifier) close() {
-	t.late.close()
-	t.own.close()
+	t.late.Close()
+	t.own.Close()
 }
 
 // callersKinds are the kinds of events that happen in the goroutine of a caller, outside of all that others wait for.

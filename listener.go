@@ -11,7 +11,7 @@ type listener struct{ db *DB }
 
 // WantsWrites reports whether there is anything that a write could void.
 func (l listener) WantsWrites() bool {
-	return l.db.loads.flights.n.Load() != 0 || l.db.loads.failures.n.Load() != 0 || l.db.suspects.n.Load() != 0
+	return l.db.loads.flights.n.Load() != 0 || l.db.loads.failures.Len() != 0 || l.db.suspects.Any()
 }
 
 // Published voids the loads of keys that are written, and notes who has written what a function is suspected of.
@@ -20,16 +20,16 @@ func (l listener) Published(buckets []string, writes []engine.Written) {
 	for i := range writes {
 		if w := &writes[i]; !w.Quiet {
 			loads.flights.void(w.Bucket, w.Key, w.By)
-			loads.failures.forget(w.Bucket, w.Key)
+			loads.failures.Forget(w.Bucket, w.Key)
 		}
 	}
-	l.db.suspects.saw(buckets, writes)
+	l.db.suspects.Wrote(buckets, writes)
 }
 
 // Cleared voids the loads of a bucket.
 func (l listener) Cleared(bucket string) {
 	l.db.loads.flights.voidPrefix(bucket, "")
-	l.db.loads.failures.forgetPrefix(bucket, "")
+	l.db.loads.failures.ForgetPrefix(bucket, "")
 }
 
 func (l listener) WantsExpired() bool  { return l.db.events.wants(EventExpire) }

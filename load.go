@@ -8,6 +8,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/ground"
 )
 
 // GetOrLoad reads the value of key into dst, as Get does. If it is absent it is loaded, and stored for the
@@ -227,8 +228,8 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *engine.Reading, o *Load
 	landed := f.landed() // first of all, also where the time is over
 	done := f.done
 	poll := time.Duration(0)
-	if !landed && inBubble(f.began, time.Now()) {
-		done, poll = nil, pollMost // its channel is not to be touched from here
+	if !landed && ground.InBubble(f.began, time.Now()) {
+		done, poll = nil, ground.PollMost // its channel is not to be touched from here
 	}
 	if caller := runOf(ctx); caller != nil && !landed {
 		switch err := caller.await(f); {

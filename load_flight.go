@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/engine"
+	"github.com/keepcache/keepcache/internal/failures"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -128,7 +129,7 @@ func (fs *flights) voidPrefix(bucket, prefix string) {
 func (b *Bucket) voidFlights(keys ...string) {
 	defer func() {
 		for _, key := range keys {
-			b.db.loads.failures.forget(b.at.Name, key)
+			b.db.loads.failures.Forget(b.at.Name, key)
 		}
 	}()
 	for _, key := range keys {
@@ -139,7 +140,7 @@ func (b *Bucket) voidFlights(keys ...string) {
 
 // voidFlightsOf is voidFlights for all keys that begin with prefix.
 func (b *Bucket) voidFlightsOf(prefix string) {
-	defer b.db.loads.failures.forgetPrefix(b.at.Name, prefix)
+	defer b.db.loads.failures.ForgetPrefix(b.at.Name, prefix)
 	b.db.loads.flights.voidPrefix(b.at.Name, prefix)
 	b.db.engine.AwaitFirst(&b.at)
 }
@@ -154,11 +155,11 @@ func (fs *flights) remove(f *flight) {
 
 // arrive takes a flight that is over out of the table and lets go of those who wait. failed is a failure that is to be
 // remembered, if any: not if a write has voided the flight.
-func (f *flight) arrive(failed *failedLoad) {
+func (f *flight) arrive(failed *failures.Failure) {
 	fs := &f.b.db.loads.flights
 	fs.mu.Lock()
 	if failed != nil && !f.void.Load() {
-		f.b.db.loads.failures.put(failed)
+		f.b.db.loads.failures.Put(failed)
 	}
 	fs.remove(f)
 	fs.mu.Unlock()

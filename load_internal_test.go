@@ -2,10 +2,8 @@ package keepcache
 
 import (
 	"context"
-	"errors"
 	"path/filepath"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -47,32 +45,6 @@ func TestLoad_UnreadableCache(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, report.OK())
 	require.NoError(t, db.Close())
-}
-
-// What is remembered of a failure goes when it is over, although another one of before stays for longer.
-func TestFailures_Expire(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		db, err := Open(filepath.Join(t.TempDir(), "test.cache"), nil)
-		require.NoError(t, err)
-		b := db.Bucket("b")
-		holds := []time.Duration{time.Hour, time.Second, time.Minute, time.Millisecond, 2 * time.Second}
-		for i, hold := range holds {
-			_, err := b.GetOrLoad(t.Context(), string(rune('a'+i)), new(any), func(context.Context, *Load) (any, error) { return nil, errors.New("down") },
-				&LoadOptions{RetryAfter: hold})
-			require.Error(t, err)
-		}
-		n := &db.loads.failures.n
-		require.Equal(t, int64(5), n.Load())
-		for _, step := range []struct {
-			after time.Duration
-			left  int64
-		}{{1100 * time.Millisecond, 3}, {time.Second, 2}, {time.Minute, 1}, {time.Hour, 0}} {
-			time.Sleep(step.after)
-			synctest.Wait()
-			require.Equal(t, step.left, n.Load(), "%v", step)
-		}
-		require.NoError(t, db.Close())
-	})
 }
 
 // A lifetime that is shortened stays above 0, whatever it was.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/errs"
+	"github.com/keepcache/keepcache/internal/failures"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -70,7 +71,7 @@ func (f *flight) notStored(err error, told *news) {
 
 // land stores what a flight brought, if anything, and lets those who wait go. They see it stored. fail is what is to be
 // remembered of a failure that cannot be stored.
-func (f *flight) land(d *engine.Write, err error, fail *failedLoad, told *news) {
+func (f *flight) land(d *engine.Write, err error, fail *failures.Failure, told *news) {
 	f.err = err
 	switch {
 	case d == nil:
@@ -110,7 +111,7 @@ func (f *flight) outdated(joined uint64) bool {
 
 // outcome drafts what is to be stored of a load; nil is nothing. It may make a failure of a success. fail is what is to
 // be remembered of a failure, unless that write is stored.
-func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *engine.Write, fail *failedLoad) {
+func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *engine.Write, fail *failures.Failure) {
 	now := f.b.db.engine.Now()
 	if !format.ValidKey(f.key) {
 		a.unfit = fmt.Errorf("%w: %s", ErrInvalidKey, errs.Quote(f.key))
@@ -119,7 +120,7 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *eng
 	}
 	if a.err == nil {
 		if d = f.success(l, o, a, now); d != nil {
-			f.b.db.loads.failures.forget(f.b.at.Name, f.key)
+			f.b.db.loads.failures.Forget(f.b.at.Name, f.key)
 			return d, nil
 		}
 		a.err = errNotThere
@@ -128,7 +129,7 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *eng
 	r := &f.stale
 	switch {
 	case a.notFound:
-		f.b.db.loads.failures.forget(f.b.at.Name, f.key)
+		f.b.db.loads.failures.Forget(f.b.at.Name, f.key)
 		tags, err := packTags(l.Tags)
 		if err == nil {
 			err = a.unfit
@@ -155,7 +156,7 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *eng
 			return nil, nil
 		}
 		tags, _ := packTags(l.Tags)
-		fail = newFailedLoad(f, a, tags, hold)
+		fail = newFailure(f, a, tags, hold)
 		if stale {
 			d = f.retryLater(hold, now)
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/errs"
+	"github.com/keepcache/keepcache/internal/foreign"
 )
 
 // run is one run of a loader, for one flight or, of GetOrLoadMany, for several. Its context carries it, so that it is known
@@ -240,7 +241,7 @@ func (e *PanicError) Error() string { return "the loader panicked: " + e.text }
 // newPanicError asks a value that is not ours for its text, which may panic or end the goroutine in its turn.
 func newPanicError(v any, stack []byte) *PanicError {
 	e := &PanicError{Value: v, Stack: stack, text: "a value that cannot be printed"}
-	apart(func() { e.text = cutText(fmt.Sprint(v), mostErrorText) })
+	foreign.Apart(func() { e.text = cutText(fmt.Sprint(v), mostErrorText) })
 	return e
 }
 

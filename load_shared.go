@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/keepcache/keepcache/internal/errs"
+	"github.com/keepcache/keepcache/internal/failures"
+	"github.com/keepcache/keepcache/internal/foreign"
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
@@ -19,7 +21,7 @@ type loads struct {
 	stop     context.CancelFunc
 	slots    chan struct{} // holds a token for each background load
 	stuck    atomic.Int64  // loaders begun in the background that have not returned, although their load has passed LoadTimeout
-	failures failures
+	failures failures.Memory
 	flights  flights
 
 	mu     sync.Mutex // protects what follows
@@ -44,8 +46,7 @@ const (
 
 func newLoads(memoryBytes int64, g *ground.Ground) *loads {
 	l := &loads{slots: make(chan struct{}, backgroundLoads), over: make(chan struct{})}
-	l.failures.most = min(max(memoryBytes/16, leastFailureBytes), mostFailureBytes)
-	l.failures.ground = g
+	l.failures.Init(memoryBytes, g)
 	l.ctx, l.stop = ground.NewContext()
 	return l
 }
@@ -59,11 +60,11 @@ func (l *loads) begin(fn func()) bool {
 		return false
 	}
 	l.n++
-	inherits := inHandler()
+	inherits := foreign.InHandler()
 	go func() {
 		defer l.end()
 		if inherits {
-			forHandler(fn)
+			foreign.ForHandler(fn)
 		} else {
 			fn()
 		}
@@ -89,12 +90,12 @@ func (l *loads) close(inside bool) {
 	idle := l.n == 0
 	l.mu.Unlock()
 	l.stop()
-	defer l.failures.close()
+	defer l.failures.Close()
 	if idle {
 		return
 	}
 	if inside {
-		poll(closeGrace, l.idle)
+		ground.Poll(closeGrace, l.idle)
 		return
 	}
 	timer := time.NewTimer(closeGrace)
@@ -110,31 +111,6 @@ func (l *loads) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.n == 0
-}
-
-// poll looks again and again whether something is done, for the given time, and reports whether it is.
-func poll(most time.Duration, done func() bool) bool {
-	for pause := pollFirst; !done(); pause = min(2*pause, pollMost) {
-		if most <= 0 {
-			return false
-		}
-		time.Sleep(min(pause, most))
-		most -= pause
-	}
-	return true
-}
-
-// Who cannot wait for something because that may be in another place, see inBubble, looks at it in such intervals. A clock of a bubble
-// does not go on while somebody in it has something to do, so the first may be short.
-const (
-	pollFirst = time.Microsecond
-	pollMost  = time.Millisecond
-)
-
-// inBubble reports whether the one time was read in a bubble of testing/synctest and the other, of about the same moment, outside.
-// The clocks of bubbles begin in the year 2000; nothing else tells where a goroutine is.
-func inBubble(inside, outside time.Time) bool {
-	return outside.Round(0).Sub(inside.Round(0)) > 5*365*24*time.Hour
 }
 
 // LoadStats say what loads did since Open.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 
 	"github.com/keepcache/keepcache/internal/beside"
+	"github.com/keepcache/keepcache/internal/contend"
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/ground"
@@ -69,7 +70,7 @@ func Open(path string, options *Options) (*DB, error) {
 func newDB(path string, options Options) *DB {
 	g := ground.New()
 	db := &DB{
-		path: path, options: options, ground: g, queues: queues{ground: g},
+		path: path, options: options, ground: g, turns: contend.Turns{Ground: g},
 		loads: newLoads(options.MemoryBytes, g), events: newNotifier(path, &options, g),
 	}
 	db.main = db.Bucket(DefaultBucket)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/errs"
+	"github.com/keepcache/keepcache/internal/foreign"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -253,7 +254,7 @@ func (o *Options) withDefaults() (Options, error) {
 	if f.Logger == nil {
 		f.Logger = slog.New(slog.DiscardHandler)
 	} else {
-		f.Logger = slog.New(guarded{f.Logger.Handler()})
+		f.Logger = slog.New(foreign.Logger(f.Logger.Handler()))
 	}
 	return f, nil
 }

@@ -20,8 +20,9 @@ import (
 // allowedImports are the walls of the house: which packages of this module each one may import, outside of its tests. "." is the root.
 // What lies below never names what lies above. bbolt stands here too, because few may know it.
 var allowedImports = map[string]string{
-	".": "internal/beside internal/disk internal/engine internal/errs internal/format internal/ground internal/jsonpack internal/lockless internal/store " +
-		"internal/trust internal/verify",
+	".": "internal/beside internal/contend internal/disk internal/engine internal/errs internal/eventqueue internal/failures " +
+		"internal/foreign internal/format internal/ground internal/jsonpack internal/lockless internal/store internal/trust " +
+		"internal/verify",
 	"inspect": ". internal/beside internal/display internal/glob internal/jsonpack internal/jsontext internal/rewrite internal/wire",
 	"cmd/keepcache": ". internal/beside internal/disk internal/display internal/glob internal/jsontext internal/pagetree internal/preflight " +
 		"internal/rewrite internal/store internal/wire",
@@ -29,17 +30,21 @@ var allowedImports = map[string]string{
 	"internal/beside":  "",
 	"internal/clock":   "internal/format",
 	"internal/cost":    "internal/format",
+	"internal/contend": "internal/engine internal/ground",
 	"internal/disk":    "internal/trust",
 	"internal/display": "",
 	"internal/engine": "internal/beside internal/clock internal/cost internal/disk internal/errs internal/format internal/ground internal/journal " +
 		"internal/memory internal/recency internal/store internal/verify",
-	"internal/errs":     "",
-	"internal/format":   "internal/errs internal/jsonpack",
-	"internal/glob":     "",
-	"internal/ground":   "",
-	"internal/journal":  "internal/beside internal/disk internal/ground internal/trust",
-	"internal/jsonpack": "",
-	"internal/jsontext": ". internal/jsonpack",
+	"internal/errs":       "",
+	"internal/eventqueue": "internal/foreign internal/ground",
+	"internal/failures":   "internal/format internal/ground",
+	"internal/foreign":    "",
+	"internal/format":     "internal/errs internal/jsonpack",
+	"internal/glob":       "",
+	"internal/ground":     "",
+	"internal/journal":    "internal/beside internal/disk internal/ground internal/trust",
+	"internal/jsonpack":   "",
+	"internal/jsontext":   ". internal/jsonpack",
 	"internal/lockless": "internal/beside internal/cost internal/disk internal/engine internal/errs internal/format internal/journal internal/memory " +
 		"internal/pagetree internal/store internal/verify",
 	"internal/memory":    "internal/clock internal/format",
