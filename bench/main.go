@@ -63,7 +63,7 @@ func command(args []string, stdout, stderr io.Writer) error {
 		peers   = flags.String("peers", "", "peers, with commas between them; all by default")
 		work    = flags.String("work", "", "groups of workloads, with commas between them; all by default")
 		dir     = flags.String("dir", os.TempDir(), "directory on the disk that is measured")
-		out     = flags.String("out", ".", "directory for results.md, results.svg and growth.svg")
+		out     = flags.String("out", ".", "directory for results.md, targets.md, results.svg and growth.svg")
 		raw     = flags.String("raw", "", "file for all numbers of all rounds, as JSON")
 		render  = flags.String("render", "", "measure nothing, but write the results that such a file has, or several with commas between them")
 		profile = flags.String("profile", "", "directory for CPU profiles of each row")
@@ -176,6 +176,9 @@ func writeHitRatios(keys uint32, dir, out string) error {
 // write writes the tables and the plot.
 func (r *results) write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "targets.md"), []byte(r.targetsPage()), 0o644); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "results.md"), []byte(r.page()), 0o644); err != nil {
