@@ -11,24 +11,29 @@ import (
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
-// GetOrLoad reads the value of key into dst, as Get does. If it is absent it is loaded, and stored for the
-// lifetime that opts say; nil opts are the defaults. However many callers wait for a key, the loader runs
-// once. A value that is stale is served at once and loaded anew in the background. A result that came after
-// a Set or Delete of the same key is handed to those who wait but not stored: it may be older.
+// GetOrLoad reads the value of key into dst, as Get does. If the key is absent, GetOrLoad calls load and stores the
+// result for the lifetime in opts. Nil opts are the defaults. However many callers wait for a key, the loader runs
+// once. A stale value is returned at once, and loaded again in the background. If the key is set or deleted while the
+// loader runs, those who wait get the result, but it is not stored: it may be older.
 //
-// The error is ErrNotFound if the loader says so, or said so within NegativeTTL; that of ctx, which ends the
-// waiting but not the load; or that of the loader, for which errors.Is works, if there is nothing to serve
-// instead. If that was an earlier load, which failed within RetryAfter, it is a *RememberedError. A loader that panics,
-// which is a *PanicError, or calls runtime.Goexit has failed. So has one that runs for longer than LoadTimeout. A loader that asks for
-// a key whose loader waits for it gets ErrLoadCycle. The text of the error begins with what the loader said.
+// If there is nothing to serve, the error is one of these:
 //
-// That the cache itself cannot be read or written, or that what was loaded cannot be stored, also because key is too long or
-// empty, is no error: it is counted in LoadStats and told as EventLoadFailed. A stored value that does not fit dst is taken for absent,
-// and dst is as it was before. If what was loaded does not fit, it is stored and there is an error, after which dst may
-// hold a part of it. A nil ctx is context.Background.
+//   - ErrNotFound, if the loader returned it, or did so within NegativeTTL.
+//   - The error of ctx. That ends the wait and not the load.
+//   - The error of the loader. It is found by errors.Is, and its text comes first.
+//   - A *RememberedError, if an earlier load failed within RetryAfter.
+//   - A *PanicError, if the loader panicked. A loader that calls runtime.Goexit has failed too.
+//   - context.DeadlineExceeded, if the loader ran for longer than LoadTimeout.
+//   - ErrLoadCycle, if the key is loaded by a loader that waits for this call.
 //
-// In a DB that is open for reading only nothing is stored.
-func (b *Bucket) GetOrLoad(ctx context.Context, key string, dst any, load Loader, opts *LoadOptions) (LoadResult, error) {
+// A cache that cannot be read, or that cannot store what was loaded, is not an error. Nor is a key that is too long or
+// empty. Such failures are counted in LoadStats and reported as EventLoadFailed. A stored value that does not fit dst
+// is loaded again, and dst is as it was before. A loaded value that does not fit dst is stored, and GetOrLoad returns
+// an error; dst may then hold a part of it. A nil ctx is context.Background.
+//
+// A DB that is open for reading only stores nothing.
+func (b *Bucket) GetOrLoad(ctx context.Context, key string, dst any, load Loader, opts *LoadOptions) (LoadResult,
+	error) {
 	r, done, err := b.hit(key, opts)
 	prefilled, spoiled := isPrefilled(dst), false
 	switch {
@@ -46,15 +51,16 @@ func (b *Bucket) GetOrLoad(ctx context.Context, key string, dst any, load Loader
 	return LoadResult{}, b.fail(opLoad, key, err)
 }
 
-// given returns ctx, or the background where it is nil.
-func given(ctx context.Context) context.Context {
+// orBackground returns ctx, or context.Background if it is nil.
+func orBackground(ctx context.Context) context.Context {
 	if ctx == nil {
 		return context.Background()
 	}
 	return ctx
 }
 
-// hit is the way of a value that is fresh and need not be looked at further, but for whether it fits.
+// hit reads key. done is true if the value is fresh and nothing more has to be decided, apart from whether it fits, and
+// if there is an error.
 func (b *Bucket) hit(key string, opts *LoadOptions) (r engine.Reading, done bool, err error) {
 	if r, err = b.look(key); err != nil {
 		return r, true, err
@@ -62,14 +68,15 @@ func (b *Bucket) hit(key string, opts *LoadOptions) (r engine.Reading, done bool
 	return r, r.Live && (opts == nil || opts.RefreshAhead == 0), nil
 }
 
-// mismatched counts and tells that a value did not fit, and makes a miss of it.
+// mismatched counts and reports a stored value that did not fit its destination, and turns r into a miss.
 func (b *Bucket) mismatched(key string, r *engine.Reading, err error) {
 	r.State = engine.State{Fresh: r.Fresh}
 	b.db.counts.loadsMismatched.Add(1)
-	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.at.Name, Key: key, Detail: "what is stored does not fit and is loaded anew", Err: err})
+	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.at.Name, Key: key,
+		Detail: "what is stored does not fit and is loaded anew", Err: err})
 }
 
-// look reads a key. That the cache cannot be read is a miss, and so is a key that it cannot have.
+// look reads a key. A cache that cannot be read is a miss, and so is an invalid key.
 func (b *Bucket) look(key string) (r engine.Reading, err error) {
 	if r, err = b.read(key); errors.Is(r.Damage, ErrUnavailable) {
 		err = r.Damage
@@ -77,27 +84,29 @@ func (b *Bucket) look(key string) (r engine.Reading, err error) {
 	switch {
 	case err == nil, errors.Is(err, ErrClosed), errors.Is(err, ErrInvalidName):
 		return r, err
-	case errors.Is(err, ErrInvalidKey): // told when it has been loaded
+	case errors.Is(err, ErrInvalidKey): // reported when it has been loaded
 		return engine.Reading{}, nil
 	}
 	b.loadFailed(key, "the cache cannot be read", err)
 	return engine.Reading{}, nil
 }
 
-// load is GetOrLoad beyond hit. r is what was found.
-func (b *Bucket) load(ctx context.Context, key string, r engine.Reading, dst *target, load Loader, opts *LoadOptions) (LoadResult, error) {
+// load is GetOrLoad after hit. r is what was found.
+func (b *Bucket) load(ctx context.Context, key string, r engine.Reading, dst *target, load Loader,
+	opts *LoadOptions) (LoadResult, error) {
 	o, err := opts.resolve(b)
 	if err != nil {
 		return LoadResult{}, b.fail(opLoad, key, err)
 	}
-	start := func(ctx context.Context, r *run) { r.one(ctx, &o, load) }
-	result, err := b.fetch(given(ctx), key, r, &o, start, dst)
+	start := func(ctx context.Context, r *run) { r.loadOne(ctx, &o, load) }
+	result, err := b.fetch(orBackground(ctx), key, r, &o, start, dst)
 	return result, b.fail(opLoad, key, err)
 }
 
-// fetch serves one key: with what was found, or by a flight that start begins, or by one that is under way. A stored value
-// that does not fit dst is a miss.
-func (b *Bucket) fetch(ctx context.Context, key string, r engine.Reading, o *LoadOptions, start starter, dst *target) (LoadResult, error) {
+// fetch serves one key: from what was found, or from a flight. It joins the flight of the key that is under way, or
+// begins one with start. A stored value that does not fit dst is a miss.
+func (b *Bucket) fetch(ctx context.Context, key string, r engine.Reading, o *LoadOptions, start starter,
+	dst *target) (LoadResult, error) {
 	missed, anew := false, false
 	for {
 		switch plan := b.plan(key, &r, o); plan {
@@ -121,7 +130,7 @@ func (b *Bucket) fetch(ctx context.Context, key string, r engine.Reading, o *Loa
 			b.served(key, &r, nil)
 			return LoadResult{Stale: !r.Live}, err
 		default:
-			if b.isStale(&r) { // it may have to be served after all
+			if b.isStale(&r) { // it may be served after all
 				held := r
 				held.Live = true
 				if err := fits(&held, dst.dst); errors.Is(err, ErrMismatch) {
@@ -144,11 +153,11 @@ func (b *Bucket) fetch(ctx context.Context, key string, r engine.Reading, o *Loa
 				return LoadResult{}, err
 			}
 		}
-		f, own := (&flight{b: b, key: key, stale: r, caller: ctx, run: b.newRun(ctx)}).board()
+		f, own := (&flight{b: b, key: key, stale: r, caller: ctx, run: b.newRun(ctx)}).join()
 		if own {
 			f.run.flights = []*flight{f}
-			if caller := runOf(ctx); caller != nil { // before the loader can ask who waits for it
-				_ = caller.await(f) // it waits for nothing yet
+			if caller := runOf(ctx); caller != nil { // before the loader begins
+				_ = caller.await(f) // no ring: f waits for nothing yet
 				defer caller.leave(f)
 			}
 			f.run.launch(ctx, start)
@@ -164,7 +173,7 @@ func (b *Bucket) fetch(ctx context.Context, key string, r engine.Reading, o *Loa
 			if !errors.Is(err, ErrMismatch) || !f.quicker || anew {
 				return result, err
 			}
-			anew = true // what somebody else has written does not fit either
+			anew = true // what somebody else wrote does not fit either
 		}
 		b.missed(key, &missed)
 		if r, err = b.look(key); err != nil {
@@ -173,22 +182,22 @@ func (b *Bucket) fetch(ctx context.Context, key string, r engine.Reading, o *Loa
 	}
 }
 
-// missed counts that a request found nothing, once.
+// missed counts a request that found nothing. It counts a request once: before is its flag.
 func (b *Bucket) missed(key string, before *bool) {
 	if !*before {
 		*before = true
-		b.counted(toldKey(key), &engine.Reading{})
+		b.counted(eventKey(key), &engine.Reading{})
 	}
 }
 
-// What a request does with what it found.
+// servePlan is what a request does with what it found.
 type servePlan int
 
 const (
 	serveNothing  servePlan = iota // wait for a load
 	serveFresh                     // it is fresh
-	serveNegative                  // there is no such thing
-	serveAnyway                    // and load nothing: a load has failed lately
+	serveNegative                  // ErrNotFound
+	serveAnyway                    // and load nothing: a load failed lately
 	serveAndLoad                   // and load in the background
 )
 
@@ -209,7 +218,8 @@ func (b *Bucket) plan(key string, r *engine.Reading, o *LoadOptions) servePlan {
 		if since == 0 {
 			since = r.Header.WrittenAt
 		}
-		if o.waitsAfter(r.Options, now) || !format.IsPast(since, r.Header.ExpiresAt, now, o.RefreshAhead) || b.failedLately(key, o, true) != nil {
+		if o.waitsAfter(r.Options, now) || !format.IsPast(since, r.Header.ExpiresAt, now, o.RefreshAhead) ||
+			b.failedLately(key, o, true) != nil {
 			return serveFresh
 		}
 		return serveAndLoad
@@ -221,15 +231,19 @@ func (b *Bucket) plan(key string, r *engine.Reading, o *LoadOptions) servePlan {
 	return serveAndLoad
 }
 
-// wait waits for a flight, and falls back upon what was found before, as long as that may be served. again means that what
-// the flight brought was invalidated before this request came, or that it failed because the request that began it has ended. The time limits count from began.
-func (b *Bucket) wait(ctx context.Context, f *flight, r *engine.Reading, o *LoadOptions, began time.Time) (value []byte, result LoadResult, again bool, err error) {
+// wait waits for a flight. It falls back on what was found before, as long as that may be served. The time limits count
+// from began.
+//
+// again is true if the caller must start over: what the flight brought was invalidated before this request came, or the
+// flight failed because the request that began it has ended.
+func (b *Bucket) wait(ctx context.Context, f *flight, r *engine.Reading, o *LoadOptions,
+	began time.Time) (value []byte, result LoadResult, again bool, err error) {
 	joined := b.db.engine.Revision()
-	landed := f.landed() // first of all, also where the time is over
+	landed := f.landed() // before the time is checked
 	done := f.done
 	poll := time.Duration(0)
 	if !landed && ground.InBubble(f.began, time.Now()) {
-		done, poll = nil, ground.PollMost // its channel is not to be touched from here
+		done, poll = nil, ground.PollMost // a channel of another bubble must not be touched
 	}
 	if caller := runOf(ctx); caller != nil && !landed {
 		switch err := caller.await(f); {
@@ -268,11 +282,12 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *engine.Reading, o *Load
 		}
 	}
 	switch {
-	case f.err == nil && f.outdated(joined), f.strange && ctx.Err() == nil:
+	case f.err == nil && f.outdated(joined), f.callerGone && ctx.Err() == nil:
 		return nil, result, true, nil
-	case f.err != nil && f.quicker && o.RetryAfter < 0: // the request that began the flight goes by an earlier failure, and this one does not
+	// an earlier failure counts for the request that began it, not for this one
+	case f.err != nil && f.quicker && o.RetryAfter < 0:
 		return nil, result, true, nil
-	case f.err == errFailedLately && !b.isStale(r): // there is something to serve that this request has not seen
+	case f.err == errFailedLately && !b.isStale(r): // there is a stale value that this request has not seen
 		return nil, result, true, nil
 	case f.closing:
 		return nil, result, false, ErrClosed
@@ -285,7 +300,8 @@ func (b *Bucket) wait(ctx context.Context, f *flight, r *engine.Reading, o *Load
 	return nil, result, false, f.err
 }
 
-// await waits until a flight has landed, as done says, for as long as that; the error is that of ctx.
+// await waits until done is closed, ctx ends, or the time is over. It reports whether the flight has landed. The error
+// is that of ctx.
 func (f *flight) await(ctx context.Context, done <-chan struct{}, most time.Duration) (landed bool, err error) {
 	var over <-chan time.Time
 	if most != NoExpiry {
@@ -302,18 +318,18 @@ func (f *flight) await(ctx context.Context, done <-chan struct{}, most time.Dura
 	return f.landed(), nil
 }
 
-// isStale reports whether what was found before may be served for want of something better.
+// isStale reports whether what was found before may be served if there is nothing better.
 func (b *Bucket) isStale(r *engine.Reading) bool {
 	return r.Held && !r.Negative && b.db.engine.StateOf(&r.Header, r.Options).Held
 }
 
-// negativeHit counts and tells that a request was answered by what is remembered of ErrNotFound.
+// negativeHit counts and reports a request that was answered with a remembered ErrNotFound.
 func (b *Bucket) negativeHit(key string) {
 	b.db.counts.negativeHits.Add(1)
 	b.note(EventNegative, key)
 }
 
-// served counts and tells that a value was served that is not known to be right any more.
+// served counts and reports a value that was served although it is stale, or about to be.
 func (b *Bucket) served(key string, r *engine.Reading, err error) {
 	b.counted(key, &engine.Reading{State: engine.State{Live: true}, File: r.File})
 	if r.Live {
@@ -325,8 +341,8 @@ func (b *Bucket) served(key string, r *engine.Reading, err error) {
 	}
 }
 
-// loadFailed tells of a failure of the cache that a load went on without.
+// loadFailed counts and reports a failure of the cache that a load went on without.
 func (b *Bucket) loadFailed(key, detail string, err error) {
 	b.db.counts.loadCacheErrors.Add(1)
-	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.at.Name, Key: toldKey(key), Detail: detail, Err: err})
+	b.db.events.tell(Event{Kind: EventLoadFailed, Bucket: b.at.Name, Key: eventKey(key), Detail: detail, Err: err})
 }

@@ -8,21 +8,21 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// RememberedError is the error of a load that failed a moment ago, returned without trying again; see
-// LoadOptions.RetryAfter. errors.As finds it, and errors.Is looks through it.
+// RememberedError is the error of a load that failed a moment ago, returned without trying again. See
+// LoadOptions.RetryAfter. It is found by errors.As, and errors.Is looks through it.
 type RememberedError struct {
-	Err     error     // what the load failed with, and so all that it wraps; its text alone if that was too long to be kept
-	At      time.Time // when
+	Err     error     // of the load, with all that it wraps; only its text, cut, if that was too long
+	At      time.Time // when the load failed
 	RetryAt time.Time // when the next request tries again
 }
 
-// Error is the text of the error that is remembered.
+// Error returns the text of the remembered error.
 func (e *RememberedError) Error() string { return e.Err.Error() }
 
-// Unwrap returns the error that is remembered.
+// Unwrap returns the remembered error.
 func (e *RememberedError) Unwrap() error { return e.Err }
 
-// failedLately returns the error of a load of key that failed lately, or nil. stale says that there is a value to serve.
+// failedLately returns the remembered error of key, or nil. stale is true if there is a value to serve.
 func (b *Bucket) failedLately(key string, o *LoadOptions, stale bool) error {
 	most := o.retryAfter(stale)
 	f := b.db.loads.failures.Get(b.at.Name, key, most, b.db.engine.Invalidated)
@@ -37,15 +37,15 @@ func (b *Bucket) failedLately(key string, o *LoadOptions, stale bool) error {
 }
 
 const (
-	// mostErrorText is how long the text of an error may be to be remembered as it is. Of a longer one its beginning is.
-	mostErrorText = 4 << 10
+	// mostErrorText is how long the text of a remembered error may be. A longer one is cut.
+	maxErrorText = 4 << 10
 
-	// leastErrorText is what is left of the text at least. If even that does not fit, the failure is not remembered.
-	leastErrorText = 128
+	// leastErrorText is how much of the text is kept at least. If not even that fits, the failure is not remembered.
+	minErrorText = 128
 )
 
-// newFailure returns what is remembered of a load that failed just now. Of a text that is too long its beginning is kept,
-// without what the error wraps; of a panic that is too large the stack is left out.
+// newFailure returns what is remembered of a load that failed just now. A text that is too long is cut, and loses what
+// the error wraps. A panic that is too large loses its stack.
 func newFailure(f *flight, a *answer, tags format.Tags, hold time.Duration) *failures.Failure {
 	now := time.Now()
 	e := &failures.Failure{
@@ -54,7 +54,7 @@ func newFailure(f *flight, a *answer, tags format.Tags, hold time.Duration) *fai
 	}
 	room := int(f.b.db.loads.failures.Room(e))
 	p, panicked := a.err.(*PanicError)
-	switch most := max(min(room, mostErrorText), leastErrorText); {
+	switch most := max(min(room, maxErrorText), minErrorText); {
 	case e.Size > most:
 		cut := cutText(a.text, most)
 		e.Err, e.Size = cutError(cut), len(cut)
@@ -66,12 +66,12 @@ func newFailure(f *flight, a *answer, tags format.Tags, hold time.Duration) *fai
 	return e
 }
 
-// cutError is what is left of an error whose text is too long.
+// cutError is an error whose text was too long to keep.
 type cutError string
 
 func (e cutError) Error() string { return string(e) }
 
-// cutText cuts a text to the given number of bytes, which is 3 at least.
+// cutText cuts a text to at most the given number of bytes, which is at least 3.
 func cutText(text string, most int) string {
 	if len(text) <= most {
 		return text

@@ -14,48 +14,48 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// flight is one load of one key, for which any number of callers wait.
+// flight is one load of one key. Any number of callers may wait for it.
 //
-// It is not x/sync's singleflight because a write must be able to void a flight in the same step in which it
-// becomes visible, a caller must be able to leave without the rest, and a loader's panic must be an error for
-// all who wait and not the end of the process, which is what singleflight makes of it.
+// It is not the singleflight of x/sync. A write must be able to void a flight in the same step in which the write
+// becomes visible. A caller must be able to leave while others wait. And a panic of a loader must be an error for all
+// who wait; singleflight ends the process.
 type flight struct {
 	b     *Bucket
 	key   string
-	start uint64         // the last revision before it: what it brings may be older than anything later
+	start uint64         // the last revision before it; the result may be older than anything later
 	stale engine.Reading // what was there when it began
 	began time.Time
 
-	caller context.Context // of the request that began it, to tell whether the loader failed because that has ended
-	run    *run            // of the loader that is to bring it
+	caller context.Context // of the request that began it
+	run    *run            // of the loader
 
-	// claimed says that somebody is about to land it: what else may still come for it is dropped.
+	// claimed is true once somebody is about to land the flight. What comes later for it is dropped.
 	claimed atomic.Bool
 
-	// void says that the key was written or removed since the flight began, so that it must store nothing. Writes set
-	// it, and the flight's own write looks at it, while the key's shard is locked.
+	// void is true if the key was written or removed since the flight began, so the flight must store nothing. Writes set
+	// it, and the flight's own write checks it, while the key's shard is locked.
 	void atomic.Bool
 
-	over atomic.Bool   // what follows is set
-	done chan struct{} // closed after that; belongs to the bubble of testing/synctest in which the flight began, if it is one
+	over atomic.Bool   // the fields below are set
+	done chan struct{} // closed after that; made in the bubble of testing/synctest in which the flight began, if any
 	value,
 	options []byte
 	header  format.Header
 	err     error
 	verdict      // of err
-	quicker bool // what it has is not the loader's: somebody else has written it, or failed, since the flight was asked for
+	quicker bool // the result is not the loader's: somebody else wrote the key, or failed, after the request read it
 }
 
-// flights are the loads of a cache that are under way. The zero value is ready for use.
+// flights holds the loads of a cache that are under way. The zero value is ready for use.
 type flights struct {
-	n   atomic.Int32 // how many, so that writes need not lock to find that there are none
+	n   atomic.Int32 // how many; writes take no lock where there are none
 	mu  sync.RWMutex // protects what follows
 	all map[entryID]*flight
 }
 
-// board returns the flight of a key that is under way, or begins one, which is then the caller's own to let
-// run and land.
-func (f *flight) board() (*flight, bool) {
+// join returns the flight of f's key that is under way. If there is none, it begins f and returns it: then the caller
+// must let it run and land.
+func (f *flight) join() (*flight, bool) {
 	fs := &f.b.db.loads.flights
 	fs.mu.Lock()
 	if there := fs.all[f.id()]; there != nil {
@@ -71,7 +71,7 @@ func (f *flight) board() (*flight, bool) {
 	fs.n.Add(1)
 	fs.mu.Unlock()
 	f.b.db.counts.running.Add(1)
-	// From here on every write voids the flight. What was written before has a revision up to this one.
+	// From here on every write voids the flight. Earlier writes have a revision up to this one.
 	f.start = f.b.db.engine.Revision()
 	return f, true
 }
@@ -81,7 +81,7 @@ func (f *flight) id() entryID { return entryID{f.b.at.Name, f.key} }
 // underWay reports whether the key is being loaded.
 func (f *flight) underWay() bool { return f.b.db.loads.flights.find(f.id()) != nil }
 
-// landed reports whether what it brought, or did not, is there.
+// landed reports whether the flight is over, so that its result can be read.
 func (f *flight) landed() bool { return f.over.Load() }
 
 // claim reports whether the caller is the one to land the flight.
@@ -97,8 +97,8 @@ func (fs *flights) find(at entryID) *flight {
 	return fs.all[at]
 }
 
-// void takes the flight of a key out of the table: what it brings is not to be stored, and those who come
-// from now on are not to wait for it. own is that of a flight that is not meant.
+// void takes the flight of a key out of the table. Its result is not stored, and later requests do not join it. own is
+// the void flag of a flight that is to be spared, which is the one that writes.
 func (fs *flights) void(bucket, key string, own *atomic.Bool) {
 	f := fs.find(entryID{bucket, key})
 	if f == nil || &f.void == own {
@@ -109,7 +109,7 @@ func (fs *flights) void(bucket, key string, own *atomic.Bool) {
 	fs.remove(f)
 }
 
-// voidPrefix voids the flights of all keys of a bucket that begin with prefix.
+// voidPrefix voids the flights of all keys in a bucket that begin with prefix.
 func (fs *flights) voidPrefix(bucket, prefix string) {
 	if fs.n.Load() == 0 {
 		return
@@ -123,9 +123,9 @@ func (fs *flights) voidPrefix(bucket, prefix string) {
 	}
 }
 
-// voidFlights voids the loads of keys that are about to be removed. Void loads before looking: a write voids the load of
-// its key, but there is no write where a key is absent. The look then finds what a load has stored before, and a load
-// that stores later finds itself void.
+// voidFlights voids the loads of keys that are about to be removed. It must be called before the removal reads the
+// keys. A write voids the load of its key, but removing an absent key writes nothing. The read that follows finds what
+// a load stored before, and a load that stores later finds itself void.
 func (b *Bucket) voidFlights(keys ...string) {
 	defer func() {
 		for _, key := range keys {
@@ -153,8 +153,8 @@ func (fs *flights) remove(f *flight) {
 	}
 }
 
-// arrive takes a flight that is over out of the table and lets go of those who wait. failed is a failure that is to be
-// remembered, if any: not if a write has voided the flight.
+// arrive removes a finished flight from the table and wakes those who wait. failed, if not nil, is remembered unless a
+// write has voided the flight.
 func (f *flight) arrive(failed *failures.Failure) {
 	fs := &f.b.db.loads.flights
 	fs.mu.Lock()
@@ -168,7 +168,8 @@ func (f *flight) arrive(failed *failures.Failure) {
 	close(f.done)
 }
 
-// encode encodes a value that was loaded, also one that is too large to be stored, which unfit says. It may run code of the value's type.
+// encode encodes a loaded value, even one that is too large to be stored: then unfit says so. It may run code of the
+// value's type.
 func (b *Bucket) encode(value any) (encoded []byte, unfit, err error) {
 	encoded, err = appendValue(nil, value, b.db.options.MaxValueBytes)
 	if errors.Is(err, ErrTooLarge) {
@@ -186,8 +187,8 @@ func (f *flight) newLoad(o *LoadOptions) *Load {
 	return l
 }
 
-// superseded lands a flight at once if another one, or a write, was quicker: the key was looked at before this one began. A write that
-// brings the bucket into being may have come before the flight and not be found yet.
+// superseded lands a flight at once if another flight or a write was quicker: the key was read before this flight
+// began. A write that creates the bucket may be older than the flight and not visible yet, so superseded waits for it.
 func (f *flight) superseded(o *LoadOptions) bool {
 	f.b.db.engine.AwaitFirst(&f.b.at)
 	var r engine.Reading

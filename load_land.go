@@ -19,18 +19,19 @@ var (
 	errETagTooLong  = fmt.Errorf("the ETag is longer than %d bytes", MaxETagBytes)
 )
 
-// drop is what becomes of what a loader brings after its flight has been given up.
+// drop discards an answer that came after its flight was abandoned.
 func (f *flight) drop(a *answer) {
 	if a.err == nil {
 		f.b.db.counts.loadsDiscarded.Add(1)
 	}
 }
 
-// conclude lands a flight with what a loader brought: it stores that, as far as it may, and counts. The caller has claimed it, and
-// tells the events that are added to told once its other flights have landed. No code that is not ours runs in here.
-func (f *flight) conclude(l *Load, o *LoadOptions, a answer, told *news) {
+// conclude lands a flight with the answer of its loader: it stores the answer if it can, and counts. The caller has
+// claimed the flight, and sends the events that conclude adds to later once the other flights of the run have landed.
+// No user code runs in here.
+func (f *flight) finish(l *Load, o *LoadOptions, a answer, told *laterEvents) {
 	took := time.Since(f.began)
-	d, fail := f.outcome(l, o, &a, told)
+	d, fail := f.result(l, o, &a, told)
 	f.verdict = a.verdict
 	if a.timedOut {
 		f.b.db.counts.loadsTimedOut.Add(1)
@@ -55,27 +56,27 @@ func (f *flight) conclude(l *Load, o *LoadOptions, a answer, told *news) {
 	f.land(d, a.err, fail, told)
 }
 
-// add adds an event of a flight, if somebody wants to know.
-func (n *news) add(f *flight, e Event) {
+// add adds an event of a flight, if somebody listens.
+func (n *laterEvents) add(f *flight, e Event) {
 	if f.b.db.events.wants(e.Kind) {
-		e.Bucket, e.Key = f.b.at.Name, toldKey(f.key)
+		e.Bucket, e.Key = f.b.at.Name, eventKey(f.key)
 		*n = append(*n, e)
 	}
 }
 
-// notStored counts that the cache could not take what was loaded, and has it told.
-func (f *flight) notStored(err error, told *news) {
+// notStored counts and reports that the cache could not store what was loaded.
+func (f *flight) notStored(err error, told *laterEvents) {
 	f.b.db.counts.loadCacheErrors.Add(1)
 	told.add(f, Event{Kind: EventLoadFailed, Detail: "what was loaded cannot be stored", Err: err})
 }
 
-// land stores what a flight brought, if anything, and lets those who wait go. They see it stored. fail is what is to be
-// remembered of a failure that cannot be stored.
-func (f *flight) land(d *engine.Write, err error, fail *failures.Failure, told *news) {
+// land makes the write of a flight, if there is one, and wakes those who wait, who then see it stored. fail is the
+// failure to remember if the write is not made.
+func (f *flight) land(d *engine.Write, err error, fail *failures.Failure, told *laterEvents) {
 	f.err = err
 	switch {
 	case d == nil:
-	case f.run.noRoom.Load(): // whoever waits for this key is not to wait for room as well
+	case f.run.noRoom.Load(): // who waits for this key must not wait for room as well
 		f.notStored(fmt.Errorf("%w, as for another key of the same load", ErrNoRoom), told)
 	default:
 		d.Void = &f.void
@@ -93,25 +94,26 @@ func (f *flight) land(d *engine.Write, err error, fail *failures.Failure, told *
 	f.arrive(fail)
 }
 
-// toldKey returns a key as events have it: none that cannot be one, which may be of any length.
-func toldKey(key string) string {
+// eventKey returns a key as events report it: invalid keys, which may be of any length, are empty.
+func eventKey(key string) string {
 	if !format.ValidKey(key) {
 		return ""
 	}
 	return key
 }
 
-// outdated reports whether a tag of what the flight brought was invalidated after the flight began, and before
-// the given revision.
+// outdated reports whether a tag of what the flight brought was invalidated after the flight began, up to the given
+// revision.
 func (f *flight) outdated(joined uint64) bool {
 	t := format.ReadOptions(f.options)
 	at := f.b.db.engine.Invalidated(t.Tags)
 	return at >= t.Since(f.header.Revision) && at > f.start && at <= joined
 }
 
-// outcome drafts what is to be stored of a load; nil is nothing. It may make a failure of a success. fail is what is to
-// be remembered of a failure, unless that write is stored.
-func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *engine.Write, fail *failures.Failure) {
+// result returns the write that stores the answer, or nil if there is nothing to store. It may turn a success into a
+// failure. fail is the failure to remember if the write is not made.
+func (f *flight) result(l *Load, o *LoadOptions, a *answer, told *laterEvents) (d *engine.Write,
+	fail *failures.Failure) {
 	now := f.b.db.engine.Now()
 	if !format.ValidKey(f.key) {
 		a.unfit = fmt.Errorf("%w: %s", ErrInvalidKey, errs.Quote(f.key))
@@ -146,7 +148,7 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *eng
 			return &engine.Write{Key: f.key, Header: h, Stored: format.Frame(h, &t, jsonNull)}, nil
 		}
 		if r.IsStored() {
-			return &engine.Write{Key: f.key}, nil // what is there is not to be served any more
+			return &engine.Write{Key: f.key}, nil // what is there must not be served any more
 		}
 	case a.lasting:
 		stale := r.Held && !r.Negative
@@ -164,8 +166,8 @@ func (f *flight) outcome(l *Load, o *LoadOptions, a *answer, told *news) (d *eng
 	return d, fail
 }
 
-// retryLater drafts the entry as it is, with a time before which nobody tries again. Its life may be longer than
-// when the load began, because reads have prolonged it.
+// retryLater returns a write that stores the entry as it is, with a time before which nobody loads it again. Reads may
+// have prolonged its lifetime since the load began.
 func (f *flight) retryLater(hold time.Duration, now time.Time) *engine.Write {
 	var r engine.Reading
 	err := f.b.readQuietly(&r, f.key)
@@ -180,8 +182,8 @@ func (f *flight) retryLater(hold time.Duration, now time.Time) *engine.Write {
 // jsonNull is a stored null.
 var jsonNull = []byte{0xc0}
 
-// success drafts the record of what a loader returned, encoded. What cannot be stored of that is left out, and noted. It returns nil
-// if the loader says that nothing was modified, and there is nothing.
+// success returns the write that stores what a loader returned. It leaves out what cannot be stored, and notes that in
+// a.unfit. It returns nil if the loader set NotModified although there was no old entry.
 func (f *flight) success(l *Load, o *LoadOptions, a *answer, now time.Time) *engine.Write {
 	encoded := a.encoded
 	ttl, err := lifetime(l.TTL, f.b.defaultTTL)
@@ -214,6 +216,6 @@ func (f *flight) success(l *Load, o *LoadOptions, a *answer, now time.Time) *eng
 		a.unfit = err
 		t.Tags = nil
 	}
-	t.AsOf = f.start + 1 // an invalidation from the beginning of the load on is later than what it brought
+	t.AsOf = f.start + 1 // later invalidations hold for the result
 	return &engine.Write{Key: f.key, Header: h, Stored: format.Frame(h, &t, encoded)}
 }

@@ -10,27 +10,30 @@ import (
 	"github.com/keepcache/keepcache/internal/engine"
 )
 
-// ManyLoader fetches the values of several keys from their source in one call. Keys that are not in what it
-// returns do not exist, as if a Loader had returned ErrNotFound for them. An error is one for all keys.
+// ManyLoader fetches the values of several keys from their source in one call. Keys that are missing in the result do
+// not exist, as if a Loader had returned ErrNotFound for them. An error is one for all keys.
 type ManyLoader = func(ctx context.Context, keys []string) (map[string]any, error)
 
-// GetOrLoadMany returns the entries of keys and loads, in one call, those that are absent; keys that somebody
-// else is loading it waits for. Stale ones it returns as they are and has loaded anew in the background, in one
-// call. opts are as for GetOrLoad; nil are the defaults. Keys that do not exist are absent from the result, which
-// is never nil. When a key cannot be loaded, and there is nothing to serve instead, the error says so, and the
-// result has the others.
-func (b *Bucket) GetOrLoadMany(ctx context.Context, keys []string, load ManyLoader, opts *LoadOptions) (map[string]Entry, error) {
+// GetOrLoadMany returns the entries of keys. It loads those that are absent in one call of load, and waits for those
+// that somebody else is loading. Stale entries are returned as they are, and loaded again in the background in one
+// call. Nil opts are the defaults.
+//
+// Keys that do not exist are missing in the result, which is never nil. If a key cannot be loaded and there is nothing
+// to serve, there is an error, and the result has the other keys.
+func (b *Bucket) GetOrLoadMany(ctx context.Context, keys []string, load ManyLoader,
+	opts *LoadOptions) (map[string]Entry, error) {
 	o, err := opts.resolve(b)
 	if err != nil {
 		return map[string]Entry{}, b.fail(opLoad, "", err)
 	}
-	return b.loadMany(ctx, keys, &o, func(ctx context.Context, r *run) { r.many(ctx, &o, load) }, nil, false)
+	return b.loadMany(ctx, keys, &o, func(ctx context.Context, r *run) { r.loadAll(ctx, &o, load) }, nil, false)
 }
 
-// loadMany is GetOrLoadMany. fits, if there is one, says whether a stored value is what the caller can use; a mismatch is a miss. anew
-// says that this is a second try, after what somebody else wrote meanwhile did not fit: there is no third one for that.
-func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, start starter, fits func([]byte) error, anew bool) (entries map[string]Entry, err error) {
-	ctx = given(ctx)
+// loadMany is GetOrLoadMany. fits, if not nil, reports whether the caller can use a stored value; a mismatch is a miss.
+// anew is true for the second try, after what somebody else wrote meanwhile did not fit. There is no third.
+func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, start starter, fits func([]byte) error,
+	anew bool) (entries map[string]Entry, err error) {
+	ctx = orBackground(ctx)
 	entries = make(map[string]Entry, len(keys))
 	if err := b.canRead(); err != nil {
 		return entries, b.fail(opLoad, "", err)
@@ -66,7 +69,7 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 			}
 		default:
 			if !b.isStale(&r) {
-				b.counted(toldKey(key), &engine.Reading{})
+				b.counted(eventKey(key), &engine.Reading{})
 				if err := b.failedLately(key, o, false); err != nil {
 					b.db.counts.remembered.Add(1)
 					if failed == nil {
@@ -102,15 +105,16 @@ func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, st
 	return entries, err
 }
 
-// waiting is a key for which a request waits, with what the request found.
+// waiting is a key that a request waits for, with what the request found.
 type waiting struct {
 	key    string
 	seen   engine.Reading
 	flight *flight
 }
 
-// fetchMany loads what is missing, in one call as far as nobody does so already, and adds it to entries.
-func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[string]Entry, o *LoadOptions, start starter, fits func([]byte) error, anew bool) error {
+// fetchMany loads the missing keys, in one call for those that nobody loads already, and adds them to entries.
+func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[string]Entry, o *LoadOptions,
+	start starter, fits func([]byte) error, anew bool) error {
 	err := ctx.Err()
 	if err == nil {
 		err = canNest(ctx, missing[0].key)
@@ -123,13 +127,13 @@ func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[s
 		w := &missing[i]
 		var mine bool
 		f := &flight{b: b, key: w.key, stale: w.seen, caller: ctx, run: r}
-		if w.flight, mine = f.board(); mine {
+		if w.flight, mine = f.join(); mine {
 			r.flights = append(r.flights, f)
 		}
 	}
 	if len(r.flights) > 0 {
-		if caller := runOf(ctx); caller != nil { // before the loader can ask who waits for it
-			_ = caller.await(r.flights[0]) // it waits for nothing yet
+		if caller := runOf(ctx); caller != nil { // before the loader begins
+			_ = caller.await(r.flights[0]) // no ring: it waits for nothing yet
 			defer caller.leave(r.flights[0])
 		}
 		r.launch(ctx, start)
@@ -143,9 +147,10 @@ func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[s
 		if wasStale && !result.Stale {
 			b.counted(w.key, &engine.Reading{})
 		}
-		unfit := !again && !anew && fits != nil && err == nil && !result.Stale && w.flight.quicker && errors.Is(fits(w.flight.value), ErrMismatch)
+		unfit := !again && !anew && fits != nil && err == nil && !result.Stale && w.flight.quicker &&
+			errors.Is(fits(w.flight.value), ErrMismatch)
 		if again || unfit {
-			// Rare enough to be done one by one.
+			// This is rare enough to be done one by one.
 			many, err := b.loadMany(ctx, []string{w.key}, o, start, fits, anew || unfit)
 			maps.Copy(entries, many)
 			if failed == nil {
@@ -169,8 +174,8 @@ func (b *Bucket) fetchMany(ctx context.Context, missing []waiting, entries map[s
 	return failed
 }
 
-// many lets a loader of many keys run for its flights, and lands them.
-func (r *run) many(request context.Context, o *LoadOptions, load ManyLoader) {
+// loadAll runs a loader of many keys for its flights, and lands them.
+func (r *run) loadAll(request context.Context, o *LoadOptions, load ManyLoader) {
 	r.flights = slices.DeleteFunc(r.flights, func(f *flight) bool { return f.superseded(o) })
 	if len(r.flights) == 0 {
 		return
@@ -181,7 +186,7 @@ func (r *run) many(request context.Context, o *LoadOptions, load ManyLoader) {
 	for i, f := range r.flights {
 		keys[i] = f.key
 	}
-	var all answer // for those that have none of their own
+	var all answer // of those without one of their own
 	answers := make([]answer, len(r.flights))
 	r.contain(&all, func() {
 		values, err := load(ctx, keys)
@@ -199,31 +204,31 @@ func (r *run) many(request context.Context, o *LoadOptions, load ManyLoader) {
 			a.judge(ctx, f, err)
 		}
 	}, func() {
-		// From here on its time is not over any more, however long it takes to store what there is.
+		// The loader was in time, however long it takes to store the result.
 		end()
 		claimed := make([]bool, len(r.flights))
 		for i, f := range r.flights {
 			claimed[i] = f.claim()
 		}
-		var told news
+		var told laterEvents
 		for i, f := range r.flights {
 			a := answers[i]
 			if all.err != nil {
 				a = all
 			}
 			if claimed[i] {
-				f.conclude(f.newLoad(o), o, a, &told)
+				f.finish(f.newLoad(o), o, a, &told)
 			} else {
 				f.drop(&a)
 			}
 		}
-		r.tell(told)
+		r.send(told)
 	})
 }
 
-// GetOrLoadMany returns the values of keys and loads, in one call, those that are absent. See
-// Bucket.GetOrLoadMany.
-func (v View[T]) GetOrLoadMany(ctx context.Context, keys []string, load func(ctx context.Context, keys []string) (map[string]T, error), opts *LoadOptions) (map[string]T, error) {
+// GetOrLoadMany returns the values of keys, and loads those that are absent in one call. See Bucket.GetOrLoadMany.
+func (v View[T]) GetOrLoadMany(ctx context.Context, keys []string, load func(ctx context.Context,
+	keys []string) (map[string]T, error), opts *LoadOptions) (map[string]T, error) {
 	o, err := opts.resolve(v.b)
 	if err != nil {
 		return map[string]T{}, v.b.fail(opLoad, "", err)
@@ -236,8 +241,9 @@ func (v View[T]) GetOrLoadMany(ctx context.Context, keys []string, load func(ctx
 		}
 		return values, err
 	}
-	start := func(ctx context.Context, r *run) { r.many(ctx, &o, loader) }
-	entries, err := v.b.loadMany(ctx, keys, &o, start, func(value []byte) error { return decodeValue(value, new(T)) }, false)
+	start := func(ctx context.Context, r *run) { r.loadAll(ctx, &o, loader) }
+	entries, err := v.b.loadMany(ctx, keys, &o, start, func(value []byte) error { return decodeValue(value, new(T)) },
+		false)
 	values := make(map[string]T, len(entries))
 	for _, key := range slices.Sorted(maps.Keys(entries)) {
 		var value T

@@ -13,28 +13,28 @@ import (
 	"github.com/keepcache/keepcache/internal/foreign"
 )
 
-// run is one run of a loader, for one flight or, of GetOrLoadMany, for several. Its context carries it, so that it is known
-// who waits when a loader asks for other keys.
+// run is one run of a loader, for one flight or, in GetOrLoadMany, for several. The loader's context carries it. So it
+// is known who waits when a loader asks for other keys.
 type run struct {
 	b       *Bucket
-	flights []*flight // those that are to be brought; set before the loader begins
+	flights []*flight // to be landed; set before the loader begins
 	depth   int       // how many runs it is nested in
 	waits   []*flight // for which the loader waits; protected by rings.mu
 
-	free       func()        // lets go of its slot; called once
+	free       func()        // releases its slot; called once
 	background bool          // nobody waits for it
-	refreshed  chan struct{} // closed when EventRefresh has been told of its flights; nil where nobody wants to know
-	noRoom     atomic.Bool   // what it brought for one key could not be stored for want of room
+	refreshed  chan struct{} // closed when EventRefresh was sent for its flights; nil if nobody listens
+	noRoom     atomic.Bool   // a result could not be stored because there was no room
 
 	mu        sync.Mutex // protects what follows
 	returned  bool       // the loader
 	abandoned bool       // its flights landed before that
 }
 
-// starter runs a loader for the flights of r and lands them. request is the context of who asks.
+// starter runs a loader for the flights of r and lands them. request is the context of the request.
 type starter = func(request context.Context, r *run)
 
-// newRun returns a run that is begun by a request with that ctx.
+// newRun returns a run for a request with the given context.
 func (b *Bucket) newRun(ctx context.Context) *run {
 	r := &run{b: b, free: func() {}}
 	if outer := runOf(ctx); outer != nil {
@@ -43,7 +43,8 @@ func (b *Bucket) newRun(ctx context.Context) *run {
 	return r
 }
 
-// launch begins r for its flights, which have boarded, in a goroutine of its own. After Close it lands them.
+// launch starts r in a goroutine of its own. Its flights have been registered by join. After Close it lands them
+// instead.
 func (r *run) launch(request context.Context, start starter) {
 	begun := r.b.db.loads.begin(func() {
 		defer r.free()
@@ -55,17 +56,17 @@ func (r *run) launch(request context.Context, start starter) {
 	r.free()
 	for _, f := range r.flights {
 		if f.claim() {
-			f.land(nil, ErrClosed, nil, new(news))
+			f.land(nil, ErrClosed, nil, new(laterEvents))
 		}
 	}
 }
 
-// watch returns the context for a loader that is about to run, and sees to it that the flights land when its time is over. What
-// it returns besides is to be called when the loader has returned, and may be called again.
+// watch returns the context for a loader that is about to run, and arranges that its flights land when its time is
+// over. The caller calls the returned function when the loader has returned; it may call it more than once.
 func (r *run) watch(request context.Context, o *LoadOptions) (context.Context, func()) {
 	l := r.b.db.loads
 	ctx := loadContext{l.ctx, request, r}
-	stop := context.AfterFunc(l.ctx, func() { // who waits does so no longer than Close
+	stop := context.AfterFunc(l.ctx, func() { // nobody waits longer than Close
 		time.AfterFunc(closeGrace, func() { r.abandon(o, ErrClosed) })
 	})
 	if o.LoadTimeout < 0 {
@@ -82,7 +83,8 @@ func (r *run) watch(request context.Context, o *LoadOptions) (context.Context, f
 	return ctx, sync.OnceFunc(func() { timer.Stop(); stop(); cancel(); r.ended() })
 }
 
-// abandon lands the flights for which the loader has brought nothing yet. The loader runs on, if it does, for nobody.
+// abandon lands, with err, the flights for which the loader has brought nothing yet. The loader may go on, but nobody
+// uses what it returns.
 func (r *run) abandon(o *LoadOptions, err error) {
 	var late []*flight
 	for _, f := range r.flights {
@@ -104,18 +106,18 @@ func (r *run) abandon(o *LoadOptions, err error) {
 	}
 	r.mu.Unlock()
 	r.free()
-	var told news
+	var told laterEvents
 	for _, f := range late {
 		if errors.Is(err, ErrClosed) {
 			f.land(nil, err, nil, &told)
 			continue
 		}
-		f.conclude(f.newLoad(o), o, lateAnswer(err), &told)
+		f.finish(f.newLoad(o), o, lateAnswer(err), &told)
 	}
-	r.tell(told)
+	r.send(told)
 }
 
-// lateAnswer is that of a loader that has passed LoadTimeout. err is what its context says.
+// lateAnswer is the answer of a loader that ran for longer than LoadTimeout. err is the cause in its context.
 func lateAnswer(err error) answer {
 	return answer{err: err, verdict: verdict{lasting: true, timedOut: true, text: err.Error()}}
 }
@@ -133,8 +135,8 @@ func (r *run) ended() {
 	}
 }
 
-// one lets a loader run for one flight, and lands it.
-func (r *run) one(request context.Context, o *LoadOptions, load Loader) {
+// loadOne runs a loader for one flight and lands it.
+func (r *run) loadOne(request context.Context, o *LoadOptions, load Loader) {
 	f := r.flights[0]
 	if f.superseded(o) {
 		return
@@ -151,58 +153,58 @@ func (r *run) one(request context.Context, o *LoadOptions, load Loader) {
 		a.judge(ctx, f, err)
 	}, func() {
 		end()
-		var told news
+		var told laterEvents
 		if f.claim() {
-			f.conclude(l, o, a, &told)
+			f.finish(l, o, a, &told)
 		} else {
 			f.drop(&a)
 		}
-		r.tell(told)
+		r.send(told)
 	})
 }
 
-// answer is what a loader brought for one flight, or why it brought nothing.
+// answer is what a loader returned for one flight.
 type answer struct {
 	encoded []byte // the value
-	unfit   error  // why that cannot be stored; it is handed to those who wait all the same
+	unfit   error  // why the value cannot be stored; those who wait get it all the same
 	err     error
 	verdict
 }
 
-// verdict is what there is to know of the error of a loader, whose methods are not ours and are asked once.
+// verdict is what a loader's error says. The error's methods are user code, so they are called once, in judge.
 type verdict struct {
-	notFound bool   // it says that there is no such thing
-	strange  bool   // it says that the caller's ctx has ended who began the load, which is no matter of others
-	closing  bool   // it says that the cache is being closed
-	timedOut bool   // it says that the load has passed LoadTimeout
-	lasting  bool   // it speaks of the source: it is to be remembered
-	text     string // what it says
+	notFound   bool   // it is ErrNotFound
+	callerGone bool   // the context of the caller who began the load has ended, which does not concern others
+	closing    bool   // the cache is being closed
+	timedOut   bool   // the load ran for longer than LoadTimeout
+	lasting    bool   // the source failed: the error is remembered
+	text       string // of the error
 }
 
-// judge enters an error of a loader, which may be nil. It calls methods that are not ours, of the error and of the caller's ctx, and
-// so runs within contain.
+// judge sets a.err and the verdict on it. err may be nil. It calls methods of the error and of the caller's context,
+// which are user code, so it must run within contain.
 func (a *answer) judge(ctx context.Context, f *flight, err error) {
 	if a.err = err; err == nil {
 		return
 	}
 	caller, closed := f.caller.Err(), f.b.db.loads.ctx.Err() != nil
 	if over := ctx.Err(); over == context.DeadlineExceeded && errors.Is(err, over) {
-		// It heeds its ctx, as the timer that gives the load up does: which of the two is quicker is no matter.
+		// The loader heeded its context. The timer that abandons the load does the same, and it does not matter which is
+		// quicker.
 		*a = lateAnswer(context.Cause(ctx))
 		a.lasting = !closed
 		return
 	}
 	a.notFound = errors.Is(err, ErrNotFound)
 	a.closing = closed && errors.Is(err, context.Canceled)
-	a.strange = ctx.Err() == nil && caller != nil && errors.Is(err, caller)
-	a.lasting = !closed && !a.notFound && !a.strange && !errors.Is(err, ErrLoadCycle) && !errors.Is(err, ErrClosed)
+	a.callerGone = ctx.Err() == nil && caller != nil && errors.Is(err, caller)
+	a.lasting = !closed && !a.notFound && !a.callerGone && !errors.Is(err, ErrLoadCycle) && !errors.Is(err, ErrClosed)
 	if a.lasting {
 		a.text = err.Error()
 	}
 }
 
-// contain runs fn, which enters into a what a loader brought, and then land. A panic in fn is an error, and if fn ends the
-// goroutine that is one too.
+// contain runs fn, which fills in a, and then land. If fn panics or ends its goroutine, a is an error.
 func (r *run) contain(a *answer, fn, land func()) {
 	returned := false
 	defer func() {
@@ -218,7 +220,8 @@ func (r *run) contain(a *answer, fn, land func()) {
 		a.verdict = verdict{lasting: true, text: a.err.Error()}
 		land()
 		if panicked != nil {
-			r.b.db.options.Logger.Error("keepcache: a loader panicked", "bucket", r.b.at.Name, "key", errs.Quote(r.flights[0].key),
+			r.b.db.options.Logger.Error("keepcache: a loader panicked", "bucket", r.b.at.Name, "key",
+				errs.Quote(r.flights[0].key),
 				"panic", panicked.text, "stack", string(panicked.Stack))
 		}
 	}()
@@ -227,32 +230,34 @@ func (r *run) contain(a *answer, fn, land func()) {
 	land()
 }
 
-// PanicError says that a loader, or a method of the value that it returned, panicked. Its text does not have the stack.
+// PanicError is the error of a load whose loader panicked, or a method of the value that it returned. Its text does not
+// have the stack.
 type PanicError struct {
-	Value any    // what it panicked with. That it is an error says nothing of the load: errors.Is does not look into it
-	Stack []byte // of the goroutine, as runtime/debug.Stack gives it; not to be changed. Options.Logger gets it too
+	Value any    // what the loader panicked with; errors.Is does not look into it
+	Stack []byte // of the goroutine, from runtime/debug.Stack; must not be changed. Options.Logger gets it too
 
 	text string
 }
 
-// Error says that the loader panicked, and with what.
+// Error returns a text that has the value of the panic.
 func (e *PanicError) Error() string { return "the loader panicked: " + e.text }
 
-// newPanicError asks a value that is not ours for its text, which may panic or end the goroutine in its turn.
+// newPanicError formats v, which may run user code that panics or ends its goroutine in turn.
 func newPanicError(v any, stack []byte) *PanicError {
 	e := &PanicError{Value: v, Stack: stack, text: "a value that cannot be printed"}
-	foreign.Apart(func() { e.text = cutText(fmt.Sprint(v), mostErrorText) })
+	foreign.Apart(func() { e.text = cutText(fmt.Sprint(v), maxErrorText) })
 	return e
 }
 
-// loadContext has the values of a request and ends with the DB, or when its time is over. It knows the run that it is for.
+// loadContext is the context of a loader. It has the values of the request, and ends when the DB is closed or the
+// loader's time is over.
 type loadContext struct {
 	context.Context
 	values context.Context
 	run    *run
 }
 
-// runKey finds the run of a loader in its context.
+// runKey is the key of a run in its loader's context.
 type runKey struct{}
 
 func (c loadContext) Value(key any) any {
@@ -265,19 +270,19 @@ func (c loadContext) Value(key any) any {
 	return c.values.Value(key)
 }
 
-// runOf returns the run of the loader that ctx was given to, or nil.
+// runOf returns the run whose loader got ctx, or nil.
 func runOf(ctx context.Context) *run {
 	r, _ := ctx.Value(runKey{}).(*run)
 	return r
 }
 
-// refresh begins r in the background, for those of the flights that are not under way already.
+// refresh starts r in the background, for those of the flights whose keys are not being loaded already.
 func (b *Bucket) refresh(ctx context.Context, r *run, fs []*flight, start starter) {
 	l := b.db.loads
-	if r.depth > mostNested {
+	if r.depth > maxNested {
 		return
 	}
-	free := l.stuck.Load() < mostStuck
+	free := l.stuck.Load() < maxStuck
 	if free {
 		select {
 		case l.slots <- struct{}{}:
@@ -295,7 +300,7 @@ func (b *Bucket) refresh(ctx context.Context, r *run, fs []*flight, start starte
 	}
 	for _, f := range fs {
 		f.run = r
-		if f, mine := f.board(); mine {
+		if f, mine := f.join(); mine {
 			r.flights = append(r.flights, f)
 		}
 	}
@@ -309,18 +314,18 @@ func (b *Bucket) refresh(ctx context.Context, r *run, fs []*flight, start starte
 		r.tellRefresh()
 		start(ctx, r)
 		if r.refreshed != nil {
-			<-r.refreshed // the handler keeps the slot of the load until it returns
+			<-r.refreshed // the slot of the load is kept until the handler returns
 		}
 	})
 }
 
-// tellRefresh tells that r has begun, beside the load: a handler may wait for that.
+// tellRefresh reports that r has begun. It does so in a goroutine of its own, because a handler may wait for the load.
 func (r *run) tellRefresh() {
 	events := r.b.db.events
 	if !events.wants(EventRefresh) {
 		return
 	}
-	told, keys := make(chan struct{}), make([]string, len(r.flights)) // start may take flights out
+	told, keys := make(chan struct{}), make([]string, len(r.flights)) // start may remove flights
 	for i, f := range r.flights {
 		keys[i] = f.key
 	}
@@ -336,12 +341,12 @@ func (r *run) tellRefresh() {
 	}
 }
 
-// news are events of flights that are to be told when all flights of their run have landed: a handler may ask for their keys, and
+// laterEvents are events that are sent when all flights of their run have landed: a handler may ask for their keys, and
 // may take its time.
-type news []Event
+type laterEvents []Event
 
-// tell tells them, after EventRefresh.
-func (r *run) tell(told news) {
+// send sends them, after EventRefresh.
+func (r *run) send(told laterEvents) {
 	if len(told) == 0 {
 		return
 	}

@@ -15,32 +15,32 @@ import (
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
-// loads is what all loads of a DB share.
+// loads is the state that all loads of a DB share.
 type loads struct {
 	ctx      context.Context // ends with Close
 	stop     context.CancelFunc
 	slots    chan struct{} // holds a token for each background load
-	stuck    atomic.Int64  // loaders begun in the background that have not returned, although their load has passed LoadTimeout
+	stuck    atomic.Int64  // background loaders that run longer than LoadTimeout
 	failures failures.Memory
 	flights  flights
 
 	mu     sync.Mutex // protects what follows
 	closed bool
-	n      int           // loads that are under way; no WaitGroup, which must not be used inside and outside of a bubble
+	n      int           // loads under way; a WaitGroup must not be used across bubbles
 	over   chan struct{} // closed when the last of them has ended after close
 }
 
 const (
-	// backgroundLoads bounds the loads for which nobody waits. One that finds no room is not lost: the next
-	// request for the key begins it.
+	// backgroundLoads bounds the loads for which nobody waits. If there is no room, the next request for the key tries
+	// again.
 	backgroundLoads = 64
 
-	// mostStuck bounds the loaders begun in the background that are past LoadTimeout and have not returned. Each has a
-	// goroutine, with what its loader holds. It is well above backgroundLoads, so that one source that hangs does not end the
-	// refreshing of others before half an hour at the default of LoadTimeout.
-	mostStuck = 1000
+	// mostStuck bounds the background loaders that run longer than LoadTimeout. Each has a goroutine and what its loader
+	// holds. It is well above backgroundLoads: with the default LoadTimeout, one source that hangs does not stop the
+	// refreshing of others within half an hour.
+	maxStuck = 1000
 
-	// closeGrace is how long Close waits for loaders that do not heed the end of their ctx.
+	// closeGrace is how long Close waits for loaders that do not heed the end of their context.
 	closeGrace = 5 * time.Second
 )
 
@@ -51,8 +51,8 @@ func newLoads(memoryBytes int64, g *ground.Ground) *loads {
 	return l
 }
 
-// begin runs fn in a goroutine of its own, and reports false after close. What a handler of events begins is told of as
-// what the handler does itself.
+// begin runs fn in a goroutine of its own. It reports false after close. What a handler of events begins counts as done
+// by the handler.
 func (l *loads) begin(fn func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -81,9 +81,9 @@ func (l *loads) end() {
 	}
 }
 
-// close ends the loads and waits for them, but not for ever. inside says that it is called in a bubble of testing/synctest
-// and the cache was opened outside: then their end can only be asked for. One who waits there for a channel of another place keeps the
-// clock of the bubble from going on, for which a loader in it may be waiting.
+// close ends the loads and waits for them, for at most closeGrace. inside is true if it is called in a bubble of
+// testing/synctest and the cache was opened outside. Then it polls: a wait for a channel of another bubble would stop
+// the clock of this one, and a loader in here may be waiting for the clock.
 func (l *loads) close(inside bool) {
 	l.mu.Lock()
 	l.closed = true
@@ -113,23 +113,24 @@ func (l *loads) idle() bool {
 	return l.n == 0
 }
 
-// LoadStats say what loads did since Open.
+// LoadStats count what loads did since Open. In GetOrLoadMany each key counts as one load.
 type LoadStats struct {
-	Loads        uint64        // runs of a loader that came to an end, the failed ones included; of GetOrLoadMany one a key
-	Failures     uint64        // those of them that failed; ErrNotFound is no failure
-	Time         time.Duration // spent in them
+	Loads        uint64        // loads that ended, failed ones included
+	Failures     uint64        // loads that failed; ErrNotFound is not a failure
+	Time         time.Duration // spent in loads
 	Histogram    LoadHistogram // how long they took
-	Refreshes    uint64        // loads begun in the background, for a value that was stale or about to be
+	Refreshes    uint64        // loads in the background, for a value that was stale or about to be
 	Stale        uint64        // requests served with a stale value
 	NegativeHits uint64        // requests answered with ErrNotFound without a load
-	Discarded    uint64        // results not stored, because the key was written or removed meanwhile, or they came after LoadTimeout
-	Mismatched   uint64        // stored values that did not fit the destination, and were loaded anew
-	CacheErrors  uint64        // times that the cache could not be read or written around a load, which went on
-	Remembered   uint64        // requests answered with the error of a load that had failed within RetryAfter
-	TimedOut     uint64        // loads that failed because they passed LoadTimeout, also where the loader said so itself; of GetOrLoadMany one a key
-	Skipped      uint64        // refreshes not begun, of GetOrLoadMany one a key, because 64 loads in the background were under way, or 1,000 loaders of such were past LoadTimeout
-	Running      int64         // loads under way now, of GetOrLoadMany one a key
-	Abandoned    int64         // loaders that have not returned, although their load has passed LoadTimeout: each holds a goroutine
+	Discarded    uint64        // results not stored, because the key was written meanwhile or LoadTimeout was over
+	Mismatched   uint64        // stored values that did not fit the destination and were loaded again
+	CacheErrors  uint64        // failures to read or write the cache around a load, which went on
+	Remembered   uint64        // requests answered with a remembered error
+	TimedOut     uint64        // loads that failed because they ran longer than LoadTimeout
+	// refreshes not begun: 64 were under way, or 1,000 of their loaders ran longer than LoadTimeout
+	Skipped   uint64
+	Running   int64 // loads under way now
+	Abandoned int64 // loaders that run longer than LoadTimeout, each of which holds a goroutine
 }
 
 // LoadHistogram counts by duration. Element i counts what took less than LoadHistogramBound(i) and not less than the
@@ -145,16 +146,17 @@ func LoadHistogramBound(i int) time.Duration {
 	return time.Microsecond << i
 }
 
-// loadCounters are what loads count.
+// loadCounters are the counters behind LoadStats.
 type loadCounters struct {
-	loads, loadFailures, loadTime, refreshes, stale, negativeHits, loadsDiscarded, loadsMismatched, loadCacheErrors atomic.Uint64
-	remembered, loadsTimedOut, refreshesSkipped                                                                     atomic.Uint64
-	running, abandoned                                                                                              atomic.Int64
+	loads, loadFailures, loadTime, refreshes, stale, negativeHits atomic.Uint64
+	loadsDiscarded, loadsMismatched, loadCacheErrors              atomic.Uint64
+	remembered, loadsTimedOut, refreshesSkipped                   atomic.Uint64
+	running, abandoned                                            atomic.Int64
 
 	loadHistogram [len(LoadHistogram{})]atomic.Uint64
 }
 
-// loaded counts a load that came to its end.
+// loaded counts a load that ended.
 func (c *loadCounters) loaded(took time.Duration, failed bool) {
 	c.loads.Add(1)
 	if failed {
@@ -188,15 +190,15 @@ func (c *loadCounters) snapshot() LoadStats {
 	return s
 }
 
-// mostNested bounds how deep loads may nest: a loader that asks for a key whose loader asks for another one, and so on without
-// end, would take all memory.
-const mostNested = 1000
+// mostNested bounds how deep loads may nest. Without it, a loader that asks for a key whose loader asks for another
+// one, and so on, would take all memory.
+const maxNested = 1000
 
-// rings knows which runs of loaders wait for which flights, in all DBs of the process: who waits within a loader enters
-// that here, and finds whether it would close a ring. One lock is enough, because only loaders that load take it.
+// rings guards which runs wait for which flights, in all DBs of the process. A request within a loader registers before
+// it waits, and so finds out whether it would close a ring. One lock is enough, because only loaders that load take it.
 var rings struct{ mu sync.Mutex }
 
-// errCycle is ErrLoadCycle with the keys of the ring, or of the first and last of a chain that is too long.
+// errCycle returns ErrLoadCycle with the keys of the ring, or with the first and last ones of a long ring.
 func errCycle(keys []string) error {
 	const most = 8
 	for i, key := range keys {
@@ -208,15 +210,16 @@ func errCycle(keys []string) error {
 	return fmt.Errorf("%w: %s", ErrLoadCycle, strings.Join(keys, " waits for "))
 }
 
-// canNest returns an error if a request with that ctx may not begin another load, because it is nested too deep.
+// canNest returns an error if loads are nested too deep for a request with this context to begin another.
 func canNest(ctx context.Context, key string) error {
-	if r := runOf(ctx); r != nil && r.depth >= mostNested {
-		return fmt.Errorf("%w: more than %d loads are nested, the last one for %s", ErrLoadCycle, mostNested, errs.Quote(key))
+	if r := runOf(ctx); r != nil && r.depth >= maxNested {
+		return fmt.Errorf("%w: more than %d loads are nested, the last one for %s", ErrLoadCycle, maxNested, errs.Quote(key))
 	}
 	return nil
 }
 
-// await enters that the loader of r is about to wait for a flight. The error is ErrLoadCycle if that one waits for r already.
+// await registers that the loader of r is about to wait for a flight. The error is ErrLoadCycle if that flight waits
+// for r already.
 func (r *run) await(f *flight) error {
 	rings.mu.Lock()
 	defer rings.mu.Unlock()
@@ -227,7 +230,7 @@ func (r *run) await(f *flight) error {
 	return nil
 }
 
-// leave takes back what await entered.
+// leave undoes await.
 func (r *run) leave(f *flight) {
 	rings.mu.Lock()
 	defer rings.mu.Unlock()
@@ -246,7 +249,7 @@ func (r *run) ringBy(f *flight) []string {
 	if f.run != r && len(f.run.waits) == 0 {
 		return nil
 	}
-	from := map[*flight]*flight{f: nil} // by which flight each was reached
+	from := map[*flight]*flight{f: nil} // which flight each was reached from
 	for next := []*flight{f}; len(next) > 0; {
 		at := next[len(next)-1]
 		next = next[:len(next)-1]
@@ -255,7 +258,7 @@ func (r *run) ringBy(f *flight) []string {
 			for ; at != nil; at = from[at] {
 				keys = append(keys, at.key)
 			}
-			// They were walked backwards.
+			// The way was walked backwards.
 			for i, j := 1, len(keys)-1; i < j; i, j = i+1, j-1 {
 				keys[i], keys[j] = keys[j], keys[i]
 			}
