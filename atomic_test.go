@@ -184,25 +184,25 @@ func TestUpdate(t *testing.T) {
 			}
 			return n + 1, nil
 		}
-		require.NoError(t, b.Update("k", count))
+		require.NoError(t, update(b, "k", count))
 		requireTTL(t, b, "k", time.Hour)
 		time.Sleep(time.Minute)
-		require.NoError(t, b.Update("k", count))
+		require.NoError(t, update(b, "k", count))
 		requireTTL(t, b, "k", 59*time.Minute)
 		requireValue(t, b, "k", int64(2))
 
 		cause := errors.New("cause")
-		err := b.Update("k", func(keepcache.Entry, bool) (any, error) { return nil, cause })
+		err := update(b, "k", func(keepcache.Entry, bool) (any, error) { return nil, cause })
 		requireError(t, err, cause, "update", path)
-		err = b.Update("k", func(keepcache.Entry, bool) (any, error) { return make(chan int), nil })
+		err = update(b, "k", func(keepcache.Entry, bool) (any, error) { return make(chan int), nil })
 		requireError(t, err, keepcache.ErrUnsupportedValue, "update", path)
 		requireValue(t, b, "k", int64(2))
 
 		// fn may write to the cache, and what it wrote to its own key makes it run again.
 		runs := 0
-		require.NoError(t, b.Update("k", func(old keepcache.Entry, _ bool) (any, error) {
+		require.NoError(t, update(b, "k", func(old keepcache.Entry, _ bool) (any, error) {
 			if runs++; runs <= 6 {
-				if err := b.Update("k", count); err != nil {
+				if err := update(b, "k", count); err != nil {
 					return nil, err
 				}
 			}
@@ -211,7 +211,7 @@ func TestUpdate(t *testing.T) {
 		require.Equal(t, 7, runs)
 		requireValue(t, b, "k", int64(9))
 		time.Sleep(time.Hour)
-		require.NoError(t, b.Update("k", count))
+		require.NoError(t, update(b, "k", count))
 		requireValue(t, b, "k", int64(1))
 	})
 }
@@ -232,10 +232,10 @@ func TestUpdate_LosesNone(t *testing.T) {
 	for g := range 8 {
 		callers.Go(func() {
 			for i := range 25 {
-				err := b.Update("k", func(old []int, _ bool) ([]int, error) {
+				_, err := b.Update("k", func(old []int, _ bool) ([]int, error) {
 					time.Sleep(100 * time.Microsecond)
 					return append(old, g*1000+i), nil
-				})
+				}, keepcache.KeepTTL)
 				if err != nil {
 					t.Errorf("update: %v", err)
 				}
@@ -264,25 +264,186 @@ func TestCompareAndSwap(t *testing.T) {
 		entry, _, err := b.Stat("k")
 		require.NoError(t, err)
 		time.Sleep(time.Minute)
-		swapped, err := b.CompareAndSwap("k", entry.Revision, "two")
+		swapped, err := compareAndSwap(b, "k", entry.Revision, "two")
 		require.NoError(t, err)
 		require.True(t, swapped)
 		requireValue(t, b, "k", "two")
 		requireTTL(t, b, "k", 59*time.Minute)
 		for _, revision := range []uint64{entry.Revision, 0, math.MaxUint64} {
-			swapped, err = b.CompareAndSwap("k", revision, "three")
+			swapped, err = compareAndSwap(b, "k", revision, "three")
 			require.NoError(t, err)
 			require.False(t, swapped)
 		}
 		entry, _, err = b.Stat("k")
 		require.NoError(t, err)
 		time.Sleep(time.Hour)
-		swapped, err = b.CompareAndSwap("k", entry.Revision, "three")
+		swapped, err = compareAndSwap(b, "k", entry.Revision, "three")
 		require.NoError(t, err)
 		require.False(t, swapped, "it has expired")
-		swapped, err = b.CompareAndSwap("absent", 0, "three")
+		swapped, err = compareAndSwap(b, "absent", 1, "three")
 		require.NoError(t, err)
 		require.False(t, swapped)
+	})
+}
+
+// CompareAndSwap of revision 0 creates what is absent or expired, and each call returns what the next one needs.
+func TestCompareAndSwap_Chain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB(t, &keepcache.Options{DefaultTTL: time.Hour}).Bucket("b").WithTags("tag")
+		first, swapped, err := b.CompareAndSwap("k", 0, "one", keepcache.KeepTTL)
+		require.NoError(t, err)
+		require.True(t, swapped)
+		require.Equal(t, []string{"tag"}, first.Tags)
+		requireTTL(t, b, "k", time.Hour)
+		stat, _, err := b.Stat("k")
+		require.NoError(t, err)
+		require.Equal(t, stat, first)
+		_, swapped, err = b.CompareAndSwap("k", 0, "two", 0)
+		require.NoError(t, err)
+		require.False(t, swapped)
+
+		last := first
+		for i, ttl := range []time.Duration{keepcache.KeepTTL, time.Minute, keepcache.NoExpiry, 0} {
+			time.Sleep(time.Second)
+			next, swapped, err := b.WithTags().CompareAndSwap("k", last.Revision, i, ttl)
+			require.NoError(t, err)
+			require.True(t, swapped)
+			require.Greater(t, next.Revision, last.Revision)
+			var n int
+			require.NoError(t, next.Decode(&n))
+			require.Equal(t, i, n)
+			require.Equal(t, []string{"tag"}, next.Tags, "a live entry keeps its tags")
+			last = next
+			requireTTL(t, b, "k", []time.Duration{time.Hour - time.Second, time.Minute, keepcache.NoExpiry, time.Hour}[i])
+		}
+		_, swapped, err = b.CompareAndSwap("k", first.Revision, "late", 0)
+		require.NoError(t, err)
+		require.False(t, swapped)
+		time.Sleep(time.Hour)
+		_, swapped, err = b.CompareAndSwap("k", last.Revision, "late", 0)
+		require.NoError(t, err)
+		require.False(t, swapped, "it has expired")
+		_, swapped, err = b.CompareAndSwap("k", 0, "anew", 0)
+		require.NoError(t, err)
+		require.True(t, swapped)
+		requireValue(t, b, "k", "anew")
+	})
+}
+
+// KeepTTL keeps what an entry has, in a sliding bucket too, and is a lifetime of Update and CompareAndSwap only.
+func TestKeepTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := newDB(t, &keepcache.Options{Buckets: map[string]keepcache.BucketOptions{"s": {Sliding: true}}})
+		b := db.Bucket("s")
+		one := func(keepcache.Entry, bool) (any, error) { return 1, nil }
+		mustSet(t, b, "k", 0, time.Hour)
+		time.Sleep(time.Minute)
+		e, err := b.Update("k", one, keepcache.KeepTTL)
+		require.NoError(t, err)
+		require.Equal(t, time.Hour, e.Sliding)
+		require.Equal(t, time.Now().Add(59*time.Minute), e.ExpiresAt.Local())
+		e, err = b.Update("k", one, time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, time.Minute, e.Sliding)
+		require.Equal(t, time.Now().Add(time.Minute), e.ExpiresAt.Local())
+		e, err = b.Update("k", one, keepcache.NoExpiry)
+		require.NoError(t, err)
+		require.Zero(t, e.Sliding)
+		require.True(t, e.ExpiresAt.IsZero())
+
+		var batch keepcache.Batch
+		batch.Set(b, "k", 1, keepcache.KeepTTL)
+		_, addErr := b.Add("new", 1, keepcache.KeepTTL)
+		_, touchErr := b.Touch("k", keepcache.KeepTTL)
+		_, swapErr := b.Swap("k", 1, keepcache.KeepTTL, nil)
+		_, incrementErr := b.Increment("k", 1, keepcache.KeepTTL)
+		_, entryErr := b.SetEntry("k", 1, keepcache.KeepTTL)
+		for _, err := range []error{
+			b.Set("k", 1, keepcache.KeepTTL), b.SetMany(map[string]any{"k": 1}, keepcache.KeepTTL), db.Apply(&batch), addErr,
+			touchErr, swapErr, incrementErr, entryErr, second(b.Update("k", one, -1)),
+		} {
+			require.ErrorIs(t, err, keepcache.ErrInvalidTTL)
+		}
+	})
+}
+
+// A value that is updated with a new lifetime may be served stale for as long as before.
+func TestUpdate_Stale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB(t, nil).Bucket("b")
+		load := func(context.Context, *keepcache.Load) (any, error) { return 1, nil }
+		opts := &keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour}
+		_, err := b.GetOrLoad(t.Context(), "k", new(int), load, opts)
+		require.NoError(t, err)
+		e, err := b.Update("k", func(keepcache.Entry, bool) (any, error) { return 2, nil }, 10*time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, time.Hour, e.StaleUntil.Sub(e.ExpiresAt))
+		time.Sleep(11 * time.Minute)
+		var n int
+		result, err := b.GetOrLoad(t.Context(), "k", &n, load, opts)
+		require.NoError(t, err)
+		require.Equal(t, 2, n)
+		require.True(t, result.Stale)
+	})
+}
+
+// SetEntry and GetEntry return what Stat says, and count as a write and a read.
+func TestEntry_SetGet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := newDB(t, nil)
+		b := db.Bucket("b").WithTags("x", "a")
+		set, err := b.SetEntry("k", []any{"v", 1.0}, time.Hour)
+		require.NoError(t, err)
+		stat, _, err := b.Stat("k")
+		require.NoError(t, err)
+		require.Equal(t, stat, set)
+		require.Equal(t, time.Hour, set.ExpiresAt.Sub(set.WrittenAt))
+		got, found, err := b.GetEntry("k")
+		require.NoError(t, err)
+		require.True(t, found)
+		require.Equal(t, stat, got)
+		_, found, err = b.GetEntry("absent")
+		require.NoError(t, err)
+		require.False(t, found)
+		st := db.Stats()
+		require.EqualValues(t, 1, st.Sets)
+		require.EqualValues(t, 1, st.Hits)
+		require.EqualValues(t, 1, st.Misses)
+		_, err = b.SetEntry("k", make(chan int), 0)
+		require.ErrorIs(t, err, keepcache.ErrUnsupportedValue)
+		_, _, err = b.GetEntry("")
+		require.ErrorIs(t, err, keepcache.ErrInvalidKey)
+	})
+}
+
+// Increment in a view keeps to the type of the view.
+func TestIncrement_View(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newDB(t, nil).Bucket("b")
+		small := keepcache.Of[int8](b)
+		sum, err := keepcache.Increment(small, "k", 127, time.Hour)
+		require.NoError(t, err)
+		require.EqualValues(t, 127, sum)
+		_, err = keepcache.Increment(small, "k", 1, 0)
+		require.ErrorIs(t, err, keepcache.ErrOverflow)
+		sum, err = keepcache.Increment(small, "k", -128, 0)
+		require.NoError(t, err)
+		require.EqualValues(t, -1, sum)
+		requireTTL(t, b, "k", time.Hour)
+		_, err = keepcache.Increment(keepcache.Of[uint](b), "k", 0, 0)
+		require.ErrorIs(t, err, keepcache.ErrOverflow, "-1 is no uint")
+		large := keepcache.Of[uint64](b)
+		most, err := keepcache.Increment(large, "large", math.MaxInt64, 0)
+		require.NoError(t, err)
+		require.EqualValues(t, math.MaxInt64, most)
+		_, err = keepcache.Increment(large, "large", 1, 0)
+		require.ErrorIs(t, err, keepcache.ErrOverflow)
+		_, err = keepcache.Increment(large, "new", math.MaxUint64, 0)
+		require.ErrorIs(t, err, keepcache.ErrOverflow)
+		requireAbsent(t, b, "new")
+		mustSet(t, b, "f", 1.0, 0)
+		_, err = keepcache.Increment(large, "f", 1, 0)
+		require.ErrorIs(t, err, keepcache.ErrNotInteger)
 	})
 }
 
@@ -374,9 +535,9 @@ func TestAtomic_Damaged(t *testing.T) {
 	requireError(t, err, keepcache.ErrCorrupt, "take", path)
 	_, err = b.Increment("k", 2, 0)
 	requireError(t, err, keepcache.ErrCorrupt, "increment", path)
-	err = b.Update("k", func(keepcache.Entry, bool) (any, error) { return 1, nil })
+	err = update(b, "k", func(keepcache.Entry, bool) (any, error) { return 1, nil })
 	requireError(t, err, keepcache.ErrCorrupt, "update", path)
-	_, err = b.CompareAndSwap("k", 1, 2)
+	_, err = compareAndSwap(b, "k", 1, 2)
 	requireError(t, err, keepcache.ErrCorrupt, "compare and swap", path)
 	found, err := b.Exists("k")
 	require.NoError(t, err)

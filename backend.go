@@ -29,7 +29,7 @@ type backend interface {
 	Write(at *engine.Ref, writes ...*engine.Write) error
 	WriteAll(buckets map[string][]*engine.Write) error
 	Replace(name string, drop bool) (found bool, err error)
-	InvalidateTag(tag string) error
+	InvalidateTags(tags []string) error
 	Slide(at *engine.Ref, key string, r *engine.Reading)
 	AwaitFirst(at *engine.Ref)
 	Observed() error

@@ -73,7 +73,7 @@ func TestBackup_ReadOnly(t *testing.T) {
 		_, err := db.Bucket("b").Delete("first")
 		require.NoError(t, err)
 		require.NoError(t, db.Bucket("new").WithTags("t").Set("k", 3, 0))
-		require.NoError(t, db.InvalidateTag("t"))
+		require.NoError(t, db.InvalidateTags("t"))
 	})
 	before, err := os.ReadFile(path)
 	require.NoError(t, err)

@@ -30,6 +30,12 @@ func (t *Batch) Set(b *Bucket, key string, value any, ttl time.Duration) {
 	t.add(b, key, d, b.fail("set", key, err))
 }
 
+// SetUntil adds what Bucket.SetUntil does.
+func (t *Batch) SetUntil(b *Bucket, key string, value any, until time.Time) {
+	d, err := b.prepareUntil(key, value, until)
+	t.add(b, key, d, b.fail("set", key, err))
+}
+
 // Delete adds the removal of key, which need not be there. As nobody looks whether it was, it counts neither in
 // Stats.Deletes nor as an EventDelete.
 func (t *Batch) Delete(b *Bucket, key string) {

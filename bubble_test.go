@@ -62,7 +62,7 @@ func TestBubble_Turns(t *testing.T) {
 	// contend updates a key that is written anew each time, so that the caller queues for it, and then has done what it is given.
 	contend := func(done func()) error {
 		runs := 0
-		return b.Update("k", func(keepcache.Entry, bool) (any, error) {
+		return update(b, "k", func(keepcache.Entry, bool) (any, error) {
 			if runs++; runs <= 4 {
 				return runs, b.Set("k", -runs, 0)
 			}
@@ -95,7 +95,7 @@ func TestBubble_TurnsSleep(t *testing.T) {
 		var all sync.WaitGroup
 		for range callers {
 			all.Go(func() {
-				if err := b.Update("k", func(e keepcache.Entry, found bool) (any, error) {
+				if err := update(b, "k", func(e keepcache.Entry, found bool) (any, error) {
 					var n int
 					if found {
 						if err := e.Decode(&n); err != nil {
@@ -240,7 +240,7 @@ func useAll(t *testing.T, db *keepcache.DB) {
 		t.Error("nothing was watched")
 	}
 	require.NoError(t, b.SetBytes("large", make([]byte, 300<<10), 0)) // past the journal
-	require.NoError(t, b.Update("n", func(keepcache.Entry, bool) (any, error) { return 1, nil }))
+	require.NoError(t, update(b, "n", func(keepcache.Entry, bool) (any, error) { return 1, nil }))
 	for range 2 {
 		var got int
 		_, err := b.GetOrLoad(ctx, "loaded", &got, func(context.Context, *keepcache.Load) (any, error) { return 1, nil },
@@ -249,7 +249,7 @@ func useAll(t *testing.T, db *keepcache.DB) {
 	}
 	_, err := b.DeletePrefix(ctx, "")
 	require.NoError(t, err)
-	require.NoError(t, db.InvalidateTag("t"))
+	require.NoError(t, db.InvalidateTags("t"))
 	require.NoError(t, few.Clear(ctx))
 	_, err = db.DropBucket("sliding")
 	require.NoError(t, err)

@@ -85,9 +85,42 @@ func (b *Bucket) set(op, key string, rec *frame, h format.Header, err error) err
 	if err != nil {
 		return b.fail(op, key, err)
 	}
+	b.countSet(key)
+	return nil
+}
+
+// countSet counts and reports a value that was written.
+func (b *Bucket) countSet(key string) {
 	b.db.counts.sets.Add(1)
 	b.note(EventSet, key)
-	return nil
+}
+
+// SetEntry stores value under key for the given lifetime, as Set does, and returns the entry as it was written. Its
+// Revision serves for CompareAndSwap.
+func (b *Bucket) SetEntry(key string, value any, ttl time.Duration) (Entry, error) {
+	d, err := b.prepare(key, value, ttl)
+	if err == nil {
+		err = b.write(d)
+	}
+	if err != nil {
+		return Entry{}, b.fail("set", key, err)
+	}
+	b.countSet(key)
+	return entryWritten(key, d), nil
+}
+
+// GetEntry returns the entry of key, whose value Entry.Decode reads. It is a read of the value, as Get is. It reports
+// false if the key is absent or expired.
+func (b *Bucket) GetEntry(key string) (entry Entry, found bool, err error) {
+	begun := b.db.counts.beginRead()
+	r, err := b.read(key)
+	b.counted(key, &r)
+	b.db.counts.reads.end(begun)
+	if err != nil || !r.Live {
+		return Entry{}, false, b.fail("get", key, err)
+	}
+	b.slid(key, &r)
+	return entryOf(key, &r), true, nil
 }
 
 // GetBytes returns what SetBytes stored, in a slice of the caller's own. Other values are read as Get
@@ -122,7 +155,7 @@ func (b *Bucket) Add(key string, value any, ttl time.Duration) (added bool, err 
 // add is Add for a write that was prepared, unless preparing it ended in err.
 func (b *Bucket) add(key string, d *engine.Write, err error) (added bool, _ error) {
 	if err == nil {
-		err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
+		_, err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
 			if added = !r.Live; !added || r.Damage != nil {
 				return nil, r.Damage
 			}
@@ -133,8 +166,7 @@ func (b *Bucket) add(key string, d *engine.Write, err error) (added bool, _ erro
 		return false, b.fail("add", key, err)
 	}
 	if added {
-		b.db.counts.sets.Add(1)
-		b.note(EventSet, key)
+		b.countSet(key)
 	}
 	return added, nil
 }
@@ -144,7 +176,7 @@ func (b *Bucket) add(key string, d *engine.Write, err error) (added bool, _ erro
 func (b *Bucket) Delete(key string) (found bool, err error) {
 	if err = b.db.writable(); err == nil {
 		b.voidFlights(key)
-		err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
+		_, err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
 			if found = r.Live; !r.IsStored() {
 				return nil, nil
 			}
@@ -188,22 +220,38 @@ func (b *Bucket) TTL(key string) (ttl time.Duration, found bool, err error) {
 // ttlTries is how often TTL looks at an entry that reaches its deadline, and whose life is prolonged, again and again.
 const ttlTries = 3
 
-// Touch gives a live entry a new lifetime, from now on, and reports true. On an absent or expired key it
-// reports false and creates nothing. An entry that may be served stale may be so for as long as before.
+// Touch gives a live entry a new lifetime, from now on, and reports true. On an absent or expired key it reports false
+// and creates nothing. For how long the entry may be served stale after that does not change. A damaged entry is
+// ErrCorrupt.
 func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 	if err = b.db.writable(); err == nil {
 		ttl, err = lifetime(ttl, b.defaultTTL)
 	}
+	return b.touch(key, func() int64 { return format.Deadline(b.db.engine.Now(), ttl) }, b.slidingMillis(ttl), err)
+}
+
+// TouchUntil is Touch with a point in time, as SetUntil has it.
+func (b *Bucket) TouchUntil(key string, until time.Time) (found bool, err error) {
+	deadline := format.DeadlineAt(until)
+	if err = b.db.writable(); err == nil && deadline <= format.Millis(b.db.engine.Now()) {
+		err = errDeadlinePassed
+	}
+	return b.touch(key, func() int64 { return deadline }, 0, err)
+}
+
+// touch is Touch for arguments that were checked, with err as the result. sliding is the lifetime that reads give the
+// entry anew, in milliseconds; 0 if they do not.
+func (b *Bucket) touch(key string, deadline func() int64, sliding int64, err error) (found bool, _ error) {
 	if err == nil {
-		err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
+		_, err = b.modify(key, func(r engine.Reading) (*engine.Write, error) {
 			if found = r.Live; !found || r.Damage != nil {
 				return nil, r.Damage
 			}
 			h, t := r.Header, r.ParseOptions()
 			t.AsOf = t.Since(h.Revision)
-			h.ExpiresAt = format.Deadline(b.db.engine.Now(), ttl)
+			h.ExpiresAt = deadline()
 			h.StaleUntil = format.Prolong(h.ExpiresAt, format.Between(r.Header.ExpiresAt, r.Header.StaleUntil))
-			t.RetryAt, t.Lifetime = 0, b.slidingMillis(ttl)
+			t.RetryAt, t.Lifetime = 0, sliding
 			return &engine.Write{Key: key, Stored: format.Frame(h, &t, r.Value), Header: h}, nil
 		})
 	}
@@ -213,10 +261,20 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 	return found, nil
 }
 
-// Stat returns what is known of the entry of key. It reports false if the key is absent or expired; an entry
-// that GetOrLoad may still serve stale is not.
+// Stat returns the entry of key without using it: that counts neither as a read nor as a use, and brings nothing into
+// memory. It reports false if the key is absent or expired; an entry that GetOrLoad may still serve stale is there.
+// Unlike Get it tells damage, with ErrCorrupt, and a file that cannot be read, with ErrUnavailable.
 func (b *Bucket) Stat(key string) (entry Entry, found bool, err error) {
-	r, err := b.read(key)
+	if err = b.canRead(); err == nil && !format.ValidKey(key) {
+		err = ErrInvalidKey
+	}
+	var r engine.Reading
+	if err == nil {
+		r, err = b.db.engine.Peek(&b.at, key, b.sliding)
+	}
+	if err == nil {
+		err = r.Damage
+	}
 	if err != nil || !r.Held || r.Negative {
 		return Entry{}, false, b.fail("stat", key, err)
 	}

@@ -52,7 +52,7 @@ func burdens() []burden {
 		{"buckets whose entries have expired", 2 << 20, 0, buckets(12_000, time.Minute)},
 		{"tags", 2 << 20, 40_000 * 300, func(t *testing.T, db *keepcache.DB) {
 			for i := range 40_000 {
-				require.NoError(t, db.InvalidateTag(padded(i, 250)))
+				require.NoError(t, db.InvalidateTags(padded(i, 250)))
 			}
 		}},
 	}

@@ -206,7 +206,7 @@ func keyCall(b *keepcache.Bucket, in keyInput) (out keyOutput, err error) {
 	case "clear":
 		err = b.Clear(context.Background())
 	case "update":
-		err = b.Update(key, func(old keepcache.Entry, found bool) (any, error) {
+		err = update(b, key, func(old keepcache.Entry, found bool) (any, error) {
 			out = keyOutput{ok: found}
 			if !found {
 				return in.value, nil
@@ -338,9 +338,9 @@ func TestStress(t *testing.T) {
 				case 17:
 					err = b.WithTags("t"+key[5:]).Set(key, g, ttl)
 				case 18:
-					err = db.InvalidateTag("t" + key[5:])
+					err = db.InvalidateTags("t" + key[5:])
 				case 19:
-					err = b.Update(key, func(keepcache.Entry, bool) (any, error) { return g, nil })
+					err = update(b, key, func(keepcache.Entry, bool) (any, error) { return g, nil })
 				case 20:
 					_, err = b.Take(key, nil)
 				case 21:

@@ -24,11 +24,11 @@ func TestUpdate_WritesItself(t *testing.T) {
 		"Swap":    func(_ *keepcache.DB, b *keepcache.Bucket) error { return second(b.Swap("k", "fn", 0, nil)) },
 		"SetMany": func(_ *keepcache.DB, b *keepcache.Bucket) error { return b.SetMany(map[string]any{"k": 1, "l": 2}, 0) },
 		"Update": func(_ *keepcache.DB, b *keepcache.Bucket) error {
-			return b.Update("k", func(keepcache.Entry, bool) (any, error) { return 1, nil })
+			return update(b, "k", func(keepcache.Entry, bool) (any, error) { return 1, nil })
 		},
 		"CompareAndSwap": func(_ *keepcache.DB, b *keepcache.Bucket) error {
 			e, _, err := b.Stat("k")
-			return errors.Join(err, second(b.CompareAndSwap("k", e.Revision, 2)))
+			return errors.Join(err, second(compareAndSwap(b, "k", e.Revision, 2)))
 		},
 		"Apply": func(db *keepcache.DB, b *keepcache.Bucket) error {
 			var batch keepcache.Batch
@@ -45,7 +45,7 @@ func TestUpdate_WritesItself(t *testing.T) {
 			b := db.Bucket("b")
 			require.NoError(t, b.Set("k", 0, 0))
 			runs := 0
-			err := b.Update("k", func(keepcache.Entry, bool) (any, error) {
+			err := update(b, "k", func(keepcache.Entry, bool) (any, error) {
 				runs++
 				return "late", write(db, b)
 			})
@@ -74,7 +74,7 @@ func TestUpdate_OthersWrite(t *testing.T) {
 	}()
 	defer close(wanted)
 	runs := 0
-	require.NoError(t, b.Update("k", func(keepcache.Entry, bool) (any, error) {
+	require.NoError(t, update(b, "k", func(keepcache.Entry, bool) (any, error) {
 		if runs++; runs > 100 {
 			return "mine", nil
 		}
@@ -89,9 +89,9 @@ func TestUpdate_WritesOthers(t *testing.T) {
 	b := newDB(t, nil).Bucket("b")
 	mustSet(t, b, "k", 0, 0)
 	runs := 0
-	require.NoError(t, b.Update("k", func(keepcache.Entry, bool) (any, error) {
+	require.NoError(t, update(b, "k", func(keepcache.Entry, bool) (any, error) {
 		runs++
-		return 1, b.Update("l", func(keepcache.Entry, bool) (any, error) { return 2, b.Set("m", 3, 0) })
+		return 1, update(b, "l", func(keepcache.Entry, bool) (any, error) { return 2, b.Set("m", 3, 0) })
 	}))
 	require.Equal(t, 1, runs)
 }

@@ -3,6 +3,7 @@ package keepcache_test
 import (
 	"testing"
 
+	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
@@ -58,3 +59,15 @@ const (
 	storedRecord = cachetest.StoredRecord
 	storedValue  = cachetest.StoredValue
 )
+
+// update is Bucket.Update with the lifetime of the entry, for tests that care only about whether it works.
+func update(b *keepcache.Bucket, key string, fn func(old keepcache.Entry, found bool) (any, error)) error {
+	_, err := b.Update(key, fn, keepcache.KeepTTL)
+	return err
+}
+
+// compareAndSwap is Bucket.CompareAndSwap with the lifetime of the entry, without the new one.
+func compareAndSwap(b *keepcache.Bucket, key string, revision uint64, value any) (swapped bool, err error) {
+	_, swapped, err = b.CompareAndSwap(key, revision, value, keepcache.KeepTTL)
+	return swapped, err
+}

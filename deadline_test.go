@@ -262,7 +262,7 @@ func (l *life) look(key string) error {
 		return l.saw("TTL", func() (bool, error) { _, live, err := b.TTL(key); return live, err })
 	case 4:
 		return l.saw("Update", func() (bool, error) {
-			err := b.Update(key, func(_ keepcache.Entry, found bool) (any, error) {
+			err := update(b, key, func(_ keepcache.Entry, found bool) (any, error) {
 				if !found {
 					return nil, errAbsent
 				}
@@ -289,7 +289,7 @@ func (l *life) look(key string) error {
 		}
 		// That somebody else was quicker says nothing.
 		return l.saw("CompareAndSwap", func() (bool, error) {
-			swapped, err := b.CompareAndSwap(key, e.Revision, "swapped")
+			swapped, err := compareAndSwap(b, key, e.Revision, "swapped")
 			if !swapped && err == nil {
 				return b.Exists(key)
 			}
@@ -297,7 +297,7 @@ func (l *life) look(key string) error {
 		})
 	case 8:
 		return l.saw("Look", func() (bool, error) {
-			e, found, err := b.Look(key)
+			e, found, err := b.Stat(key)
 			return found && time.Now().Before(e.ExpiresAt), err
 		})
 	}

@@ -41,7 +41,7 @@
 //
 // [Of] gives a [View] of a bucket in one type. [Bucket.Swap], [Bucket.Take], [Bucket.Increment], [Bucket.Update] and
 // [Bucket.CompareAndSwap] change a key by what it holds, atomically; a [Batch] writes to several buckets, all
-// or nothing. [Bucket.WithTags] gives entries tags, and [DB.InvalidateTag] makes all entries with a tag absent.
+// or nothing. [Bucket.WithTags] gives entries tags, and [DB.InvalidateTags] makes all entries with a tag absent.
 //
 // # Values
 //

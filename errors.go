@@ -52,6 +52,14 @@ var (
 	ErrMismatch = errors.New("the value does not fit the destination")
 )
 
+// Errors of the value that is there. The cache is unchanged.
+var (
+	// ErrNotInteger says that an Increment met a value that is not an integer of 64 bits with a sign.
+	ErrNotInteger = errors.New("the value is not an integer of 64 bits")
+	// ErrOverflow says that the sum of an Increment does not fit its type.
+	ErrOverflow = errors.New("the sum does not fit")
+)
+
 // Errors of loaders.
 var (
 	// ErrNotFound is what a loader returns, as it is or wrapped, to say that there is no such thing. GetOrLoad

@@ -1,6 +1,7 @@
 package keepcache_test
 
 import (
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -79,26 +80,29 @@ func ExampleBucket_Swap() {
 	// true "starting" <nil>
 }
 
-// CompareAndSwap writes only what nobody else has changed since it was looked at.
+// CompareAndSwap writes only if nobody else has changed the entry. Each call returns what the next one needs.
 func ExampleBucket_CompareAndSwap() {
 	db, close := exampleDB()
 	defer close()
 
 	pages := db.Bucket("pages")
-	if err := pages.Set("home", "draft", 0); err != nil {
-		log.Fatal(err)
-	}
-	entry, _, err := pages.Stat("home")
+	draft, err := pages.SetEntry("home", "draft", time.Hour)
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, text := range []string{"mine", "too late"} {
-		swapped, err := pages.CompareAndSwap("home", entry.Revision, text)
-		fmt.Println(swapped, err)
-	}
+	second, swapped, err := pages.CompareAndSwap("home", draft.Revision, "second", keepcache.KeepTTL)
+	fmt.Println(swapped, err)
+	_, swapped, err = pages.CompareAndSwap("home", draft.Revision, "too late", keepcache.KeepTTL)
+	fmt.Println(swapped, err)
+	_, swapped, err = pages.CompareAndSwap("home", second.Revision, "third", 24*time.Hour)
+	fmt.Println(swapped, err)
+	_, swapped, err = pages.CompareAndSwap("about", 0, "new", 0) // 0: it must not be there
+	fmt.Println(swapped, err)
 	// Output:
 	// true <nil>
 	// false <nil>
+	// true <nil>
+	// true <nil>
 }
 
 // Update computes a new value from the old one, and nothing gets in between.
@@ -108,15 +112,17 @@ func ExampleView_Update() {
 
 	carts := keepcache.Of[[]string](db.Bucket("carts"))
 	for _, item := range []string{"tea", "cups"} {
-		err := carts.Update("ada", func(cart []string, found bool) ([]string, error) {
+		cart, err := carts.Update("ada", func(cart []string, found bool) ([]string, error) {
 			return append(cart, item), nil
-		})
+		}, time.Hour)
 		if err != nil {
 			log.Fatal(err)
 		}
+		fmt.Println(cart.Value)
 	}
-	fmt.Println(carts.Get("ada"))
-	// Output: [tea cups] true <nil>
+	// Output:
+	// [tea]
+	// [tea cups]
 }
 
 // A view reads and writes values of one type.
@@ -154,4 +160,53 @@ func ExampleBatch() {
 	// Output:
 	// 3 <nil>
 	// true 123 <nil>
+}
+
+// Increment counts in a view of integers.
+func ExampleIncrement() {
+	db, close := exampleDB()
+	defer close()
+
+	tries := keepcache.Of[uint8](db.Bucket("tries"))
+	fmt.Println(keepcache.Increment(tries, "ada", 250, time.Minute))
+	_, err := keepcache.Increment(tries, "ada", 10, time.Minute)
+	fmt.Println(errors.Is(err, keepcache.ErrOverflow))
+	// Output:
+	// 250 <nil>
+	// true
+}
+
+// GetEntry reads a value together with what is known of it.
+func ExampleBucket_GetEntry() {
+	db, close := exampleDB()
+	defer close()
+
+	pages := db.Bucket("pages")
+	if err := pages.WithTags("public").Set("home", "hello", 0); err != nil {
+		log.Fatal(err)
+	}
+	entry, found, err := pages.GetEntry("home")
+	if err != nil {
+		log.Fatal(err)
+	}
+	var text string
+	if err := entry.Decode(&text); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(found, text, entry.Tags, entry.ExpiresAt.IsZero())
+	// Output: true hello [public] true
+}
+
+// A view's GetEntry has the value in its type.
+func ExampleView_GetEntry() {
+	db, close := exampleDB()
+	defer close()
+
+	counts := keepcache.Of[int](db.Bucket("counts"))
+	if err := counts.Set("visits", 7, 0); err != nil {
+		log.Fatal(err)
+	}
+	item, found, err := counts.GetEntry("visits")
+	fmt.Println(item.Key, item.Value, item.Size, "byte", found, err)
+	// Output: visits 7 1 byte true <nil>
 }

@@ -92,7 +92,7 @@ func ExampleView_GetOrLoadMany() {
 }
 
 // One write makes all entries with a tag absent, however many there are.
-func ExampleDB_InvalidateTag() {
+func ExampleDB_InvalidateTags() {
 	db, close := exampleDB()
 	defer close()
 
@@ -105,7 +105,7 @@ func ExampleDB_InvalidateTag() {
 	if err := pages.WithTags("user:2").Set("other", "of bob", 0); err != nil {
 		log.Fatal(err)
 	}
-	if err := db.InvalidateTag("user:1"); err != nil {
+	if err := db.InvalidateTags("user:1"); err != nil {
 		log.Fatal(err)
 	}
 	for entry, err := range pages.All() {

@@ -66,14 +66,14 @@ func TestForeign_Places(t *testing.T) {
 			return db.Apply(&batch)
 		},
 		"Update": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
-			return b.Update("k", func(keepcache.Entry, bool) (any, error) { end(); return 1, nil })
+			return update(b, "k", func(keepcache.Entry, bool) (any, error) { end(); return 1, nil })
 		},
 		"Update, its value": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
-			return b.Update("k", func(keepcache.Entry, bool) (any, error) { return rude{end}, nil })
+			return update(b, "k", func(keepcache.Entry, bool) (any, error) { return rude{end}, nil })
 		},
 		"Update that contends": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
 			runs := 0
-			return b.Update("k", func(keepcache.Entry, bool) (any, error) {
+			return update(b, "k", func(keepcache.Entry, bool) (any, error) {
 				if runs++; runs == 10 { // it has its turn by now, and is suspected
 					end()
 				}
@@ -144,7 +144,7 @@ func TestForeign_Places(t *testing.T) {
 					<-done
 				}
 				for _, key := range []string{"k", "l", "new", "loaded", "x", "y"} {
-					require.NoError(t, b.Update(key, func(keepcache.Entry, bool) (any, error) { return []any{map[string]any{"a": 1}}, nil }))
+					require.NoError(t, update(b, key, func(keepcache.Entry, bool) (any, error) { return []any{map[string]any{"a": 1}}, nil }))
 					_, err := b.Delete(key)
 					require.NoError(t, err)
 					var got any

@@ -84,6 +84,7 @@ func TestFormat(t *testing.T) {
 
 // copyFormat copies file and journal of a cache that is open, and that nobody writes to.
 func copyFormat(t *testing.T, path, to string) {
+	synctest.Wait() // until no commit is under way
 	for from, to := range map[string]string{path: to, formatJournalPath(path): formatJournalPath(to)} {
 		content, err := os.ReadFile(from)
 		require.NoError(t, err)
@@ -124,7 +125,7 @@ func formatCommitted(t *testing.T, db *keepcache.DB) {
 	for i := range 20 {
 		require.NoError(t, db.Bucket("tagged").WithTags(fmt.Sprint("tag ", i%3), "all").Set(fmt.Sprint(i), i, time.Hour))
 	}
-	require.NoError(t, db.InvalidateTag("tag 1"))
+	require.NoError(t, db.InvalidateTags("tag 1"))
 	require.NoError(t, db.Bucket("tagged").WithTags("tag 1").Set("since", 1, 0))
 	formatLoaded(t, db, "")
 	require.NoError(t, db.Bucket("kept").Restore(keepcache.Entry{
@@ -183,7 +184,7 @@ func formatPending(t *testing.T, db *keepcache.DB) {
 	batch.Set(db.Bucket("one"), "k", 1, 0)
 	batch.Delete(ttl, "key 104")
 	require.NoError(t, db.Apply(&batch))
-	require.NoError(t, db.InvalidateTag("tag 2"))
+	require.NoError(t, db.InvalidateTags("tag 2"))
 	require.NoError(t, db.Bucket("tagged").WithTags("tag 2").Set("since", 2, 0))
 	formatLoaded(t, db, " again")
 }

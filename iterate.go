@@ -49,6 +49,12 @@ func entryOf(key string, r *engine.Reading) Entry {
 	return newEntry(key, &r.Header, r.Options, r.Value)
 }
 
+// entryWritten is what was written, as a caller gets it.
+func entryWritten(key string, d *engine.Write) Entry {
+	rec := d.Record()
+	return newEntry(key, &d.Header, format.OptionBytes(rec), format.Value(rec))
+}
+
 func newEntry(key string, h *format.Header, options, value []byte) Entry {
 	e := Entry{
 		Key:        key,

@@ -93,7 +93,7 @@ func TestNoLock_Tags(t *testing.T) {
 	tagged := db.Bucket("b").WithTags("red", "blue")
 	mustSet(t, tagged, "k", 1, 0)
 	requireValue(t, r.Bucket("b"), "k", int64(1))
-	require.NoError(t, db.InvalidateTag("red"))
+	require.NoError(t, db.InvalidateTags("red"))
 	requireAbsent(t, r.Bucket("b"), "k")
 	committed(t, db)
 	requireAbsent(t, beside(t, path).Bucket("b"), "k")
@@ -148,14 +148,14 @@ func TestNoLock_Look(t *testing.T) {
 		if commit {
 			committed(t, db)
 		}
-		want, found, err := db.Bucket("b").Look("k")
+		want, found, err := db.Bucket("b").Stat("k")
 		require.NoError(t, err)
 		require.True(t, found)
-		got, found, err := r.Bucket("b").Look("k")
+		got, found, err := r.Bucket("b").Stat("k")
 		require.NoError(t, err)
 		require.True(t, found)
 		require.Equal(t, want, got)
-		_, found, err = r.Bucket("b").Look("none")
+		_, found, err = r.Bucket("b").Stat("none")
 		require.NoError(t, err)
 		require.False(t, found)
 	}
@@ -218,7 +218,7 @@ func TestNoLock_Model(t *testing.T) {
 		case n < 81:
 			_, err = db.DropBucket(b.Name())
 		case n < 85:
-			err = db.InvalidateTag(fmt.Sprint("t", rng.IntN(9)))
+			err = db.InvalidateTags(fmt.Sprint("t", rng.IntN(9)))
 		case n < 88:
 			_, err = db.Sweep(ctx)
 		case n < 89:

@@ -120,7 +120,7 @@ func TestLoadFailed_Void(t *testing.T) {
 		"take":  func(_ *keepcache.DB, b *keepcache.Bucket) error { return errorOf(b.Take("k", nil)) },
 		"clear": func(_ *keepcache.DB, b *keepcache.Bucket) error { return b.Clear(context.Background()) },
 		"drop":  func(db *keepcache.DB, _ *keepcache.Bucket) error { return errorOf(db.DropBucket("b")) },
-		"tag":   func(db *keepcache.DB, _ *keepcache.Bucket) error { return db.InvalidateTag("tag") },
+		"tag":   func(db *keepcache.DB, _ *keepcache.Bucket) error { return db.InvalidateTags("tag") },
 		"batch": func(db *keepcache.DB, b *keepcache.Bucket) error {
 			var batch keepcache.Batch
 			batch.Delete(b, "k")

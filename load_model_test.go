@@ -676,7 +676,7 @@ func (m *loadScript) step() {
 		delete(m.entries, key)
 	case n < 95:
 		m.logf("invalidate")
-		require.NoError(m.t, m.db.InvalidateTag("tag"))
+		require.NoError(m.t, m.db.InvalidateTags("tag"))
 		m.inval++
 	case n < 97:
 		m.logf("clear")

@@ -132,7 +132,7 @@ func TestLoad_StaleIsAbsentElsewhere(t *testing.T) {
 				"exists": func() (bool, error) { return s.b.Exists("k") },
 				"ttl":    func() (bool, error) { _, found, err := s.b.TTL("k"); return found, err },
 				"touch":  func() (bool, error) { return s.b.Touch("k", time.Hour) },
-				"cas":    func() (bool, error) { return s.b.CompareAndSwap("k", entry.Revision, 1) },
+				"cas":    func() (bool, error) { return compareAndSwap(s.b, "k", entry.Revision, 1) },
 			} {
 				found, err := call()
 				require.NoError(t, err)

@@ -231,7 +231,7 @@ func TestManyBuckets_Unknown(t *testing.T) {
 		"Touch":  func(b *keepcache.Bucket) error { _, err := b.Touch("k", 0); return err },
 		"Clear":  func(b *keepcache.Bucket) error { return b.Clear(ctx) },
 		"Update": func(b *keepcache.Bucket) error {
-			err := b.Update("k", func(keepcache.Entry, bool) (any, error) { return nil, broken })
+			err := update(b, "k", func(keepcache.Entry, bool) (any, error) { return nil, broken })
 			return failsWith(err, broken)
 		},
 		"too large": func(b *keepcache.Bucket) error {

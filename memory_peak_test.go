@@ -98,7 +98,7 @@ func peaks(t tester, args []string) {
 		{"struct", func(db *keepcache.DB) error { return db.Set("k", struct{ List []string }{list}, 0) }},
 		{"add", func(db *keepcache.DB) error { _, err := db.Bucket("b").Add("k", list, time.Hour); return err }},
 		{"update", func(db *keepcache.DB) error {
-			return db.Bucket("b").Update("k", func(keepcache.Entry, bool) (any, error) { return text, nil })
+			return update(db.Bucket("b"), "k", func(keepcache.Entry, bool) (any, error) { return text, nil })
 		}},
 		{"load", func(db *keepcache.DB) error {
 			_, err := db.Bucket("b").GetOrLoad(context.Background(), "k", new(string), func(context.Context, *keepcache.Load) (any, error) { return text, nil }, nil)

@@ -26,7 +26,7 @@ func TestReplaced(t *testing.T) {
 		"Add":  func(c cache) error { return second(c.b.Add("k", 1, time.Second)) },
 		"Swap": func(c cache) error { return second(c.b.Swap("k", 1, time.Second, nil)) },
 		"Update": func(c cache) error {
-			return c.b.Update("k", func(keepcache.Entry, bool) (any, error) { return 1, nil })
+			return update(c.b, "k", func(keepcache.Entry, bool) (any, error) { return 1, nil })
 		},
 		"Increment": func(c cache) error { return second(c.b.Increment("k", 1, time.Second)) },
 		"SetMany":   func(c cache) error { return c.b.SetMany(map[string]any{"k": 1}, time.Second) },

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 )
 
@@ -22,15 +23,21 @@ func (b *Bucket) SetUntil(key string, value any, until time.Time) error {
 
 // AddUntil is Add with a point in time, as SetUntil has it.
 func (b *Bucket) AddUntil(key string, value any, until time.Time) (added bool, err error) {
+	d, err := b.prepareUntil(key, value, until)
+	return b.add(key, d, err)
+}
+
+// prepareUntil is prepare with a point in time.
+func (b *Bucket) prepareUntil(key string, value any, until time.Time) (*engine.Write, error) {
 	rec, h, err := b.beginUntil(key, until)
 	if err == nil {
 		rec.buf, err = appendValue(rec.buf, value, b.db.options.MaxValueBytes)
 	}
 	if err != nil {
-		return b.add(key, nil, err)
+		return nil, err
 	}
 	d := rec.finish(key, h)
-	return b.add(key, &d, nil)
+	return &d, nil
 }
 
 // beginUntil is begin with a point in time.

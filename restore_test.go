@@ -175,8 +175,8 @@ func TestRestore_Copy(t *testing.T) {
 		requireSame(t, from, to)
 
 		for _, tag := range []string{"t1", "t3"} {
-			require.NoError(t, from.InvalidateTag(tag))
-			require.NoError(t, to.InvalidateTag(tag))
+			require.NoError(t, from.InvalidateTags(tag))
+			require.NoError(t, to.InvalidateTags(tag))
 		}
 		for range 40 {
 			for i := range n {

@@ -35,7 +35,7 @@ func TestSyncAlways_Seen(t *testing.T) {
 		"DeletePrefix": {remove, func(b *keepcache.Bucket, _ uint64) (any, error) { return b.DeletePrefix(ctx, "k") }, 0},
 		"Add":          {set, func(b *keepcache.Bucket, _ uint64) (any, error) { return b.Add("key", "other", 0) }, false},
 		"CompareAndSwap": {set, func(b *keepcache.Bucket, revision uint64) (any, error) {
-			return b.CompareAndSwap("key", revision, "other")
+			return compareAndSwap(b, "key", revision, "other")
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

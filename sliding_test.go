@@ -216,7 +216,7 @@ func TestSliding_TagsAndLoads(t *testing.T) {
 		entry, _, err := b.Stat("k")
 		require.NoError(t, err)
 		require.Equal(t, []string{"t"}, entry.Tags)
-		require.NoError(t, db.InvalidateTag("t"))
+		require.NoError(t, db.InvalidateTags("t"))
 		requireAbsent(t, b, "k")
 
 		// A refresh is under way while a read writes the record anew: what it brings is stored all the same.

@@ -1,10 +1,5 @@
 package keepcache
 
-import (
-	"github.com/keepcache/keepcache/internal/engine"
-	"github.com/keepcache/keepcache/internal/format"
-)
-
 // BucketEntry is an entry and the bucket that it is in.
 type BucketEntry struct {
 	Bucket string
@@ -43,32 +38,3 @@ func (db *DB) Soonest(n int, buckets ...string) ([]BucketEntry, error) {
 
 // mostSoonest bounds how many entries Soonest returns.
 const mostSoonest = 1000
-
-// Look is Stat for those who look from outside: it counts as no use of the entry, and a damaged entry, which every other
-// read takes for absent, is the error ErrCorrupt.
-func (b *Bucket) Look(key string) (entry Entry, found bool, err error) {
-	switch {
-	case b.db.engine.Closed():
-		err = ErrClosed
-	case !format.ValidName(b.at.Name):
-		err = ErrInvalidName
-	case !format.ValidKey(key):
-		err = ErrInvalidKey
-	}
-	var r engine.Reading
-	if err == nil {
-		r, err = b.peek(key)
-	}
-	if err == nil {
-		err = r.Damage
-	}
-	if err != nil || !r.Held || r.Negative {
-		return Entry{}, false, b.fail("look", key, err)
-	}
-	return entryOf(key, &r), true, nil
-}
-
-// peek is read for those who only look: it is no use of the entry, and brings nothing into memory.
-func (b *Bucket) peek(key string) (engine.Reading, error) {
-	return b.db.engine.Peek(&b.at, key, b.sliding)
-}

@@ -17,7 +17,7 @@ const (
 
 // WithTags returns a handle of the same bucket whose writes give their entries these tags, in the place of any
 // that the handle has: Set, SetBytes, SetMany, Add, Swap, Increment and Update where they create, Batch.Set, and
-// loads. InvalidateTag makes all entries with a tag absent. Where a tag is empty or longer than MaxTagBytes, or
+// loads. InvalidateTags makes all entries with a tag absent. Where a tag is empty or longer than MaxTagBytes, or
 // there are more than MaxTags, the writes give ErrInvalidTag. Without arguments it returns a handle without tags.
 func (b *Bucket) WithTags(tags ...string) *Bucket {
 	t := &Bucket{db: b.db, defaultTTL: b.defaultTTL, sliding: b.sliding}
@@ -51,19 +51,26 @@ func packTags(tags []string) (list format.Tags, err error) {
 	return list, nil
 }
 
-// InvalidateTag makes every entry with the tag that was written before it absent, in all buckets, at the cost
-// of one write, whatever the number of entries. A load that is under way has read its source before: what it
-// brings counts as written when it began. Order is decided by revisions and never by the clock. The room of the
-// entries is freed by the sweeper, later.
-func (db *DB) InvalidateTag(tag string) error {
+// InvalidateTags makes every entry absent that was written before and has one of the tags, in all buckets. It costs one
+// write, whatever the number of entries. It is all or nothing: no crash leaves some of the tags invalidated and others
+// not. Without tags it does nothing.
+//
+// A load that is under way has read its source before, so what it brings counts as written when it began. Revisions
+// decide the order, never the clock. The sweeper frees the room of the entries later.
+func (db *DB) InvalidateTags(tags ...string) error {
 	err := db.writable()
 	if err == nil {
-		if _, err = packTags([]string{tag}); err == nil {
-			err = db.engine.InvalidateTag(tag)
+		for _, tag := range tags {
+			if _, err = packTags([]string{tag}); err != nil {
+				break
+			}
 		}
 	}
+	if err == nil && len(tags) > 0 {
+		err = db.engine.InvalidateTags(tags)
+	}
 	if err != nil {
-		return db.fail("invalidate tag", "", err)
+		return db.fail("invalidate tags", "", err)
 	}
 	return nil
 }

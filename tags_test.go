@@ -44,8 +44,8 @@ func TestTags(t *testing.T) {
 			break
 		}
 
-		require.NoError(t, db.InvalidateTag("nobody's"))
-		require.NoError(t, db.InvalidateTag("user:1"))
+		require.NoError(t, db.InvalidateTags("nobody's"))
+		require.NoError(t, db.InvalidateTags("user:1"))
 		mustSet(t, b.WithTags("user:1"), "k3", "after", 0)
 		check := func(db *keepcache.DB) {
 			a, b := db.Bucket("a"), db.Bucket("b")
@@ -92,11 +92,11 @@ func TestTags_Kept(t *testing.T) {
 		for name, change := range map[string]func() error{
 			"touch":     func() error { _, err := b.Touch("k", time.Hour); return err },
 			"increment": func() error { _, err := b.Increment("k", 1, 0); return err },
-			"update":    func() error { return b.Update("k", func(keepcache.Entry, bool) (any, error) { return 7, nil }) },
+			"update":    func() error { return update(b, "k", func(keepcache.Entry, bool) (any, error) { return 7, nil }) },
 			"cas": func() error {
 				e, _, err := b.Stat("k")
 				if err == nil {
-					_, err = b.CompareAndSwap("k", e.Revision, 9)
+					_, err = compareAndSwap(b, "k", e.Revision, 9)
 				}
 				return err
 			},
@@ -110,29 +110,29 @@ func TestTags_Kept(t *testing.T) {
 			require.True(t, found)
 			require.Greater(t, after.Revision, before.Revision)
 			require.Equal(t, []string{"t"}, after.Tags, name)
-			require.NoError(t, db.InvalidateTag("t"))
+			require.NoError(t, db.InvalidateTags("t"))
 			requireAbsent(t, b, "k")
 		}
 		// The invalidation comes between the look of an Update and its write.
 		mustSet(t, tagged, "k", 1, time.Minute)
-		require.NoError(t, b.Update("k", func(_ keepcache.Entry, found bool) (any, error) {
+		require.NoError(t, update(b, "k", func(_ keepcache.Entry, found bool) (any, error) {
 			require.True(t, found)
-			return 2, db.InvalidateTag("t")
+			return 2, db.InvalidateTags("t")
 		}))
 		requireAbsent(t, b, "k")
 		// A plain Set forgets the tags.
 		mustSet(t, tagged, "k", 1, time.Minute)
 		mustSet(t, b, "k", 2, time.Minute)
-		require.NoError(t, db.InvalidateTag("t"))
+		require.NoError(t, db.InvalidateTags("t"))
 		requireValue(t, b, "k", int64(2))
 		// What is created through a handle has its tags.
 		_, err := tagged.Increment("n", 1, 0)
 		require.NoError(t, err)
-		require.NoError(t, tagged.Update("u", func(keepcache.Entry, bool) (any, error) { return 1, nil }))
+		require.NoError(t, update(tagged, "u", func(keepcache.Entry, bool) (any, error) { return 1, nil }))
 		added, err := keepcache.Of[int](tagged).Add("a", 1, 0)
 		require.NoError(t, err)
 		require.True(t, added)
-		require.NoError(t, db.InvalidateTag("t"))
+		require.NoError(t, db.InvalidateTags("t"))
 		require.Equal(t, []string{"k"}, keys(t, b, ""))
 	})
 }
@@ -143,10 +143,10 @@ func TestTags_Load(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newLoadScene(t, keepcache.LoadOptions{TTL: time.Hour})
 		s.b = s.b.WithTags("t")
-		require.NoError(t, s.db.InvalidateTag("t"))
+		require.NoError(t, s.db.InvalidateTags("t"))
 		s.get("one", false, 1)
 		s.get("one", false, 1) // invalidated before it began
-		require.NoError(t, s.db.InvalidateTag("t"))
+		require.NoError(t, s.db.InvalidateTags("t"))
 		s.answer("old", nil, time.Minute)
 		var waiters sync.WaitGroup
 		wait := func(want string) {
@@ -160,7 +160,7 @@ func TestTags_Load(t *testing.T) {
 		}
 		wait("old")
 		time.Sleep(time.Second)
-		require.NoError(t, s.db.InvalidateTag("t"))
+		require.NoError(t, s.db.InvalidateTags("t"))
 		s.answer("new", nil, 0)
 		wait("new")
 		waiters.Wait()
@@ -178,14 +178,14 @@ func TestTags_Stale(t *testing.T) {
 		s.b = s.b.WithTags("t")
 		s.get("one", false, 1)
 		time.Sleep(time.Minute)
-		require.NoError(t, s.db.InvalidateTag("t"))
+		require.NoError(t, s.db.InvalidateTags("t"))
 		_, found, err := s.b.Stat("k")
 		require.NoError(t, err)
 		require.False(t, found)
 		s.answer(nil, keepcache.ErrNotFound, 0)
 		s.fails(keepcache.ErrNotFound, 2)
 		s.fails(keepcache.ErrNotFound, 2)
-		require.NoError(t, s.db.InvalidateTag("t"))
+		require.NoError(t, s.db.InvalidateTags("t"))
 		s.answer("two", nil, 0)
 		s.get("two", false, 3)
 	})
@@ -209,13 +209,13 @@ func TestTags_Invalid(t *testing.T) {
 		requireError(t, bad.Set("k", 1, 0), keepcache.ErrInvalidTag, "set", path)
 		_, err := bad.Increment("n", 1, 0)
 		requireError(t, err, keepcache.ErrInvalidTag, "increment", path)
-		err = bad.Update("n", func(keepcache.Entry, bool) (any, error) { return 1, nil })
+		err = update(bad, "n", func(keepcache.Entry, bool) (any, error) { return 1, nil })
 		requireError(t, err, keepcache.ErrInvalidTag, "update", path)
 		requireValue(t, bad.WithTags(), "k", int64(1))
 	}
-	requireError(t, db.InvalidateTag(""), keepcache.ErrInvalidTag, "invalidate tag", path)
+	requireError(t, db.InvalidateTags(""), keepcache.ErrInvalidTag, "invalidate tags", path)
 	require.NoError(t, db.Close())
-	requireError(t, db.InvalidateTag("t"), keepcache.ErrClosed, "invalidate tag", path)
+	requireError(t, db.InvalidateTags("t"), keepcache.ErrClosed, "invalidate tags", path)
 }
 
 // InvalidateTag costs one write, however many entries have the tag; every later read misses.
@@ -231,7 +231,7 @@ func TestTags_Many(t *testing.T) {
 	mustSet(t, b, "untagged", 1, 0)
 	appends := db.Stats().Journal.Appends
 	start := time.Now()
-	require.NoError(t, db.InvalidateTag("all"))
+	require.NoError(t, db.InvalidateTags("all"))
 	took := time.Since(start)
 	require.LessOrEqual(t, db.Stats().Journal.Appends, appends+1)
 	t.Logf("%d entries in %v", n, took)
@@ -255,12 +255,12 @@ func TestTags_Bounded(t *testing.T) {
 	b := db.Bucket("b")
 	mustSet(t, b.WithTags("old"), "k1", 1, 0)
 	mustSet(t, b.WithTags("unharmed"), "k2", 1, 0)
-	require.NoError(t, db.InvalidateTag("old"))
+	require.NoError(t, db.InvalidateTags("old"))
 	var writers sync.WaitGroup
 	for g := range 64 {
 		writers.Go(func() {
 			for i := range 1030 {
-				if err := db.InvalidateTag(fmt.Sprint(g, "-", i)); err != nil {
+				if err := db.InvalidateTags(fmt.Sprint(g, "-", i)); err != nil {
 					t.Errorf("invalidate: %v", err)
 				}
 			}
@@ -295,7 +295,7 @@ func TestTags_Concurrent(t *testing.T) {
 				key := fmt.Sprint(tag, "-", i%10)
 				err := b.Set(key, i, time.Hour)
 				if err == nil {
-					err = db.InvalidateTag(tag)
+					err = db.InvalidateTags(tag)
 				}
 				if err != nil {
 					t.Errorf("%v", err)
@@ -321,7 +321,7 @@ func TestTags_Copied(t *testing.T) {
 	b := db.Bucket("b")
 	mustSet(t, b.WithTags("old"), "gone", 1, 0)
 	mustSet(t, b, "stays", 1, 0)
-	require.NoError(t, db.InvalidateTag("old"))
+	require.NoError(t, db.InvalidateTags("old"))
 	copied := filepath.Join(t.TempDir(), "copy.cache")
 	out, err := os.Create(copied)
 	require.NoError(t, err)
@@ -334,6 +334,42 @@ func TestTags_Copied(t *testing.T) {
 	for _, db := range []*keepcache.DB{db, open(t, copied, nil)} {
 		requireAbsent(t, db.Bucket("b"), "gone")
 		requireValue(t, db.Bucket("b"), "stays", int64(1))
-		require.NoError(t, db.InvalidateTag("another"))
+		require.NoError(t, db.InvalidateTags("another"))
 	}
+}
+
+// Several tags are invalidated at once, by one write of the journal, also in what a crash leaves and without the lock.
+func TestInvalidateTags_Several(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := newPath(t)
+		db := open(t, path, &keepcache.Options{CommitInterval: time.Hour, SweepInterval: -1})
+		b := db.Bucket("b")
+		set := func() {
+			for _, tag := range []string{"a", "b", "c"} {
+				require.NoError(t, b.WithTags(tag).Set(tag, tag, 0))
+			}
+		}
+		set()
+		require.NoError(t, db.InvalidateTags())
+		requireValue(t, b, "a", "a")
+		require.ErrorIs(t, db.InvalidateTags("a", ""), keepcache.ErrInvalidTag)
+		requireValue(t, b, "a", "a")
+		before := db.Stats().Journal.Appends
+		require.NoError(t, db.InvalidateTags("a", "c", "nobody's", "a"))
+		require.Equal(t, before+1, db.Stats().Journal.Appends)
+		check := func(b *keepcache.Bucket) {
+			requireAbsent(t, b, "a")
+			requireValue(t, b, "b", "b")
+			requireAbsent(t, b, "c")
+		}
+		check(b)
+		reader := open(t, path, &keepcache.Options{ReadOnly: true, NoLock: true})
+		check(reader.Bucket("b"))
+		require.NoError(t, reader.Close())
+		crashed := open(t, crashCopy(t, path, newPath(t)), nil)
+		check(crashed.Bucket("b"))
+		require.NoError(t, crashed.Close())
+		require.NoError(t, db.Close())
+		check(open(t, path, nil).Bucket("b"))
+	})
 }

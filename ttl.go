@@ -1,11 +1,16 @@
 package keepcache
 
 import (
+	"math"
 	"time"
 
 	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
 )
+
+// KeepTTL as the lifetime of an Update or a CompareAndSwap keeps that of a live entry. Everywhere else it is
+// ErrInvalidTTL, as any negative lifetime.
+const KeepTTL = time.Duration(math.MinInt64)
 
 // lifetime resolves the ttl argument of a call: 0 is the default of the bucket.
 func lifetime(ttl, byDefault time.Duration) (time.Duration, error) {

@@ -288,3 +288,39 @@ func TestTTL_ClockJumps(t *testing.T) {
 	b := open(t, path, nil).Bucket("b") // by decades
 	requireAbsent(t, b, "k")
 }
+
+// TouchUntil sets a deadline, for reads of a sliding bucket too, and creates nothing.
+func TestTouchUntil(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := newDB(t, &keepcache.Options{Buckets: map[string]keepcache.BucketOptions{"s": {Sliding: true}}})
+		for _, b := range []*keepcache.Bucket{db.Bucket("b"), db.Bucket("s")} {
+			mustSet(t, b, "k", "v", time.Minute)
+			until := time.Now().Add(time.Hour)
+			found, err := b.TouchUntil("k", until)
+			require.NoError(t, err)
+			require.True(t, found)
+			time.Sleep(30 * time.Minute)
+			requireValue(t, b, "k", "v")
+			requireTTL(t, b, "k", 30*time.Minute)
+			_, err = b.TouchUntil("k", time.Now())
+			require.ErrorIs(t, err, keepcache.ErrInvalidTTL)
+			requireTTL(t, b, "k", 30*time.Minute)
+			found, err = b.TouchUntil("k", time.Time{})
+			require.NoError(t, err)
+			require.True(t, found)
+			requireTTL(t, b, "k", keepcache.NoExpiry)
+			found, err = b.TouchUntil("absent", time.Now().Add(time.Hour))
+			require.NoError(t, err)
+			require.False(t, found)
+			requireAbsent(t, b, "absent")
+
+			var batch keepcache.Batch
+			batch.SetUntil(b, "batch", 1, time.Now().Add(time.Hour))
+			require.NoError(t, db.Apply(&batch))
+			requireTTL(t, b, "batch", time.Hour)
+			batch.SetUntil(b, "batch", 2, time.Now())
+			require.ErrorIs(t, db.Apply(&batch), keepcache.ErrInvalidTTL)
+			requireValue(t, b, "batch", int64(1))
+		}
+	})
+}

@@ -43,18 +43,21 @@ func TestView(t *testing.T) {
 		require.True(t, found)
 		require.Equal(t, ada, old)
 
-		require.NoError(t, v.Update("ada", func(old account, found bool) (account, error) {
+		item, err := v.Update("ada", func(old account, found bool) (account, error) {
 			require.True(t, found)
 			old.Seats++
 			return old, nil
-		}))
+		}, keepcache.KeepTTL)
+		require.NoError(t, err)
+		require.Equal(t, account{"bob", 3}, item.Value)
 		requireTTL(t, b, "ada", time.Minute)
 		cause := errors.New("cause")
-		require.ErrorIs(t, v.Update("new", func(old account, found bool) (account, error) {
+		_, err = v.Update("new", func(old account, found bool) (account, error) {
 			require.False(t, found)
 			require.Zero(t, old)
 			return old, cause
-		}), cause)
+		}, 0)
+		require.ErrorIs(t, err, cause)
 
 		require.NoError(t, v.SetMany(map[string]account{"c": ada, "d": bob}, 0))
 		many, err := v.GetMany([]string{"ada", "c", "absent"})
@@ -70,7 +73,8 @@ func TestView(t *testing.T) {
 		require.Error(t, err)
 		_, err = v.GetMany([]string{"x"})
 		require.Error(t, err)
-		require.Error(t, v.Update("x", func(account, bool) (account, error) { return ada, nil }))
+		_, err = v.Update("x", func(account, bool) (account, error) { return ada, nil }, 0)
+		require.ErrorIs(t, err, keepcache.ErrMismatch)
 		all := map[string]account{}
 		for item, err := range v.All() {
 			if item.Key == "x" {

@@ -158,7 +158,7 @@ func TestVerify_Beside(t *testing.T) {
 	}
 	db := open(t, path, &keepcache.Options{CommitInterval: often})
 	fill(t, db.Bucket("b"), 2000, time.Hour)
-	require.NoError(t, db.InvalidateTag("tag"))
+	require.NoError(t, db.InvalidateTags("tag"))
 	r := beside(t, path)
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {

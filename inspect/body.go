@@ -121,18 +121,18 @@ func (b *write) parse(text []byte) error {
 			into = &b.Bytes
 		case "ttl_ms":
 			into = &b.TTL
-		case "expires_ms":
-			into = &b.Expires
+		case "expires_at_ms":
+			into = &b.ExpiresAt
 		case "tags":
 			into = &b.Tags
-		case "gone_ms":
-			into = &b.Gone
-		case "written_ms":
-			into = &b.Written
-		case "loaded_ms":
-			into = &b.Loaded
-		case "retry_ms":
-			into = &b.Retry
+		case "stale_until_ms":
+			into = &b.StaleUntil
+		case "written_at_ms":
+			into = &b.WrittenAt
+		case "loaded_at_ms":
+			into = &b.LoadedAt
+		case "retry_at_ms":
+			into = &b.RetryAt
 		case "sliding_ms":
 			into = &b.Sliding
 		case "etag":
@@ -143,8 +143,6 @@ func (b *write) parse(text []byte) error {
 			into = &b.Prefix
 		case "drop":
 			into = &b.Drop
-		case "tag":
-			into = &b.Tag
 		case "by":
 			into = &b.By
 		default:

@@ -93,7 +93,7 @@ func TestReading(t *testing.T) {
 	require.NoError(t, err)
 	require.JSONEq(t, `{"a":[1,"x",null],"b":1.0}`, string(e.Value))
 	require.Contains(t, string(e.Value), "1.0")
-	require.InDelta(t, time.Now().Add(time.Hour).UnixMilli(), e.Expires, 60_000)
+	require.InDelta(t, time.Now().Add(time.Hour).UnixMilli(), e.ExpiresAt, 60_000)
 	want, found, err := db.Bucket("default").Stat("user:1")
 	require.NoError(t, err)
 	require.True(t, found)
@@ -240,13 +240,13 @@ func TestWriting(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, added)
 	deadline := time.Now().Add(time.Hour).UnixMilli()
-	added, err = c.Add(ctx, wire.Write{Key: "new", Value: json.RawMessage(`1`), Expires: deadline})
+	added, err = c.Add(ctx, wire.Write{Key: "new", Value: json.RawMessage(`1`), ExpiresAt: deadline})
 	require.NoError(t, err)
 	require.True(t, added)
-	require.NoError(t, set(wire.Write{Key: "new", Value: json.RawMessage(`2`), Expires: deadline}))
+	require.NoError(t, set(wire.Write{Key: "new", Value: json.RawMessage(`2`), ExpiresAt: deadline}))
 	e, err = c.Entry(ctx, "", "new", true)
 	require.NoError(t, err)
-	require.Equal(t, deadline, e.Expires)
+	require.Equal(t, deadline, e.ExpiresAt)
 
 	found, err := c.Touch(ctx, "", "new", keepcache.NoExpiry)
 	require.NoError(t, err)
@@ -259,7 +259,7 @@ func TestWriting(t *testing.T) {
 	require.False(t, found)
 
 	require.NoError(t, db.Bucket("t").WithTags("tag").Set("x", 1, 0))
-	require.NoError(t, c.InvalidateTag(ctx, "tag"))
+	require.NoError(t, c.InvalidateTags(ctx, []string{"tag", "other"}))
 	found, err = c.Exists(ctx, "t", "x")
 	require.NoError(t, err)
 	require.False(t, found)
@@ -292,8 +292,8 @@ func TestWriting(t *testing.T) {
 		{wire.Write{Key: "k"}, wire.ErrBadRequest},
 		{wire.Write{Key: "k", Value: json.RawMessage(`1`), Bytes: []byte("x")}, wire.ErrBadRequest},
 		{wire.Write{Key: "k", Value: json.RawMessage(`1`), TTL: -2}, keepcache.ErrInvalidTTL},
-		{wire.Write{Key: "k", Value: json.RawMessage(`1`), Expires: 1}, keepcache.ErrInvalidTTL},
-		{wire.Write{Key: "k", Value: json.RawMessage(`1`), Expires: deadline, TTL: 1}, wire.ErrBadRequest},
+		{wire.Write{Key: "k", Value: json.RawMessage(`1`), ExpiresAt: 1}, keepcache.ErrInvalidTTL},
+		{wire.Write{Key: "k", Value: json.RawMessage(`1`), ExpiresAt: deadline, TTL: 1}, wire.ErrBadRequest},
 		{wire.Write{Key: "", Value: json.RawMessage(`1`)}, keepcache.ErrInvalidKey},
 		{wire.Write{Key: "k", Value: json.RawMessage(strings.Repeat("[", 2000) + strings.Repeat("]", 2000))}, keepcache.ErrUnsupportedValue},
 	} {

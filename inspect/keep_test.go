@@ -24,7 +24,7 @@ func TestSet_Keeps(t *testing.T) {
 	one := json.RawMessage(`1`)
 	look := func(bucket, key string) keepcache.Entry {
 		t.Helper()
-		e, found, err := db.Bucket(bucket).Look(key)
+		e, found, err := db.Bucket(bucket).Stat(key)
 		require.NoError(t, err)
 		require.True(t, found)
 		return e
@@ -43,7 +43,7 @@ func TestSet_Keeps(t *testing.T) {
 	}
 
 	for _, staleFor := range []time.Duration{0, 24 * time.Hour, keepcache.NoExpiry} {
-		for _, w := range []wire.Write{{}, {TTL: 3 * 3600_000}, {Expires: time.Now().Add(3 * time.Hour).UnixMilli()}, {TTL: -1}} {
+		for _, w := range []wire.Write{{}, {TTL: 3 * 3600_000}, {ExpiresAt: time.Now().Add(3 * time.Hour).UnixMilli()}, {TTL: -1}} {
 			for _, bucket := range []string{"b", "s"} {
 				require.NoError(t, db.Bucket(bucket).Clear(ctx))
 				load(bucket, "k", staleFor)
@@ -57,10 +57,10 @@ func TestSet_Keeps(t *testing.T) {
 				case w.TTL == -1:
 					require.True(t, e.ExpiresAt.IsZero() && e.StaleUntil.IsZero())
 					continue
-				case w.TTL == 0 && w.Expires == 0:
+				case w.TTL == 0 && w.ExpiresAt == 0:
 					within(2*time.Hour, e.ExpiresAt)
-				case w.Expires != 0:
-					require.Equal(t, w.Expires, e.ExpiresAt.UnixMilli())
+				case w.ExpiresAt != 0:
+					require.Equal(t, w.ExpiresAt, e.ExpiresAt.UnixMilli())
 				default:
 					within(3*time.Hour, e.ExpiresAt)
 				}
@@ -81,15 +81,15 @@ func TestSet_Keeps(t *testing.T) {
 	require.NoError(t, c.Set(ctx, wire.Write{Bucket: "b", Key: "k", Value: one, Tags: &[]wire.Name{}}))
 	require.Empty(t, look("b", "k").Tags)
 	require.ErrorIs(t, c.Set(ctx, wire.Write{Bucket: "b", Key: "k", Value: one, Tags: &[]wire.Name{""}}), keepcache.ErrInvalidTag)
-	for i, w := range []wire.Write{{TTL: 3600_000}, {Expires: time.Now().Add(time.Hour).UnixMilli()}} {
+	for i, w := range []wire.Write{{TTL: 3600_000}, {ExpiresAt: time.Now().Add(time.Hour).UnixMilli()}} {
 		w.Bucket, w.Key, w.Value, w.Tags = "b", wire.Name("new"+string(rune('0'+i))), one, &[]wire.Name{"t"}
 		added, err := c.Add(ctx, w)
 		require.NoError(t, err)
 		require.True(t, added)
 		e := look("b", string(w.Key))
 		require.Equal(t, []string{"t"}, e.Tags)
-		if w.Expires != 0 {
-			require.Equal(t, w.Expires, e.ExpiresAt.UnixMilli())
+		if w.ExpiresAt != 0 {
+			require.Equal(t, w.ExpiresAt, e.ExpiresAt.UnixMilli())
 		}
 	}
 
@@ -151,7 +151,7 @@ func TestRestore(t *testing.T) {
 	_, hidden = count(true, shy)
 	require.Equal(t, 1, hidden)
 
-	for _, w := range []wire.Write{{TTL: 1}, {Gone: -2}, {Expires: -1}, {Written: -1}, {Expires: 1000}, {Gone: now.Add(time.Hour).UnixMilli()}} {
+	for _, w := range []wire.Write{{TTL: 1}, {StaleUntil: -2}, {ExpiresAt: -1}, {WrittenAt: -1}, {ExpiresAt: 1000}, {StaleUntil: now.Add(time.Hour).UnixMilli()}} {
 		w.Bucket, w.Key, w.Value = "b", "bad", json.RawMessage(`1`)
 		require.Error(t, c.Restore(ctx, w), w)
 	}

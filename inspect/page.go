@@ -158,11 +158,11 @@ func rowOf(e wire.Entry, now time.Time) row {
 	r := row{
 		Href: entryHref(string(e.Bucket), string(e.Key)), Key: shorten(display.Name(string(e.Key)), shownKey),
 		Bucket: shorten(display.Name(string(e.Bucket)), shownKey), Size: size(int64(e.Size)), Life: "never",
-		Written: age(now.Sub(time.UnixMilli(e.Written))), WrittenISO: time.UnixMilli(e.Written).UTC().Format(time.RFC3339),
+		Written: age(now.Sub(time.UnixMilli(e.WrittenAt))), WrittenISO: time.UnixMilli(e.WrittenAt).UTC().Format(time.RFC3339),
 	}
-	if e.Expires != 0 {
-		r.Until = e.Expires
-		r.Life = span(min(time.UnixMilli(e.Expires).Sub(now), keepcache.NoExpiry-1)) // Sub saturates
+	if e.ExpiresAt != 0 {
+		r.Until = e.ExpiresAt
+		r.Life = span(min(time.UnixMilli(e.ExpiresAt).Sub(now), keepcache.NoExpiry-1)) // Sub saturates
 	}
 	for _, tag := range e.Tags {
 		r.Tags = append(r.Tags, shorten(display.Name(string(tag)), 32))
@@ -329,7 +329,7 @@ func (s *server) entryPage(v *visit) (any, error) {
 		BucketName, KeyName string
 		Until, From         int64
 		Life, LifePart      string
-		Expires, Gone       string
+		Expires, StaleUntil string
 		Facts               []fact
 		Tags                []string
 		Value               *node
@@ -348,13 +348,13 @@ func (s *server) entryPage(v *visit) (any, error) {
 		Redacted: redacted, TTL: "never",
 	}
 	if !e.ExpiresAt.IsZero() {
-		data.Until, data.From = w.Expires, w.Written
+		data.Until, data.From = w.ExpiresAt, w.WrittenAt
 		left := min(e.ExpiresAt.Sub(now), keepcache.NoExpiry-1) // Sub saturates
 		data.Life, data.Expires = span(left), e.ExpiresAt.Format(timeFormat)
 		data.LifePart = fixed(1000 * part(int64(left), int64(e.ExpiresAt.Sub(e.WrittenAt))))
 		data.TTL = strconv.FormatInt(max(1, int64(left.Round(time.Second)/time.Second)), 10) + "s"
 		if e.StaleUntil.After(e.ExpiresAt) {
-			data.Gone = e.StaleUntil.Format(timeFormat)
+			data.StaleUntil = e.StaleUntil.Format(timeFormat)
 		}
 	}
 	if !e.LoadedAt.IsZero() {

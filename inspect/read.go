@@ -346,7 +346,7 @@ func (s *server) find(v *visit, q query) (e keepcache.Entry, err error) {
 		}
 	}
 	v.collect()
-	e, found, err := s.db.Bucket(q.bucket).Look(q.key)
+	e, found, err := s.db.Bucket(q.bucket).Stat(q.key)
 	if v.copied(e.Size); err == nil && !found {
 		err = fmt.Errorf("no key %s in bucket %s: %w", display.Name(q.key), display.Name(q.bucket), keepcache.ErrNotFound)
 	}

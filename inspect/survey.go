@@ -134,10 +134,10 @@ func lifeOf(e keepcache.Entry, now time.Time) int {
 func (k *walk) biggest(db *keepcache.DB) (found []wire.Entry) {
 	for _, w := range k.top.entries {
 		if w.Size < largeValue {
-			if _, ok, err := db.Bucket(string(w.Bucket)).Look(string(w.Key)); err != nil || !ok {
+			if _, ok, err := db.Bucket(string(w.Bucket)).Stat(string(w.Key)); err != nil || !ok {
 				continue
 			}
-		} else if w.Gone != 0 && w.Gone <= time.Now().UnixMilli() {
+		} else if w.StaleUntil != 0 && w.StaleUntil <= time.Now().UnixMilli() {
 			continue
 		}
 		found = append(found, w)

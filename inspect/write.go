@@ -59,7 +59,7 @@ func (s *server) restore(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.TTL != 0 || min(b.Expires, b.Written, b.Loaded, b.Retry) < 0 || b.Gone < -1 {
+	if b.TTL != 0 || min(b.ExpiresAt, b.WrittenAt, b.LoadedAt, b.RetryAt) < 0 || b.StaleUntil < -1 {
 		return nil, badRequest("a time is negative, or ttl_ms is there")
 	}
 	return struct{}{}, s.db.Bucket(string(b.Bucket)).Restore(b.Entry(), value)
@@ -85,14 +85,14 @@ func (v *visit) toStore() (b write, value any, err error) {
 
 // deadline returns the point in time at which what is written is to expire, or else for how long it is to live.
 func (b *write) deadline() (until time.Time, ttl time.Duration, err error) {
-	if b.Expires == 0 {
+	if b.ExpiresAt == 0 {
 		ttl, err = lifetime(b.TTL)
 		return until, ttl, err
 	}
-	if b.TTL != 0 || b.Expires < 0 {
-		return until, 0, badRequest("expires_ms is %d and ttl_ms %d", b.Expires, b.TTL)
+	if b.TTL != 0 || b.ExpiresAt < 0 {
+		return until, 0, badRequest("expires_at_ms is %d and ttl_ms %d", b.ExpiresAt, b.TTL)
 	}
-	return time.UnixMilli(b.Expires), 0, nil
+	return time.UnixMilli(b.ExpiresAt), 0, nil
 }
 
 // lifetime reads a lifetime as the protocol has it.
@@ -122,11 +122,16 @@ func (s *server) touch(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	ttl, err := lifetime(b.TTL)
+	until, ttl, err := b.deadline()
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.db.Bucket(string(b.Bucket)).Touch(string(b.Key), ttl)
+	var found bool
+	if bucket := s.db.Bucket(string(b.Bucket)); until.IsZero() {
+		found, err = bucket.Touch(string(b.Key), ttl)
+	} else {
+		found, err = bucket.TouchUntil(string(b.Key), until)
+	}
 	return wire.Found{Found: found}, err
 }
 
@@ -148,7 +153,10 @@ func (s *server) invalidate(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return struct{}{}, s.db.InvalidateTag(string(b.Tag))
+	if b.Tags == nil || len(*b.Tags) == 0 {
+		return nil, badRequest("there are no tags")
+	}
+	return struct{}{}, s.db.InvalidateTags(b.TagList()...)
 }
 
 func (s *server) clear(v *visit) (any, error) {

@@ -40,8 +40,8 @@ type cache interface {
 	together() int
 	delete(bucket, key string) (bool, error)
 	touch(bucket, key string, ttl time.Duration) (bool, error)
-	// invalidate makes all entries with a tag absent.
-	invalidate(tag string) error
+	// invalidate makes all entries with one of the tags absent, all or nothing.
+	invalidate(tags []string) error
 	// clear removes the entries of a bucket, or those that begin with prefix, or the bucket too.
 	clear(ctx context.Context, bucket, prefix string, drop bool) (removed int, err error)
 	sweep(ctx context.Context) (removed int, err error)

@@ -87,7 +87,7 @@ func (l *local) increment(bucket, key string, by int64, ttl time.Duration) (int6
 	return l.db.Bucket(bucket).Increment(key, by, ttl)
 }
 
-func (l *local) invalidate(tag string) error { return l.db.InvalidateTag(tag) }
+func (l *local) invalidate(tags []string) error { return l.db.InvalidateTags(tags...) }
 
 func (l *local) restore(bucket string, e keepcache.Entry, v value) (bool, error) {
 	stored, err := v.stored()

@@ -194,10 +194,10 @@ func (r *remote) increment(bucket, key string, by int64, ttl time.Duration) (int
 	return r.client.Increment(ctx, bucket, key, by, ttl)
 }
 
-func (r *remote) invalidate(tag string) error {
+func (r *remote) invalidate(tags []string) error {
 	ctx, cancel := r.brief()
 	defer cancel()
-	return r.client.InvalidateTag(ctx, tag)
+	return r.client.InvalidateTags(ctx, tags)
 }
 
 func (r *remote) restore(bucket string, e keepcache.Entry, v value) (bool, error) {

@@ -66,9 +66,9 @@ func TestExportImport_Exact(t *testing.T) {
 	require.NoError(t, stop())
 	require.Equal(t, want, keptIn(t, program))
 
-	require.NoError(t, to.InvalidateTag("t1"))
+	require.NoError(t, to.InvalidateTags("t1"))
 	for key, e := range want {
-		got, found, err := to.Bucket(e.bucket).Look(e.Key)
+		got, found, err := to.Bucket(e.bucket).Stat(e.Key)
 		require.NoError(t, err)
 		invalid := false
 		for _, tag := range e.Tags {
@@ -163,7 +163,7 @@ func TestImport_Lines(t *testing.T) {
 		_ = run([]string{"import", "--file", path}, strings.NewReader(line), &out, &words)
 		db := openCache(t, path)
 		defer db.Close()
-		e, found, err := db.Bucket("b").Look("k")
+		e, found, err := db.Bucket("b").Stat("k")
 		require.NoError(t, err)
 		if !found {
 			return words.String(), nil
@@ -171,13 +171,13 @@ func TestImport_Lines(t *testing.T) {
 		return words.String(), &e
 	}
 	before := time.Now()
-	_, e := imported(`{"bucket":"b","expires_ms":33333333333333,"key":"k","value":1}`)
+	_, e := imported(`{"bucket":"b","expires_at_ms":33333333333333,"key":"k","value":1}`)
 	require.Equal(t, int64(33333333333333), e.ExpiresAt.UnixMilli())
 	require.Equal(t, e.ExpiresAt, e.StaleUntil)
 	require.False(t, e.WrittenAt.Before(before.Truncate(time.Millisecond)))
 	require.Empty(t, e.Tags)
 
-	_, e = imported(`{"bucket":"b","key":"k","value":1,"ttl_ms":60000,"tags":["a",{"base64":"/w=="}],"gone_ms":-1,"sliding_ms":60000}`)
+	_, e = imported(`{"bucket":"b","key":"k","value":1,"ttl_ms":60000,"tags":["a",{"base64":"/w=="}],"stale_until_ms":-1,"sliding_ms":60000}`)
 	require.False(t, e.ExpiresAt.Before(before.Add(time.Minute).Truncate(time.Millisecond)))
 	require.Less(t, time.Until(e.ExpiresAt), time.Minute+time.Second)
 	require.True(t, e.StaleUntil.IsZero())
@@ -190,14 +190,14 @@ func TestImport_Lines(t *testing.T) {
 	for line, want := range map[string]string{
 		`"ttl_ms":0`:  "ttl_ms is 0",
 		`"ttl_ms":-2`: "ttl_ms is -2",
-		`"ttl_ms":1000,"expires_ms":4000000000000`: "it has both expires_ms and ttl_ms",
-		`"gone_ms":4000000000000`:                  "gone_ms is before it expires",
-		`"gone_ms":1,"expires_ms":4000000000000`:   "gone_ms is before it expires",
-		`"sliding_ms":-1`:                          "sliding_ms is -1",
-		`"tags":[""]`:                              "invalid tag",
-		`"tags":"a"`:                               "tags cannot be string",
-		`"etag":"a","etag_base64":"/w=="`:          "it has both etag and etag_base64",
-		`"revision":1`:                             `unknown field "revision"`,
+		`"ttl_ms":1000,"expires_at_ms":4000000000000`:      "it has both expires_at_ms and ttl_ms",
+		`"stale_until_ms":4000000000000`:                   "stale_until_ms is before it expires",
+		`"stale_until_ms":1,"expires_at_ms":4000000000000`: "stale_until_ms is before it expires",
+		`"sliding_ms":-1`:                                  "sliding_ms is -1",
+		`"tags":[""]`:                                      "invalid tag",
+		`"tags":"a"`:                                       "tags cannot be string",
+		`"etag":"a","etag_base64":"/w=="`:                  "it has both etag and etag_base64",
+		`"revision":1`:                                     `unknown field "revision"`,
 	} {
 		words, after := imported(`{"bucket":"b","key":"k","value":2,` + line + `}`)
 		require.Contains(t, words, "line 1: ", line)

@@ -20,21 +20,21 @@ standard output: live ones, those that a loader may still serve stale, and those
 that say that a loader found nothing. Each is a JSON object on a line of its
 own, with these members, which are left out where there is nothing to say:
 
-  bucket      the bucket's name; bucket_base64 where it is not UTF-8
-  etag        the ETag of a loaded value; etag_base64 where it is not UTF-8
-  expires_ms  when it expires, in unix milliseconds; left out if never
-  gone_ms     until when it may be served stale, -1 for ever
-  key         the key; key_base64 where it is not UTF-8
-  literals    which numbers of the value were stored as text
-  loaded_ms   when it was loaded
-  negative    true: a loader found nothing; the value is null
-  retry_ms    when it may be loaded again at the earliest, after a failure
-  sliding_ms  the lifetime that each read gives it anew, in milliseconds
-  tags        its tags; {"base64": ...} stands for one that is not UTF-8
-  value       the value
-  written_ms  when it was written
+  bucket          the bucket's name; bucket_base64 if it is not UTF-8
+  etag            the ETag of a loaded value; etag_base64 if it is not UTF-8
+  expires_at_ms   when it expires
+  key             the key; key_base64 if it is not UTF-8
+  literals        which numbers of the value were stored as text
+  loaded_at_ms    when it was loaded
+  negative        true: a loader found nothing; the value is null
+  retry_at_ms     when it may be loaded again, after a failure
+  sliding_ms      the lifetime that each read gives it anew, in milliseconds
+  stale_until_ms  until when it may be served stale, -1 for ever
+  tags            its tags; {"base64": ...} stands for one that is not UTF-8
+  value           the value
+  written_at_ms   when it was written
 
-Import reads it back: all of this is the same then.`,
+Times are in Unix milliseconds. Import reads all of it back.`,
 		Example: `  keepcache export > backup.jsonl
   keepcache export --bucket sessions | gzip > sessions.jsonl.gz`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -116,13 +116,13 @@ func exportLine(bucket string, e *entry) ([]byte, error) {
 	if e.ETag != "" {
 		o.name("etag", e.ETag)
 	}
-	moment("expires_ms", e.ExpiresAt)
+	moment("expires_at_ms", e.ExpiresAt)
 	switch {
 	case e.StaleUntil.Equal(e.ExpiresAt):
 	case e.StaleUntil.IsZero():
-		o.int("gone_ms", -1)
+		o.int("stale_until_ms", -1)
 	default:
-		o.int("gone_ms", e.StaleUntil.UnixMilli())
+		o.int("stale_until_ms", e.StaleUntil.UnixMilli())
 	}
 	o.name("key", e.Key)
 	if len(l.Places) > 0 {
@@ -135,11 +135,11 @@ func exportLine(bucket string, e *entry) ([]byte, error) {
 		}
 		o.raw("literals", append(list, ']'))
 	}
-	moment("loaded_ms", e.LoadedAt)
+	moment("loaded_at_ms", e.LoadedAt)
 	if e.Negative {
 		o.bool("negative", true)
 	}
-	moment("retry_ms", e.RetryAt)
+	moment("retry_at_ms", e.RetryAt)
 	if e.Sliding != 0 {
 		o.int("sliding_ms", e.Sliding.Milliseconds())
 	}
@@ -147,6 +147,6 @@ func exportLine(bucket string, e *entry) ([]byte, error) {
 		o.raw("tags", tagsJSON(e.Tags))
 	}
 	o.raw("value", value)
-	moment("written_ms", e.WrittenAt)
+	moment("written_at_ms", e.WrittenAt)
 	return o.line(), nil
 }

@@ -52,15 +52,24 @@ func (f *flags) name(arg string) (string, error) {
 	return name, nil
 }
 
+// names reads arguments as name does.
+func (f *flags) names(args []string) ([]string, error) {
+	names := make([]string, len(args))
+	for i, arg := range args {
+		var err error
+		if names[i], err = f.name(arg); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
 // openKeys opens the cache for a command that has keys as its arguments, and calls fn with one after the other. A key for
 // which the answer is no does not keep it from the others; a failure does.
 func (f *flags) openKeys(cmd *cobra.Command, how access, args []string, fn func(c cache, bucket, key string) error) error {
-	keys := make([]string, len(args))
-	for i, arg := range args {
-		var err error
-		if keys[i], err = f.name(arg); err != nil {
-			return err
-		}
+	keys, err := f.names(args)
+	if err != nil {
+		return err
 	}
 	return f.open(cmd, how, func(c cache, bucket string) (answer error) {
 		for _, key := range keys {

@@ -119,10 +119,10 @@ func printFound(w io.Writer, bucket, key string, e *entry) error {
 // expiresMember writes the deadline of an entry in unix milliseconds, null if it has none.
 func expiresMember(o *object, e keepcache.Entry) {
 	if e.ExpiresAt.IsZero() {
-		o.null("expires_ms")
+		o.null("expires_at_ms")
 		return
 	}
-	o.int("expires_ms", e.ExpiresAt.UnixMilli())
+	o.int("expires_at_ms", e.ExpiresAt.UnixMilli())
 }
 
 // lifetimeMember writes how long an entry has to live, null if for ever.

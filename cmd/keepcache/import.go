@@ -33,7 +33,7 @@ export writes them. Entries of the same key are replaced, others stay.
 Deadlines are absolute: what has expired meanwhile is left out, and counted.
 
 Of the members of a line (keepcache help export) only key and value are
-required, and bucket without --bucket. ttl_ms in place of expires_ms is a
+required, and bucket without --bucket. ttl_ms in place of expires_at_ms is a
 lifetime from now on, in milliseconds, or -1 for ever. With --bucket everything
 goes into that bucket.
 
@@ -231,19 +231,19 @@ type record struct {
 	BucketBase64 []byte          `json:"bucket_base64"`
 	ETag         *string         `json:"etag"`
 	ETagBase64   []byte          `json:"etag_base64"`
-	Expires      *int64          `json:"expires_ms"`
-	Gone         *int64          `json:"gone_ms"`
+	Expires      *int64          `json:"expires_at_ms"`
+	Gone         *int64          `json:"stale_until_ms"`
 	Key          *string         `json:"key"`
 	KeyBase64    []byte          `json:"key_base64"`
 	Literals     []int           `json:"literals"`
-	Loaded       *int64          `json:"loaded_ms"`
+	Loaded       *int64          `json:"loaded_at_ms"`
 	Negative     bool            `json:"negative"`
-	Retry        *int64          `json:"retry_ms"`
+	Retry        *int64          `json:"retry_at_ms"`
 	Sliding      *int64          `json:"sliding_ms"`
 	Tags         []wire.Name     `json:"tags"`
 	TTL          *int64          `json:"ttl_ms"`
 	Value        json.RawMessage `json:"value"`
-	Written      *int64          `json:"written_ms"`
+	Written      *int64          `json:"written_at_ms"`
 }
 
 // isCacheFile reports whether text is the beginning of a cache file: a meta page of bbolt, with its number, kind and magic.
@@ -300,9 +300,9 @@ func (r *record) fill(e *keepcache.Entry, now time.Time) error {
 		from, into *int64
 		never      bool // -1 stands for it
 	}{
-		{"expires_ms", r.Expires, &w.Expires, false}, {"ttl_ms", r.TTL, &w.TTL, true}, {"gone_ms", r.Gone, &w.Gone, true},
-		{"loaded_ms", r.Loaded, &w.Loaded, false}, {"retry_ms", r.Retry, &w.Retry, false}, {"sliding_ms", r.Sliding, &w.Sliding, false},
-		{"written_ms", r.Written, &w.Written, false},
+		{"expires_at_ms", r.Expires, &w.ExpiresAt, false}, {"ttl_ms", r.TTL, &w.TTL, true}, {"stale_until_ms", r.Gone, &w.StaleUntil, true},
+		{"loaded_at_ms", r.Loaded, &w.LoadedAt, false}, {"retry_at_ms", r.Retry, &w.RetryAt, false}, {"sliding_ms", r.Sliding, &w.Sliding, false},
+		{"written_at_ms", r.Written, &w.WrittenAt, false},
 	} {
 		if m.from == nil {
 			continue
@@ -321,15 +321,15 @@ func (r *record) fill(e *keepcache.Entry, now time.Time) error {
 	if len(r.Tags) > 0 {
 		w.Tags = &r.Tags
 	}
-	if w.TTL != 0 && w.Expires != 0 {
-		return errors.New("it has both expires_ms and ttl_ms")
+	if w.TTL != 0 && w.ExpiresAt != 0 {
+		return errors.New("it has both expires_at_ms and ttl_ms")
 	}
 	if w.TTL > 0 {
 		start := now.UnixMilli()
-		w.Expires = start + min(w.TTL, math.MaxInt64-start)
+		w.ExpiresAt = start + min(w.TTL, math.MaxInt64-start)
 	}
-	if w.Gone != 0 && w.Gone != -1 && (w.Expires == 0 || w.Gone < w.Expires) {
-		return errors.New("gone_ms is before it expires")
+	if w.StaleUntil != 0 && w.StaleUntil != -1 && (w.ExpiresAt == 0 || w.StaleUntil < w.ExpiresAt) {
+		return errors.New("stale_until_ms is before it expires")
 	}
 	*e = w.Entry()
 	return nil

@@ -174,8 +174,8 @@ func TestExportImport(t *testing.T) {
 
 	var out, words, again strings.Builder
 	require.Zero(t, run([]string{"export", "--file", from}, nil, &out, &words), &words)
-	expired := regexp.MustCompile(`"expires_ms":\d+,"key":"short"`)
-	exported := expired.ReplaceAllString(out.String(), `"expires_ms":1,"key":"short"`)
+	expired := regexp.MustCompile(`"expires_at_ms":\d+,"key":"short"`)
+	exported := expired.ReplaceAllString(out.String(), `"expires_at_ms":1,"key":"short"`)
 	require.Equal(t, fmt.Sprintf("exported %d entries\n", i+1), words.String())
 	for line := range strings.Lines(exported) {
 		require.True(t, json.Valid([]byte(line)), line)

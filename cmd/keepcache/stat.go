@@ -57,12 +57,12 @@ func statJSON(bucket, key string, e keepcache.Entry) []byte {
 	}
 	expiresMember(&o, e)
 	o.bool("found", true)
-	if goneLater(e) {
-		o.int("gone_ms", e.StaleUntil.UnixMilli())
+	if servedStale(e) {
+		o.int("stale_until_ms", e.StaleUntil.UnixMilli())
 	}
 	o.name("key", key)
 	if !e.LoadedAt.IsZero() {
-		o.int("loaded_ms", e.LoadedAt.UnixMilli())
+		o.int("loaded_at_ms", e.LoadedAt.UnixMilli())
 	}
 	o.int("revision", int64(e.Revision))
 	o.int("size", int64(e.Size))
@@ -70,7 +70,7 @@ func statJSON(bucket, key string, e keepcache.Entry) []byte {
 		o.raw("tags", tagsJSON(e.Tags))
 	}
 	lifetimeMember(&o, e)
-	o.int("written_ms", e.WrittenAt.UnixMilli())
+	o.int("written_at_ms", e.WrittenAt.UnixMilli())
 	return o.line()
 }
 
@@ -84,9 +84,9 @@ func printStat(out io.Writer, bucket, key string, e keepcache.Entry) {
 	fmt.Fprintf(out, "size      %s\n", size(int64(e.Size)))
 	fmt.Fprintf(out, "written   %s\n", showTime(e.WrittenAt))
 	fmt.Fprintf(out, "expires   %s\n", expires)
-	if goneLater(e) {
-		gone := e.StaleUntil
-		fmt.Fprintf(out, "stale     may be served until %s\n", showPoint(gone, time.Until(gone)))
+	if servedStale(e) {
+		until := e.StaleUntil
+		fmt.Fprintf(out, "stale     may be served until %s\n", showPoint(until, time.Until(until)))
 	}
 	if !e.LoadedAt.IsZero() {
 		fmt.Fprintf(out, "loaded    %s\n", showTime(e.LoadedAt))
@@ -110,8 +110,8 @@ func showPoint(t time.Time, left time.Duration) string {
 	return fmt.Sprintf("%s, in %s", showTime(t), showLifetime(left))
 }
 
-// goneLater reports whether an entry may be served stale after it has expired, until a time that is known.
-func goneLater(e keepcache.Entry) bool {
+// servedStale reports whether an entry may be served stale after it has expired, until a time that is known.
+func servedStale(e keepcache.Entry) bool {
 	return e.StaleUntil.After(e.ExpiresAt) && !e.ExpiresAt.IsZero()
 }
 

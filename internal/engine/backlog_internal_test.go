@@ -59,12 +59,12 @@ func killedCache(t *testing.T, cut bool) (path string) {
 	set("made anew", "between", 1, 0)
 	_, err := db.Replace("made anew", true)
 	require.NoError(t, err)
-	require.NoError(t, db.InvalidateTag("invalid"))
+	require.NoError(t, db.InvalidateTags([]string{"invalid"}))
 	for _, name := range []string{"made anew", "new", "invalid"} {
 		set(name, "after", 1, 0)
 	}
 	set("large", "after", make([]byte, 200<<10), 0)
-	require.NoError(t, db.InvalidateTag("invalid before"))
+	require.NoError(t, db.InvalidateTags([]string{"invalid before"}))
 
 	path = filepath.Join(dir, "killed.cache")
 	if !cut {

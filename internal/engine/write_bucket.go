@@ -122,7 +122,11 @@ func (e *Engine) WriteAll(buckets map[string][]*Write) error {
 	return nil
 }
 
-// InvalidateTag has every entry with the tag that was written before count as absent.
-func (e *Engine) InvalidateTag(tag string) error {
-	return e.writer.write([]store.NameOp{{Name: tag, Tag: true}})
+// InvalidateTags makes every entry with one of the tags that was written before absent.
+func (e *Engine) InvalidateTags(tags []string) error {
+	ops := make([]store.NameOp, len(tags))
+	for i, tag := range tags {
+		ops[i] = store.NameOp{Name: tag, Tag: true}
+	}
+	return e.writer.write(ops)
 }

@@ -47,7 +47,7 @@ func TestWrite(t *testing.T) {
 	b := db.Bucket("b")
 	check := func(v any) {
 		require.NoError(t, b.Set("k", v, 0))
-		e, found, err := b.Look("k")
+		e, found, err := b.Stat("k")
 		require.NoError(t, err)
 		require.True(t, found)
 		n, err := jsontext.Of(e)

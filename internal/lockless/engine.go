@@ -49,7 +49,7 @@ var errNeedsLock = fmt.Errorf("it cannot be done without the lock: %w", errors.E
 func (readOnly) Write(*engine.Ref, ...*engine.Write) error  { return errs.ErrReadOnly }
 func (readOnly) WriteAll(map[string][]*engine.Write) error  { return errs.ErrReadOnly }
 func (readOnly) Replace(string, bool) (bool, error)         { return false, errs.ErrReadOnly }
-func (readOnly) InvalidateTag(string) error                 { return errs.ErrReadOnly }
+func (readOnly) InvalidateTags([]string) error              { return errs.ErrReadOnly }
 func (readOnly) Slide(*engine.Ref, string, *engine.Reading) {}
 func (readOnly) Observed() error                            { return errs.ErrReadOnly }
 func (readOnly) Flush() error                               { return nil } // nothing was written

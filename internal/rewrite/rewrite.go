@@ -21,7 +21,7 @@ type Write struct {
 
 // Look looks at the entry that is there, of which it reads the value too, and returns the size of that.
 func (w *Write) Look(b *keepcache.Bucket) (size int) {
-	old, found, err := b.Look(w.Key)
+	old, found, err := b.Stat(w.Key)
 	if w.old = (keepcache.Entry{}); err == nil && found { // what else is wrong with it, the write says or mends
 		w.old = keepcache.Entry{ExpiresAt: old.ExpiresAt, StaleUntil: old.StaleUntil, Sliding: old.Sliding, Tags: old.Tags}
 	}

@@ -278,9 +278,13 @@ func (c *Client) Clear(ctx context.Context, bucket, prefix string, drop bool) (r
 	return r.Removed, err
 }
 
-// InvalidateTag makes all entries with the tag absent.
-func (c *Client) InvalidateTag(ctx context.Context, tag string) error {
-	return c.post(ctx, "invalidate", Write{Tag: Name(tag)}, nil)
+// InvalidateTags makes all entries with one of the tags absent, all or nothing.
+func (c *Client) InvalidateTags(ctx context.Context, tags []string) error {
+	names := make([]Name, len(tags))
+	for i, tag := range tags {
+		names[i] = Name(tag)
+	}
+	return c.post(ctx, "invalidate", Write{Tags: &names}, nil)
 }
 
 // Sweep removes what expired and returns how many entries that were.

@@ -74,19 +74,19 @@ type Hello struct {
 
 // Entry is one entry. Times are unix milliseconds, 0 for none.
 type Entry struct {
-	Bucket   Name   `json:"bucket"`
-	Key      Name   `json:"key"`
-	Size     int    `json:"size"` // of the encoded value, in bytes
-	Written  int64  `json:"written_ms"`
-	Expires  int64  `json:"expires_ms,omitempty"` // until when it is fresh
-	Gone     int64  `json:"gone_ms,omitempty"`    // until when it may be served stale, not before Expires
-	Revision uint64 `json:"revision"`
-	Loaded   int64  `json:"loaded_ms,omitempty"`
-	ETag     Name   `json:"etag,omitempty"`
-	Tags     []Name `json:"tags,omitempty"`
-	Retry    int64  `json:"retry_ms,omitempty"`   // not to be loaded again before
-	Sliding  int64  `json:"sliding_ms,omitempty"` // the lifetime that a read gives it anew; a span
-	Negative bool   `json:"negative,omitempty"`   // a loader found that there is no such thing
+	Bucket     Name   `json:"bucket"`
+	Key        Name   `json:"key"`
+	Size       int    `json:"size"` // of the encoded value, in bytes
+	WrittenAt  int64  `json:"written_at_ms"`
+	ExpiresAt  int64  `json:"expires_at_ms,omitempty"`  // until when it is fresh
+	StaleUntil int64  `json:"stale_until_ms,omitempty"` // until when it may be served stale, not before Expires
+	Revision   uint64 `json:"revision"`
+	LoadedAt   int64  `json:"loaded_at_ms,omitempty"`
+	ETag       Name   `json:"etag,omitempty"`
+	Tags       []Name `json:"tags,omitempty"`
+	RetryAt    int64  `json:"retry_at_ms,omitempty"` // not to be loaded again before
+	Sliding    int64  `json:"sliding_ms,omitempty"`  // the lifetime that a read gives it anew; a span
+	Negative   bool   `json:"negative,omitempty"`    // a loader found that there is no such thing
 
 	ETagHidden bool `json:"etag_hidden,omitempty"` // there is an ETag, which is not shown
 
@@ -99,10 +99,10 @@ type Entry struct {
 // EntryOf returns an entry without its value.
 func EntryOf(bucket string, e keepcache.Entry) Entry {
 	w := Entry{
-		Bucket: Name(bucket), Key: Name(e.Key), Size: e.Size, Written: e.WrittenAt.UnixMilli(),
-		Expires: unixMilli(e.ExpiresAt), Gone: unixMilli(e.StaleUntil), Revision: e.Revision,
-		Loaded: unixMilli(e.LoadedAt), ETag: Name(e.ETag),
-		Retry: unixMilli(e.RetryAt), Sliding: e.Sliding.Milliseconds(), Negative: e.Negative,
+		Bucket: Name(bucket), Key: Name(e.Key), Size: e.Size, WrittenAt: e.WrittenAt.UnixMilli(),
+		ExpiresAt: unixMilli(e.ExpiresAt), StaleUntil: unixMilli(e.StaleUntil), Revision: e.Revision,
+		LoadedAt: unixMilli(e.LoadedAt), ETag: Name(e.ETag),
+		RetryAt: unixMilli(e.RetryAt), Sliding: e.Sliding.Milliseconds(), Negative: e.Negative,
 	}
 	for _, tag := range e.Tags {
 		w.Tags = append(w.Tags, Name(tag))
@@ -113,10 +113,10 @@ func EntryOf(bucket string, e keepcache.Entry) Entry {
 // Entry returns the entry as the library has it, without its value.
 func (w Entry) Entry() keepcache.Entry {
 	e := keepcache.Entry{
-		Key: string(w.Key), Size: w.Size, WrittenAt: time.UnixMilli(w.Written),
-		ExpiresAt: timeOf(w.Expires), StaleUntil: timeOf(w.Gone), Revision: w.Revision,
-		LoadedAt: timeOf(w.Loaded), ETag: string(w.ETag),
-		RetryAt: timeOf(w.Retry), Sliding: span(w.Sliding), Negative: w.Negative,
+		Key: string(w.Key), Size: w.Size, WrittenAt: time.UnixMilli(w.WrittenAt),
+		ExpiresAt: timeOf(w.ExpiresAt), StaleUntil: timeOf(w.StaleUntil), Revision: w.Revision,
+		LoadedAt: timeOf(w.LoadedAt), ETag: string(w.ETag),
+		RetryAt: timeOf(w.RetryAt), Sliding: span(w.Sliding), Negative: w.Negative,
 	}
 	for _, tag := range w.Tags {
 		e.Tags = append(e.Tags, string(tag))
@@ -214,42 +214,41 @@ type Write struct {
 	Bucket Name `json:"bucket,omitempty"`
 	Key    Name `json:"key,omitempty"`
 
-	Value    json.RawMessage `json:"value,omitempty"`    // of set and add: JSON
-	Literals []int           `json:"literals,omitempty"` // as in Entry
-	Bytes    []byte          `json:"bytes,omitempty"`    // of set and add, in the place of Value: base64
-	TTL      int64           `json:"ttl_ms,omitempty"`   // of set, add, increment and touch; 0 is the bucket's default, -1 never
-	Expires  int64           `json:"expires_ms,omitempty"`
+	Value     json.RawMessage `json:"value,omitempty"`    // of set and add: JSON
+	Literals  []int           `json:"literals,omitempty"` // as in Entry
+	Bytes     []byte          `json:"bytes,omitempty"`    // of set and add, in the place of Value: base64
+	TTL       int64           `json:"ttl_ms,omitempty"`   // of set, add, increment and touch; 0 is the bucket's default, -1 never
+	ExpiresAt int64           `json:"expires_at_ms,omitempty"`
 
-	// Tags are of set, add and restore. Left out, set leaves an entry those that it has.
+	// Tags are of set, add, restore and invalidate. Left out, set leaves an entry those that it has.
 	Tags *[]Name `json:"tags,omitempty"`
 
-	// What else restore gives an entry, as in Entry. Gone of -1 is never, and left out it is Expires.
-	Gone     int64 `json:"gone_ms,omitempty"`
-	Written  int64 `json:"written_ms,omitempty"`
-	Loaded   int64 `json:"loaded_ms,omitempty"`
-	Retry    int64 `json:"retry_ms,omitempty"`
-	Sliding  int64 `json:"sliding_ms,omitempty"`
-	ETag     Name  `json:"etag,omitempty"`
-	Negative bool  `json:"negative,omitempty"`
+	// What else restore gives an entry, as in Entry. StaleUntil of -1 is never, and left out it is ExpiresAt.
+	StaleUntil int64 `json:"stale_until_ms,omitempty"`
+	WrittenAt  int64 `json:"written_at_ms,omitempty"`
+	LoadedAt   int64 `json:"loaded_at_ms,omitempty"`
+	RetryAt    int64 `json:"retry_at_ms,omitempty"`
+	Sliding    int64 `json:"sliding_ms,omitempty"`
+	ETag       Name  `json:"etag,omitempty"`
+	Negative   bool  `json:"negative,omitempty"`
 
 	Prefix Name  `json:"prefix,omitempty"` // of clear: only keys that begin with it
 	Drop   bool  `json:"drop,omitempty"`   // of clear: the bucket as well
-	Tag    Name  `json:"tag,omitempty"`    // of invalidate
 	By     int64 `json:"by,omitempty"`     // of increment
 }
 
 // Restore returns what restore is to be told of an entry of a bucket, without its value.
 func Restore(bucket string, e keepcache.Entry) Write {
 	w := Write{
-		Bucket: Name(bucket), Key: Name(e.Key), Expires: unixMilli(e.ExpiresAt), Gone: unixMilli(e.StaleUntil),
-		Written: unixMilli(e.WrittenAt), Loaded: unixMilli(e.LoadedAt), Retry: unixMilli(e.RetryAt),
+		Bucket: Name(bucket), Key: Name(e.Key), ExpiresAt: unixMilli(e.ExpiresAt), StaleUntil: unixMilli(e.StaleUntil),
+		WrittenAt: unixMilli(e.WrittenAt), LoadedAt: unixMilli(e.LoadedAt), RetryAt: unixMilli(e.RetryAt),
 		Sliding: e.Sliding.Milliseconds(), ETag: Name(e.ETag), Negative: e.Negative,
 	}
 	switch {
 	case e.StaleUntil.Equal(e.ExpiresAt):
-		w.Gone = 0
+		w.StaleUntil = 0
 	case e.StaleUntil.IsZero():
-		w.Gone = -1
+		w.StaleUntil = -1
 	}
 	if len(e.Tags) > 0 {
 		tags := make([]Name, len(e.Tags))
@@ -264,10 +263,10 @@ func Restore(bucket string, e keepcache.Entry) Write {
 // Entry is the inverse of Restore.
 func (w *Write) Entry() keepcache.Entry {
 	e := keepcache.Entry{
-		Key: string(w.Key), ExpiresAt: timeOf(w.Expires), StaleUntil: timeOf(w.Gone), WrittenAt: timeOf(w.Written), LoadedAt: timeOf(w.Loaded),
-		RetryAt: timeOf(w.Retry), Sliding: span(w.Sliding), ETag: string(w.ETag), Tags: w.TagList(), Negative: w.Negative,
+		Key: string(w.Key), ExpiresAt: timeOf(w.ExpiresAt), StaleUntil: timeOf(w.StaleUntil), WrittenAt: timeOf(w.WrittenAt), LoadedAt: timeOf(w.LoadedAt),
+		RetryAt: timeOf(w.RetryAt), Sliding: span(w.Sliding), ETag: string(w.ETag), Tags: w.TagList(), Negative: w.Negative,
 	}
-	switch w.Gone {
+	switch w.StaleUntil {
 	case 0:
 		e.StaleUntil = e.ExpiresAt
 	case -1:

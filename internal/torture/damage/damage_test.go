@@ -52,7 +52,7 @@ func requireDamaged(t cachetest.Tester, b *keepcache.Bucket, key string) {
 	_, found, err = b.Stat(key)
 	require.NoError(t, err)
 	require.False(t, found)
-	_, found, err = b.Look(key)
+	_, found, err = b.Stat(key)
 	require.ErrorIs(t, err, keepcache.ErrCorrupt)
 	require.False(t, found)
 	added, err := b.Add(key, "added", 0)
@@ -530,7 +530,7 @@ func TestVerify_Tags(t *testing.T) {
 		cachetest.MustSet(t, db.Bucket("b").WithTags("other"), "k", 1, 0)
 		cachetest.MustSet(t, db.Bucket("b"), "untagged", 1, 0)
 		for _, tag := range []string{"t", "u"} {
-			require.NoError(t, db.InvalidateTag(tag))
+			require.NoError(t, db.InvalidateTags(tag))
 		}
 		cachetest.Sound(t, db)
 		require.NoError(t, db.Close())

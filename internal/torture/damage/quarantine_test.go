@@ -155,7 +155,7 @@ func TestQuarantine_Tags(t *testing.T) {
 		landed <- err
 	}()
 	<-begun
-	require.NoError(t, db.InvalidateTag("tag"))
+	require.NoError(t, db.InvalidateTags("tag"))
 	cachetest.MustSet(t, b, "large", make([]byte, 50_000), 0) // past the journal
 	close(end)
 	require.NoError(t, <-landed)

@@ -301,7 +301,7 @@ func (u *user) write() {
 	_, err = u.db.Bucket("counters").Take("own", nil)
 	u.accept("take", err)
 	if u.rand.IntN(2) == 0 {
-		u.accept("invalidate", u.db.InvalidateTag("tag-9"))
+		u.accept("invalidate", u.db.InvalidateTags("tag-9"))
 	}
 }
 

@@ -86,7 +86,7 @@ func (s *shape) make(t cachetest.Tester, path string) {
 	}
 	db := cachetest.Open(t, path, opts)
 	fill(db, 1, 1)
-	require.NoError(t, db.InvalidateTag("some tag"))
+	require.NoError(t, db.InvalidateTags("some tag"))
 	cachetest.Committed(t, db)
 	if s.holes {
 		for i := range s.buckets {

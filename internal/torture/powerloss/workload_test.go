@@ -296,7 +296,7 @@ func (w *writer) operate(t *testing.T, db *keepcache.DB, recorder *powerloss.Rec
 				}
 			}
 		}
-		do = func() error { return db.InvalidateTag(tag) }
+		do = func() error { return db.InvalidateTags(tag) }
 	}
 	w.did("%d: %s %s %s, %d bytes, year %d", n, kind, name, key, len(value), year)
 	require.NoError(t, do())
