@@ -18,7 +18,7 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// InvalidateTag makes the entries of a tag absent to everything, in all buckets, from before it and not from after.
+// InvalidateTags makes the entries of a tag absent to everything, in all buckets, from before it and not from after.
 func TestTags(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := newPath(t)
@@ -218,7 +218,7 @@ func TestTags_Invalid(t *testing.T) {
 	requireError(t, db.InvalidateTags("t"), keepcache.ErrClosed, "invalidate tags", path)
 }
 
-// InvalidateTag costs one write, however many entries have the tag; every later read misses.
+// InvalidateTags costs one write, however many entries have the tag; every later read misses.
 func TestTags_Many(t *testing.T) {
 	n := 20_000
 	if long {
