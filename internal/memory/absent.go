@@ -1,30 +1,31 @@
 package memory
 
-// absences remembers, for one shard, keys that the file was looked through for in vain, so that asking for them again costs
-// no second look: who asks for what is not there often asks again. It grows with use up to its part of memory, and is forgetful
-// from then on: each hash has the places of
-// one cache line, where the last ones stay. With one place each, 100,000 keys in room for 131,072 forgot one another so often that a third
-// of the questions went to the file. It knows keys by their hashes alone, of 64 bits and with a seed of the process; that two keys
-// share one is left to chance.
+// absentKeys remembers, for one shard, keys that were looked up in the file and not found. Programs that miss a key
+// often ask for it again, and the second miss then costs no look-up in the file.
 //
-// It is right as long as nothing comes into the file that was not published in memory, which drops the key here, or that
-// is not followed by ForgetAbsent.
-type absences struct {
-	lines []absentLine // none before the first key, then a power of two of them
-	most  int          // lines
-	some  bool         // one was remembered, ever
+// The set grows with use up to its share of memory. From then on it forgets: a hash belongs to one cache line of
+// places, and new hashes overwrite old ones there. With a single place per hash, 100,000 keys in room for 131,072
+// overwrote one another so often that a third of the misses went to the file. Keys are known by their 64-bit hash
+// alone, with a seed of the process. A collision of two keys is possible but left to chance.
+//
+// The set is correct because every key that enters the file is first published in memory, which drops it here, or is
+// followed by ForgetAbsent.
+type absentKeys struct {
+	lines    []absentLine // none before the first key, then a power of two
+	maxLines int          // of lines
+	used     bool         // whether a hash was ever put
 }
 
-// absentLine is what a cache line has room for; 0 is none.
+// absentLine fills a cache line; 0 is a free place.
 type absentLine [8]uint64
 
-// absencesPart is the part of memory that they get, 1 in so many.
-const absencesPart = 64
+// absentShare is the share of memory for absent keys: 1 in absentShare.
+const absentShare = 64
 
-// newAbsences returns an empty memory for a shard that may have the given bytes.
-func newAbsences(bytes int64) (a absences) {
-	for n := int64(1); n <= min(bytes/absencesPart/absentLineBytes, absentLinesMost); n *= 2 {
-		a.most = int(n)
+// newAbsentKeys returns an empty set for a shard with the given share of memory, in bytes.
+func newAbsences(bytes int64) (a absentKeys) {
+	for n := int64(1); n <= min(bytes/absentShare/absentLineBytes, maxAbsentLines); n *= 2 {
+		a.maxLines = int(n)
 	}
 	return a
 }
@@ -32,18 +33,18 @@ func newAbsences(bytes int64) (a absences) {
 const (
 	absentLineBytes = 64
 
-	// absentLinesMost bounds what a shard remembers where memory is unlimited: a million keys.
-	absentLinesMost = 1 << 17
+	// maxAbsentLines bounds a shard's set where memory is unlimited: a million keys.
+	maxAbsentLines = 1 << 17
 )
 
-func (a *absences) bytes() int64 { return int64(len(a.lines)) * absentLineBytes }
+func (a *absentKeys) bytes() int64 { return int64(len(a.lines)) * absentLineBytes }
 
-// line returns where a hash is remembered. The table of entries goes by the lowest bits, too.
-func (a *absences) line(hash uint64) *absentLine { return &a.lines[hash&uint64(len(a.lines)-1)] }
+// line returns the line of a hash. The table of entries uses the lowest bits, too.
+func (a *absentKeys) line(hash uint64) *absentLine { return &a.lines[hash&uint64(len(a.lines)-1)] }
 
-// grow doubles the lines, and reports false if there may not be more.
-func (a *absences) grow() bool {
-	if len(a.lines) >= a.most {
+// grow doubles the number of lines. It reports false at the maximum.
+func (a *absentKeys) grow() bool {
+	if len(a.lines) >= a.maxLines {
 		return false
 	}
 	old := a.lines
@@ -58,8 +59,8 @@ func (a *absences) grow() bool {
 	return true
 }
 
-// fill puts a hash into a free place of its line, and reports false if there is none.
-func (a *absences) fill(hash uint64) bool {
+// fill puts a hash into a free place of its line. It reports false if the line is full.
+func (a *absentKeys) fill(hash uint64) bool {
 	line := a.line(hash)
 	for i := range line {
 		if line[i] == 0 {
@@ -70,9 +71,9 @@ func (a *absences) fill(hash uint64) bool {
 	return false
 }
 
-// place returns the place that has a hash, or nil.
-func (a *absences) place(hash uint64) *uint64 {
-	if !a.some {
+// find returns the place of a hash, or nil.
+func (a *absentKeys) find(hash uint64) *uint64 {
+	if !a.used {
 		return nil
 	}
 	line := a.line(hash)
@@ -84,14 +85,14 @@ func (a *absences) place(hash uint64) *uint64 {
 	return nil
 }
 
-func (a *absences) has(hash uint64) bool { return a.place(hash) != nil }
+func (a *absentKeys) has(hash uint64) bool { return a.find(hash) != nil }
 
-// put remembers a hash, in a free place of its line if there is one or can be one, and otherwise in one that its upper bits name.
-func (a *absences) put(hash uint64) {
-	if a.most == 0 || a.has(hash) {
+// put adds a hash. If its line is full and the set cannot grow, it overwrites the place that the upper bits select.
+func (a *absentKeys) put(hash uint64) {
+	if a.maxLines == 0 || a.has(hash) {
 		return
 	}
-	a.some = true
+	a.used = true
 	if len(a.lines) == 0 {
 		a.grow()
 	}
@@ -104,13 +105,13 @@ func (a *absences) put(hash uint64) {
 	}
 }
 
-func (a *absences) drop(hash uint64) {
-	if at := a.place(hash); at != nil {
+func (a *absentKeys) drop(hash uint64) {
+	if at := a.find(hash); at != nil {
 		*at = 0
 	}
 }
 
-// KeepAbsent remembers that the file does not have a key, unless the shard has changed since it had the given version.
+// KeepAbsent remembers that the file does not have a key, unless the shard has changed since the given version.
 func (m *Tier) KeepAbsent(hash, version uint64) {
 	s := m.ShardOf(hash)
 	s.mu.Lock()
@@ -120,20 +121,20 @@ func (m *Tier) KeepAbsent(hash, version uint64) {
 		s.absent.put(hash)
 		if more := s.absent.bytes() - before; more > 0 {
 			m.tables.Add(more)
-			m.evict(s, s.cold.bytes())
+			m.evict(s, s.evictable.bytes())
 		}
 	}
 }
 
-// ForgetAbsent is for when another file has taken the place of the one that was looked through. The shards change, so that
-// nobody who looked through the old one remembers anything of it.
+// ForgetAbsent forgets all absent keys because another file has replaced the one in which they were looked up. It
+// changes the version of every shard, so a look-up in the old file that is still running adds nothing.
 func (m *Tier) ForgetAbsent() {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()
 		s.version++
 		m.tables.Add(-s.absent.bytes())
-		s.absent.lines, s.absent.some = nil, false
+		s.absent.lines, s.absent.used = nil, false
 		s.mu.Unlock()
 	}
 }

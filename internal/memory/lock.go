@@ -7,21 +7,21 @@ import (
 )
 
 // ShardSet is a set of shards.
-type ShardSet [mostShards / 64]uint64
+type ShardSet [maxShards / 64]uint64
 
-// AddShard adds the shard of a key to a set.
+// AddShard adds the shard of a hash to a set.
 func (m *Tier) AddShard(set *ShardSet, hash uint64) {
 	n := m.shardIndex(hash)
 	set[n/64] |= 1 << (n % 64)
 }
 
-// Lock locks shards, each once and in the order of their numbers, so that two batches cannot wait for each other.
+// Lock locks the shards of a set in the order of their indexes, so two batches cannot deadlock.
 func (m *Tier) Lock(set ShardSet) {
 	lock := lockSoon
 	for i, word := range set {
 		for ; word != 0; word &= word - 1 {
 			lock(&m.shards[i*64+bits.TrailingZeros64(word)].mu)
-			lock = (*sync.RWMutex).Lock // others wait for what is locked already
+			lock = (*sync.RWMutex).Lock // others may wait for the locked shards already, so do not yield any more
 		}
 	}
 }
@@ -34,10 +34,10 @@ func (m *Tier) Unlock(set ShardSet) {
 	}
 }
 
-// lockSoon locks mu. Who finds it locked lets others run a few times before he queues up for it: a key that many write would
-// otherwise have a queue that hands the lock on from one sleeper to the next, each of whom has to be woken first.
+// lockSoon locks mu. If mu is held, it yields a few times before it queues up. On a hot key a queue of sleeping writers
+// would otherwise form, each of which has to be woken before the lock can move on.
 func lockSoon(mu *sync.RWMutex) {
-	for range yieldsMost {
+	for range maxYields {
 		if mu.TryLock() {
 			return
 		}
@@ -46,4 +46,4 @@ func lockSoon(mu *sync.RWMutex) {
 	mu.Lock()
 }
 
-const yieldsMost = 4
+const maxYields = 4

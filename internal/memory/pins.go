@@ -10,22 +10,22 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// Pin is one pinned entry as a commit takes it.
+// Pin is a snapshot of one pinned entry, for a commit.
 type Pin struct {
 	entry      *entry
 	ID         uint64
 	Key        string
-	Stored     []byte // see entry
+	Stored     []byte // see entry.stored
 	StaleUntil int64
-	Lives      int64 // until when; StaleUntil, or later if reads have prolonged its life
+	Lives      int64 // when the entry is gone: StaleUntil, or later if reads have prolonged its life
 	Revision   uint64
 	prefix     uint64 // part of the key, for SortPins
 }
 
-// Collect appends all pinned entries to pins. take says that a commit does, whose they are from then on.
+// Collect appends all pinned entries to pins. If take is set, they are marked as taken by a commit.
 func (m *Tier) Collect(pins []Pin, take bool) []Pin {
 	n := m.PinnedEntries()
-	pins = slices.Grow(pins, n+n/16) // others come meanwhile
+	pins = slices.Grow(pins, n+n/16) // others may be pinned meanwhile
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()
@@ -35,8 +35,8 @@ func (m *Tier) Collect(pins []Pin, take bool) []Pin {
 	return pins
 }
 
-// EachPinned calls fn for each pinned entry, in no order. It holds the lock of the entry's shard shared meanwhile: fn is quick, and
-// copies what it keeps of the key.
+// EachPinned calls fn for each pinned entry, in no order. It holds the shared lock of the entry's shard, so fn must be
+// quick and must copy what it keeps of the key.
 func (m *Tier) EachPinned(fn func(p *Pin)) {
 	for i := range m.shards {
 		s := &m.shards[i]
@@ -49,7 +49,17 @@ func (m *Tier) EachPinned(fn func(p *Pin)) {
 	}
 }
 
-// PinnedEntries returns how many entries are pinned.
+// IsPinned reports whether memory has a version of a key that the file does not have yet.
+func (m *Tier) IsPinned(id uint64, key string) bool {
+	hash := m.Hash(id, key)
+	s := m.ShardOf(hash)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := s.table.find(hash, id, key)
+	return e != nil && e.pinned
+}
+
+// PinnedEntries returns the number of pinned entries.
 func (m *Tier) PinnedEntries() (n int) {
 	for i := range m.shards {
 		s := &m.shards[i]
@@ -60,8 +70,7 @@ func (m *Tier) PinnedEntries() (n int) {
 	return n
 }
 
-// PinnedKeys returns the pinned keys of a bucket that begin with prefix and are not less than first, sorted. They are copies:
-// a range may take its time, and those who get them may keep them.
+// PinnedKeys returns copies of the pinned keys of a bucket that begin with prefix and are not less than first, sorted.
 func (m *Tier) PinnedKeys(id uint64, first, prefix string) (keys []string) {
 	for i := range m.shards {
 		s := &m.shards[i]
@@ -77,7 +86,8 @@ func (m *Tier) PinnedKeys(id uint64, first, prefix string) (keys []string) {
 	return keys
 }
 
-// CollectAll is Collect for a commit, as of one moment, in which fn runs and no write is on its way.
+// CollectAll is Collect with take set, at one point in time: it locks all shards, calls fn while no write is under way,
+// and then collects.
 func (m *Tier) CollectAll(fn func()) (pins []Pin) {
 	for i := range m.shards {
 		m.shards[i].mu.RLock()
@@ -90,7 +100,7 @@ func (m *Tier) CollectAll(fn func()) (pins []Pin) {
 	return pins
 }
 
-// appendPins appends the pinned entries of a shard, whose lock the caller holds, be it shared.
+// appendPins appends the pinned entries of a shard. The caller holds the shard's lock, shared or not.
 func (s *Shard) appendPins(pins []Pin, take bool) []Pin {
 	for e := s.pins.head; e != nil; e = e.next {
 		pins = append(pins, e.asPin())
@@ -105,12 +115,12 @@ func (e *entry) asPin() Pin {
 	return Pin{e, e.id, e.key, e.stored, e.staleUntil, e.livesUntil(), e.revision, 0}
 }
 
-// Release gives back what a commit had taken that failed. What is in the file and was unpinned may be among it.
+// Release unmarks the entries of a commit that failed. Some of them may be in the file and unpinned by now.
 func (m *Tier) Release(lists ...[]Pin) {
 	for _, pins := range lists {
 		for _, p := range pins {
 			if p.entry == nil {
-				continue // cleared
+				continue // dropped with its bucket
 			}
 			s := m.ShardOf(p.entry.hash)
 			s.mu.RLock()
@@ -122,8 +132,8 @@ func (m *Tier) Release(lists ...[]Pin) {
 	}
 }
 
-// Unpin makes entries evictable that readers of the file see, unless they were written anew meanwhile.
-// Removed ones leave the table: the file does not have them either.
+// Unpin makes entries evictable, unless they have been written again. Readers of the file must see them by now.
+// Tombstones leave the table, because the file does not have the key either.
 func (m *Tier) Unpin(pins []Pin) {
 	for _, p := range pins {
 		s := m.ShardOf(p.entry.hash)
@@ -135,8 +145,8 @@ func (m *Tier) Unpin(pins []Pin) {
 			if e.stored == nil {
 				s.table.remove(e)
 			} else {
-				before := s.cold.bytes()
-				s.cold.add(e)
+				before := s.evictable.bytes()
+				s.evictable.add(e)
 				m.evict(s, before)
 			}
 		}
@@ -144,29 +154,29 @@ func (m *Tier) Unpin(pins []Pin) {
 	}
 }
 
-// Repin pins the evictable entries of the given buckets, for a file that has lost them.
+// Repin pins the evictable entries of the given buckets again, because the file has lost them.
 func (m *Tier) Repin(ids map[uint64]bool) {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()
-		before := s.cold.bytes()
+		before := s.evictable.bytes()
 		for e := range s.table.all {
 			if e.pinned || e.stored == nil || !ids[e.id] {
 				continue
 			}
 			slid := e.slid.Load()
-			s.cold.drop(e)
+			s.evictable.drop(e)
 			m.pin(s, e, e.key, e.stored, format.Header{StaleUntil: e.staleUntil, Revision: e.revision})
 			e.slid.Store(slid)
 		}
-		m.cached.Add(s.cold.bytes() - before)
+		m.cached.Add(s.evictable.bytes() - before)
 		s.mu.Unlock()
 	}
 }
 
-// SortPins sorts by bucket and key, and by revision where a key comes more than once. It compares the first eight bytes of keys
-// as numbers, without what all keys begin with: the keys themselves are all over the memory, and most of the time goes into
-// waiting for them.
+// SortPins sorts by bucket, key and revision. It first compares eight bytes of each key, after the prefix that all keys
+// have in common, as numbers. The keys themselves are spread over memory, and waiting for them would take most of the
+// time.
 func SortPins(pins []Pin) {
 	if len(pins) == 0 {
 		return
@@ -192,7 +202,7 @@ func SortPins(pins []Pin) {
 	})
 }
 
-// numberOf reads the first eight bytes as a number, in which those of one string that begins another are not larger.
+// numberOf returns the first eight bytes of s as a big-endian number. A shorter s counts as padded with zeros.
 func numberOf(s string) (n uint64) {
 	if len(s) >= 8 {
 		return binary.BigEndian.Uint64([]byte(s[:8]))
@@ -203,9 +213,9 @@ func numberOf(s string) (n uint64) {
 	return n
 }
 
-// Join copies key and record into one piece of memory: who looks for the one and reads the other finds both in a cache
-// line, and the collector has one object less. Between them is room for the row of a stored value, so that a commit need not
-// copy the record. The capacity is what the allocator gives.
+// Join copies key and record into one allocation: a reader that compares the key and reads the record finds both in one
+// cache line, and the garbage collector has one object less. Between them is room for the row of a stored value, so a
+// commit need not copy the record. The capacity is what the allocator gives.
 func Join(key string, record []byte) (own string, stored []byte) {
 	both := append(slices.Grow([]byte(nil), len(key)+format.RowSize+len(record)), key...)
 	both = append(both, make([]byte, format.RowSize)...)

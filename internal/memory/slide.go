@@ -7,11 +7,12 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// Reads of an entry with a sliding lifetime prolong its life in memory; the record in the file says less.
+// Reads of an entry with a sliding lifetime prolong its life in memory only. The record in the file has the older time.
 
-// Slide notes until when an entry lives, if memory has it as it was read, with that revision, and its deadline has not been reached, and
-// reports whether it did. Who has to know that no such note is on its way any more, made before a deadline and not yet to be seen,
-// takes the lock for himself.
+// Slide prolongs the life of an entry to until and reports whether it did. It does nothing if memory does not have the
+// entry with that revision, or if its deadline has been reached. Slide holds the shared lock of the shard while it
+// reads the clock. So code that takes the exclusive lock after a deadline sees every prolongation from before the
+// deadline.
 func (m *Tier) Slide(c *clock.Clock, hash, id uint64, key string, revision uint64, deadline, until int64) bool {
 	s := m.ShardOf(hash)
 	s.mu.RLock()
@@ -38,8 +39,7 @@ func (m *Tier) ExpiresAt(hash, id uint64, key string) int64 {
 	return max(format.ReadHeader(format.RecordIn(e.stored)).ExpiresAt, e.slid.Load())
 }
 
-// livesUntil returns when an entry is gone, reads that prolonged its life included. The caller holds the
-// shard's lock.
+// livesUntil returns when an entry is gone, including reads that prolonged its life. The caller holds the shard's lock.
 func (e *entry) livesUntil() int64 {
 	slid := e.slid.Load()
 	if slid == 0 || e.stored == nil {
@@ -50,8 +50,8 @@ func (e *entry) livesUntil() int64 {
 	return h.StaleUntil
 }
 
-// Lives reports whether memory knows that an entry, of which the file says that it is gone, lives at a time that has come. See
-// Slide for the lock.
+// Lives reports whether an entry whose record has expired still lives at now, because reads have prolonged its life.
+// See Slide for why it takes the exclusive lock.
 func (m *Tier) Lives(id uint64, key string, now int64) bool {
 	hash := m.Hash(id, key)
 	s := m.ShardOf(hash)
@@ -61,8 +61,8 @@ func (m *Tier) Lives(id uint64, key string, now int64) bool {
 	return e != nil && e.slid.Load() != 0 && e.livesUntil() > now
 }
 
-// Holds reports whether memory knows that an entry lives at a time of which the file says that it is gone: it
-// was written anew, or reads have prolonged its life. See Slide for the lock.
+// Holds reports whether an entry that is gone by its record in the file still lives at now: it was written again, or
+// reads have prolonged its life. See Slide for why it takes the exclusive lock.
 func (m *Tier) Holds(id uint64, key string, now int64) bool {
 	hash := m.Hash(id, key)
 	s := m.ShardOf(hash)
@@ -72,8 +72,8 @@ func (m *Tier) Holds(id uint64, key string, now int64) bool {
 	return e != nil && e.stored != nil && (e.pinned || e.slid.Load() != 0) && e.livesUntil() > now
 }
 
-// Outlives reports whether a pinned entry that was to be gone lives at a time that has come, because reads have prolonged its life
-// since it was collected: a commit may take its time. See Slide for the lock.
+// Outlives reports whether a pinned entry that had expired when it was collected lives at now, because reads have
+// prolonged its life since. See Slide for why it takes the exclusive lock.
 func (m *Tier) Outlives(p *Pin, now int64) bool {
 	if p.Stored == nil || len(format.OptionBytes(format.RecordIn(p.Stored))) == 0 {
 		return false
@@ -84,7 +84,7 @@ func (m *Tier) Outlives(p *Pin, now int64) bool {
 	return p.entry.revision == p.Revision && p.entry.livesUntil() > now
 }
 
-// Slid returns the entries of which memory alone knows how long they live.
+// Slid returns the keys of all entries whose life reads have prolonged. Only memory knows how long those live.
 func (m *Tier) Slid() (found []format.EntryKey) {
 	for i := range m.shards {
 		s := &m.shards[i]

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTable holds a table to a map, with hashes so few that entries stand in each other's way and wrap around the end, and
-// while it grows and shrinks.
+// TestTable compares a table with a map while it grows and shrinks. There are so few hashes that entries collide and
+// wrap around the end.
 func TestTable(t *testing.T) {
 	for _, hashes := range []uint64{1, 3, 64, 1 << 40} {
 		rng := rand.New(rand.NewPCG(1, hashes))
@@ -30,20 +30,21 @@ func TestTable(t *testing.T) {
 				e = &entry{id: 1, hash: hash, key: key}
 				tab.insert(e)
 				there[key] = e
-			case e != nil && rng.IntN(2) == 0: // it is written anew: a key in front of the record, or one of its own and no record
-				joined := append([]byte(key), make([]byte, rng.IntN(2*mostAhead))...)
+			case e != nil && rng.IntN(2) == 0:
+				// It is written again, with the key in front of the record, or with a key of its own and no record.
+				joined := append([]byte(key), make([]byte, rng.IntN(2*maxPrefetch))...)
 				e.key, e.stored = string(joined[:len(key)]), nil
 				if rng.IntN(4) > 0 {
 					e.key, e.stored = unsafe.String(&joined[0], len(key)), joined[len(key):]
 				}
-				tab.seek(hash, 1, key).aim()
+				tab.seek(hash, 1, key).setPrefetch()
 			case e != nil:
 				tab.remove(e)
 				delete(there, key)
 			}
 			require.Equal(t, len(there), tab.used)
 			require.LessOrEqual(t, 5*tab.used, 4*len(tab.slots))
-			require.GreaterOrEqual(t, max(4*tab.used, leastSlots), len(tab.slots))
+			require.GreaterOrEqual(t, max(4*tab.used, minSlots), len(tab.slots))
 		}
 		n := 0
 		for e := range tab.all {
@@ -54,18 +55,18 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// A record that is right behind its key by chance, in memory of its own, is found under the race detector too, which checks how
-// pointers are used.
+// A record may lie right behind its key by chance, in an allocation of its own. A look-up finds it under the race
+// detector too, which turns checkptr on.
 func TestTable_Neighbours(t *testing.T) {
-	const size = 96 // of all pieces, so that many follow each other without a gap
-	pieces := make(map[uintptr][]byte)
+	const size = 96 // of all blocks, so that many follow each other without a gap
+	blocks := make(map[uintptr][]byte)
 	for range 4000 {
-		piece := make([]byte, size)
-		pieces[uintptr(unsafe.Pointer(&piece[0]))] = piece
+		block := make([]byte, size)
+		blocks[uintptr(unsafe.Pointer(&block[0]))] = block
 	}
 	met := 0
-	for at, key := range pieces {
-		record, ok := pieces[at+size]
+	for at, key := range blocks {
+		record, ok := blocks[at+size]
 		if !ok {
 			continue
 		}
@@ -73,7 +74,7 @@ func TestTable_Neighbours(t *testing.T) {
 		tab := newTable()
 		e := &entry{id: 1, hash: 1, key: unsafe.String(&key[0], size), stored: record}
 		tab.insert(e)
-		require.Equal(t, uint32(2*size), tab.seek(1, 1, e.key).ahead)
+		require.Equal(t, uint32(2*size), tab.seek(1, 1, e.key).prefetch)
 		require.Same(t, e, tab.fetch(1, 1, e.key))
 	}
 	require.Positive(t, met)

@@ -10,7 +10,7 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// A write that is taken back takes its key along, in whose memory its record is.
+// Retract restores the key too: its memory also holds the record.
 func TestMemory_Retract(t *testing.T) {
 	m := New(1 << 20)
 	old, record := strings.Clone("key"), []byte("old")
