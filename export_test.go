@@ -19,7 +19,7 @@ func (db *DB) PanicInUpdate() error {
 }
 
 // FailSync has the file behave as after a sync that failed.
-func (db *DB) FailSync(err error) { db.engine.local.Store().Handle().Doubt(0, err) }
+func (db *DB) FailSync(err error) { db.engine.local.Store().Handle().CommitFailed(0, err) }
 
 // Without switches off what a harness has to show that it would miss: "preflight", "checksum", "guard", "deadlines", or nothing.
 func Without(what string) {

@@ -105,7 +105,7 @@ func openError(path string, readOnly bool, err error) error {
 			e.Hint = fmt.Sprintf("process %d has it open", pid)
 		}
 		e.Hint += "; others can read beside it, without the lock"
-	case errors.Is(err, store.ErrUnmade):
+	case errors.Is(err, store.ErrNotInitialized):
 		e.Hint = "the first Open for writing makes a cache of it"
 	case errors.Is(err, ErrCorrupt):
 		e.Hint = "keepcache repair saves what can be proved of it"

@@ -262,7 +262,7 @@ func (c *committer) transact(names []store.NameOp, dead, pins []memory.Pin, last
 			if err == nil {
 				break
 			}
-			if !errors.Is(err, store.ErrNoAddresses) || whole || n <= 1 {
+			if !errors.Is(err, store.ErrNoAddressSpace) || whole || n <= 1 {
 				return entries, err
 			}
 			// A smaller one may do with what the file has of free pages and of its map.

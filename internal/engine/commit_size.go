@@ -44,7 +44,7 @@ const (
 func (c *committer) times(j *journal.Journal) float64 {
 	file, cost, err := c.store.Measure()
 	switch {
-	case err == nil && c.store.Passes(file, cost, swollenTimes, swollenRoom):
+	case err == nil && c.store.WorthCompacting(file, cost, swollenTimes, swollenRoom):
 		return 1.0 / swollenPart
 	case c.slow && c.writer.pressed(j) && !c.store.Compacting():
 		return min(pressedTimes, max(1, float64(c.memory.Limit()/commitPart+commitRoom)/(commitEntries*changeRoom)))

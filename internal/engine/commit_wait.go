@@ -105,7 +105,7 @@ func (c *committer) failed() bool {
 // failing reports whether the last commit failed, or the next one would because the file cannot be changed.
 func (c *committer) failing() bool {
 	h := c.store.Handle()
-	return h == nil || h.Trouble() != nil || c.failed()
+	return h == nil || h.Failure() != nil || c.failed()
 }
 
 func (c *committer) hasEnded() bool {

@@ -121,7 +121,7 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 		now := written()
 		quiet := now == last
 		last = now
-		if c.store.CannotMove() {
+		if c.store.IsMountPoint() {
 			continue // that has been told
 		}
 		due, urgent := c.due(quiet)
@@ -159,8 +159,8 @@ func (c *compactor) due(quiet bool) (due, urgent bool) {
 	if quiet {
 		part = compactQuiet
 	}
-	due = free >= c.least && float64(free) >= part*float64(file) || c.store.Passes(file, cost, compactTimes, compactRoom)
-	return due && c.store.Changed(file, free, cost), c.store.Passes(file, cost, urgentTimes, urgentRoom)
+	due = free >= c.least && float64(free) >= part*float64(file) || c.store.WorthCompacting(file, cost, compactTimes, compactRoom)
+	return due && c.store.Changed(file, free, cost), c.store.WorthCompacting(file, cost, urgentTimes, urgentRoom)
 }
 
 func (c *compactor) snapshot() CompactStats {

@@ -169,7 +169,7 @@ func (l Limit) over(u store.Amount) (store.Amount, bool) {
 
 // joined is what was evicted in the transaction of a commit.
 type joined struct {
-	in      func(store.FreeTx) error
+	in      func(store.EvictTx) error
 	swept   store.Swept
 	size    []store.Victim
 	entries []store.Victim
@@ -184,7 +184,7 @@ func (e *evictor) join(names []store.NameOp) *joined {
 		return j
 	}
 	cleared := slices.ContainsFunc(names, func(n store.NameOp) bool { return n.Old != 0 })
-	j.in = func(f store.FreeTx) error {
+	j.in = func(f store.EvictTx) error {
 		used, err := f.Used()
 		for _, sc := range e.scopes() {
 			if err != nil {
@@ -199,7 +199,7 @@ func (e *evictor) join(names []store.NameOp) *joined {
 				continue // the sweeper frees room at no loss first
 			}
 			if j.swept.Removed == 0 && !j.swept.More {
-				if j.swept, err = f.Sweep(&e.due, store.Certain(e.memory.Lives)); err != nil {
+				if j.swept, err = f.Sweep(&e.due, store.CertainlyExpired(e.memory.Lives)); err != nil {
 					return err
 				}
 				if used, err = f.Used(); err != nil {
@@ -254,7 +254,7 @@ func (e *evictor) plan(sc scope, u, over store.Amount, floor uint64) *store.Evic
 		e.hands[sc.id] = h
 	}
 	h.All, h.Step, h.Room = u, evictStep, pagesRoom(e.memory.Limit())
-	h.Floor, h.SpareNewest, h.Anyway = floor, false, false
+	h.Floor, h.SpareNewest, h.Force = floor, false, false
 	h.Over = store.Amount{Entries: over.Entries + sc.Entries/evictSlack, Cost: over.Cost + sc.Bytes/evictSlack}
 	return h
 }
@@ -306,16 +306,16 @@ func (e *evictor) enforceOne(r round, sc scope) error {
 			continue
 		}
 		q := e.plan(sc, u, over, floor)
-		q.SpareNewest, q.Anyway = floor != r.floor, anyway
+		q.SpareNewest, q.Force = floor != r.floor, anyway
 		victims, err := e.store.Evict(q)
 		if err != nil {
 			return err
 		}
-		if q.Looked == 0 {
+		if q.Examined == 0 {
 			return nil // the counts say more than there is, and however often one looks nothing is found
 		}
 		if len(victims) == 0 {
-			if barren += q.Looked; barren < u.Entries {
+			if barren += q.Examined; barren < u.Entries {
 				continue
 			}
 			barren = 0
@@ -342,7 +342,7 @@ func (e *evictor) score(id uint64, key []byte) uint32 {
 
 // sweep does one step of the sweeper's work, which frees room at no loss.
 func (e *evictor) sweep(retired bool) (removed int, err error) {
-	did, err := e.store.SweepOn(&e.due, store.Certain(e.memory.Lives))
+	did, err := e.store.SweepOn(&e.due, store.CertainlyExpired(e.memory.Lives))
 	if err != nil {
 		return 0, err
 	}

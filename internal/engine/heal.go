@@ -55,7 +55,7 @@ func (hl *healer) loop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hl.e.store.Sick():
+		case <-hl.e.store.Failed():
 		case <-ticker.C:
 		case <-retry.C:
 		}
@@ -77,7 +77,7 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 	}
 	h := s.Handle()
 	hl.wander(h)
-	if h == nil || h.Trouble() == nil {
+	if h == nil || h.Failure() == nil {
 		return 0
 	}
 	hl.tell(h)
@@ -89,9 +89,9 @@ func (hl *healer) look(ctx context.Context) (wait time.Duration) {
 		tell()
 	}
 	hl.kept = nil
-	if fresh := s.Handle(); err == nil && fresh != nil && fresh.Trouble() != nil {
+	if fresh := s.Handle(); err == nil && fresh != nil && fresh.Failure() != nil {
 		// What took its place is in trouble too, mostly because its name was not synced: the next attempt is to wait.
-		hl.told, err = fresh, fresh.Trouble().Err
+		hl.told, err = fresh, fresh.Failure().Err
 	}
 	if err != nil {
 		hl.pause = min(max(2*hl.pause, healPause), healPauseMost)
@@ -125,7 +125,7 @@ func (hl *healer) last() {
 	hl.run.Lock()
 	hl.next = time.Time{}
 	hl.run.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), store.LeaveAfter)
+	ctx, cancel := context.WithTimeout(context.Background(), store.DetachAfter)
 	defer cancel()
 	hl.look(ctx)
 }
@@ -136,7 +136,7 @@ func (hl *healer) tell(h *store.Handle) {
 		return
 	}
 	hl.told = h
-	f := h.Trouble()
+	f := h.Failure()
 	hl.mu.Lock()
 	if !hl.stats.Unavailable {
 		hl.stats.Unavailable, hl.stats.Since = true, time.Now()
@@ -194,7 +194,7 @@ func (hl *healer) mend(ctx context.Context, h *store.Handle) (how string, err er
 	}
 	dir, err := hl.refuge(nil)
 	if err != nil {
-		return "", errors.Join(h.Trouble().Err, err)
+		return "", errors.Join(h.Failure().Err, err)
 	}
 	defer func(was *disk.Dir) { hl.afterMend(was, dir) }(s.Dir())
 	if h.Err() == nil {
@@ -205,9 +205,9 @@ func (hl *healer) mend(ctx context.Context, h *store.Handle) (how string, err er
 			}
 		}
 		failed := err != nil && s.Handle() == h
-		why := h.Trouble()
+		why := h.Failure()
 		if failed && (dir != s.Dir() || !stuck(why.Err, err)) {
-			return "", errors.Join(h.Trouble().Err, err)
+			return "", errors.Join(h.Failure().Err, err)
 		}
 		if !failed {
 			if aside := s.TakeIntruder(); aside != "" {
@@ -219,7 +219,7 @@ func (hl *healer) mend(ctx context.Context, h *store.Handle) (how string, err er
 	}
 	if hl.gone != h {
 		_, _ = s.Attributes() // while the descriptor can still tell them
-		if err := h.Leave(ctx); err != nil {
+		if err := h.Abandon(ctx); err != nil {
 			return "", err
 		}
 		hl.gone = h
@@ -240,7 +240,7 @@ func (hl *healer) mend(ctx context.Context, h *store.Handle) (how string, err er
 	}
 	fresh, how, lost, kept, err := s.Reopen(h, found, dir, hl.e.catalog(), !hl.e.conf.Quarantine)
 	if kept != nil {
-		hl.kept = append(hl.kept, func() { hl.quarantined(kept.Aside, kept.Why, kept.From) })
+		hl.kept = append(hl.kept, func() { hl.quarantined(kept.Path, kept.Why, kept.From) })
 	}
 	if err != nil {
 		return "", err
@@ -259,7 +259,7 @@ func (hl *healer) mend(ctx context.Context, h *store.Handle) (how string, err er
 
 // stuck reports whether a file that is not to be changed any more is still at its path, and no copy can take that.
 func stuck(why, copying error) bool {
-	return store.Irreplaceable(copying) && !store.TakesNothing(copying) && !errors.Is(why, store.ErrRemoved) && !errors.Is(why, store.ErrMoved)
+	return store.Irreplaceable(copying) && !store.IsDiskGone(copying) && !errors.Is(why, store.ErrRemoved) && !errors.Is(why, store.ErrMoved)
 }
 
 // catalog is what a fresh file takes over from the one that is open: the running cache knows all of it. What is not

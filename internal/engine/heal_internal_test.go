@@ -101,7 +101,7 @@ func TestHeal_CutWhileCommitted(t *testing.T) {
 			return nil
 		})
 		require.ErrorIs(t, err, errs.ErrUnavailable)
-		require.ErrorIs(t, err, store.ErrCutShort)
+		require.ErrorIs(t, err, store.ErrTruncated)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		require.Equal(t, uint64(1), db.Stats().Health.Healed)

@@ -18,13 +18,13 @@ func (hl *healer) refuge(cause error) (*disk.Dir, error) {
 	s := hl.e.store
 	home := s.Dir()
 	removed := home.Removed()
-	if !removed && !(store.TakesNothing(cause) && home.Moved()) {
+	if !removed && !(store.IsDiskGone(cause) && home.Moved()) {
 		return home, nil
 	}
 	other, real, err := disk.OpenDir(s.Path())
 	if err == nil {
-		if err = s.MayMove(other, removed); real != s.Path() {
-			err = store.ErrTaken // links lead somewhere else
+		if err = s.CheckMove(other, removed); real != s.Path() {
+			err = store.ErrOtherCache // links lead somewhere else
 		}
 		if err == nil {
 			return other, nil
@@ -32,7 +32,7 @@ func (hl *healer) refuge(cause error) (*disk.Dir, error) {
 		other.Close()
 	}
 	if removed {
-		return nil, errors.Join(store.ErrHomeless, err)
+		return nil, errors.Join(store.ErrDirRemoved, err)
 	}
 	return home, nil
 }
@@ -40,16 +40,16 @@ func (hl *healer) refuge(cause error) (*disk.Dir, error) {
 // wander bars a file whose disk takes nothing any more, where another one has been mounted at its path.
 func (hl *healer) wander(h *store.Handle) {
 	c := hl.e.commits
-	if h == nil || h.Trouble() != nil || c == nil {
+	if h == nil || h.Failure() != nil || c == nil {
 		return
 	}
 	err := c.snapshot().Err
-	if !store.TakesNothing(err) {
+	if !store.IsDiskGone(err) {
 		return
 	}
 	if other, refugeErr := hl.refuge(err); refugeErr == nil && other != hl.e.store.Dir() {
 		other.Close()
-		h.Bar(fmt.Errorf("%w: %w", store.ErrMoved, err))
+		h.Freeze(fmt.Errorf("%w: %w", store.ErrMoved, err))
 	}
 }
 

@@ -239,14 +239,14 @@ func dispose(in *disk.Dir, path string, report *journal.Report, bad *format.Malf
 	if err != nil {
 		return err
 	}
-	aside, err := store.KeepAside(in, path, journalSuffix, info)
+	aside, err := store.QuarantineFile(in, path, journalSuffix, info)
 	if err != nil {
 		return err
 	}
 	if err := in.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it has another name now
 		return err
 	}
-	store.PruneAside(in, path, journalSuffix, aside)
+	store.PruneQuarantine(in, path, journalSuffix, aside)
 	hl.badJournal(why, lost, report, bad)
 	hl.quarantined(aside, why, nil)
 	return nil

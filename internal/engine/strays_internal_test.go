@@ -29,9 +29,9 @@ func TestStrays(t *testing.T) {
 		changes, _ := changesOf(db.memory, pins)
 		thaw := make(chan struct{})
 		h := db.store.Handle()
-		err := db.store.Apply(nil, 0, changes, db.commits.reached(), func(store.FreeTx) error { <-thaw; return store.ErrHung })
+		err := db.store.Apply(nil, 0, changes, db.commits.reached(), func(store.EvictTx) error { <-thaw; return store.ErrHung })
 		require.ErrorIs(t, err, errs.ErrUnavailable)
-		require.Equal(t, int64(1), db.store.StrayCount())
+		require.Equal(t, int64(1), db.store.DetachedCount())
 		require.Same(t, h, db.store.Handle())
 		room := pins[0].Stored[:format.RowSize]
 		for i := range room {
@@ -53,7 +53,7 @@ func TestStrays(t *testing.T) {
 
 		close(thaw)
 		synctest.Wait()
-		require.Zero(t, db.store.StrayCount())
+		require.Zero(t, db.store.DetachedCount())
 		require.NoError(t, b.Set("k", 2, time.Hour))
 		require.NoError(t, db.commits.commit())
 	})

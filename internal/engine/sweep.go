@@ -53,7 +53,7 @@ func (sw *sweeper) sweep(ctx context.Context, all bool) error {
 	// memory alone knows, for which the next sweep would have to write it anew.
 	asked := make(map[format.EntryKey]bool)
 	// What falls due while the sweep runs is for the next one: this one has an end.
-	r := store.Certain(func(id uint64, key string, now int64) bool {
+	r := store.CertainlyExpired(func(id uint64, key string, now int64) bool {
 		return sw.lives != nil && !asked[format.EntryKey{ID: id, Key: key}] && sw.lives(id, key, now)
 	})
 	if all {
@@ -103,7 +103,7 @@ func (sw *sweeper) owes() bool {
 
 // stepExpired is one step of a sweep over the expiry index, from the given row on. It returns where the next one begins, and
 // whether there is to be one.
-func (sw *sweeper) stepExpired(from []byte, r store.SweepReach, asked map[format.EntryKey]bool) (next []byte, more bool, err error) {
+func (sw *sweeper) stepExpired(from []byte, r store.SweepBounds, asked map[format.EntryKey]bool) (next []byte, more bool, err error) {
 	did, err := sw.store.Sweep(from, r)
 	if err != nil {
 		return nil, false, err

@@ -88,7 +88,7 @@ func (e *Engine) dropVacant(some []vacancy) error {
 	// Nobody writes to them now. Memory is asked first: what it has not pinned any more is in the file.
 	dropPinned := func() { e.memory.EachPinned(func(p *memory.Pin) { delete(vacant, p.ID) }) }
 	dropPinned()
-	if err := e.store.DropFilled(vacant); err != nil || len(vacant) == 0 {
+	if err := e.store.DropNonEmpty(vacant); err != nil || len(vacant) == 0 {
 		return err
 	}
 	dropPinned() // again: another file may have come, and what it lacks been pinned for it

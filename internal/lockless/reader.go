@@ -68,7 +68,7 @@ var (
 
 // Open looks whether there is a cache at path.
 func Open(in *disk.Dir, path string) (*Reader, error) {
-	exists, err := store.LookAt(in, path)
+	exists, err := store.CheckPath(in, path)
 	if err == nil && !exists {
 		err = &os.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 	}
@@ -207,7 +207,7 @@ func (l *Reader) attempt(f *os.File, t *tail, fn func(*view) error) (same bool, 
 			err = store.Unfinished(f, info.Size())
 		}
 		switch {
-		case errors.Is(err, store.ErrAnew):
+		case errors.Is(err, store.ErrHalfRemade):
 			return false, errMoving // its owner is at it, or will be
 		case err == nil:
 			err = errs.ErrFormat

@@ -2,5 +2,5 @@
 
 package store
 
-// addressable reports whether the process can have so many bytes of addresses more. Here nobody knows before they are asked for.
+// addressable returns true: this system tells only when the addresses are requested.
 func addressable(int64) bool { return true }

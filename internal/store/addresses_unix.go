@@ -4,7 +4,7 @@ package store
 
 import "golang.org/x/sys/unix"
 
-// addressable reports whether the process can have so many bytes of addresses more.
+// addressable reports whether the process can get so many more bytes of address space.
 func addressable(bytes int64) bool {
 	if bytes <= 0 {
 		return true

@@ -10,35 +10,35 @@ import (
 	"github.com/keepcache/keepcache/internal/errs"
 )
 
-// Trouble returns why the handle is of no more use, or of less, or nil.
-func (h *Handle) Trouble() *Failure {
-	if f := h.why.Load(); f != nil {
+// Failure returns why the handle is poisoned or frozen, or nil.
+func (h *Handle) Failure() *Failure {
+	if f := h.failure.Load(); f != nil {
 		return f
 	}
-	return h.barred.Load()
+	return h.frozen.Load()
 }
 
-// Inspect looks whether the file is still the one at its path, and as long as it was. It reports whether it has changed hands:
-// owner, group or mode are other than they were.
+// Inspect checks that the file is still the one at its path and has not been truncated. It reports whether owner, group
+// or mode have changed.
 func (s *Store) Inspect() (changed bool) {
 	s.renewing.Lock() // no successor takes the path meanwhile
 	defer s.renewing.Unlock()
 	h := s.current.Load()
-	if h == nil || h.Trouble() != nil {
+	if h == nil || h.Failure() != nil {
 		return false
 	}
-	h.users.RLock() // nor is it closed
+	h.users.RLock() // and the handle is not closed
 	defer h.users.RUnlock()
-	if h.closed || h.whole() != nil || s.readOnly {
-		return false // who only reads loses nothing with the name of his file
+	if h.closed || h.checkIntact() != nil || s.readOnly {
+		return false // a reader loses nothing when its file loses its name
 	}
 	switch now, err := s.Dir().Lstat(s.path); {
 	case errors.Is(err, fs.ErrNotExist):
-		h.Bar(ErrRemoved)
+		h.Freeze(ErrRemoved)
 	case err == nil && !os.SameFile(now, h.info):
-		h.Bar(ErrMoved)
+		h.Freeze(ErrMoved)
 	case err == nil:
-		if last := s.like.Load(); last != nil && !last.Same(disk.AttributesIn(now)) {
+		if last := s.attributes.Load(); last != nil && !last.Same(disk.AttributesIn(now)) {
 			_, _ = s.Attributes()
 			return true
 		}
@@ -46,7 +46,7 @@ func (s *Store) Inspect() (changed bool) {
 	return false
 }
 
-// Adopt has everybody use another handle, of the file in a directory, instead of a poisoned one.
+// Adopt replaces a poisoned handle by another one, of the file in the given directory.
 func (s *Store) Adopt(h *Handle, in *disk.Dir) error {
 	fresh, err := h.snapshot()
 	if err != nil {
@@ -58,27 +58,29 @@ func (s *Store) Adopt(h *Handle, in *disk.Dir) error {
 		fresh.end()
 		return errs.ErrClosed
 	}
-	s.noted.look()
-	s.noted = nil // nobody notes keys of a poisoned handle
+	s.dirtyKeys.wake()
+	s.dirtyKeys = nil // nobody tracks the keys of a poisoned handle
 	s.lookups.Lock()
 	last := s.shared
 	s.shared = fresh
 	s.lookups.Unlock()
 	last.end()
 	s.use(h)
-	s.home.Store(in)
+	s.dir.Store(in)
 	return nil
 }
 
-// TakeIntruder returns the file that was last kept aside because it had taken the path, once; it is empty if there is none.
-func (s *Store) TakeIntruder() (aside string) {
-	aside, s.intruder = s.intruder, ""
-	return aside
+// TakeIntruder returns the quarantined file that had taken the path, or "" if there was none. It returns each file
+// once.
+func (s *Store) TakeIntruder() (quarantined string) {
+	quarantined, s.intruder = s.intruder, ""
+	return quarantined
 }
 
-// keepIntruder keeps a cache aside that has taken the path. One that is in use stays, and so does what is no cache.
-func (s *Store) keepIntruder(in *disk.Dir) error {
-	f, info, err := openOwned(in, s.path, os.O_RDWR, healLock)
+// quarantineIntruder quarantines a cache that has taken the path. A file in use stays, and so does one that is no
+// cache.
+func (s *Store) quarantineIntruder(in *disk.Dir) error {
+	f, info, err := openOwned(in, s.path, os.O_RDWR, healLockTimeout)
 	if err != nil {
 		return errors.Join(ErrMoved, err)
 	}
@@ -88,22 +90,22 @@ func (s *Store) keepIntruder(in *disk.Dir) error {
 		return errors.Join(ErrMoved, err)
 	}
 	if in != s.Dir() && identity != s.identity {
-		return ErrTaken // only in its own directory does anything make way
+		return ErrOtherCache // files make way only in the cache's own directory
 	}
-	if s.intruder, err = KeepAside(in, s.path, replacedSuffix, info); err == nil {
-		PruneAside(in, s.path, replacedSuffix, s.intruder)
+	if s.intruder, err = QuarantineFile(in, s.path, replacedSuffix, info); err == nil {
+		PruneQuarantine(in, s.path, replacedSuffix, s.intruder)
 		err = in.Sync(s.path)
 	}
 	return err
 }
 
 const (
-	// healLock is how long another process that has the file is waited for.
-	healLock = 50 * time.Millisecond
+	// healLockTimeout is how long to wait for another process that has the file locked.
+	healLockTimeout = 50 * time.Millisecond
 
-	// healSettle is how long a change of the file that is under way in a poisoned handle may take before it is taken for
-	// one that will never end. It can write nothing from then on. Where bbolt's lock of the meta pages is taken for
-	// good it cannot end anyway, and only has to be given the time for the one write that may be on its way.
-	healSettle      = 30 * time.Second
-	healSettleStuck = time.Second
+	// drainTimeout is how long a change that is under way in a poisoned handle may take before it counts as hung. After
+	// that its descriptor is closed and it can write nothing. drainTimeoutStuck is for a handle whose lock of the meta
+	// pages is taken forever: its change cannot end, so only the one write that may be under way needs time.
+	drainTimeout      = 30 * time.Second
+	drainTimeoutStuck = time.Second
 )

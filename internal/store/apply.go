@@ -14,32 +14,33 @@ import (
 type Change struct {
 	ID         uint64
 	Key        []byte
-	Record     []byte // sealed; nil removes the key
-	Stored     []byte // the same with room for its row in front, which is the transaction's; nil if there is none
+	Record     []byte // sealed; nil deletes the key
+	Stored     []byte // the record with room for its row in front, which belongs to the transaction; or nil
 	StaleUntil int64  // of the record
-	At         int64  // when it was decided, or 0
-	Late       bool   // set by the transaction: what the file had under the key had expired by then
+	At         int64  // when the change was decided, or 0
+	Late       bool   // set by the transaction: the entry in the file had expired by At
 	Revision   uint64
 }
 
-// NameOp is a naming: it points a bucket's name at an id, or invalidates a tag. An id of 0 takes the name away.
+// NameOp maps the name of a bucket to an id, or removes the name if ID is 0. With Tag it invalidates a tag.
 type NameOp struct {
 	Name     string
 	ID       uint64
-	Old      uint64 // the id that the name stood for until now, or 0
-	Tag      bool   // name is the tag that is invalidated, and there is no id
-	Revision uint64 // its own
+	Old      uint64 // the id of the name until now, or 0
+	Tag      bool   // Name is the tag to invalidate, and ID is unused
+	Revision uint64 // of the operation itself
 }
 
-// rowFill is how full a page of the expiry index is left when it is split. Rows mostly come in at the end of those of their time.
+// rowFill is how full bbolt leaves a page of the expiry index when it splits it. Most new rows go to the end of the
+// index.
 const rowFill = 0.9
 
-// neighbours is how many other records bbolt leaves in a page, whatever their size.
-const neighbours = 4
+// pageSiblings is how many other records bbolt leaves in a page, whatever their size.
+const pageSiblings = 4
 
-// sizeOf estimates by how much a transaction may make the file grow: what it writes, and the pages on the
-// way to it, with what is in these already.
-func sizeOf(names []NameOp, changes []*Change) (bytes int64) {
+// estimateGrowth estimates by how much a transaction may make the file grow: what it writes, and copies of the pages on
+// the path to it with what they hold.
+func estimateGrowth(names []NameOp, changes []*Change) (bytes int64) {
 	const pages = 16 << 10
 	largest := int64(0)
 	bytes = int64(len(names)) * pages
@@ -48,23 +49,25 @@ func sizeOf(names []NameOp, changes []*Change) (bytes int64) {
 		bytes += n + pages
 		largest = max(largest, n)
 	}
-	return bytes + neighbours*largest
+	return bytes + pageSiblings*largest
 }
 
-// Apply makes the changes, which are sorted by id and key, and the namings in one transaction, after which
-// the file contains every revision up to mark, and no id up to given is given out again. after, if there is one, is part of the
+// Apply makes the changes, which must be sorted by id and key, and the name operations in one transaction. Afterwards
+// the file has every revision up to mark, and new buckets get ids above lastID. after, if not nil, runs in the same
 // transaction.
-func (s *Store) Apply(names []NameOp, given uint64, changes []*Change, mark uint64, after func(FreeTx) error) (err error) {
-	var named int64 // by how much names need more of the file
+func (s *Store) Apply(
+	names []NameOp, lastID uint64, changes []*Change, mark uint64, after func(EvictTx) error,
+) (err error) {
+	var nameBytes int64 // by how much names need more of the file
 	defer func() {
 		if err == nil {
-			s.named.Add(named)
+			s.nameBytes.Add(nameBytes)
 		}
 	}()
-	return s.updateBy(sizeOf(names, changes), func(tx *bolt.Tx) error {
+	return s.updateBy(estimateGrowth(names, changes), func(tx *bolt.Tx) error {
 		table := tx.Bucket(format.BucketsBucket)
 		page := pageOf(tx)
-		named = 0
+		nameBytes = 0
 		if err := putTags(tx, names); err != nil {
 			return err
 		}
@@ -74,23 +77,23 @@ func (s *Store) Apply(names []NameOp, given uint64, changes []*Change, mark uint
 			}
 			switch before := table.Get([]byte(n.Name)) != nil; {
 			case !before && n.ID != 0:
-				named += page.Name(len(n.Name))
+				nameBytes += page.Name(len(n.Name))
 			case before && n.ID == 0:
-				named -= page.Name(len(n.Name))
+				nameBytes -= page.Name(len(n.Name))
 			}
-			given = max(given, n.ID)
-			if err := applyNaming(table, n); err != nil {
+			lastID = max(lastID, n.ID)
+			if err := applyName(table, n); err != nil {
 				return err
 			}
 		}
-		if given > table.Sequence() {
-			if err := table.SetSequence(given); err != nil {
+		if lastID > table.Sequence() {
+			if err := table.SetSequence(lastID); err != nil {
 				return err
 			}
 		}
 		entries, expiry := tx.Bucket(format.EntriesBucket), tx.Bucket(format.ExpiryBucket)
 		entries.FillPercent, expiry.FillPercent = rowFill, rowFill // ids rise
-		a := applier{expiry: expiry, now: format.Millis(time.Now()), book: s.book(), copies: s.strays.Load() > 0}
+		a := applier{expiry: expiry, now: format.Millis(time.Now()), book: s.newLedger(), mustCopy: s.detached.Load() > 0}
 		for i, c := range changes {
 			if i == 0 || c.ID != changes[i-1].ID {
 				b, err := entries.CreateBucketIfNotExists(format.Uint64(c.ID))
@@ -109,11 +112,11 @@ func (s *Store) Apply(names []NameOp, given uint64, changes []*Change, mark uint
 		if err := putSorted(expiry, a.rows); err != nil {
 			return err
 		}
-		if err := a.book.enter(tx); err != nil {
+		if err := a.book.flush(tx); err != nil {
 			return err
 		}
 		if after != nil {
-			if err := after(FreeTx{s, tx}); err != nil {
+			if err := after(EvictTx{s, tx}); err != nil {
 				return err
 			}
 		}
@@ -121,8 +124,8 @@ func (s *Store) Apply(names []NameOp, given uint64, changes []*Change, mark uint
 	})
 }
 
-// putRevisions stores the mark, and the highest revision where a transaction went beyond the mark: one that
-// is followed by others of the same commit, or that caught writes that came while it was gathered.
+// putRevisions stores the mark. It also stores the highest revision if the transaction goes beyond the mark: other
+// transactions of the commit follow, or the commit caught writes that came while it collected.
 func putRevisions(meta *bolt.Bucket, mark uint64, names []NameOp, changes []*Change) error {
 	highest := format.ReadUint64(meta.Get(format.MetaHighest))
 	before := highest
@@ -140,7 +143,7 @@ func putRevisions(meta *bolt.Bucket, mark uint64, names []NameOp, changes []*Cha
 	return meta.Put(format.MetaSequence, format.Uint64(mark))
 }
 
-func applyNaming(table *bolt.Bucket, n NameOp) error {
+func applyName(table *bolt.Bucket, n NameOp) error {
 	if n.ID == 0 {
 		return table.Delete([]byte(n.Name))
 	}
@@ -149,19 +152,18 @@ func applyNaming(table *bolt.Bucket, n NameOp) error {
 
 // applier makes changes in one transaction.
 type applier struct {
-	entries *bolt.Bucket // of the bucket at hand
-	cursor  *bolt.Cursor // in it
-	crowd   crowd        // of the keys that are new in it
-	expiry  *bolt.Bucket
-	now     int64
-	book    *ledger
-	copies  bool     // the rooms of stored values are not the transaction's alone
-	rows    [][]byte // of the expiry index, which are still to be put
+	entries  *bolt.Bucket // of the current bucket
+	cursor   *bolt.Cursor // in it
+	crowd    crowd        // the keys that are new in it
+	expiry   *bolt.Bucket
+	now      int64
+	book     *ledger
+	mustCopy bool     // Stored must not be used: a detached transaction may still use it
+	rows     [][]byte // of the expiry index, still to be put
 }
 
-// apply puts or removes one entry, takes its expiry row off the index where that has to go, and says which is to be
-// put. The row of an entry is never later than the
-// time it is gone, so a row that stands early enough stays as it is: the sweeper will move it.
+// apply puts or deletes one entry. It deletes the entry's old expiry row if necessary and appends the new one to rows.
+// The row of an entry must not be later than the entry's end, but may be earlier: the sweeper will move it.
 func (a *applier) apply(c *Change) error {
 	k, stored := a.cursor.Seek(c.Key)
 	if !bytes.Equal(k, c.Key) {
@@ -179,13 +181,13 @@ func (a *applier) apply(c *Change) error {
 		if old == nil {
 			return nil
 		}
-		if err := dropRow(a.expiry, row, c.ID, c.Key, old); err != nil {
+		if err := deleteRow(a.expiry, row, c.ID, c.Key, old); err != nil {
 			return err
 		}
 		return a.entries.Delete(c.Key)
 	}
 	if c.StaleUntil == format.Never || row == format.Never || row == format.UnknownRow || row > c.StaleUntil {
-		if err := dropRow(a.expiry, row, c.ID, c.Key, old); err != nil {
+		if err := deleteRow(a.expiry, row, c.ID, c.Key, old); err != nil {
 			return err
 		}
 		if row = format.RowTime(c.StaleUntil, a.now); row != format.Never {
@@ -193,50 +195,54 @@ func (a *applier) apply(c *Change) error {
 		}
 	}
 	a.book.add(c.ID, c.Key, c.Record)
-	if c.Stored == nil || a.copies {
+	if c.Stored == nil || a.mustCopy {
 		return a.entries.Put(c.Key, format.JoinRow(row, c.Key, c.Record))
 	}
 	format.PutRow(c.Stored, row, c.Key)
 	return a.entries.Put(c.Key, c.Stored)
 }
 
-// expiredBy reports whether a record, which nobody has proved, says that its entry was gone at a time. Of one whose life reads
-// prolong it does not know how long that was.
+// expiredBy reports whether a record, which need not be intact, had expired at the given time. It returns false for a
+// sliding lifetime: reads may have prolonged it.
 func expiredBy(record []byte, at int64) bool {
 	gone := format.StaleUntil(record)
-	return gone > 0 && gone <= at && format.CheckOptions(record[:len(record)-format.TrailerSize]) == nil && format.ReadOptions(format.OptionBytes(record)).Lifetime == 0
+	return gone > 0 && gone <= at && format.CheckOptions(record[:len(record)-format.TrailerSize]) == nil &&
+		format.ReadOptions(format.OptionBytes(record)).Lifetime == 0
 }
 
-// crowd tells how close to each other the keys are that a transaction adds, in their order, and so how full a page is best left
-// when it is split. Where they crowd between two that are there, or behind the last one, full pages stay full. Where they
-// come one by one all over the place, a page that was left full is split again by the next one that comes, and what is split off
-// stays nearly empty. Computed for random keys that come in by parts of 1 to 30 percent of those that are there, pages are
-// 0.68 full in the long run if they are left 0.6 full, 0.55 if 0.9, and 0.4 if they are left full; but after one addition
-// of a half to full pages 0.64, 0.73 and 0.74.
+// crowd measures how close together the new keys of a transaction are, in their order, to choose how full bbolt should
+// leave a page that it splits. If the new keys crowd between two existing ones, or behind the last one, full pages stay
+// full. If they are scattered, the next key that hits a full page splits it again, and what is split off stays nearly
+// empty.
+//
+// Computed for random keys that arrive in batches of 1 to 30 percent of the existing ones, pages end up 0.68 full if
+// left 0.6 full, 0.55 if left 0.9 full, and 0.4 if left full. After a single batch of half as many keys to full pages
+// it is 0.64, 0.73 and 0.74.
 type crowd struct {
 	added  int
-	shared int    // of these, with the same next neighbour as the one before
-	next   []byte // neighbour of the last one, from before the transaction
+	shared int    // of these, those with the same existing neighbour as the key before
+	next   []byte // existing neighbour of the last key
 }
 
 const (
 	fillScattered = 0.6
 	fillCrowded   = 1.0
 
-	// crowdedShare is from which part of shared neighbours on new keys crowd: one for two that are there, if they are anywhere.
+	// crowdedShare is the share of shared neighbours from which on keys count as crowded: one for each pair of existing
+	// keys.
 	crowdedShare = 1.0 / 3
 )
 
-// add notes a new key by the next key that was there before, nil for none.
+// add counts a new key. next is the existing key that follows it, or nil.
 func (c *crowd) add(next []byte) {
 	if c.added > 0 && bytes.Equal(c.next, next) {
 		c.shared++
 	}
 	c.added++
-	c.next = append(c.next[:0], next...) // it may go with the next change
+	c.next = append(c.next[:0], next...) // copied, because the next change may move it
 }
 
-// fill returns how full a page is to be left.
+// fill returns how full to leave a page.
 func (c *crowd) fill() float64 {
 	if c.added > 0 && float64(c.shared) >= crowdedShare*float64(c.added) {
 		return fillCrowded
@@ -244,7 +250,7 @@ func (c *crowd) fill() float64 {
 	return fillScattered
 }
 
-// DropOlder leaves out what the file has in a later version.
+// DropOlder removes operations and changes that are older than what the file has.
 func (s *Store) DropOlder(names []NameOp, changes []*Change) ([]NameOp, []*Change, error) {
 	err := s.View(func(tx *bolt.Tx) error {
 		table := tx.Bucket(format.BucketsBucket)

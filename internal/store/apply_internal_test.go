@@ -8,7 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a transaction has of tags counts for the highest revision, also without a change of an entry: revisions go on above it.
+// Revisions of tags count for the highest revision even if the transaction changes no entry: later revisions must be
+// higher.
 func TestApply_HighestOfTags(t *testing.T) {
 	s, err := Open(nil, filepath.Join(t.TempDir(), "test.cache"), false, time.Second, true)
 	require.NoError(t, err)

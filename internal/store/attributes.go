@@ -9,21 +9,25 @@ import (
 	"github.com/keepcache/keepcache/internal/errs"
 )
 
-// errUnmoving says that no other file can take the name of the cache's: it is mounted by itself, as a container has it.
-var errUnmoving = fmt.Errorf("another file cannot take its name, because it is a mount of its own: %w", errors.ErrUnsupported)
+// errMountPoint means that no other file can take the name of the cache file, because it is a bind mount, as in
+// containers.
+var errMountPoint = fmt.Errorf("another file cannot take its name, because it is a mount point: %w",
+	errors.ErrUnsupported)
 
-// unmoving reports whether a failed link or rename says so.
-func unmoving(err error) bool { return errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EXDEV) }
+// isMountPoint reports whether a link or rename failed because the file is a mount point.
+func isMountPoint(err error) bool {
+	return errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EXDEV)
+}
 
-// Attributes returns owner, group, mode and labels that the file has now, or had when it was last seen where nobody can say
-// that any more. What takes its place gets them.
+// Attributes returns owner, group, mode and labels of the file, as of now or as last seen. A file that replaces it gets
+// them.
 func (s *Store) Attributes() (disk.Attributes, error) {
 	h := s.current.Load()
 	if h == nil {
 		return disk.Attributes{}, errs.ErrClosed
 	}
-	last := s.like.Load()
-	if !h.users.TryRLock() { // it is being closed: a copy has taken its place, with the same attributes
+	last := s.attributes.Load()
+	if !h.users.TryRLock() { // it is being closed because a copy with the same attributes has replaced it
 		if last == nil {
 			return disk.Attributes{}, errs.ErrClosed
 		}
@@ -32,7 +36,7 @@ func (s *Store) Attributes() (disk.Attributes, error) {
 	defer h.users.RUnlock()
 	now, err := disk.AttributesOf(h.file)
 	if err == nil {
-		s.like.Store(&now)
+		s.attributes.Store(&now)
 		return now, nil
 	}
 	if !h.closed && h.Err() == nil || last == nil {
@@ -41,13 +45,13 @@ func (s *Store) Attributes() (disk.Attributes, error) {
 	return *last, nil // the descriptor of a poisoned handle may be closed
 }
 
-// replaceable returns errUnmoving where no copy could take the file's name, before one is made.
-func (s *Store) replaceable(h *Handle) error {
-	if s.unmoving.Load() != h && !s.Dir().Moved() && disk.Mounted(s.path) {
-		s.unmoving.Store(h)
+// checkReplaceable returns errMountPoint if no copy could take the file's name. It is called before a copy is made.
+func (s *Store) checkReplaceable(h *Handle) error {
+	if s.mountPoint.Load() != h && !s.Dir().Moved() && disk.Mounted(s.path) {
+		s.mountPoint.Store(h)
 	}
-	if s.unmoving.Load() == h {
-		return errUnmoving
+	if s.mountPoint.Load() == h {
+		return errMountPoint
 	}
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/keepcache/keepcache/internal/verify"
 )
 
-// AuditEntries returns a page of the entries of a bucket from key from on, and whether more may follow. The records are proved where
-// they are, because a copy of one may be too much for the memory; a nil prove proves nothing.
+// AuditEntries returns a page of the entries of a bucket, beginning with key from, and whether more may follow. It
+// proves records where they are, because a copy may need too much memory. A nil prove proves nothing.
 func (s *Store) AuditEntries(id uint64, from []byte, prove verify.Prover) (page []verify.Entry, more bool, err error) {
 	err = s.View(func(tx *bolt.Tx) error {
 		b := entriesOf(tx, id)
@@ -38,7 +38,7 @@ func (s *Store) AuditEntries(id uint64, from []byte, prove verify.Prover) (page 
 	return page, more, err
 }
 
-// AuditRows returns a page of the expiry index from row from on, and whether more may follow.
+// AuditRows returns a page of the expiry index, beginning with row from, and whether more may follow.
 func (s *Store) AuditRows(from []byte) (page []verify.Row, more bool, err error) {
 	err = s.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(format.ExpiryBucket).Cursor()
@@ -63,7 +63,7 @@ func (s *Store) AuditRows(from []byte) (page []verify.Row, more bool, err error)
 	return page, more, err
 }
 
-// AuditTags returns a page of the table of invalidated tags from a tag on, and whether more may follow.
+// AuditTags returns a page of the table of invalidated tags, beginning with tag from, and whether more may follow.
 func (s *Store) AuditTags(from []byte) (page []verify.Tag, more bool, err error) {
 	err = s.View(func(tx *bolt.Tx) error {
 		b := tx.Bucket(format.TagsBucket)
@@ -83,8 +83,8 @@ func (s *Store) AuditTags(from []byte) (page []verify.Tag, more bool, err error)
 	return page, more, err
 }
 
-// TagCount returns how many rows the table of invalidated tags says that it has, and the revision at which every
-// tag counts as invalidated.
+// TagCount returns how many rows the table of invalidated tags claims to have, and the revision up to which every tag
+// counts as invalidated.
 func (s *Store) TagCount() (rows, floor uint64, err error) {
 	err = s.View(func(tx *bolt.Tx) error {
 		if b := tx.Bucket(format.TagsBucket); b != nil {

@@ -14,9 +14,9 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// copyTo copies what the file holds, as of one moment, into the empty file at path, with an identity of its own. It goes about it as
-// a compaction does: a read transaction for the whole copy would keep a commit waiting that makes bbolt's map larger, and all
-// readers behind it, and what commits replace meanwhile would stay in the file.
+// copyTo copies the file as of one point in time into the empty file at path, and gives the copy an identity of its
+// own. It works like a compaction. A read transaction for the whole copy would block a commit that has to grow bbolt's
+// map, and all readers behind that commit. It would also keep all pages that commits replace meanwhile.
 func (s *Store) copyTo(ctx context.Context, in *disk.Dir, path string, progress func(int64)) error {
 	size, _, err := s.Size()
 	if err != nil {
@@ -31,25 +31,25 @@ func (s *Store) copyTo(ctx context.Context, in *disk.Dir, path string, progress 
 	n := &successor{store: s, dir: in, path: path, handle: h}
 	err = n.prepare()
 	if err == nil {
-		err = s.setNotes(newNotes(notesMost))
+		err = s.trackDirtyKeys(newDirtyKeys(maxDirtyKeys))
 	}
 	if err == nil {
 		err = n.copyAll(ctx, progress)
-		_ = s.setNotes(nil) // who takes the place of a handle that is of no more use has forgotten them
+		_ = s.trackDirtyKeys(nil) // fails only if the handle was replaced, and then nothing is tracked any more
 	}
 	if err == nil {
-		h.db.NoFreelistSync = false // it is a file at rest
+		h.db.NoFreelistSync = false // so that opening it need not search for free pages
 		identity := newIdentity()
 		err = h.update(func(tx *bolt.Tx) error { return tx.Bucket(format.MetaBucket).Put(format.MetaIdentity, identity[:]) })
 	}
 	return errors.Join(err, h.Close())
 }
 
-// copyAll copies the whole file, as of one moment.
+// copyAll copies the whole file as of one point in time.
 func (n *successor) copyAll(ctx context.Context, progress func(int64)) error {
 	s := n.store
-	s.copied.Store(true)
-	defer s.copied.Store(false)
+	s.compacting.Store(true)
+	defer s.compacting.Store(false)
 	if err := n.fill(ctx, func() error { return nil }, progress); err != nil {
 		return err
 	}
@@ -61,12 +61,14 @@ func (n *successor) copyAll(ctx context.Context, progress func(int64)) error {
 	return n.complete(h)
 }
 
-// backupSuffix, and something random, follows the file's name in the name of a backup that is being made.
+// backupSuffix, and a random string, follow the file's name in the name of an unfinished backup.
 const backupSuffix = ".backup-"
 
 // CopyBeside makes a copy of the file in a directory and returns it, open for reading. The caller removes it. See
 // Compact for progress.
-func (s *Store) CopyBeside(ctx context.Context, in *disk.Dir, progress func(int64)) (f *os.File, name string, err error) {
+func (s *Store) CopyBeside(
+	ctx context.Context, in *disk.Dir, progress func(int64),
+) (f *os.File, name string, err error) {
 	if err := s.CheckRoom(); err != nil {
 		return nil, "", err
 	}
@@ -86,20 +88,21 @@ func (s *Store) CopyBeside(ctx context.Context, in *disk.Dir, progress func(int6
 	return f, name, nil
 }
 
-// CopyAtRest copies file and journal as they are to a path and beside it. The lock is held, and nobody changes them: it is for a file that
-// is open for reading only.
+// CopyAtRest copies file and journal as they are. It is for a cache that is open for reading only: the lock keeps both
+// from changing.
 func (s *Store) CopyAtRest(ctx context.Context, to string) error {
 	if err := s.copyFile(ctx, to, s.path, s.current.Load()); err != nil {
 		return err
 	}
-	if err := s.copyFile(ctx, beside.Journal(to), beside.Journal(s.path), nil); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := s.copyFile(ctx, beside.Journal(to), beside.Journal(s.path), nil)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-// copyFile copies the regular file at from, in the cache's directory, into a new one. It must be the file of h, unless h is
-// nil.
+// copyFile copies the regular file at from, in the cache's directory, to a new one. It must be the file of h, unless h
+// is nil.
 func (s *Store) copyFile(ctx context.Context, to, from string, h *Handle) error {
 	r, err := s.Dir().OpenFile(from, os.O_RDONLY|openFlags, 0)
 	if err != nil {

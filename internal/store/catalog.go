@@ -17,28 +17,30 @@ import (
 	"github.com/keepcache/keepcache/internal/salvage"
 )
 
-// Catalog is what a fresh file takes over from the one whose place it takes, so that the journal still applies,
-// revisions go on and no id of a bucket is given out twice. Entries are not in it.
+// Catalog is what a fresh file takes over from the file that it replaces: the journal still applies, revisions
+// continue, and no bucket id is assigned twice. It has no entries.
 type Catalog struct {
 	Identity [16]byte
-	Mark     uint64            // up to which the journal need not be replayed
-	Highest  uint64            // revision that was given out
+	Mark     uint64            // the journal need not be replayed up to here
+	Highest  uint64            // the highest revision that was assigned
 	Names    map[string]uint64 // ids of buckets
 	LastID   uint64
 	Tags     map[string]uint64
 	TagFloor uint64
-	root     []salvage.Element // where it comes from, if it was read from a file
-	sure     bool              // that is the root of the last transaction
-	listed   bool              // all of names could be read there
+	root     []salvage.Element // where it was read from, if it was read from a file
+	newest   bool              // root is the root of the last transaction
+	allNames bool              // Names is complete as of that root
 }
 
 func newCatalog() *Catalog {
 	return &Catalog{Names: make(map[string]uint64), Tags: make(map[string]uint64)}
 }
 
-// write makes the layout of a file out of what it inherits.
+// write writes the tables of a cache file from the catalog.
 func (g *Catalog) write(tx *bolt.Tx) error {
-	for _, name := range [][]byte{format.BucketsBucket, format.EntriesBucket, format.ExpiryBucket, format.UsageBucket, format.MetaBucket} {
+	for _, name := range [][]byte{
+		format.BucketsBucket, format.EntriesBucket, format.ExpiryBucket, format.UsageBucket, format.MetaBucket,
+	} {
 		if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}
@@ -74,7 +76,7 @@ func (g *Catalog) write(tx *bolt.Tx) error {
 			return err
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(g.Names)) { // or each would move all others of a fresh page
+	for _, name := range slices.Sorted(maps.Keys(g.Names)) { // or each Put would move all others of a fresh page
 		id := g.Names[name]
 		last = max(last, id)
 		if err := names.Put([]byte(name), format.Uint64(id)); err != nil {
@@ -91,11 +93,12 @@ func (g *Catalog) write(tx *bolt.Tx) error {
 	return putTags(tx, tags)
 }
 
-// inherit reads from a damaged file, and from the journal beside it, what can be read of what a successor takes over.
+// inherit reads from a damaged file, and from the journal beside it, as much as possible of what its successor takes
+// over.
 //
-// The mark is the one of the journal where there is one: what the damaged file had from there on is lost with it, and
-// in the journal once more, except for what went past it, see unbroken. A file of which nothing can be read leaves a new
-// identity, and revisions start anew.
+// The mark comes from the journal if there is one: what the damaged file had from that mark on is lost with it, but is
+// still in the journal, except for writes that bypassed the journal (see completeFrom). If nothing of the file can be
+// read, the successor gets a new identity and revisions start over.
 func inherit(in *disk.Dir, f *os.File, journalAt string) (*Catalog, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -118,40 +121,42 @@ func inherit(in *disk.Dir, f *os.File, journalAt string) (*Catalog, error) {
 	case ok && (!known || identity == g.Identity):
 		g.Identity = identity
 		g.Highest = max(g.Highest, g.Mark, released)
-		if g.Mark, err = g.unbroken(in, journalAt, released); err != nil {
+		if g.Mark, err = g.completeFrom(in, journalAt, released); err != nil {
 			return nil, err
 		}
 	case !known:
 		g.Identity = newIdentity()
 	}
 	g.Highest = max(g.Highest, g.Mark)
-	if !g.sure {
-		// Invalidations up to the mark may be lost. Entries are so too, but for what a load brings that began before one.
+	if !g.newest {
+		// Invalidations up to the mark may be lost. The entries are lost too, but a load may have begun before an
+		// invalidation and may store its value after it.
 		g.TagFloor = max(g.TagFloor, g.Mark)
 	}
 	return g, nil
 }
 
-// unbroken returns the mark from which on the journal has all that the damaged file had. A write that the journal could not
-// take, because it was too large or because the journal had failed, went straight into the file. It is lost, but what it
-// replaced must not come back: so nothing that the journal has from before counts, but for the names of buckets, without which
-// nobody finds what it has from after. Where the file has these they are as of its own mark, which is not before ours.
+// completeFrom returns the mark from which on the journal has everything that the damaged file had. A write that the
+// journal could not take, because it was too large or the journal had failed, went straight into the file. It is lost,
+// but the version that it replaced must not come back. So everything in the journal from before that write is ignored.
+// Only bucket names still count, because entries that come later in the journal need them. If the file has the names,
+// they are as of its own mark, which is not before ours.
 //
-// Such a write shows in the revisions that are missing between two pieces, or behind the last. They may as well be missing
-// because the journal is damaged, but not below the mark of the file.
-func (g *Catalog) unbroken(in *disk.Dir, journalAt string, released uint64) (mark uint64, err error) {
+// Such a write shows as revisions that are missing between two log records, or after the last one. They can also be
+// missing because the journal is damaged, but not below the mark of the file.
+func (g *Catalog) completeFrom(in *disk.Dir, journalAt string, released uint64) (mark uint64, err error) {
 	mark, seen := released, released
 	names := make(map[string]uint64)
 	var bad format.Malformed
-	_, err = journal.ReplayIn(in, journalAt, g.Identity, released, func(first, last uint64, piece []byte) error {
-		if first > seen+1 && (first <= g.Mark+1 || !g.sure) {
+	_, err = journal.ReplayIn(in, journalAt, g.Identity, released, func(first, last uint64, record []byte) error {
+		if first > seen+1 && (first <= g.Mark+1 || !g.newest) {
 			mark = first - 1
 		}
 		seen = last
-		if bad.Is(first, last, piece) {
+		if bad.Is(first, last, record) {
 			return nil
 		}
-		return format.EachOp(first, piece, func(o format.Op, _ uint64) error {
+		return format.EachOp(first, record, func(o format.Op, _ uint64) error {
 			if o.Kind == format.OpBucket {
 				names[o.Key] = o.ID
 			}
@@ -159,7 +164,7 @@ func (g *Catalog) unbroken(in *disk.Dir, journalAt string, released uint64) (mar
 		})
 	})
 	for name, id := range names {
-		if !(g.sure && g.listed) && id > g.Names[name] { // ids rise
+		if !(g.newest && g.allNames) && id > g.Names[name] { // ids rise
 			g.Names[name] = id
 			g.LastID = max(g.LastID, id)
 		}
@@ -170,13 +175,13 @@ func (g *Catalog) unbroken(in *disk.Dir, journalAt string, released uint64) (mar
 	return mark, err
 }
 
-// readRoots looks for the root of the last transaction or, where no meta page leads to one, for the one with the highest
-// revisions among all that lie about, and reads its tables.
+// readRoots finds the root of the last transaction and reads its tables. If no meta page leads to a root, it takes the
+// one with the highest revisions among all roots in the file, old ones included.
 func (g *Catalog) readRoots(from *salvage.File) (known bool, err error) {
 	var best []salvage.Element
 	consider := func(id uint64) error {
 		found, _, ok, err := from.Leaf(id)
-		if !ok || err != nil || len(found) > rootMost {
+		if !ok || err != nil || len(found) > maxRootElements {
 			return err
 		}
 		h := Catalog{}
@@ -196,9 +201,9 @@ func (g *Catalog) readRoots(from *salvage.File) (known bool, err error) {
 		if err := consider(id); err != nil {
 			return false, err
 		}
-		g.sure = known && i == 0
+		g.newest = known && i == 0
 	}
-	if !known { // older ones lie about too, in any order
+	if !known { // older ones are left in free pages, in any order
 		for id := uint64(2); id < from.Pages(); id++ {
 			if err := consider(id); err != nil {
 				return false, err
@@ -212,10 +217,10 @@ func (g *Catalog) readRoots(from *salvage.File) (known bool, err error) {
 	return true, g.readTables(from, best)
 }
 
-// rootMost is how many elements the root of a file of ours has at most.
-const rootMost = 16
+// maxRootElements is the highest number of elements in the root of a cache file.
+const maxRootElements = 16
 
-// readMeta reads bucket meta, and reports whether it was there.
+// readMeta reads the bucket meta and reports whether it was there.
 func (g *Catalog) readMeta(from *salvage.File, root []salvage.Element) (ok bool, err error) {
 	for i := range root {
 		if !root[i].Bucket || string(root[i].Key) != string(format.MetaBucket) {
@@ -245,7 +250,7 @@ func (g *Catalog) readMeta(from *salvage.File, root []salvage.Element) (ok bool,
 	return false, nil
 }
 
-// smallValue returns the value of an element of our tables, which are short; nil of one that is not.
+// smallValue returns the value of a row, or nil if it is longer than any in our tables.
 func smallValue(from *salvage.File, e *salvage.Element) ([]byte, error) {
 	if e.Bucket || e.Size > 64 {
 		return nil, nil
@@ -253,8 +258,8 @@ func smallValue(from *salvage.File, e *salvage.Element) ([]byte, error) {
 	return from.Value(e)
 }
 
-// readTables reads the tables of buckets and tags. Where that of the tags is not whole, every tag counts as invalidated
-// up to here: rather a miss than a value that was invalidated.
+// readTables reads the tables of buckets and tags. If the table of tags is incomplete, every tag counts as invalidated
+// up to now: a miss is better than an invalidated value.
 func (g *Catalog) readTables(from *salvage.File, root []salvage.Element) error {
 	odd := false
 	rows := func(e *salvage.Element, most int, into map[string]uint64) (whole bool, err error) {
@@ -282,7 +287,7 @@ func (g *Catalog) readTables(from *salvage.File, root []salvage.Element) error {
 			if err != nil {
 				return err
 			}
-			g.listed = whole && !odd
+			g.allNames = whole && !odd
 			g.LastID = from.Sequence(e)
 		case string(e.Key) == string(format.TagsBucket):
 			whole, err := rows(e, format.MaxNameBytes, g.Tags)
@@ -298,14 +303,14 @@ func (g *Catalog) readTables(from *salvage.File, root []salvage.Element) error {
 	return nil
 }
 
-// prune leaves out what no sound table has: an id of 0 or beyond the last, an id of two names, a revision from
-// beyond the highest.
+// prune removes what no intact table has: an id of 0 or above the last, an id with two names, a revision above the
+// highest.
 func (g *Catalog) prune() {
 	owner := make(map[uint64]string)
 	for name, id := range g.Names {
 		if _, taken := owner[id]; taken || id == 0 || id > g.LastID {
 			delete(g.Names, name)
-			g.listed = false
+			g.allNames = false
 			continue
 		}
 		owner[id] = name
@@ -318,7 +323,7 @@ func (g *Catalog) prune() {
 	}
 }
 
-// String is for the log.
+// String describes the catalog for the log.
 func (g *Catalog) String() string {
 	return fmt.Sprintf("identity %x, revision %d, %d buckets", g.Identity[:4], g.Highest, len(g.Names))
 }

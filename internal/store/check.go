@@ -11,12 +11,12 @@ import (
 	"github.com/keepcache/keepcache/internal/errs"
 )
 
-// Checker has bbolt check the pages of a file, which it keeps from changing until the process ends. Opening it, bbolt looks at nothing
-// but the meta pages; the check itself is only for a file that another has found sound: on any other it takes any amount of memory and
-// time, in a goroutine of bbolt's own, where nobody can end it.
+// Checker runs bbolt's own check of a file's pages. The file cannot change until the process ends. Opening it reads
+// only the meta pages. Check itself must run only on a file that another check has found sound: on a damaged one it
+// takes unbounded time and memory, in a goroutine of bbolt that nobody can stop.
 type Checker struct{ db *bolt.DB }
 
-// NewChecker opens a file. The error is errs.ErrLocked where a process has it open to be changed.
+// NewChecker opens a file. The error is errs.ErrLocked if a process has it open for writing.
 func NewChecker(path string) (*Checker, error) {
 	db, err := bolt.Open(path, 0, &bolt.Options{ReadOnly: true, Timeout: time.Second})
 	if errors.Is(err, berrors.ErrTimeout) {
@@ -28,7 +28,7 @@ func NewChecker(path string) (*Checker, error) {
 	return &Checker{db}, nil
 }
 
-// Check calls found for each problem until that returns false.
+// Check calls found for each problem until found returns false.
 func (c *Checker) Check(ctx context.Context, found func(problem error) bool) error {
 	tx, err := c.db.Begin(false)
 	if err != nil {

@@ -16,79 +16,79 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// A compaction writes a successor of the file beside it while the file is in use. It copies the entries in the
-// order of their keys, in short read transactions; meanwhile each change notes its key, and noted keys are
-// copied anew until few are left. Then changes of the file stop for a moment, the last noted keys and the tables
-// follow, the successor is synced and takes the file's name. Writers do not wait for that: their writes are in
-// memory and journal, and the next commit takes them into the successor, which has the identity and the commit
-// mark of the file. A crash before the renaming leaves the old file whole, and one after it the new one.
+// A compaction writes a successor of the file while the file is in use. It copies the entries in key order, in short
+// read transactions. Meanwhile each change marks its key as dirty, and dirty keys are copied again until few are left.
+// Then changes of the file stop briefly: the last dirty keys and the tables are copied, and the successor is synced and
+// takes the file's name. Writers do not wait for that. Their writes are in memory and journal, and the next commit
+// brings them into the successor, which has the same identity and commit mark. A crash before the rename leaves the old
+// file intact, and a crash after it the new one.
 type successor struct {
 	store  *Store
-	dir    *disk.Dir // where it is made: mostly that of the file
+	dir    *disk.Dir // where it is made, usually the file's directory
 	path   string
 	handle *Handle
 
-	front placed   // everything before it has been copied
-	done  bool     // everything has
-	marks [][]byte // keys that hold the place of what follows
-	rows  [][]byte
-	back  bool  // the file has lost its name: the successor takes it back
-	size  int   // bytes of rows
-	came  int64 // bytes of records that changes brought while the last step was copied
-	bytes int64 // of keys and records copied, for the progress
+	copiedTo     position // everything before it has been copied
+	done         bool     // everything has been copied
+	placeholders [][]byte // keys that reserve space for the entries that follow
+	rows         [][]byte
+	reclaim      bool  // the file has lost its name, and the successor takes it back
+	rowBytes     int   // size of rows in bytes
+	newBytes     int64 // bytes of records that were written while the last step was copied
+	bytes        int64 // keys and records copied, for the progress
 }
 
 const (
 	copyBytes = 2 << 20  // copied in one transaction, and synced after it: writers wait for the same disk
-	rowsBytes = 16 << 20 // of expiry rows that wait to be sorted: they come in the order of the entries
+	rowsBytes = 16 << 20 // expiry rows that wait to be sorted; they come in the order of the entries
 
-	// Where changes come as fast as the disk takes them, they would come faster than a compaction can follow. So
-	// they wait when that many keys are noted, or records of so many bytes, until the compaction has taken them.
-	notesMost  = 1 << 12
-	notesLast  = 1 << 11 // when everything has been copied
-	notesBytes = 8 << 20
-	catchUps   = 3 // rounds of catching up: by the second one there is little left
+	// If changes come as fast as the disk accepts them, a compaction cannot keep up. So changes wait when so many keys are
+	// dirty, or records of so many bytes were written, until the compaction has copied them.
+	maxDirtyKeys     = 1 << 12
+	maxDirtyKeysLast = 1 << 11 // when everything has been copied
+	maxDirtyBytes    = 8 << 20
+	catchUpRounds    = 3 // after two rounds little is left
 )
 
-// successorPath returns where the successor of the file at path is made.
+// successorPath returns the path of the successor of the file at path.
 func successorPath(path string) string { return beside.Path(path, ".compact") }
 
-// Compact replaces the file by a copy without free pages. progress is told how many bytes of keys and records
-// have been copied. With back the copy takes the file's name even if the file has lost it. in is the file's directory, or another
-// one that becomes its directory with that, see refuge.go of package engine.
+// Compact replaces the file by a copy without free pages. It calls progress with the number of bytes of keys and
+// records copied so far. With reclaim, the copy takes the file's name even if the file has lost it. in is the file's
+// directory, or the directory that replaces it, see newdir.go of package engine.
 func (s *Store) Compact(ctx context.Context, in *disk.Dir, back bool, progress func(int64)) (err error) {
 	next, err := s.newSuccessor(in)
 	if err != nil {
 		return err
 	}
-	next.back = back
-	s.copied.Store(true)
-	defer s.copied.Store(false)
-	if err := s.setNotes(newNotes(notesMost)); err != nil {
+	next.reclaim = back
+	s.compacting.Store(true)
+	defer s.compacting.Store(false)
+	if err := s.trackDirtyKeys(newDirtyKeys(maxDirtyKeys)); err != nil {
 		return errors.Join(err, next.handle.Close(), in.Remove(next.path))
 	}
 	old, err := next.replace(ctx, progress)
 	if old == nil {
-		_ = s.setNotes(nil) // who takes the place of a handle that is of no more use has forgotten them
+		_ = s.trackDirtyKeys(nil) // fails only if the handle was replaced, and then nothing is tracked any more
 		return errors.Join(err, next.handle.Close(), in.Remove(next.path))
 	}
-	// Nobody uses the old file any more; freeing its blocks takes a while.
+	// Closing the unused old file takes a while: its blocks are freed.
 	return errors.Join(err, old.Close())
 }
 
-// setNotes begins to note the keys that change, or ends it.
-func (s *Store) setNotes(n *notes) error {
+// trackDirtyKeys starts to track changed keys, or stops if n is nil.
+func (s *Store) trackDirtyKeys(n *dirtyKeys) error {
 	h, err := s.lock()
 	if err != nil {
 		return err
 	}
 	defer h.unlock()
-	s.noted.look()
-	s.noted = n
+	s.dirtyKeys.wake()
+	s.dirtyKeys = n
 	return nil
 }
 
-// newSuccessor makes an empty file that is locked, as every later holder of the file's name has to be.
+// newSuccessor creates an empty file. It is locked from the beginning, as it will be when it has the file's name.
 func (s *Store) newSuccessor(in *disk.Dir) (*successor, error) {
 	path := successorPath(s.path)
 	if err := in.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -98,14 +98,14 @@ func (s *Store) newSuccessor(in *disk.Dir) (*successor, error) {
 	if h == nil {
 		return nil, errs.ErrClosed
 	}
-	if err := s.replaceable(h); err != nil {
+	if err := s.checkReplaceable(h); err != nil {
 		return nil, err
 	}
 	like, err := s.Attributes()
 	if err != nil {
 		return nil, err
 	}
-	fresh, err := createLocked(in, path, like, reserveMost) // it is the file one day
+	fresh, err := createLocked(in, path, like, maxReserve) // it will be the cache file
 	if err != nil {
 		return nil, err
 	}
@@ -118,8 +118,8 @@ func (s *Store) newSuccessor(in *disk.Dir) (*successor, error) {
 	return n, nil
 }
 
-// createLocked makes an empty file at path, where there is none, that is locked from its beginning on and has the given
-// attributes. When it fails there is none again. See reserve for most.
+// createLocked creates an empty file that is locked from the beginning and has the given attributes. It fails if there
+// is a file at path. If it fails later, it removes the file. See reserve for most.
 func createLocked(in *disk.Dir, path string, like disk.Attributes, most int64) (*Handle, error) {
 	var created *os.File
 	h, err := openHandle(path, false, most, time.Second, func(path string, _ int, _ os.FileMode) (f *os.File, err error) {
@@ -136,10 +136,12 @@ func createLocked(in *disk.Dir, path string, like disk.Attributes, most int64) (
 	return h, err
 }
 
-// prepare makes the buckets of the file.
+// prepare creates the bbolt buckets of the file.
 func (n *successor) prepare() error {
 	return n.handle.update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{format.MetaBucket, format.BucketsBucket, format.EntriesBucket, format.ExpiryBucket, format.UsageBucket} {
+		for _, name := range [][]byte{
+			format.MetaBucket, format.BucketsBucket, format.EntriesBucket, format.ExpiryBucket, format.UsageBucket,
+		} {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}
@@ -148,8 +150,8 @@ func (n *successor) prepare() error {
 	})
 }
 
-// fill copies what the file has until only few notes are left, and has written what it copied with sync after each step, so
-// that little is left for later.
+// fill copies the file until only few dirty keys are left. It calls sync after each step, so that little is left to
+// write at the end.
 func (n *successor) fill(ctx context.Context, sync func() error, progress func(int64)) error {
 	s := n.store
 	for !n.done {
@@ -162,8 +164,8 @@ func (n *successor) fill(ctx context.Context, sync func() error, progress func(i
 		progress(n.bytes)
 		if left, err := n.pending(); err != nil {
 			return err
-		} else if left >= notesLast {
-			if err := n.catchUp(notesMost); err != nil {
+		} else if left >= maxDirtyKeysLast {
+			if err := n.catchUp(maxDirtyKeys); err != nil {
 				return err
 			}
 		}
@@ -171,8 +173,8 @@ func (n *successor) fill(ctx context.Context, sync func() error, progress func(i
 			return err
 		}
 	}
-	for range catchUps {
-		if err := errors.Join(ctx.Err(), n.catchUp(notesLast)); err != nil {
+	for range catchUpRounds {
+		if err := errors.Join(ctx.Err(), n.catchUp(maxDirtyKeysLast)); err != nil {
 			return err
 		}
 		if err := sync(); err != nil {
@@ -180,24 +182,23 @@ func (n *successor) fill(ctx context.Context, sync func() error, progress func(i
 		}
 		if left, err := n.pending(); err != nil {
 			return err
-		} else if left < notesLast {
+		} else if left < maxDirtyKeysLast {
 			break
 		}
 	}
 	return nil
 }
 
-// complete copies what is still missing: the copy is as the file is then, which the caller, who has h's token of writing, keeps
-// from changing.
+// complete copies the rest. The caller holds h's write token, so the file cannot change.
 func (n *successor) complete(h *Handle) error {
-	if err := n.catchUpFrom(h, notesLast, func() {}); err != nil {
+	if err := n.catchUpFrom(h, maxDirtyKeysLast, func() {}); err != nil {
 		return err
 	}
 	return h.view(n.copyTables)
 }
 
-// replace fills the successor and puts it in the place of the file. It returns the old file, or nil if that is
-// still in its place.
+// replace fills the successor and puts it in the place of the file. It returns the old file, or nil if that is still in
+// its place.
 func (n *successor) replace(ctx context.Context, progress func(int64)) (old *Handle, err error) {
 	s := n.store
 	if err := n.fill(ctx, n.handle.sync, progress); err != nil {
@@ -212,7 +213,7 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *Han
 		return nil, err
 	}
 	n.handle.db.NoSync, n.handle.db.NoGrowSync = false, false
-	like, err := s.Attributes() // the copying may have taken minutes
+	like, err := s.Attributes() // they may have changed: copying may have taken minutes
 	if err == nil {
 		err = like.GiveTo(n.handle.file)
 	}
@@ -225,14 +226,14 @@ func (n *successor) replace(ctx context.Context, progress func(int64)) (old *Han
 	if err := n.install(h); err != nil {
 		return nil, err
 	}
-	// Only now may the journal let go of what the next commits bring: a power cut could bring back the old name.
+	// The journal may not drop what the next commits bring before this: a power cut could bring back the old file.
 	if err = n.dir.Sync(s.path); err != nil {
-		n.handle.Bar(err)
+		n.handle.Freeze(err)
 	}
 	return h, err
 }
 
-// pending drops what is noted and lies ahead, where it will be copied anyway, and returns how many keys are left.
+// pending drops dirty keys that will be copied anyway, and returns how many are left.
 func (n *successor) pending() (int, error) {
 	s := n.store
 	h, err := s.lock()
@@ -240,18 +241,18 @@ func (n *successor) pending() (int, error) {
 		return 0, err
 	}
 	defer h.unlock()
-	if s.noted == nil {
+	if s.dirtyKeys == nil {
 		return 0, errSuperseded
 	}
 	if !n.done {
-		maps.DeleteFunc(s.noted.keys, func(k noteKey, _ struct{}) bool { return !k.before(n.front) })
+		maps.DeleteFunc(s.dirtyKeys.keys, func(k dirtyKey, _ struct{}) bool { return !k.before(n.copiedTo) })
 	}
-	n.came = s.noted.bytes
-	s.noted.look()
-	return len(s.noted.keys), nil
+	n.newBytes = s.dirtyKeys.bytes
+	s.dirtyKeys.wake()
+	return len(s.dirtyKeys.keys), nil
 }
 
-// install gives the successor the file's name and has everybody use it. The caller has h's token of writing.
+// install renames the successor to the file's name and makes it the current file. The caller holds h's write token.
 func (n *successor) install(h *Handle) error {
 	s := n.store
 	fresh, err := n.handle.snapshot()
@@ -260,11 +261,11 @@ func (n *successor) install(h *Handle) error {
 	}
 	s.renewing.Lock()
 	defer s.renewing.Unlock()
-	vacant := false
+	absent := false
 	if s.current.Load() != h {
 		err = errs.ErrClosed
-	} else if vacant, err = s.vacate(n.dir, h, n.back); err == nil {
-		err = n.rename(vacant)
+	} else if absent, err = s.freeName(n.dir, h, n.reclaim); err == nil {
+		err = n.rename(absent)
 	}
 	if err != nil {
 		fresh.end()
@@ -276,16 +277,16 @@ func (n *successor) install(h *Handle) error {
 	s.shared = fresh
 	s.lookups.Unlock()
 	last.end()
-	s.noted.look()
-	n.handle.from, s.noted = nil, nil
-	s.home.Store(n.dir)
+	s.dirtyKeys.wake()
+	n.handle.from, s.dirtyKeys = nil, nil
+	s.dir.Store(n.dir)
 	s.use(n.handle)
 	return nil
 }
 
-// vacate sees to it that the file's name is free for a successor: that it is still the file's own, or, with back, that
-// whatever else has it is kept aside. vacant says that nothing has it.
-func (s *Store) vacate(in *disk.Dir, h *Handle, back bool) (vacant bool, err error) {
+// freeName makes sure that the successor may take the file's name: the name still belongs to the file, or, with
+// reclaim, a file that has taken it is quarantined. absent reports that there is no file of that name.
+func (s *Store) freeName(in *disk.Dir, h *Handle, back bool) (absent bool, err error) {
 	now, err := in.Lstat(s.path)
 	switch {
 	case err == nil && os.SameFile(now, h.info):
@@ -299,13 +300,13 @@ func (s *Store) vacate(in *disk.Dir, h *Handle, back bool) (vacant bool, err err
 	case !back:
 		return false, fmt.Errorf("%w: %w", errs.ErrUnavailable, ErrMoved)
 	}
-	return false, s.keepIntruder(in)
+	return false, s.quarantineIntruder(in)
 }
 
-// rename gives the successor the file's name. It looks for itself whether one that failed was done: then it is the file that
-// the next process will open, and whatever went into the old one would be lost.
-func (n *successor) rename(vacant bool) error {
-	if vacant { // never in the place of what another process has put there meanwhile
+// rename gives the successor the file's name. If renaming fails, it checks whether it was done nevertheless: then the
+// next process will open the successor, and everything written to the old file would be lost.
+func (n *successor) rename(absent bool) error {
+	if absent { // never replace a file that another process has put there meanwhile
 		err := n.dir.Link(n.path, n.store.path)
 		if err == nil {
 			n.dir.Remove(n.path)
@@ -323,17 +324,17 @@ func (n *successor) rename(vacant bool) error {
 	if e == nil && os.SameFile(n.handle.info, now) {
 		return nil
 	}
-	if unmoving(err) {
-		n.store.unmoving.Store(n.store.current.Load())
-		err = fmt.Errorf("%w: %w", errUnmoving, err)
+	if isMountPoint(err) {
+		n.store.mountPoint.Store(n.store.current.Load())
+		err = fmt.Errorf("%w: %w", errMountPoint, err)
 	}
 	return err
 }
 
 var ErrMoved = errors.New("the file was moved or replaced while it was open")
 
-// Free returns how many pages of the file are free, and their bytes. A file that is open for reading only has
-// them listed if it is at rest.
+// Free returns how many pages of the file are free, and their size in bytes. For a file that is open for reading only,
+// they are known only if it was closed cleanly.
 func (s *Store) Free() (pages int, bytes int64) {
 	h := s.current.Load()
 	if h == nil {
@@ -353,13 +354,13 @@ func (s *Store) Free() (pages int, bytes int64) {
 	return pages, int64(pages) * int64(h.db.Info().PageSize)
 }
 
-// diskRoom returns how many bytes are free for us on the file system of the file, or -1 if that is not known.
+// diskRoom returns how many bytes are free for us on the file's file system, or -1 if unknown.
 func (s *Store) diskRoom() int64 {
 	h := s.current.Load()
 	if h == nil {
 		return -1
 	}
-	h.users.RLock() // it is not closed meanwhile
+	h.users.RLock() // it cannot be closed meanwhile
 	defer h.users.RUnlock()
 	if h.closed {
 		return -1
@@ -374,7 +375,7 @@ func (s *Store) CheckRoom() error {
 		return err
 	}
 	_, free := s.Free()
-	need := file - free + growLeast
+	need := file - free + minGrowth
 	if has := s.diskRoom(); has >= 0 && has < need {
 		return fmt.Errorf("the disk has no room for a copy: %d bytes are needed, %d are free", need, has)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/keepcache/keepcache/internal/errs"
 )
 
-// A copy that finds the path free never takes it from whoever has come since.
+// A compaction that finds the path free never replaces a file that was put there later.
 func TestSuccessor_Taken(t *testing.T) {
 	if !CanReplace {
 		t.Skip("an open file cannot be replaced here")
@@ -26,16 +26,16 @@ func TestSuccessor_Taken(t *testing.T) {
 	require.NoError(t, os.Remove(path))
 	n, err := s.newSuccessor(in)
 	require.NoError(t, err)
-	vacant, err := s.vacate(n.dir, s.Handle(), true)
+	absent, err := s.freeName(n.dir, s.Handle(), true)
 	require.NoError(t, err)
-	require.True(t, vacant)
+	require.True(t, absent)
 	require.NoError(t, os.WriteFile(path, []byte("of another"), 0o600))
-	require.ErrorIs(t, n.rename(vacant), errs.ErrUnavailable)
+	require.ErrorIs(t, n.rename(absent), errs.ErrUnavailable)
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.Equal(t, "of another", string(content))
 	require.NoError(t, os.Remove(path))
-	require.NoError(t, n.rename(vacant))
+	require.NoError(t, n.rename(absent))
 	require.FileExists(t, path)
 	require.NoFileExists(t, successorPath(path))
 	require.NoError(t, n.handle.Close())

@@ -12,21 +12,22 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// copyNext copies some more entries: more than have come since the last ones, so that there is an end.
+// copyNext copies some more entries: more than were written during the last step, so that copying ends.
 func (n *successor) copyNext(from *bolt.Tx) error {
 	return n.handle.update(func(to *bolt.Tx) error {
-		if _, err := n.handle.outgrows(to.Size(), min(copyBytes+2*n.came+growUsual, from.Size()+copyBytes)); err != nil {
+		grow := min(copyBytes+2*n.newBytes+usualGrowth, from.Size()+copyBytes)
+		if _, err := n.handle.outgrows(to.Size(), grow); err != nil {
 			return err
 		}
-		w := forwards{tx: from}
-		book := newLedger(pageOf(to))
+		w := scanner{tx: from}
+		book := makeLedger(pageOf(to))
 		var b *bolt.Bucket
-		id, size, most, count := uint64(0), 0, max(copyBytes, 2*int(n.came)), 0
-		if err := n.unmark(to); err != nil {
+		id, size, most, count := uint64(0), 0, max(copyBytes, 2*int(n.newBytes)), 0
+		if err := n.removePlaceholders(to); err != nil {
 			return err
 		}
-		for w.seek(n.front); w.k != nil; w.next() {
-			if size >= most && count%cost.LeastInPage == 0 && (w.id != id || n.mark(from, placed{w.id, w.k})) {
+		for w.seek(n.copiedTo); w.k != nil; w.next() {
+			if size >= most && count%cost.LeastInPage == 0 && (w.id != id || n.addPlaceholders(from, position{w.id, w.k})) {
 				break
 			}
 			if count++; b == nil || w.id != id {
@@ -42,7 +43,7 @@ func (n *successor) copyNext(from *bolt.Tx) error {
 			row, rec := repairRow(w.k, w.v)
 			if row != format.Never {
 				n.rows = append(n.rows, format.ExpiryKey(row, id, w.k))
-				n.size += 16 + len(w.k)
+				n.rowBytes += 16 + len(w.k)
 			}
 			if err := b.Put(w.k, format.JoinRow(row, w.k, rec)); err != nil {
 				return err
@@ -51,49 +52,50 @@ func (n *successor) copyNext(from *bolt.Tx) error {
 			size += len(w.k) + len(w.v)
 			n.bytes += int64(len(w.k) + len(rec))
 		}
-		n.front, n.done = placed{w.id, bytes.Clone(w.k)}, w.k == nil
-		for _, k := range n.marks {
+		n.copiedTo, n.done = position{w.id, bytes.Clone(w.k)}, w.k == nil
+		for _, k := range n.placeholders {
 			if err := b.Put(k, nil); err != nil {
 				return err
 			}
 		}
-		if n.size > rowsBytes || n.done {
+		if n.rowBytes > rowsBytes || n.done {
 			if err := n.putRows(to); err != nil {
 				return err
 			}
 		}
-		return book.enter(to)
+		return book.flush(to)
 	})
 }
 
-// mark notes the keys that follow on what has been copied, those that fill a leaf, unless the bucket ends with them.
+// addPlaceholders notes the keys that follow the copied ones, enough to fill a leaf. It reports false if the bucket
+// ends before that.
 //
-// The copy goes on in its last leaf, which is written anew for it. If that had large entries it would leave as many free
-// pages behind: so these keys stand there without a value until it goes on.
-func (n *successor) mark(from *bolt.Tx, at placed) bool {
+// The next step continues in the last leaf, and bbolt writes that leaf again. If the leaf had large entries, as many
+// pages would become free. So the placeholders, keys without values, fill the last leaf until the next step.
+func (n *successor) addPlaceholders(from *bolt.Tx, at position) bool {
 	c := entriesOf(from, at.id).Cursor()
 	for k, _ := c.Seek(at.key); k != nil; k, _ = c.Next() {
-		if len(n.marks) == cost.LeafMost {
+		if len(n.placeholders) == cost.LeafMost {
 			return true
 		}
-		n.marks = append(n.marks, bytes.Clone(k))
+		n.placeholders = append(n.placeholders, bytes.Clone(k))
 	}
-	n.marks = nil
+	n.placeholders = nil
 	return false
 }
 
-// unmark removes what mark has noted.
-func (n *successor) unmark(to *bolt.Tx) error {
-	for _, k := range n.marks {
-		if err := entriesOf(to, n.front.id).Delete(k); err != nil {
+// removePlaceholders deletes the placeholders of the last step.
+func (n *successor) removePlaceholders(to *bolt.Tx) error {
+	for _, k := range n.placeholders {
+		if err := entriesOf(to, n.copiedTo.id).Delete(k); err != nil {
 			return err
 		}
 	}
-	n.marks = nil
+	n.placeholders = nil
 	return nil
 }
 
-// repairRow takes a stored value apart. A damaged index row is made anew.
+// repairRow splits a stored value. It rebuilds a damaged index row.
 func repairRow(key, stored []byte) (row int64, record []byte) {
 	row, record = format.SplitRow(stored, key)
 	if row == format.UnknownRow {
@@ -102,17 +104,17 @@ func repairRow(key, stored []byte) (row int64, record []byte) {
 	return row, record
 }
 
-// putRows puts the expiry rows that have gathered.
+// putRows puts the expiry rows collected so far.
 func (n *successor) putRows(to *bolt.Tx) error {
 	expiry := to.Bucket(format.ExpiryBucket)
 	expiry.FillPercent = cost.FillPercent
 	err := putSorted(expiry, n.rows)
-	n.rows, n.size = nil, 0
+	n.rows, n.rowBytes = nil, 0
 	return err
 }
 
-// catchUp copies the keys that changed since the last time anew. From then on changes wait when that many keys are
-// noted.
+// catchUp copies again the keys that have become dirty since the last time. From then on changes wait when most keys
+// are dirty.
 func (n *successor) catchUp(most int) error {
 	h, err := n.store.lock()
 	if err != nil {
@@ -129,37 +131,37 @@ func (n *successor) catchUp(most int) error {
 	return n.catchUpFrom(h, most, unlock)
 }
 
-// catchUpFrom is catchUp for a caller who keeps the file from changing, until begun is called at least.
+// catchUpFrom is catchUp for a caller that keeps the file from changing at least until begun is called.
 func (n *successor) catchUpFrom(h *Handle, most int, begun func()) error {
 	s := n.store
-	if s.noted == nil {
+	if s.dirtyKeys == nil {
 		return errSuperseded
 	}
-	changed := s.noted.keys
-	s.noted.look()
-	s.noted = newNotes(most)
-	// The transaction sees all that is noted, because no change is on its way when it begins.
-	return h.viewFrom(begun, func(from *bolt.Tx) error { return n.copyNoted(from, changed) })
+	changed := s.dirtyKeys.keys
+	s.dirtyKeys.wake()
+	s.dirtyKeys = newDirtyKeys(most)
+	// The transaction sees all changes of dirty keys, because no change is under way when it begins.
+	return h.viewFrom(begun, func(from *bolt.Tx) error { return n.copyDirty(from, changed) })
 }
 
-func (n *successor) copyNoted(from *bolt.Tx, changed map[noteKey]struct{}) error {
-	keys := make([]noteKey, 0, len(changed))
+func (n *successor) copyDirty(from *bolt.Tx, changed map[dirtyKey]struct{}) error {
+	keys := make([]dirtyKey, 0, len(changed))
 	for k := range changed {
-		if n.done || k.before(n.front) { // what lies ahead will be copied anyway
+		if n.done || k.before(n.copiedTo) { // what lies ahead will be copied anyway
 			keys = append(keys, k)
 		}
 	}
-	slices.SortFunc(keys, func(a, b noteKey) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key)) })
+	slices.SortFunc(keys, func(a, b dirtyKey) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key)) })
 	if len(keys) == 0 {
 		return nil
 	}
-	if len(n.rows) > 0 { // in a transaction of their own: the nodes that they fill would make each change slow
+	if len(n.rows) > 0 { // in a transaction of their own: the nodes that they fill would slow down each change
 		if err := n.handle.update(n.putRows); err != nil {
 			return err
 		}
 	}
 	return n.handle.update(func(to *bolt.Tx) error {
-		book := newLedger(pageOf(to))
+		book := makeLedger(pageOf(to))
 		var rows [][]byte
 		for _, k := range keys {
 			var stored []byte
@@ -174,16 +176,16 @@ func (n *successor) copyNoted(from *bolt.Tx, changed map[noteKey]struct{}) error
 				rows = append(rows, format.ExpiryKey(row, k.id, []byte(k.key)))
 			}
 		}
-		return errors.Join(putSorted(to.Bucket(format.ExpiryBucket), rows), book.enter(to))
+		return errors.Join(putSorted(to.Bucket(format.ExpiryBucket), rows), book.flush(to))
 	})
 }
 
-func (k noteKey) before(p placed) bool {
+func (k dirtyKey) before(p position) bool {
 	return k.id < p.id || k.id == p.id && k.key < string(p.key)
 }
 
-// transfer makes the entry of a key what the file has stored there, which is nil for none. It returns the time of
-// the expiry row that is still to be put, or format.Never.
+// transfer makes the entry of a key equal to what the file has stored, nil for none. It returns the time of the expiry
+// row that the caller must put, or format.Never.
 func transfer(to *bolt.Tx, id uint64, key, stored []byte, book *ledger) (row int64, err error) {
 	b, expiry := entriesOf(to, id), to.Bucket(format.ExpiryBucket)
 	if b == nil {
@@ -196,7 +198,7 @@ func transfer(to *bolt.Tx, id uint64, key, stored []byte, book *ledger) (row int
 	}
 	if row, old := format.SplitRow(b.Get(key), key); old != nil {
 		book.remove(id, key, old)
-		if err := dropRow(expiry, row, id, key, old); err != nil {
+		if err := deleteRow(expiry, row, id, key, old); err != nil {
 			return format.Never, err
 		}
 	}
@@ -208,8 +210,8 @@ func transfer(to *bolt.Tx, id uint64, key, stored []byte, book *ledger) (row int
 	return row, b.Put(key, format.JoinRow(row, key, rec))
 }
 
-// removeLast removes an entry, and its bucket if that was the last one: in the file that is copied the bucket may be gone too, and
-// nobody would look for it here.
+// removeLast deletes an entry, and its bucket if that is now empty: the source may no longer have the bucket, and
+// nobody would remove it here.
 func removeLast(to *bolt.Tx, b *bolt.Bucket, id uint64, key []byte) error {
 	if err := b.Delete(key); err != nil {
 		return err
@@ -220,7 +222,7 @@ func removeLast(to *bolt.Tx, b *bolt.Bucket, id uint64, key []byte) error {
 	return to.Bucket(format.EntriesBucket).DeleteBucket(format.Uint64(id))
 }
 
-// copyTables copies what is not about entries: identity, commit mark, names and ids, invalidated tags.
+// copyTables copies everything but the entries: identity, commit mark, bucket names and ids, invalidated tags.
 func (n *successor) copyTables(from *bolt.Tx) error {
 	return n.handle.update(func(to *bolt.Tx) error {
 		for _, name := range [][]byte{format.MetaBucket, format.BucketsBucket, format.TagsBucket} {

@@ -2,17 +2,17 @@ package store
 
 import "github.com/keepcache/keepcache/internal/disk"
 
-// makeDurable puts on disk what those who read the file see, its name included. Without it that may be more than the disk
-// has:
+// makeDurable makes sure that what readers of the file see is on disk, including its name. Otherwise readers may see
+// more than the disk has:
 //
-//   - A process was killed after it had written a meta page, and before that was synced. The next transaction writes to
-//     pages that the one on the disk still uses, and a journal of which the file seems to have everything is removed.
-//   - A sync of the meta page failed. bbolt returns the error, but whoever opens the file sees the transaction; and the
-//     system may take the page for clean, so that no later sync writes it.
-//   - A compaction has given a new file the old one's name, and the directory was not synced.
+//   - A process was killed after it wrote a meta page and before it synced it. The next transaction writes to pages
+//     that the one on disk still uses, and a journal is removed although the file does not have all of it on disk.
+//   - A sync of the meta page failed. bbolt returned the error, but whoever opens the file sees the transaction. And
+//     the system may take the page for clean, so no later sync writes it.
+//   - A compaction renamed a new file to the old one's name, and the directory was not synced.
 //
-// The meta pages are written anew, as they are read, because only that makes them dirty again where a sync has failed.
-// What they point to is durable: bbolt syncs it before. A file that was closed in order is durable as it is.
+// It writes the meta pages again as they are, because only that makes them dirty again after a failed sync. What they
+// point to is durable, because bbolt syncs it first. A file that was closed cleanly is durable already.
 func (h *Handle) makeDurable(in *disk.Dir, path string) error {
 	if h.found.clean {
 		return nil

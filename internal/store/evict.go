@@ -12,22 +12,22 @@ import (
 	"github.com/keepcache/keepcache/internal/recency"
 )
 
-// Eviction says what Store.Evict is to do.
+// Eviction is a request to Store.Evict.
 type Eviction struct {
-	ID          uint64 // of the bucket, 0 for the whole file
-	from        placed // where the hand stands
-	All, Over   Amount // what there is, and how much of it is to go
-	Limit       int64  // cost that there may be
-	Step        int    // entries that may go in one transaction
-	Room        int64  // bytes of memory that the pages may take of what is evicted
-	Floor       uint64 // entries with a later revision are spared
-	SpareNewest bool   // so is the last one written of each run
-	Anyway      bool   // whoever is least of its run goes, even if all of it was used much
+	ID          uint64   // of the bucket; 0 for the whole file
+	from        position // position of the hand
+	All, Over   Amount   // what there is, and how much of it must go
+	Limit       int64    // an entry that costs more than this goes in any case
+	Step        int      // entries that one transaction may remove
+	Room        int64    // bytes of memory that the changed pages may take
+	Floor       uint64   // entries with a later revision are spared
+	SpareNewest bool     // so is the newest entry of each run
+	Force       bool     // evict the lowest scores of each run even if all of it was used much
 	Low         *recency.Quantile
 	Spare       func(id uint64, key string) bool
 	Score       func(id uint64, key []byte) uint32
 
-	Looked int64 // result: how many entries were looked at
+	Examined int64 // result: the number of entries examined
 }
 
 // Victim is an entry that was evicted.
@@ -37,29 +37,29 @@ type Victim struct {
 	Bytes int64 // of key and record
 }
 
-// candidate is an entry that the hand looks at. Its key points into the transaction.
+// candidate is an entry that the hand examines. Its key points into the transaction.
 type candidate struct {
 	id       uint64
 	key      []byte
 	bytes    int64
 	cost     int64
-	lasts    bool // it has no row in the index of lifetimes
+	lasts    bool // it has no row in the expiry index
 	revision uint64
 	score    uint32
 }
 
 const (
-	// A run is how many neighbours the hand compares, and of these at most one in evictPart goes, more only where
-	// much is over at once. Smaller parts compare better and cost more; a quarter is within a point of the best.
-	evictRun  = 64
-	evictPart = 4
+	// A run is how many neighbours the hand compares. At most one in evictShare of them goes, more only if much is over
+	// the budget at once. Smaller shares compare better and cost more; a quarter is within a point of the best.
+	evictRun   = 64
+	evictShare = 4
 
-	// evictLook bounds how many entries one transaction looks at: so many times as many as it may evict.
-	evictLook = 4
+	// evictExamine bounds how many entries one transaction examines: evictExamine times as many as it may evict.
+	evictExamine = 4
 )
 
-// Evict walks the hand on until enough entries are found that are worth less than their neighbours, or until
-// it has been everywhere or far enough, and removes them in one transaction. q.from is where the hand stands then.
+// Evict moves the hand until it has found enough entries that are worth less than their neighbours, or has examined
+// enough, and removes them in one transaction. It leaves the hand where it stopped.
 func (s *Store) Evict(q *Eviction) (victims []Victim, err error) {
 	err = s.Update(func(tx *bolt.Tx) (err error) {
 		victims, err = s.evictIn(tx, q)
@@ -72,22 +72,22 @@ func (s *Store) evictIn(tx *bolt.Tx, q *Eviction) (victims []Victim, err error) 
 	w := walker{tx: tx, only: q.ID}
 	w.seek(q.from)
 	victims = w.choose(q)
-	q.from = placed{w.id, bytes.Clone(w.k)}
+	q.from = position{w.id, bytes.Clone(w.k)}
 	return victims, s.removeVictims(tx, victims)
 }
 
-// FreeTx is a transaction under way, to those who free room in it. It is not to be kept.
-type FreeTx struct {
+// EvictTx is a running transaction, for code that frees space in it. It must not be kept.
+type EvictTx struct {
 	store *Store
 	tx    *bolt.Tx
 }
 
-// Used returns the usage of each id as the transaction has it so far.
-func (f FreeTx) Used() (map[uint64]cost.Usage, error) { return f.store.used(f.tx) }
+// Used returns the usage of each id, including the transaction's changes so far.
+func (f EvictTx) Used() (map[uint64]cost.Usage, error) { return f.store.used(f.tx) }
 
-// Sweep is one step of the sweeper. It goes on where the last one ended, at *from, because
-// rows of entries that live, as memory knows, stay where they are, and any number of them can stand before others.
-func (f FreeTx) Sweep(from *[]byte, r SweepReach) (did Swept, err error) {
+// Sweep is one step of the sweeper. It begins at *from, where the last step ended, and updates *from. Rows of entries
+// that live longer by memory stay where they are, and any number of them can stand before rows that are due.
+func (f EvictTx) Sweep(from *[]byte, r SweepBounds) (did Swept, err error) {
 	found := false
 	if *from, found = nextDue(f.tx, *from, r); found {
 		did, err = f.store.sweepIn(f.tx, *from, r)
@@ -96,8 +96,8 @@ func (f FreeTx) Sweep(from *[]byte, r SweepReach) (did Swept, err error) {
 	return did, err
 }
 
-// SweepOn is that sweep in a transaction of its own, if there is anything for it to do.
-func (s *Store) SweepOn(from *[]byte, r SweepReach) (did Swept, err error) {
+// SweepOn is EvictTx.Sweep in a transaction of its own. It starts none if there is nothing to sweep.
+func (s *Store) SweepOn(from *[]byte, r SweepBounds) (did Swept, err error) {
 	found := false
 	err = s.View(func(tx *bolt.Tx) error {
 		*from, found = nextDue(tx, *from, r)
@@ -107,21 +107,21 @@ func (s *Store) SweepOn(from *[]byte, r SweepReach) (did Swept, err error) {
 		return did, err
 	}
 	err = s.Update(func(tx *bolt.Tx) (err error) {
-		did, err = FreeTx{s, tx}.Sweep(from, r)
+		did, err = EvictTx{s, tx}.Sweep(from, r)
 		return err
 	})
 	return did, err
 }
 
-// dueLook bounds how many rows that are due an eviction looks at for one that can go.
-const dueLook = 16 * sweepStep
+// maxDueRows bounds how many due rows nextDue reads to find one that can go.
+const maxDueRows = 16 * sweepStep
 
-// nextDue returns the first row from the given one on, and round, that is within reach and whose entry does not live
-// as memory knows. If none is found it is where to look next time.
-func nextDue(tx *bolt.Tx, from []byte, r SweepReach) (row []byte, found bool) {
+// nextDue returns the first row from the given one on, wrapping around, that is due and whose entry does not live
+// longer by memory. If it finds none, the row is where to look next time.
+func nextDue(tx *bolt.Tx, from []byte, r SweepBounds) (row []byte, found bool) {
 	c := tx.Bucket(format.ExpiryBucket).Cursor()
 	k, _ := c.Seek(from)
-	for wrapped, looked := from == nil, 0; looked < dueLook; looked++ {
+	for wrapped, looked := from == nil, 0; looked < maxDueRows; looked++ {
 		at, id, key, ok := format.SplitExpiryKey(k)
 		switch {
 		case k == nil || ok && at > r.Rows:
@@ -140,11 +140,11 @@ func nextDue(tx *bolt.Tx, from []byte, r SweepReach) (row []byte, found bool) {
 }
 
 // Evict is Store.Evict within the transaction.
-func (f FreeTx) Evict(q *Eviction) ([]Victim, error) { return f.store.evictIn(f.tx, q) }
+func (f EvictTx) Evict(q *Eviction) ([]Victim, error) { return f.store.evictIn(f.tx, q) }
 
-// removeVictims removes entries with their expiry rows.
+// removeVictims deletes entries with their expiry rows.
 func (s *Store) removeVictims(tx *bolt.Tx, victims []Victim) error {
-	expiry, book := tx.Bucket(format.ExpiryBucket), s.book()
+	expiry, book := tx.Bucket(format.ExpiryBucket), s.newLedger()
 	var b *bolt.Bucket
 	for i, v := range victims {
 		key := []byte(v.Key)
@@ -153,26 +153,26 @@ func (s *Store) removeVictims(tx *bolt.Tx, victims []Victim) error {
 		}
 		row, rec := format.SplitRow(b.Get(key), key)
 		book.remove(v.ID, key, rec)
-		if err := dropRow(expiry, row, v.ID, key, rec); err != nil {
+		if err := deleteRow(expiry, row, v.ID, key, rec); err != nil {
 			return err
 		}
 		if err := b.Delete(key); err != nil {
 			return err
 		}
 	}
-	return book.enter(tx)
+	return book.flush(tx)
 }
 
 // choose collects victims, run by run.
 func (w *walker) choose(q *Eviction) (victims []Victim) {
 	over, page := q.Over, pageOf(w.tx)
 	run := make([]candidate, 0, evictRun)
-	most := min(q.All.Entries, evictLook*int64(q.Step))
-	pages := cost.Scattered{Page: page, RowsIn: q.All.Entries} // victims are neighbours, their rows lie anywhere
-	for q.Looked = 0; w.k != nil && q.Looked < most && len(victims) < q.Step && !pages.Passes(q.Room); {
+	most := min(q.All.Entries, evictExamine*int64(q.Step))
+	pages := cost.Scattered{Page: page, RowsIn: q.All.Entries} // victims are neighbours, their rows may be anywhere
+	for q.Examined = 0; w.k != nil && q.Examined < most && len(victims) < q.Step && !pages.Passes(q.Room); {
 		run = run[:0]
 		newest := uint64(0)
-		for ; w.k != nil && len(run) < evictRun && q.Looked < most; q.Looked++ {
+		for ; w.k != nil && len(run) < evictRun && q.Examined < most; q.Examined++ {
 			u := page.Of(w.k, format.RecordIn(w.v))
 			c := candidate{id: w.id, key: w.k, bytes: u.Bytes, cost: u.Cost(), lasts: u.Row == 0}
 			if len(w.v) >= format.RowSize+format.HeaderSize {
@@ -201,30 +201,30 @@ func (w *walker) choose(q *Eviction) (victims []Victim) {
 			over.Cost -= c.cost
 			over.Entries--
 			victims = append(victims, v)
-			pages.Among = q.Looked
+			pages.Among = q.Examined
 			pages.Add(len(c.key), int(c.bytes)-len(c.key), c.lasts)
 		}
 	}
 	return victims
 }
 
-// pick returns how many of a run, which is sorted, may go: more if a good part of everything must.
+// pick returns how many entries of a sorted run may go: more if a large part of everything must.
 func pick(q *Eviction, run []candidate) int {
 	if len(run) == 0 {
 		return 0
 	}
 	share := max(float64(q.Over.Entries)/float64(q.All.Entries), float64(q.Over.Cost)/float64(max(q.All.Cost, 1)))
-	share = min(max(1.25*share, 1.0/evictPart), 1)
+	share = min(max(1.25*share, 1.0/evictShare), 1)
 	scores := make([]uint32, len(run))
 	for i, v := range run {
 		scores[i] = v.score
 	}
 	n := q.Low.Pick(scores, share)
-	if q.Anyway {
+	if q.Force {
 		n = max(n, int(share*float64(len(run))), 1)
 	}
 	return n
 }
 
-// Amount is how much there is under a budget, or how much too much.
+// Amount is how much there is under a budget, or how much is over it.
 type Amount struct{ Entries, Cost int64 }

@@ -11,37 +11,37 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// ExpiryRow is a row of the expiry index whose time has come.
+// ExpiryRow is a due row of the expiry index.
 type ExpiryRow struct {
 	At  int64
 	ID  uint64
 	Key []byte
 }
 
-// SweepReach says what a step of the sweeper takes.
-type SweepReach struct {
-	Now   int64                                       // what is gone then is removed
-	Rows  int64                                       // the latest time of a row that is looked at
-	lives func(id uint64, key string, now int64) bool // says whether memory knows of a longer life
+// SweepBounds bounds what a step of the sweeper takes.
+type SweepBounds struct {
+	Now   int64                                       // entries that have expired by then are removed
+	Rows  int64                                       // the latest time of a row that is read
+	lives func(id uint64, key string, now int64) bool // reports whether an entry lives longer by memory
 }
 
-// Certain returns the reach to the rows whose entries are gone by now, unless their lives were prolonged. Who sweeps
-// without being asked keeps to it: of the rows of the last second many belong to entries that live, and each would
-// have to be looked up.
-func Certain(lives func(id uint64, key string, now int64) bool) SweepReach {
+// CertainlyExpired returns bounds for entries that have expired for certain, unless reads have prolonged their life.
+// Sweeps that nobody waits for use it: many rows of the last second belong to entries that still live, and each would
+// cost a look-up.
+func CertainlyExpired(lives func(id uint64, key string, now int64) bool) SweepBounds {
 	now := format.Millis(time.Now())
-	return SweepReach{now, now - format.RowGrain, lives}
+	return SweepBounds{now, now - format.RowGrain, lives}
 }
 
-// Swept says what one step of the sweeper did.
+// Swept is the result of one step of the sweeper.
 type Swept struct {
 	Removed int // entries
-	Moved   int // rows moved to the later time of their entry
-	Orphans int // rows that belonged to no entry, which is damage
+	Moved   int // rows moved to the later end of their entry
+	Orphans int // rows without an entry, which are damage
 	More    bool
-	Next    []byte            // the row at which a next step goes on, where there is more
-	Spared  []format.EntryKey // entries of due rows that live, as memory knows; their rows stay
-	Gone    []ExpiryRow       // whose entries were removed
+	Next    []byte            // the row where the next step begins, if there is more
+	Spared  []format.EntryKey // entries of due rows that live longer by memory; their rows stay
+	Gone    []ExpiryRow       // rows whose entries were removed
 }
 
 // FirstRow returns the time of the earliest row of the expiry index, or format.Never.
@@ -56,7 +56,7 @@ func (s *Store) FirstRow() (row int64, err error) {
 	return row, err
 }
 
-// ExpiryRows returns the first rows of the expiry index, as many as limit.
+// ExpiryRows returns the first rows of the expiry index, at most limit.
 func (s *Store) ExpiryRows(limit int) (rows []ExpiryRow, err error) {
 	err = s.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(format.ExpiryBucket).Cursor()
@@ -70,13 +70,14 @@ func (s *Store) ExpiryRows(limit int) (rows []ExpiryRow, err error) {
 	return rows, err
 }
 
-// Sweep is one step of the sweeper, from the given row on; nil is the first. It removes entries that are gone, and
-// moves the rows of those that live much longer than their row says, in one transaction, if there are any.
-func (s *Store) Sweep(from []byte, r SweepReach) (did Swept, err error) {
+// Sweep is one step of the sweeper, beginning at the given row; nil is the first. In one transaction it removes entries
+// that have expired and moves the rows of those that live much longer than their row says. It starts no transaction if
+// there is nothing to do.
+func (s *Store) Sweep(from []byte, r SweepBounds) (did Swept, err error) {
 	found := false
 	err = s.View(func(tx *bolt.Tx) error {
 		keys, _, err := dueRows(tx, from, r, &did)
-		found = len(keys) > 0 || err != nil // which the change will meet too, and which then says that the file is damaged
+		found = len(keys) > 0 || err != nil // on an error the update reports the damage
 		return nil
 	})
 	if err != nil || !found {
@@ -90,12 +91,12 @@ func (s *Store) Sweep(from []byte, r SweepReach) (did Swept, err error) {
 }
 
 // sweepIn is Sweep within a transaction.
-func (s *Store) sweepIn(tx *bolt.Tx, from []byte, r SweepReach) (did Swept, err error) {
+func (s *Store) sweepIn(tx *bolt.Tx, from []byte, r SweepBounds) (did Swept, err error) {
 	keys, due, err := dueRows(tx, from, r, &did)
 	if err != nil {
 		return did, err
 	}
-	expiry, book := tx.Bucket(format.ExpiryBucket), s.book()
+	expiry, book := tx.Bucket(format.ExpiryBucket), s.newLedger()
 	for _, k := range keys {
 		if err := expiry.Delete(k); err != nil {
 			return did, err
@@ -106,7 +107,7 @@ func (s *Store) sweepIn(tx *bolt.Tx, from []byte, r SweepReach) (did Swept, err 
 			return did, err
 		}
 	}
-	// In the order of the entries, the deletions that follow walk their pages in one direction.
+	// Sorted by entry, the following deletions walk the pages in one direction.
 	slices.SortFunc(due, func(a, b ExpiryRow) int {
 		return cmp.Or(cmp.Compare(a.ID, b.ID), bytes.Compare(a.Key, b.Key))
 	})
@@ -115,16 +116,16 @@ func (s *Store) sweepIn(tx *bolt.Tx, from []byte, r SweepReach) (did Swept, err 
 		if i == 0 || d.ID != due[i-1].ID {
 			b = entriesOf(tx, d.ID)
 		}
-		if err := settle(b, expiry, d, r.Now, book, &did); err != nil {
+		if err := sweepRow(b, expiry, d, r.Now, book, &did); err != nil {
 			return did, err
 		}
 	}
-	return did, book.enter(tx)
+	return did, book.flush(tx)
 }
 
-// dueRows returns the keys of rows that are to go off the index, and what they say, malformed ones aside. It looks at
-// sweepStep rows, so that the transaction is short also where most of them stay.
-func dueRows(tx *bolt.Tx, from []byte, r SweepReach, did *Swept) (keys [][]byte, due []ExpiryRow, err error) {
+// dueRows returns the keys of the rows to delete and, except for malformed ones, what they say. It reads at most
+// sweepStep rows, which keeps the transaction short even if most of them stay.
+func dueRows(tx *bolt.Tx, from []byte, r SweepBounds, did *Swept) (keys [][]byte, due []ExpiryRow, err error) {
 	c, looked := tx.Bucket(format.ExpiryBucket).Cursor(), 0
 	for k, _ := c.Seek(from); k != nil; k, _ = c.Next() {
 		row, id, key, ok := format.SplitExpiryKey(k)
@@ -133,7 +134,7 @@ func dueRows(tx *bolt.Tx, from []byte, r SweepReach, did *Swept) (keys [][]byte,
 		}
 		if looked++; looked > sweepStep {
 			if bytes.Compare(k, from) <= 0 {
-				return nil, nil, errDisorder // steps that go on at the same row would never come to an end
+				return nil, nil, errKeyOrder // steps that begin at the same row again would never end
 			}
 			did.More, did.Next = true, bytes.Clone(k)
 			break
@@ -142,7 +143,7 @@ func dueRows(tx *bolt.Tx, from []byte, r SweepReach, did *Swept) (keys [][]byte,
 		case !ok:
 			did.Orphans++
 			keys = append(keys, bytes.Clone(k))
-		case row > r.Now-format.RowGrain && early(tx, row, id, key, r.Now):
+		case row > r.Now-format.RowGrain && notYetDue(tx, row, id, key, r.Now):
 		case r.lives(id, string(key), r.Now):
 			did.Spared = append(did.Spared, format.EntryKey{ID: id, Key: string(key)})
 		default:
@@ -154,9 +155,9 @@ func dueRows(tx *bolt.Tx, from []byte, r SweepReach, did *Swept) (keys [][]byte,
 	return keys, due, nil
 }
 
-// early reports whether a row, although its time has come, is where it may have been put for its entry: the entry
-// lives at now, and is gone before the row is due for certain.
-func early(tx *bolt.Tx, row int64, id uint64, key []byte, now int64) bool {
+// notYetDue reports whether a row is where it belongs although its time has come: its entry lives at now, and expires
+// before the row is due for certain.
+func notYetDue(tx *bolt.Tx, row int64, id uint64, key []byte, now int64) bool {
 	b := entriesOf(tx, id)
 	if b == nil {
 		return false
@@ -166,19 +167,19 @@ func early(tx *bolt.Tx, row int64, id uint64, key []byte, now int64) bool {
 	return at == row && gone > now && gone-row < format.RowGrain
 }
 
-// requireGone returns an error if a bucket still begins with one of its first keys, which were deleted: its keys are
-// out of order, so that one is met but not found, and whoever removes all there is would never come to an end.
+// requireGone returns an error if a bucket still begins with one of the deleted keys. Then its keys are out of order: a
+// cursor meets the key but Delete does not find it, and removing everything would never end.
 func requireGone(b *bolt.Bucket, keys [][]byte) error {
 	first, _ := b.Cursor().First()
 	if first != nil && slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, first) }) {
-		return errDisorder
+		return errKeyOrder
 	}
 	return nil
 }
 
-// settle removes the entry of a due row that was taken off the index, or puts the row back where the
-// entry is gone later.
-func settle(b, expiry *bolt.Bucket, d ExpiryRow, now int64, book *ledger, did *Swept) error {
+// sweepRow handles a due row that was deleted from the index: it removes the entry, or puts a later row if the entry
+// still lives.
+func sweepRow(b, expiry *bolt.Bucket, d ExpiryRow, now int64, book *ledger, did *Swept) error {
 	if b == nil {
 		did.Orphans++
 		return nil
@@ -196,8 +197,8 @@ func settle(b, expiry *bolt.Bucket, d ExpiryRow, now int64, book *ledger, did *S
 		return b.Delete(d.Key)
 	}
 	did.Moved++
-	book.note(d.ID, d.Key)
-	// Put may let go of what Get returned, so the record is copied by format.JoinRow first.
+	book.markDirty(d.ID, d.Key)
+	// Copy the record by format.JoinRow first: Put may invalidate what Get returned.
 	moved := format.RowTime(gone, now)
 	if err := b.Put(d.Key, format.JoinRow(moved, d.Key, rec)); err != nil || moved == format.Never {
 		return err
@@ -205,9 +206,9 @@ func settle(b, expiry *bolt.Bucket, d ExpiryRow, now int64, book *ledger, did *S
 	return expiry.Put(format.ExpiryKey(moved, d.ID, d.Key), nil)
 }
 
-// dropRow takes the expiry row of an entry off the index. Where it is unknown, it most likely stands where it was
-// put for the time the entry is gone, with one grain or another; if not, the sweeper will find it without an owner.
-func dropRow(expiry *bolt.Bucket, row int64, id uint64, key, record []byte) error {
+// deleteRow deletes the expiry row of an entry. If the row's time is unknown, it tries the times at which the row was
+// most likely put. If none is right, the sweeper will find the row as an orphan.
+func deleteRow(expiry *bolt.Bucket, row int64, id uint64, key, record []byte) error {
 	switch row {
 	case format.Never:
 		return nil
@@ -227,8 +228,8 @@ func dropRow(expiry *bolt.Bucket, row int64, id uint64, key, record []byte) erro
 	return nil
 }
 
-// putSorted puts rows into the expiry index in their order, whatever theirs is. Most are later than all that are
-// there, and come into one node: a slice, in which a row that is not the last one moves all that follow it.
+// putSorted puts rows into the expiry index in order. Most are later than all existing rows and go into one bbolt node,
+// a slice in which an insertion moves everything behind it.
 func putSorted(expiry *bolt.Bucket, rows [][]byte) error {
 	slices.SortFunc(rows, bytes.Compare)
 	for _, row := range rows {
@@ -239,6 +240,6 @@ func putSorted(expiry *bolt.Bucket, rows [][]byte) error {
 	return nil
 }
 
-// sweepStep is how many entries one transaction of the sweeper removes. A step of 1,000 takes a few
-// milliseconds, which is what a writer waits for it at most; larger steps gain little.
+// sweepStep is how many entries one transaction of the sweeper removes. 1,000 take a few milliseconds, which is how
+// long a writer waits for it at most. Larger steps gain little.
 const sweepStep = 1000

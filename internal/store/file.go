@@ -16,27 +16,27 @@ import (
 	"github.com/keepcache/keepcache/internal/trust"
 )
 
-// fileMode keeps a cache to its owner: it may hold anything, tokens included.
+// fileMode lets only the owner read a cache: it may hold secrets.
 const fileMode fs.FileMode = 0o600
 
-// strayAge is the age from which a creator's temporary file is taken for left behind by a crash.
+// strayAge is the age at which a temporary file counts as left behind by a crash.
 const strayAge = 10 * time.Minute
 
-// openTries bounds how often a file may be replaced by another while we wait for its lock.
-const openTries = 16
+// maxOpenTries bounds how often the file may be replaced while we wait for its lock.
+const maxOpenTries = 16
 
 var (
 	errNotRegular = errors.New("not a regular file")
 	ErrSymlink    = errors.New("is a symbolic link")
-	errReplaced   = errors.New("the file is replaced again and again")
+	errReplaced   = errors.New("the file keeps being replaced")
 )
 
-// createFile makes an empty cache at path unless something is there. bbolt's own creation is one write
-// without a sync, which a crash can tear, so the file is made under another name, synced, and linked to
-// its own name in one step that never replaces what another process has put there meanwhile.
+// createFile creates an empty cache at path unless there is a file. bbolt's own creation is one unsynced write, which a
+// crash can tear. So the file is made under another name, synced, and linked to its own name. Linking is atomic and
+// never replaces a file that another process has put there meanwhile.
 func createFile(in *disk.Dir, path string, init func(*bolt.Tx) error) error {
-	removeStrays(in, path, creatorSuffix)
-	tmp, name, err := createTemp(in, path, creatorSuffix) // mode 0600
+	removeStrays(in, path, newSuffix)
+	tmp, name, err := createTemp(in, path, newSuffix) // mode 0600
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func createFile(in *disk.Dir, path string, init func(*bolt.Tx) error) error {
 	if err != nil {
 		return err
 	}
-	h.db.NoFreelistSync = false // it is a file at rest
+	h.db.NoFreelistSync = false // so that opening it need not search for free pages
 	err = h.update(init)
 	if err = errors.Join(err, h.Close()); err != nil {
 		return err
@@ -57,7 +57,7 @@ func createFile(in *disk.Dir, path string, init func(*bolt.Tx) error) error {
 		return err
 	}
 	if err := in.Link(name, path); err != nil && !errors.Is(err, fs.ErrExist) {
-		// A file system without links: the rename could replace a file that came since we looked, so look again.
+		// The file system has no links. The rename could replace a file that has come meanwhile, so look again.
 		if _, statErr := in.Lstat(path); statErr == nil {
 			return nil
 		}
@@ -68,20 +68,21 @@ func createFile(in *disk.Dir, path string, init func(*bolt.Tx) error) error {
 	return in.Sync(path)
 }
 
-// creatorSuffix, and something random, follows the file's name in the name of one that is being made.
-const creatorSuffix = ".new-"
+// newSuffix, and a random string, follow the file's name in the name of an unfinished file.
+const newSuffix = ".new-"
 
-// randomRoom is how many bytes CreateTemp puts behind a name at the most.
-const randomRoom = 10
+// randomLen is how many bytes CreateTemp appends to a name at most.
+const randomLen = 10
 
-// createTemp makes a file of mode 0600 beside the one at path, and returns its path too.
+// createTemp creates a file of mode 0600 beside the one at path and returns it with its path.
 func createTemp(in *disk.Dir, path, suffix string) (f *os.File, name string, err error) {
-	return in.CreateTemp(beside.Prefix(path, suffix, randomRoom))
+	return in.CreateTemp(beside.Prefix(path, suffix, randomLen))
 }
 
-// removeStrays removes what createTemp has made and a crash has left behind, if it is old and this user's.
+// removeStrays removes temporary files that createTemp has made and a crash has left behind, if they are old and this
+// user's.
 func removeStrays(in *disk.Dir, path, suffix string) {
-	for _, stray := range in.Beside(beside.Prefix(path, suffix, randomRoom)) {
+	for _, stray := range in.Beside(beside.Prefix(path, suffix, randomLen)) {
 		if info, err := in.Lstat(stray); err == nil && info.Mode().IsRegular() && trust.Mine(info) &&
 			time.Since(info.ModTime()) > strayAge {
 			in.Remove(stray)
@@ -97,10 +98,10 @@ func syncPath(in *disk.Dir, name string) error {
 	return errors.Join(disk.Sync(f), f.Close())
 }
 
-// LookAt reports whether there is a file at path, and refuses what can be none of ours before anything
-// opens it: opening a pipe would wait, opening a device might do anything. A link is refused because the one who
-// made it may be another than the one who opens it.
-func LookAt(in *disk.Dir, path string) (exists bool, err error) {
+// CheckPath reports whether there is a file at path. It refuses what cannot be a cache before anything opens it:
+// opening a pipe would block, and opening a device might do anything. It refuses a link because another user may have
+// made it.
+func CheckPath(in *disk.Dir, path string) (exists bool, err error) {
 	info, err := in.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -117,10 +118,11 @@ func LookAt(in *disk.Dir, path string) (exists bool, err error) {
 	return true, trust.File(path, info, in.Info)
 }
 
-// openLocked opens the file at path for bbolt: locked, still the one that path names, and proved to be a file of
-// ours that bbolt can work with. bbolt maps the very descriptor that was looked at.
-// See examine for trusting.
-func openLocked(in *disk.Dir, path string, flag int, wait time.Duration, trusting bool) (f *os.File, found examined, err error) {
+// openLocked opens the file at path for bbolt: locked, still named by path, and checked to be a cache file that bbolt
+// can work with. bbolt maps the very descriptor that was checked. See examine for trusting.
+func openLocked(
+	in *disk.Dir, path string, flag int, wait time.Duration, trusting bool,
+) (f *os.File, found examined, err error) {
 	f, info, err := openOwned(in, path, flag&^os.O_CREATE, wait)
 	if err != nil {
 		return nil, found, err
@@ -132,10 +134,10 @@ func openLocked(in *disk.Dir, path string, flag int, wait time.Duration, trustin
 	return f, found, nil
 }
 
-// openOwned opens and locks the regular file at path, in whatever state it is, and sees to it that path still names it
-// then. It returns errs.ErrLocked where another process has it.
+// openOwned opens and locks the regular file at path, in whatever state it is, and makes sure that path still names it.
+// It returns errs.ErrLocked if another process has it.
 func openOwned(in *disk.Dir, path string, flag int, wait time.Duration) (f *os.File, info fs.FileInfo, err error) {
-	for range openTries {
+	for range maxOpenTries {
 		if f, err = in.OpenFile(path, flag|openFlags, 0); err != nil {
 			return nil, nil, err
 		}
@@ -164,7 +166,7 @@ func openOwned(in *disk.Dir, path string, flag int, wait time.Duration) (f *os.F
 	return nil, nil, err
 }
 
-// initFile writes the layout of an empty cache.
+// initFile writes the tables of an empty cache.
 func initFile(tx *bolt.Tx) error {
 	for _, name := range [][]byte{format.BucketsBucket, format.EntriesBucket, format.ExpiryBucket, format.UsageBucket} {
 		if _, err := tx.CreateBucket(name); err != nil {

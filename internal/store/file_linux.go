@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sizeOfFile returns the size of an open file in bytes and whether it has no name any more. It asks for nothing else:
-// see internal/journal for what asking for the times costs the next flush.
+// sizeOfFile returns the size of an open file in bytes, and whether its name is gone. It does not ask for anything
+// else: see internal/journal for what asking for the times costs the next flush.
 func sizeOfFile(f *os.File) (size int64, removed bool, err error) {
 	var st unix.Statx_t
 	err = unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_SIZE|unix.STATX_NLINK, &st)

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// locksFirst says that lockFile takes the lock.
+// locksFirst reports whether lockFile takes the lock.
 const locksFirst = false
 
-// openFlags are what these systems have for the opening of files that may be no files.
+// openFlags are the extra flags for opening files that may not be regular; none here.
 const openFlags = 0
 
-// CanReplace says that a file cannot be replaced while it is open, or not so that its lock goes with it.
+// CanReplace reports whether an open file can be replaced, together with its lock.
 const CanReplace = false
 
 // lockFile leaves the lock to bbolt, which on these systems cannot take it a second time on one handle.
 func lockFile(*os.File, bool, time.Duration) error { return nil }
 
-// unlockFile leaves the lock to the closing of the file.
+// unlockFile does nothing: closing the file releases the lock.
 func unlockFile(*os.File) error { return nil }

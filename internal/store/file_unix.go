@@ -11,21 +11,21 @@ import (
 	"github.com/keepcache/keepcache/internal/errs"
 )
 
-// CanReplace says that a file can be replaced while it is open.
+// CanReplace reports whether an open file can be replaced.
 const CanReplace = true
 
-// locksFirst says that lockFile takes the lock.
+// locksFirst reports whether lockFile takes the lock.
 const locksFirst = true
 
-// openFlags has the opening of a link fail and that of a pipe return, should one come between our look and the opening.
+// openFlags make opening a link fail and opening a pipe return, in case one appears after CheckPath.
 const openFlags = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 
-// lockPoll is how often a held lock is tried again: flock(2) has no timeout of its own.
+// lockPoll is how often to retry a lock that is held: flock(2) has no timeout.
 const lockPoll = 10 * time.Millisecond
 
-// lockFile takes the lock on f, shared or exclusive, within wait. bbolt then takes the same lock on the
-// same descriptor, which succeeds at once; taking it first lets us look at the file before bbolt does.
-// It returns errs.ErrLocked when another holder does not let go in time.
+// lockFile takes the lock on f, shared or exclusive, within wait. bbolt then takes the same lock on the same
+// descriptor, which succeeds at once. Taking it first lets us check the file before bbolt reads it. It returns
+// errs.ErrLocked if another holder does not release it in time.
 func lockFile(f *os.File, exclusive bool, wait time.Duration) error {
 	how := syscall.LOCK_SH
 	if exclusive {
@@ -45,8 +45,8 @@ func lockFile(f *os.File, exclusive bool, wait time.Duration) error {
 	}
 }
 
-// lockAlone has nothing to do: who writes has the lock already.
-func lockAlone(*os.File) error { return nil }
+// lockForInit does nothing: a writer has the lock already.
+func lockForInit(*os.File) error { return nil }
 
-// unlockFile lets go of the lock.
+// unlockFile releases the lock.
 func unlockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }

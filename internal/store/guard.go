@@ -20,101 +20,110 @@ import (
 	"github.com/keepcache/keepcache/internal/salvage"
 )
 
-// Handle is one opening of a file by bbolt, and the only way to it. A file that was damaged, or cut short under
-// bbolt's map, makes bbolt panic, or fault where it reads the map. The guard turns both into errors, and
-// because nobody can say in what state bbolt is then, it poisons the handle: no call of bbolt follows, not even
-// Close, which can wait for ever. Another handle takes the place of a poisoned one, see heal.go of package engine.
+// Handle is one opening of a file by bbolt, and the only access to it. bbolt panics on damaged data, and faults when it
+// reads its map of a file that was damaged or truncated meanwhile. The guard turns both into errors. bbolt's state is
+// unknown after that, so the guard poisons the handle: nothing calls bbolt again, not even Close, which could block
+// forever. Another handle replaces a poisoned one, see heal.go of package engine.
 //
-// SetPanicOnFault and recover are matters of one goroutine. So no transaction starts another one, and none
+// SetPanicOnFault and recover work only in the goroutine that panics. So no transaction starts a goroutine, and none
 // runs code of the user.
 type Handle struct {
-	db     *bolt.DB
-	page   cost.Paging
-	file   *os.File      // the descriptor that bbolt works on: a poisoned handle's lock is let go of by it
-	info   os.FileInfo   // of the file, from when it was opened
-	found  examined      // what was found in it then; what is proved later is protected by writing
-	size   atomic.Int64  // that the file must have, in bytes
-	mapped atomic.Int64  // bytes for which bbolt has mapped it, at least
-	most   atomic.Int64  // bytes of the pages that the largest transaction has written; for tests
-	sick   func()        // told that the handle is poisoned or barred; must not wait
-	strays *atomic.Int64 // see Store
-	from   *Handle       // what a successor is copied from: a panic may come from either, and counts for both
+	db         *bolt.DB
+	page       cost.Paging
+	file       *os.File      // the descriptor that bbolt uses; closing it releases a poisoned handle's lock
+	info       os.FileInfo   // of the file when it was opened
+	found      examined      // result of examine; changed only under writeToken afterwards
+	size       atomic.Int64  // the file's least size in bytes
+	mapped     atomic.Int64  // the least number of bytes that bbolt has mapped
+	maxWritten atomic.Int64  // bytes of the pages that the largest transaction has written; for tests
+	onFailure  func()        // called when the handle is poisoned or frozen; must not block
+	detached   *atomic.Int64 // see Store
+	from       *Handle       // what a successor is copied from; a panic may come from either handle and poisons both
 
-	users   sync.RWMutex  // held shared by every transaction, exclusively to close
-	closed  bool          // protected by users
-	writing chan struct{} // holds a token while a transaction changes the file: who waits can leave
-	dirty   bool          // the file has changed since its free pages were last stored; protected by writing
+	users      sync.RWMutex  // held shared by every transaction, exclusively by Close
+	closed     bool          // protected by users
+	writeToken chan struct{} // holds a token while a transaction changes the file; waiting for it can time out
+	dirty      bool          // the file has changed since its free pages were last stored; protected by writeToken
 
-	// gate is held while a transaction begins. bbolt reads the map then, with its lock of the meta pages held: if
-	// that faults the lock stays taken, and only who waits at the gate, and not in bbolt, is not caught.
+	// gate is held while a transaction begins. bbolt then reads the map while it holds its lock of the meta pages. If that
+	// faults, bbolt's lock stays taken forever. Waiting at the gate, other transactions do not get stuck in bbolt.
 	gate sync.Mutex
 
-	why    atomic.Pointer[Failure] // not nil: poisoned
-	dead   chan struct{}           // closed when poisoned
-	stuck  atomic.Bool             // by a transaction that faulted in its beginning: bbolt's lock of the meta pages is taken for good
-	barred atomic.Pointer[Failure] // not nil: the file is read, but not to be changed any more
+	failure    atomic.Pointer[Failure] // not nil: poisoned
+	poisoned   chan struct{}           // closed when poisoned
+	beginStuck atomic.Bool             // a transaction faulted in Begin and holds bbolt's lock of the meta pages forever
+	frozen     atomic.Pointer[Failure] // not nil: the file may be read but not changed
 }
 
-// Failure is why a handle is of no more use, or of less.
+// Failure is why a handle is poisoned or frozen.
 type Failure struct {
-	Err   error  // matches errs.ErrUnavailable and the cause
-	Stack []byte // where it was met, if it was a panic
+	Err   error  // wraps errs.ErrUnavailable and the cause
+	Stack []byte // of the panic, if it was one
 }
 
 const (
-	// hungAfter is how long a change of the file may take before it counts as hung: a disk that does not answer for
-	// so long has as good as failed.
-	hungAfter = 2 * time.Minute
+	// hungTimeout is how long a change of the file may take before it counts as hung. A disk that does not answer for so
+	// long has as good as failed.
+	hungTimeout = 2 * time.Minute
 
-	// LeaveAfter is how long a caller whose handle was poisoned by another one waits for his own transaction.
-	LeaveAfter = 3 * time.Second
+	// DetachAfter is how long a caller waits for its own transaction after the handle was poisoned by another.
+	DetachAfter = 3 * time.Second
 
-	// closeMost is how long closing waits for transactions that are under way.
-	closeMost = 30 * time.Second
+	// closeTimeout is how long Close waits for running transactions.
+	closeTimeout = 30 * time.Second
 )
 
 var (
-	errSuperseded = errors.New("the file was opened anew")
-	ErrHung       = fmt.Errorf("a change of the file has not ended in %v", hungAfter)
-	ErrCutShort   = errors.New("the file was cut short while it was open")
+	errSuperseded = errors.New("the file was reopened")
+	ErrHung       = fmt.Errorf("a change of the file has not ended in %v", hungTimeout)
+	ErrTruncated  = errors.New("the file was truncated while it was open")
 	ErrRemoved    = errors.New("the file was removed while it was open")
-	errDisorder   = errors.New("keys are out of order")
-	errBusy       = fmt.Errorf("transactions have not ended in %v", closeMost)
+	errKeyOrder   = errors.New("keys are out of order")
+	errBusy       = fmt.Errorf("transactions have not ended in %v", closeTimeout)
 )
 
 func newHandle(db *bolt.DB, file *os.File, info os.FileInfo) *Handle {
-	h := &Handle{db: db, page: cost.Paging(db.Info().PageSize), file: file, info: info, sick: func() {}, strays: new(atomic.Int64), writing: make(chan struct{}, 1), dead: make(chan struct{})}
+	h := &Handle{
+		db:         db,
+		page:       cost.Paging(db.Info().PageSize),
+		file:       file,
+		info:       info,
+		onFailure:  func() {},
+		detached:   new(atomic.Int64),
+		writeToken: make(chan struct{}, 1),
+		poisoned:   make(chan struct{}),
+	}
 	h.size.Store(info.Size())
 	return h
 }
 
-// Poison ends the use of the handle. The first cause stays. It takes no lock and may be called from anywhere.
+// Poison ends the use of the handle. The first cause is kept. It takes no lock and may be called from anywhere.
 func (h *Handle) Poison(f Failure) {
 	f.Err = fmt.Errorf("%w: %w", errs.ErrUnavailable, f.Err)
-	if h.why.CompareAndSwap(nil, &f) {
-		close(h.dead)
-		h.sick()
+	if h.failure.CompareAndSwap(nil, &f) {
+		close(h.poisoned)
+		h.onFailure()
 	}
 }
 
-// Bar lets nobody change the file any more: what a transaction would write could be lost.
-func (h *Handle) Bar(cause error) {
+// Freeze stops all further changes of the file, because what a transaction writes could be lost.
+func (h *Handle) Freeze(cause error) {
 	f := &Failure{Err: fmt.Errorf("%w: %w", errs.ErrUnavailable, cause)}
-	if h.barred.CompareAndSwap(nil, f) {
-		h.sick()
+	if h.frozen.CompareAndSwap(nil, f) {
+		h.onFailure()
 	}
 }
 
-// Err returns why the handle must not be called, or nil.
+// Err returns why the handle must not be used, or nil.
 func (h *Handle) Err() error {
-	if f := h.why.Load(); f != nil {
+	if f := h.failure.Load(); f != nil {
 		return f.Err
 	}
 	return nil
 }
 
-// caught is deferred around every use of bbolt.
-func (h *Handle) caught(err *error) {
+// guard is deferred around every use of bbolt. It turns a panic into an error and poisons the handle.
+func (h *Handle) guard(err *error) {
 	if r := recover(); r != nil {
 		if Without.Guard {
 			panic(r)
@@ -128,37 +137,37 @@ func (h *Handle) caught(err *error) {
 	}
 }
 
-// panicked turns what recover returned into a failure.
+// panicked turns the value of recover into a failure.
 func panicked(r any) Failure {
 	f := Failure{Stack: debug.Stack()}
 	if err, ok := r.(error); ok {
-		f.Err = fmt.Errorf("bbolt has panicked: %w", err)
+		f.Err = fmt.Errorf("bbolt panicked: %w", err)
 	} else {
-		f.Err = fmt.Errorf("bbolt has panicked: %v", r)
+		f.Err = fmt.Errorf("bbolt panicked: %v", r)
 	}
 	return f
 }
 
-// begin begins a transaction. The caller has a guard of his own.
+// begin begins a transaction. The caller has deferred a guard, too.
 func (h *Handle) begin(writable bool) (tx *bolt.Tx, err error) {
 	h.gate.Lock()
 	defer h.gate.Unlock()
 	if err := h.Err(); err != nil {
 		return nil, err
 	}
-	h.stuck.Store(true)
-	defer h.caught(&err) // before the gate opens, so that the next one finds the handle poisoned
+	h.beginStuck.Store(true)
+	defer h.guard(&err) // runs before the gate opens, so the next transaction finds the handle poisoned
 	tx, err = h.db.Begin(writable)
-	h.stuck.Store(false)
+	h.beginStuck.Store(false)
 	if errors.Is(err, berrors.ErrInvalidMapping) {
-		h.unmapped(err)
+		h.poisonUnmapped(err)
 		err = h.Err()
 	}
 	return tx, err
 }
 
-// end ends a read transaction. bbolt touches no mapped memory for it, but takes its lock of the meta pages,
-// which a transaction that faulted in its beginning keeps for ever: as long as nobody begins, nobody does.
+// end ends a read transaction. bbolt reads no mapped memory for that, but takes its lock of the meta pages. A
+// transaction that faulted while it began keeps that lock forever. Holding the gate, end cannot run into that.
 func (h *Handle) end(tx *bolt.Tx) {
 	if h.gate.TryLock() {
 		defer h.gate.Unlock()
@@ -174,7 +183,7 @@ func (h *Handle) end(tx *bolt.Tx) {
 	}()
 	select {
 	case <-done:
-	case <-h.dead:
+	case <-h.poisoned:
 	}
 }
 
@@ -189,7 +198,7 @@ func (h *Handle) usable() error {
 // view runs fn in a read transaction.
 func (h *Handle) view(fn func(*bolt.Tx) error) error { return h.viewFrom(func() {}, fn) }
 
-// viewFrom is view, with begun called as soon as the transaction sees what it will see.
+// viewFrom is view, but calls begun as soon as the transaction has begun.
 func (h *Handle) viewFrom(begun func(), fn func(*bolt.Tx) error) (err error) {
 	h.users.RLock()
 	defer h.users.RUnlock()
@@ -197,7 +206,7 @@ func (h *Handle) viewFrom(begun func(), fn func(*bolt.Tx) error) (err error) {
 		return err
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer h.caught(&err)
+	defer h.guard(&err)
 	tx, err := h.begin(false)
 	if err != nil {
 		return err
@@ -207,39 +216,39 @@ func (h *Handle) viewFrom(begun func(), fn func(*bolt.Tx) error) (err error) {
 	return fn(tx)
 }
 
-// update runs fn in a write transaction. The caller has the token of writing.
+// update runs fn in a write transaction. The caller has the write token.
 //
-// bbolt's own Update is no use: after a panic it rolls back, for which it walks over the whole file, in a
-// goroutine of its own that no guard reaches.
+// It does not use bbolt's Update. After a panic that rolls back, which walks the whole file in a goroutine that no
+// guard reaches.
 func (h *Handle) update(fn func(*bolt.Tx) error) (err error) {
 	h.users.RLock()
 	defer h.users.RUnlock()
 	if err := h.usable(); err != nil {
 		return err
 	}
-	if f := h.barred.Load(); f != nil {
+	if f := h.frozen.Load(); f != nil {
 		return f.Err
 	}
-	// Nor is there a guard in the walk by which a Commit that failed finds the free pages again.
-	if err := h.whole(); err != nil {
+	// The walk in which a failed Commit finds the free pages again has no guard either, so check the file first.
+	if err := h.checkIntact(); err != nil {
 		return err
 	}
-	if err := h.prove(); err != nil {
+	if err := h.checkLeaves(); err != nil {
 		return err
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer h.caught(&err)
+	defer h.guard(&err)
 	tx, err := h.begin(true)
 	if err != nil {
 		return err
 	}
 	h.dirty = true
-	h.db.AllocSize = int(min(max(tx.Size()/growPart, growLeast), growMost))
-	h.mapOf(tx.Size()) // by which the last one may have outgrown it
+	h.db.AllocSize = int(min(max(tx.Size()/growthShare, minGrowth), maxGrowth))
+	h.noteMapSize(tx.Size()) // the last transaction may have outgrown the map
 	if err = fn(tx); err == nil {
-		err = h.whole()
+		err = h.checkIntact()
 	}
-	if disorder(err) {
+	if showsDamage(err) {
 		f := Failure{Err: err}
 		h.Poison(f)
 		if h.from != nil {
@@ -255,76 +264,77 @@ func (h *Handle) update(fn func(*bolt.Tx) error) (err error) {
 	}
 	id := tx.ID()
 	if err = tx.Commit(); err != nil {
-		if isUnmapped(err) {
-			h.unmapped(err)
+		if isMapFailure(err) {
+			h.poisonUnmapped(err)
 			return h.Err()
 		}
-		h.Doubt(uint64(id), err)
+		h.CommitFailed(uint64(id), err)
 	}
 	stats := tx.Stats()
-	h.most.Store(max(h.most.Load(), stats.GetPageAlloc()))
-	return errors.Join(err, h.grown())
+	h.maxWritten.Store(max(h.maxWritten.Load(), stats.GetPageAlloc()))
+	return errors.Join(err, h.noteSize())
 }
 
-// disorder reports whether an error of a change tells that the file is damaged: a bucket where none can be, or none
-// where one must be, or a key that nobody can have put.
-func disorder(err error) bool {
-	return errors.Is(err, errDisorder) || errors.Is(err, berrors.ErrIncompatibleValue) || errors.Is(err, berrors.ErrKeyTooLarge) ||
-		errors.Is(err, berrors.ErrKeyRequired) || errors.Is(err, berrors.ErrBucketNameRequired)
+// showsDamage reports whether an error of a change means that the file is damaged: a bucket where none can be, no
+// bucket where one must be, or a key that was never put.
+func showsDamage(err error) bool {
+	return errors.Is(err, errKeyOrder) || errors.Is(err, berrors.ErrIncompatibleValue) ||
+		errors.Is(err, berrors.ErrKeyTooLarge) || errors.Is(err, berrors.ErrKeyRequired) ||
+		errors.Is(err, berrors.ErrBucketNameRequired)
 }
 
 // sync flushes what was written while syncs were off.
 func (h *Handle) sync() (err error) {
-	defer h.caught(&err)
+	defer h.guard(&err)
 	return h.db.Sync()
 }
 
-// whole says why the file is no longer as bbolt left it: then the handle is poisoned if it was cut short, and barred
-// if it has no name any more.
-func (h *Handle) whole() error {
-	was := h.size.Load() // before the file is looked at: it may grow meanwhile
+// checkIntact returns an error if the file is no longer as bbolt left it. It poisons the handle if the file was
+// truncated, and freezes it if the file has no name any more.
+func (h *Handle) checkIntact() error {
+	was := h.size.Load() // before the size is read: the file may grow meanwhile
 	size, removed, err := sizeOfFile(h.file)
 	switch {
 	case err != nil:
 		return err
 	case size < was:
-		h.Poison(Failure{Err: ErrCutShort})
+		h.Poison(Failure{Err: ErrTruncated})
 		return h.Err()
 	case removed:
-		h.Bar(ErrRemoved)
-		return h.barred.Load().Err
+		h.Freeze(ErrRemoved)
+		return h.frozen.Load().Err
 	}
 	return nil
 }
 
-// grown takes note of the size that the file has after a transaction, which makes no file smaller: one that was cut short
-// meanwhile may lack what was written.
-func (h *Handle) grown() error {
+// noteSize notes the size of the file after a transaction. No transaction shrinks the file, so a smaller one was
+// truncated and may lack what was written.
+func (h *Handle) noteSize() error {
 	size, _, err := sizeOfFile(h.file)
 	switch {
 	case err != nil:
-		return nil // nothing is known of it
+		return nil // the size stays unknown
 	case size < h.size.Load():
-		h.Poison(Failure{Err: ErrCutShort})
+		h.Poison(Failure{Err: ErrTruncated})
 		return h.Err()
 	}
 	h.size.Store(size)
 	return nil
 }
 
-// Doubt is called when a commit has failed. One that failed before anything was synced, as on a full disk, has
-// changed nothing. But after a sync that failed the system may count pages as written that never were, and later
-// syncs succeed without them; and a meta page may be in place of which nobody knows whether it is on disk,
-// while the next transaction writes into pages that only the one before it frees. So the file is not to be changed
-// any more; it is still good for reading, and a copy takes its place.
-func (h *Handle) Doubt(txid uint64, err error) {
+// CommitFailed is called when a commit has failed. A commit that failed before it synced anything, as on a full disk,
+// has changed nothing. But after a failed sync the system may take pages for written that never were, and later syncs
+// succeed without them. A new meta page may be in place, and nobody knows whether it is on disk, while the next
+// transaction would write to pages that only this one freed. So the file must not be changed any more. It can still be
+// read, and a copy replaces it.
+func (h *Handle) CommitFailed(txid uint64, err error) {
 	if beforeSync(err) && h.newestTxid() < txid {
 		return
 	}
-	h.Bar(fmt.Errorf("the file is not to be trusted any more after: %w", err))
+	h.Freeze(fmt.Errorf("the file can no longer be trusted after: %w", err))
 }
 
-// newestTxid returns the id of the last transaction whose meta page is whole, or the highest there is where nobody knows.
+// newestTxid returns the id of the last transaction with an intact meta page, or math.MaxUint64 if it is unknown.
 func (h *Handle) newestTxid() uint64 {
 	size, _, err := sizeOfFile(h.file)
 	if err != nil {
@@ -337,58 +347,59 @@ func (h *Handle) newestTxid() uint64 {
 	return f.Txid()
 }
 
-// beforeSync reports whether an error of Commit comes from a write or from making the file larger. bbolt returns
-// those of a sync as the system gave them, or in words of its own.
+// beforeSync reports whether an error of Commit comes from a write or from growing the file. Errors of a sync have
+// another text.
 func beforeSync(err error) bool {
 	var write *os.PathError
 	return errors.As(err, &write) && write.Op == "write" || strings.HasPrefix(err.Error(), "file resize error")
 }
 
-// unlock gives the token of writing back.
-func (h *Handle) unlock() { <-h.writing }
+// unlock returns the write token.
+func (h *Handle) unlock() { <-h.writeToken }
 
-// apart runs fn, for which the caller has the token of writing, in a goroutine of its own, and gives the token back
-// when it is over. When fn does not come back the caller does all the same.
-func (h *Handle) apart(fn func() error) error {
+// runDetachable runs fn in a goroutine and waits for it. If fn hangs, or the handle is poisoned and fn does not end
+// soon, the caller gives up: fn is detached and goes on alone. The caller has the write token, and it is returned when
+// fn ends.
+func (h *Handle) runDetachable(fn func() error) error {
 	done := make(chan error, 1)
-	var over atomic.Bool // it has come back, or nobody waits for that any more: whichever is first
+	var over atomic.Bool // fn has returned, or the caller has given up: whichever comes first
 	go func() {
 		defer h.unlock()
 		err := fn()
 		if !over.CompareAndSwap(false, true) {
-			h.strays.Add(-1)
+			h.detached.Add(-1)
 		}
 		done <- err
 	}()
-	timer := time.NewTimer(hungAfter)
+	timer := time.NewTimer(hungTimeout)
 	defer timer.Stop()
 	select {
 	case err := <-done:
 		return err
-	case <-h.dead:
+	case <-h.poisoned:
 	case <-timer.C:
 		h.Poison(Failure{Err: ErrHung})
 	}
-	timer.Reset(LeaveAfter)
+	timer.Reset(DetachAfter)
 	select {
 	case err := <-done:
 		return err
 	case <-timer.C:
 	}
-	h.strays.Add(1)
+	h.detached.Add(1)
 	if !over.CompareAndSwap(false, true) {
-		h.strays.Add(-1)
+		h.detached.Add(-1)
 		return <-done
 	}
 	return h.Err()
 }
 
-// Close closes the handle when its transactions are over; if they do not end, and if it is poisoned, it lets go of
+// Close closes the handle when its transactions have ended. If they do not end, or if the handle is poisoned, it closes
 // the file without bbolt.
 func (h *Handle) Close() (err error) {
-	for end := time.Now().Add(closeMost); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(closeTimeout); ; time.Sleep(time.Millisecond) {
 		if err := h.Err(); err != nil {
-			h.abandon()
+			h.closeFile()
 			return err
 		}
 		if h.users.TryLock() {
@@ -406,35 +417,35 @@ func (h *Handle) Close() (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if h.Err() != nil {
-			h.abandon()
+			h.closeFile()
 		}
 	}()
-	defer h.caught(&err)
+	defer h.guard(&err)
 	return h.db.Close()
 }
 
-// abandon lets go of the file of a poisoned handle. With the descriptor closed bbolt can write nothing any more,
-// should a transaction still be under way. The map stays where it is: somebody may be reading it.
-func (h *Handle) abandon() {
+// closeFile unlocks and closes the file of a poisoned handle. Without the descriptor bbolt can write nothing more, even
+// if a transaction is still running. The map stays, because somebody may be reading it.
+func (h *Handle) closeFile() {
 	_ = unlockFile(h.file)
 	_ = h.file.Close()
 }
 
-// Leave abandons a poisoned handle when the change of the file that may be under way is over, or will never be.
-func (h *Handle) Leave(ctx context.Context) error {
-	most := healSettle
-	if h.stuck.Load() {
-		h.abandon()
-		most = healSettleStuck
+// Abandon closes the file of a poisoned handle when the running change has ended, or will never end.
+func (h *Handle) Abandon(ctx context.Context) error {
+	most := drainTimeout
+	if h.beginStuck.Load() {
+		h.closeFile()
+		most = drainTimeoutStuck
 	}
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	select {
-	case h.writing <- struct{}{}: // for good
+	case h.writeToken <- struct{}{}: // and never return the token
 	case <-timer.C:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	h.abandon()
+	h.closeFile()
 	return nil
 }

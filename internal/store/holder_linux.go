@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LockHolder returns the id of a process that holds a lock on the file at path, or 0. The kernel lists
-// locks in /proc/locks by device and inode (proc_locks(5)).
+// LockHolder returns the id of a process that holds a lock on the file at path, or 0. The kernel lists locks in
+// /proc/locks by device and inode (proc_locks(5)).
 func LockHolder(path string) int {
 	var st unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
@@ -19,7 +19,7 @@ func LockHolder(path string) int {
 	}
 	devices := []device{{st.Dev_major, st.Dev_minor}}
 	if st.Mask&unix.STATX_MNT_ID != 0 {
-		// The list has the device of the file system, and some, such as btrfs, give each file another one.
+		// /proc/locks has the device of the file system. Some file systems, such as btrfs, give files another one.
 		if d, ok := mountDevice(st.Mnt_id); ok {
 			devices = append(devices, d)
 		}
@@ -41,7 +41,7 @@ func LockHolder(path string) int {
 			continue
 		}
 		pid, err := strconv.Atoi(field[4])
-		if err != nil || pid <= 0 { // of another namespace of processes
+		if err != nil || pid <= 0 { // in another PID namespace
 			continue
 		}
 		for _, known := range devices {
@@ -53,10 +53,10 @@ func LockHolder(path string) int {
 	return 0
 }
 
-// device is the number of a device.
+// device is a device number.
 type device struct{ major, minor uint32 }
 
-// mountDevice returns the device of the file system that is mounted with the given id, see proc_pid_mountinfo(5).
+// mountDevice returns the device of the mounted file system with the given id, see proc_pid_mountinfo(5).
 func mountDevice(id uint64) (d device, ok bool) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {

@@ -14,35 +14,36 @@ import (
 )
 
 var (
-	ErrHomeless = errors.New("its directory was removed while it was open")
-	ErrTaken    = errors.New("at its path there is another directory, with another cache in it")
+	ErrDirRemoved = errors.New("its directory was removed while it was open")
+	ErrOtherCache = errors.New("its path now leads to another directory with another cache")
 )
 
-// TakesNothing reports whether a disk has failed so that another one is likely to be mounted in its place.
-func TakesNothing(err error) bool {
+// IsDiskGone reports whether the disk has failed in such a way that another one is likely to be mounted in its place.
+func IsDiskGone(err error) bool {
 	return errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EIO)
 }
 
-// MayMove returns an error if a directory has a file or a journal of another cache under our names, or no file where it may not be
-// empty.
-func (s *Store) MayMove(in *disk.Dir, empty bool) error {
+// CheckMove returns an error if a directory has a file or a journal of another cache under our names. It also returns
+// an error if the directory has no file, unless empty is set.
+func (s *Store) CheckMove(in *disk.Dir, empty bool) error {
 	identity, err := s.identityIn(in)
 	if err == nil && identity != s.identity || err != nil && !(empty && errors.Is(err, fs.ErrNotExist)) {
-		return errors.Join(ErrTaken, err)
+		return errors.Join(ErrOtherCache, err)
 	}
 	path := beside.Journal(s.path)
 	if _, err := in.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if identity, _, ok, err := journal.Peek(in, path); err != nil || !ok || identity != s.identity {
-		return errors.Join(ErrTaken, err)
+		return errors.Join(ErrOtherCache, err)
 	}
 	return nil
 }
 
-// identityIn returns the identity of the file that a directory has under our name, which nobody may have open.
+// identityIn returns the identity of the file of our name in a directory. It fails if another process has the file
+// open.
 func (s *Store) identityIn(in *disk.Dir) (identity [16]byte, err error) {
-	f, info, err := openOwned(in, s.path, os.O_RDWR, healLock)
+	f, info, err := openOwned(in, s.path, os.O_RDWR, healLockTimeout)
 	if err != nil {
 		return identity, err
 	}
@@ -63,12 +64,12 @@ func identityOf(f *os.File, info fs.FileInfo) (identity [16]byte, err error) {
 	return found.Identity, nil
 }
 
-// RemoveJournal removes what a journal that failed has left beside the file, which has everything. What is no journal of this
-// cache stays, and so does what may not be removed, and what stands beside a file that is not ours to speak for: one that cannot be
-// used, or that another has taken the place of.
+// RemoveJournal removes what a failed journal has left beside the file, which has everything. It leaves a file that is
+// not this cache's journal, or that it may not remove. It removes nothing if the cache file is unusable or was
+// replaced.
 func (s *Store) RemoveJournal() error {
 	s.Inspect()
-	if h := s.current.Load(); h == nil || h.Trouble() != nil {
+	if h := s.current.Load(); h == nil || h.Failure() != nil {
 		return nil
 	}
 	path := beside.Journal(s.path)

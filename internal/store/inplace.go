@@ -22,47 +22,49 @@ import (
 	"github.com/keepcache/keepcache/internal/trust"
 )
 
-// An empty file is made a cache in place, and so is a damaged one that no other can replace. While that lasts the file begins
-// with one of these texts, which fill a sector of the disk with zeros behind them, so that a crash leaves the text or what was before.
-// All pages follow it, then the second meta page, and the first takes its place last of all. So a file that was not finished is
-// never taken for one that was, and the next Open begins anew. They are a part of the file format.
+// An empty file is turned into a cache in place, and so is a damaged one that cannot be replaced. Meanwhile the file
+// begins with one of these texts, padded with zeros to a sector, so a crash leaves either the text or what was there
+// before. The pages are written behind it, then the second meta page, and the first one overwrites the text last. So an
+// unfinished file is never taken for a finished one, and the next Open starts over. The texts are part of the file
+// format.
 const (
-	makingText = "keepcache is making a cache of this file, and the next Open finishes that.\n"
-	anewText   = "keepcache is making this file anew, because it was damaged, and the next Open finishes that.\n"
+	initText   = "keepcache is making a cache of this file, and the next Open finishes that.\n"
+	remakeText = "keepcache is making this file anew, because it was damaged, and the next Open finishes that.\n"
 
-	// One of these follows anewText: a copy's name with a newline behind it, or that there is none. Older ones lack both.
+	// One of these follows remakeText: the name of a copy and a newline, or that there is none. Older versions wrote
+	// neither.
 	keptText = "What it had is in "
 	lostText = "What it had could not be kept.\n"
 
-	makingBytes = 512
+	markerBytes = 512
 )
 
 var (
-	ErrUnmade = fmt.Errorf("%w: it is empty", errs.ErrFormat)
-	ErrAnew   = fmt.Errorf("%w: a crash came while it was made anew", errs.ErrCorrupt)
+	ErrNotInitialized = fmt.Errorf("%w: it is empty", errs.ErrFormat)
+	ErrHalfRemade     = fmt.Errorf("%w: a crash interrupted its replacement", errs.ErrCorrupt)
 )
 
-// Unfinished returns ErrUnmade for a file that is still to be made a cache: one that is empty, or was begun, and ErrAnew for a
-// damaged one that was being made anew.
+// Unfinished returns ErrNotInitialized for a file that is empty or was being initialized, and ErrHalfRemade for a
+// damaged one that was being remade.
 func Unfinished(f *os.File, size int64) error {
 	if size == 0 {
-		return ErrUnmade
+		return ErrNotInitialized
 	}
 	text, err := beginningOf(f)
 	switch {
 	case err != nil:
 		return err
-	case strings.HasPrefix(text, makingText), size == makingBytes && text == "":
-		return ErrUnmade // or the text was not on disk yet, but its length
-	case strings.HasPrefix(text, anewText):
-		return ErrAnew
+	case strings.HasPrefix(text, initText), size == markerBytes && text == "":
+		return ErrNotInitialized // or the length of the text reached the disk, but not the text
+	case strings.HasPrefix(text, remakeText):
+		return ErrHalfRemade
 	}
 	return nil
 }
 
-// beginningOf returns the text with which a file begins, without the zeros behind it.
+// beginningOf returns the text at the beginning of a file, without the zeros behind it.
 func beginningOf(f *os.File) (string, error) {
-	b := make([]byte, makingBytes)
+	b := make([]byte, markerBytes)
 	n, err := disk.ReadAt(f, b, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", err
@@ -70,8 +72,8 @@ func beginningOf(f *os.File) (string, error) {
 	return strings.TrimRight(string(b[:n]), "\x00"), nil
 }
 
-// beganAnew reports whether a file was being made anew when a crash came. f may be nil.
-func beganAnew(f *os.File) (bool, error) {
+// remakeBegun reports whether the file was being remade when a crash came. f may be nil.
+func remakeBegun(f *os.File) (bool, error) {
 	if f == nil {
 		return false, nil
 	}
@@ -79,34 +81,34 @@ func beganAnew(f *os.File) (bool, error) {
 	if err == nil {
 		err = Unfinished(f, info.Size())
 	}
-	return errors.Is(err, ErrAnew), err
+	return errors.Is(err, ErrHalfRemade), err
 }
 
-// finishFile makes a cache of the file at path if it is still to be made one. A journal that is there tells whose it was.
-func finishFile(in *disk.Dir, path string, wait time.Duration) error {
+// initInPlace turns an empty or unfinished file into a cache. If there is a journal, the cache gets its identity.
+func initInPlace(in *disk.Dir, path string, wait time.Duration) error {
 	f, _, err := openOwned(in, path, os.O_RDWR, wait)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := lockAlone(f); err != nil {
+	if err := lockForInit(f); err != nil {
 		return err
 	}
 	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	if err := Unfinished(f, info.Size()); !errors.Is(err, ErrUnmade) {
+	if err := Unfinished(f, info.Size()); !errors.Is(err, ErrNotInitialized) {
 		return err // another process was quicker
 	}
 	from, err := inherit(in, f, beside.Journal(path))
 	if err != nil {
 		return err
 	}
-	return makeInPlace(in, f, path, makingText, from.write)
+	return makeInPlace(in, f, path, initText, from.write)
 }
 
-// makeInPlace makes f, which the caller has locked, a cache with what fill writes. The text says what for.
+// makeInPlace turns f into a cache with what fill writes. The caller has locked f. text says why the file is made.
 func makeInPlace(in *disk.Dir, f *os.File, path, text string, fill func(*bolt.Tx) error) error {
 	image, size, page, drop, err := makeImage(in, path, fill)
 	defer drop()
@@ -114,15 +116,15 @@ func makeInPlace(in *disk.Dir, f *os.File, path, text string, fill func(*bolt.Tx
 		return err
 	}
 
-	mark := make([]byte, makingBytes)
+	mark := make([]byte, markerBytes)
 	copy(mark, text)
 	if _, err := disk.WriteAt(f, mark, 0); err != nil {
-		if text == makingText {
-			_ = disk.Truncate(f, 0) // a part of the text is nothing that the next Open knows
+		if text == initText {
+			_ = disk.Truncate(f, 0) // the next Open would not recognise a part of the text
 		}
 		return err
 	}
-	if err := errors.Join(disk.Sync(f), disk.Truncate(f, makingBytes)); err != nil {
+	if err := errors.Join(disk.Sync(f), disk.Truncate(f, markerBytes)); err != nil {
 		return err
 	}
 	if err := copyRange(f, image, 2*page, size); err != nil {
@@ -142,13 +144,15 @@ func makeInPlace(in *disk.Dir, f *os.File, path, text string, fill func(*bolt.Tx
 	return nil
 }
 
-// makeImage makes a cache beside the file at path, or where that directory cannot be written to among the temporary files, and
-// returns it with its size and that of its pages. drop removes it.
-func makeImage(in *disk.Dir, path string, fill func(*bolt.Tx) error) (image *os.File, size, page int64, drop func(), err error) {
-	image, name, err := createTemp(in, path, creatorSuffix)
+// makeImage creates a cache beside the file at path, or in the directory for temporary files if that directory is not
+// writable. It returns the file with its size and page size. drop removes it.
+func makeImage(
+	in *disk.Dir, path string, fill func(*bolt.Tx) error,
+) (image *os.File, size, page int64, drop func(), err error) {
+	image, name, err := createTemp(in, path, newSuffix)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 		in = nil
-		image, name, err = createTemp(in, elsewhere(path), creatorSuffix)
+		image, name, err = createTemp(in, tempPath(path), newSuffix)
 	}
 	if err != nil {
 		return nil, 0, 0, func() {}, err
@@ -163,7 +167,7 @@ func makeImage(in *disk.Dir, path string, fill func(*bolt.Tx) error) (image *os.
 	}
 	h.db.NoSync, h.db.NoGrowSync = true, true
 	if err = h.update(fill); err == nil {
-		h.db.NoFreelistSync = false // it is a file at rest
+		h.db.NoFreelistSync = false // so that opening it need not search for free pages
 		err = h.update(func(*bolt.Tx) error { return nil })
 	}
 	if err == nil {
@@ -175,7 +179,7 @@ func makeImage(in *disk.Dir, path string, fill func(*bolt.Tx) error) (image *os.
 	return image, size, page, drop, errors.Join(err, h.Close())
 }
 
-// copyRange copies the bytes from one offset to another to the same place of another file.
+// copyRange copies the bytes from offset at to offset end to the same place of another file.
 func copyRange(to, from *os.File, at, end int64) error {
 	buf := make([]byte, min(1<<20, end-at))
 	for at < end {
@@ -191,47 +195,51 @@ func copyRange(to, from *os.File, at, end int64) error {
 	return nil
 }
 
-// elsewhere returns the path among the temporary files beside which stands what cannot stand beside the cache at path.
-func elsewhere(path string) string {
+// tempPath returns the path that replaces path, in the directory for temporary files, if nothing can be created beside
+// path.
+func tempPath(path string) string {
 	sum := sha256.Sum256([]byte(path))
 	return filepath.Join(os.TempDir(), "keepcache-"+hex.EncodeToString(sum[:8])+"-"+filepath.Base(path))
 }
 
-// remake is quarantine in place: the contents of the file are copied aside, unless an earlier time that a crash ended has done it,
-// and a fresh one is made where it is. The handle that it returns has d.file.
-func remake(d damaged, suffix string, from *Catalog, again bool) (h *Handle, aside string, err error) {
+// remakeInPlace is quarantine in place: it copies the contents of the file into quarantine and then makes a fresh cache
+// in the same file. With resume, a crash has interrupted an earlier call, and the copy exists already. The returned
+// handle has d.file.
+func remakeInPlace(d damaged, suffix string, from *Catalog, again bool) (h *Handle, quarantined string, err error) {
 	var text string
 	if again {
 		if text, err = beginningOf(d.file); err != nil {
 			return nil, "", err
 		}
 		var kept *os.File
-		if kept, aside = openKept(d.in, d.file, d.path, suffix, text); kept != nil {
+		if kept, quarantined = openQuarantined(d.in, d.file, d.path, suffix, text); kept != nil {
 			kept.Close()
 		}
 	} else {
-		aside = copyAside(d, suffix)
-		text = anewMark(aside)
+		quarantined = copyToQuarantine(d, suffix)
+		text = remakeMarker(quarantined)
 	}
 	if err := makeInPlace(d.in, d.file, d.path, text, from.write); err != nil {
-		return nil, aside, err
+		return nil, quarantined, err
 	}
-	h, err = openHandle(d.path, false, reserveMost, time.Second, func(string, int, os.FileMode) (*os.File, error) { return d.file, nil })
-	return h, aside, err
+	open := func(string, int, os.FileMode) (*os.File, error) { return d.file, nil }
+	h, err = openHandle(d.path, false, maxReserve, time.Second, open)
+	return h, quarantined, err
 }
 
-// copyAside copies the contents of a file beside it, or where that directory cannot be written to or has no room, among the
-// temporary files, for the owner's eyes only. Where that cannot be either they are lost, and it returns nothing.
-func copyAside(d damaged, suffix string) (aside string) {
+// copyToQuarantine copies the contents of a file to a new one beside it. If that directory is not writable or full, the
+// copy goes to the directory for temporary files, readable by the owner only. If that fails too, the contents are lost,
+// and it returns "".
+func copyToQuarantine(d damaged, suffix string) (quarantined string) {
 	in, like := d.in, d.like
-	for _, path := range []string{d.path, elsewhere(d.path)} {
-		prefix, now := beside.Prefix(path, suffix, len(asideTime)), time.Now().UTC()
-		for n := range asideTries {
-			aside = prefix + now.Add(time.Duration(n)*time.Microsecond).Format(asideTime)
-			err := copyWhole(d.file, in, aside, like)
+	for _, path := range []string{d.path, tempPath(d.path)} {
+		prefix, now := beside.Prefix(path, suffix, len(quarantineTime)), time.Now().UTC()
+		for n := range quarantineTries {
+			quarantined = prefix + now.Add(time.Duration(n)*time.Microsecond).Format(quarantineTime)
+			err := copyDurably(d.file, in, quarantined, like)
 			if err == nil {
-				PruneAside(in, path, suffix, aside)
-				return aside
+				PruneQuarantine(in, path, suffix, quarantined)
+				return quarantined
 			}
 			if !errors.Is(err, fs.ErrExist) {
 				break
@@ -242,8 +250,8 @@ func copyAside(d damaged, suffix string) (aside string) {
 	return ""
 }
 
-// copyWhole copies a file to a new one, which is there only if it is whole.
-func copyWhole(from *os.File, in *disk.Dir, name string, like disk.Attributes) error {
+// copyDurably copies a file to a new one. The new file exists only if the copy is complete.
+func copyDurably(from *os.File, in *disk.Dir, name string, like disk.Attributes) error {
 	info, err := from.Stat()
 	if err != nil {
 		return err
@@ -265,22 +273,23 @@ func copyWhole(from *os.File, in *disk.Dir, name string, like disk.Attributes) e
 	return err
 }
 
-// anewMark returns the text for a file of which there is the given copy, or none.
-func anewMark(aside string) string {
-	text := anewText + lostText
-	if aside != "" {
-		text = anewText + keptText + filepath.Base(aside) + "\n"
+// remakeMarker returns the text for a file whose quarantined copy has the given path; "" is none.
+func remakeMarker(quarantined string) string {
+	text := remakeText + lostText
+	if quarantined != "" {
+		text = remakeText + keptText + filepath.Base(quarantined) + "\n"
 	}
-	if len(text) > makingBytes {
-		return anewText // no usual file system has such names
+	if len(text) > markerBytes {
+		return remakeText // no usual file system has such long names
 	}
 	return text
 }
 
-// openKept opens the copy of what f, the file at path, had before it was being made anew, and returns it with its path, or nil if
-// there is none. text is that of f. Where it names no copy, because an older keepcache wrote it, the newest one counts.
-func openKept(in *disk.Dir, f *os.File, path, suffix, text string) (kept *os.File, aside string) {
-	text = strings.TrimPrefix(text, anewText)
+// openQuarantined opens the copy of what f, the file at path, had before it was being remade. It returns the copy with
+// its path, or nil if there is none. text is the text in f. If text names no copy, because an older version wrote it,
+// the newest copy counts.
+func openQuarantined(in *disk.Dir, f *os.File, path, suffix, text string) (kept *os.File, quarantined string) {
+	text = strings.TrimPrefix(text, remakeText)
 	if text == lostText {
 		return nil, ""
 	}
@@ -288,9 +297,9 @@ func openKept(in *disk.Dir, f *os.File, path, suffix, text string) (kept *os.Fil
 	named = strings.TrimSuffix(named, "\n")
 	for try := range 2 {
 		if try == 1 {
-			in, path = nil, elsewhere(path)
+			in, path = nil, tempPath(path)
 		}
-		for _, name := range slices.Backward(asides(in, path, suffix)) {
+		for _, name := range slices.Backward(quarantinedFiles(in, path, suffix)) {
 			if known && filepath.Base(name) != named {
 				continue
 			}
@@ -302,7 +311,7 @@ func openKept(in *disk.Dir, f *os.File, path, suffix, text string) (kept *os.Fil
 	return nil, ""
 }
 
-// openCopy opens a copy of f, unless somebody may have put it there who could not have written to f.
+// openCopy opens a copy of f. It refuses one that a user may have put there who could not write to f.
 func openCopy(in *disk.Dir, name string, f *os.File) (*os.File, error) {
 	kept, err := in.OpenRegular(name, os.O_RDONLY, 0)
 	if err != nil {
@@ -327,11 +336,12 @@ func sameOwner(a, b *os.File) bool {
 	return err == nil && disk.AttributesIn(of).SameOwner(disk.AttributesIn(other))
 }
 
-// inheritFrom is inherit for the damaged file at path. Where it was being made anew, what it had is in the copy that was kept.
+// inheritFrom is inherit for the damaged file at path. If the file was being remade, it reads the quarantined copy
+// instead.
 func inheritFrom(in *disk.Dir, f *os.File, path string) (*Catalog, error) {
-	begun, err := beganAnew(f)
+	begun, err := remakeBegun(f)
 	if !begun {
-		if err != nil && !errors.Is(err, ErrUnmade) {
+		if err != nil && !errors.Is(err, ErrNotInitialized) {
 			return nil, err
 		}
 		return inherit(in, f, beside.Journal(path))
@@ -340,7 +350,7 @@ func inheritFrom(in *disk.Dir, f *os.File, path string) (*Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	kept, _ := openKept(in, f, path, corruptSuffix, text)
+	kept, _ := openQuarantined(in, f, path, corruptSuffix, text)
 	if kept == nil {
 		return inherit(in, f, beside.Journal(path))
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
-// A file that was being made anew has its copy by the name in it, or none, and never one that others may have put there.
+// openQuarantined finds the copy that the text names, or none, and never one that others may have put there.
 func TestOpenKept(t *testing.T) {
 	if !CanReplace {
 		t.Skip("a file that is open is not made anew")
@@ -28,34 +28,34 @@ func TestOpenKept(t *testing.T) {
 	require.NoError(t, err)
 	defer f.Close()
 	search := func(text string) string {
-		kept, aside := openKept(in, f, path, corruptSuffix, text)
+		kept, quarantined := openQuarantined(in, f, path, corruptSuffix, text)
 		if kept != nil {
 			kept.Close()
 		}
-		return aside
+		return quarantined
 	}
 	put := func(at, time string) string {
 		at += corruptSuffix + time
 		require.NoError(t, os.WriteFile(at, nil, 0o600))
 		return at
 	}
-	away := put(elsewhere(path), "2026")
-	link := elsewhere(path) + corruptSuffix + "2027"
+	away := put(tempPath(path), "2026")
+	link := tempPath(path) + corruptSuffix + "2027"
 	require.NoError(t, os.Symlink(away, link))
-	require.Equal(t, away, search(anewText))
-	require.Empty(t, search(anewMark(link)))
+	require.Equal(t, away, search(remakeText))
+	require.Empty(t, search(remakeMarker(link)))
 	if os.Geteuid() == 0 {
-		trap := put(elsewhere(path), "2028")
+		trap := put(tempPath(path), "2028")
 		require.NoError(t, os.Chown(trap, 65533, -1))
-		require.Equal(t, away, search(anewText))
-		require.Empty(t, search(anewMark(trap)))
+		require.Equal(t, away, search(remakeText))
+		require.Empty(t, search(remakeMarker(trap)))
 	}
 	older, newer := put(path, "2024"), put(path, "2025")
-	require.Equal(t, newer, search(anewText), "of an older keepcache")
-	for _, aside := range []string{older, newer, away, ""} {
-		require.Equal(t, aside, search(anewMark(aside)))
+	require.Equal(t, newer, search(remakeText), "of an older keepcache")
+	for _, quarantined := range []string{older, newer, away, ""} {
+		require.Equal(t, quarantined, search(remakeMarker(quarantined)))
 	}
-	require.Equal(t, anewText, anewMark(strings.Repeat("n", makingBytes)))
-	PruneAside(nil, elsewhere(path), corruptSuffix, away)
+	require.Equal(t, remakeText, remakeMarker(strings.Repeat("n", markerBytes)))
+	PruneQuarantine(nil, tempPath(path), corruptSuffix, away)
 	require.FileExists(t, away)
 }

@@ -8,43 +8,43 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// ledger gathers by how much a transaction changes the usage of each id, and which keys it changes where
-// somebody wants to know. Each change of an entry or of its expiry row goes through it.
+// ledger collects how a transaction changes the usage of each id, and the keys that it changes if a compaction tracks
+// them. Every change of an entry or its expiry row goes through it.
 type ledger struct {
-	page   cost.Paging
-	deltas map[uint64]cost.Usage
-	noted  *notes // nil where nobody wants to know
+	page      cost.Paging
+	deltas    map[uint64]cost.Usage
+	dirtyKeys *dirtyKeys // nil unless a compaction is running
 }
 
-// newLedger returns an empty ledger for a transaction in a file with such pages.
-func newLedger(page cost.Paging) *ledger {
+// makeLedger returns an empty ledger for a file with the given page size.
+func makeLedger(page cost.Paging) *ledger {
 	return &ledger{page: page, deltas: make(map[uint64]cost.Usage)}
 }
 
 func (l *ledger) add(id uint64, key, record []byte) {
 	l.deltas[id] = l.deltas[id].Plus(l.page.Of(key, record))
-	l.note(id, key)
-	if l.noted != nil {
-		l.noted.bytes += int64(len(record))
+	l.markDirty(id, key)
+	if l.dirtyKeys != nil {
+		l.dirtyKeys.bytes += int64(len(record))
 	}
 }
 
 func (l *ledger) remove(id uint64, key, record []byte) {
 	l.deltas[id] = l.deltas[id].Minus(l.page.Of(key, record))
-	l.note(id, key)
+	l.markDirty(id, key)
 }
 
-// note says that a key has changed.
-func (l *ledger) note(id uint64, key []byte) {
-	if l.noted != nil {
-		l.noted.add(id, key)
+// markDirty records that a key has changed.
+func (l *ledger) markDirty(id uint64, key []byte) {
+	if l.dirtyKeys != nil {
+		l.dirtyKeys.add(id, key)
 	}
 }
 
-// enter books what l has gathered.
-func (l *ledger) enter(tx *bolt.Tx) error {
+// flush adds the collected changes to the file's usage table.
+func (l *ledger) flush(tx *bolt.Tx) error {
 	t, err := OpenUsage(tx)
-	for _, id := range slices.Sorted(maps.Keys(l.deltas)) { // or each new one would move all that came before it
+	for _, id := range slices.Sorted(maps.Keys(l.deltas)) { // or each new id would move those that follow it
 		delta := l.deltas[id]
 		if err != nil {
 			return err
@@ -56,34 +56,36 @@ func (l *ledger) enter(tx *bolt.Tx) error {
 	return err
 }
 
-// notes are the keys that changed since a compaction last looked.
-type notes struct {
-	keys  map[noteKey]struct{}
+// dirtyKeys are the keys that changed since a compaction last took them.
+type dirtyKeys struct {
+	keys  map[dirtyKey]struct{}
 	bytes int64 // of the records put under them
-	most  int   // keys for which the next change waits until the compaction has looked
+	max   int   // with so many keys the next change waits until the compaction has taken them
 
-	looked chan struct{} // closed, and replaced, when it has
+	taken chan struct{} // closed and replaced when the compaction has taken the keys
 }
 
-type noteKey struct {
+type dirtyKey struct {
 	id  uint64
 	key string
 }
 
-func newNotes(most int) *notes {
-	return &notes{keys: make(map[noteKey]struct{}), most: most, looked: make(chan struct{})}
+func newDirtyKeys(most int) *dirtyKeys {
+	return &dirtyKeys{keys: make(map[dirtyKey]struct{}), max: most, taken: make(chan struct{})}
 }
 
-// look lets the changes go on that wait, if there are notes.
-func (n *notes) look() {
+// wake wakes the changes that wait. It does nothing if n is nil.
+func (n *dirtyKeys) wake() {
 	if n != nil {
-		close(n.looked)
-		n.looked = make(chan struct{})
+		close(n.taken)
+		n.taken = make(chan struct{})
 		n.bytes = 0
 	}
 }
 
-func (n *notes) add(id uint64, key []byte) { n.keys[noteKey{id, string(key)}] = struct{}{} }
+func (n *dirtyKeys) add(id uint64, key []byte) { n.keys[dirtyKey{id, string(key)}] = struct{}{} }
 
 // full reports whether a change has to wait.
-func (n *notes) full() bool { return n != nil && (len(n.keys) >= n.most || n.bytes >= notesBytes) }
+func (n *dirtyKeys) full() bool {
+	return n != nil && (len(n.keys) >= n.max || n.bytes >= maxDirtyBytes)
+}

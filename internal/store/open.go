@@ -14,10 +14,9 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 )
 
-// Open opens the file at path, creating it if it is absent and readOnly is false.
-// See examine for trusting.
+// Open opens the file at path. If there is none it creates one, unless readOnly is set. See examine for trusting.
 func Open(in *disk.Dir, path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*Store, error) {
-	exists, err := LookAt(in, path)
+	exists, err := CheckPath(in, path)
 	if err != nil {
 		return nil, err
 	}
@@ -30,8 +29,8 @@ func Open(in *disk.Dir, path string, readOnly bool, lockTimeout time.Duration, t
 		}
 	}
 	h, err := openFile(in, path, readOnly, lockTimeout, trusting)
-	if errors.Is(err, ErrUnmade) && !readOnly {
-		if err = finishFile(in, path, lockTimeout); err == nil {
+	if errors.Is(err, ErrNotInitialized) && !readOnly {
+		if err = initInPlace(in, path, lockTimeout); err == nil {
 			h, err = openFile(in, path, readOnly, lockTimeout, trusting)
 		}
 	}
@@ -41,23 +40,24 @@ func Open(in *disk.Dir, path string, readOnly bool, lockTimeout time.Duration, t
 	return New(in, path, readOnly, h)
 }
 
-// openFile opens and locks the file at path and proves that it is one of ours. See examine for trusting.
+// openFile opens, locks and examines the file at path. See examine for trusting.
 func openFile(in *disk.Dir, path string, readOnly bool, lockTimeout time.Duration, trusting bool) (*Handle, error) {
 	var found examined
-	h, err := openHandle(path, readOnly, reserveMost, lockTimeout, func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
+	open := func(path string, flag int, _ os.FileMode) (f *os.File, err error) {
 		f, found, err = openLocked(in, path, flag, lockTimeout, trusting)
 		return f, err
-	})
+	}
+	h, err := openHandle(path, readOnly, maxReserve, lockTimeout, open)
 	if err == nil {
 		h.found = found
 	}
 	return h, err
 }
 
-// New builds a store upon an open file, which it closes if that is none of ours.
+// New returns a store for an open file. If the file is not a usable cache it closes the file.
 func New(in *disk.Dir, path string, readOnly bool, h *Handle) (s *Store, err error) {
-	s = &Store{path: path, readOnly: readOnly, sick: make(chan struct{}, 1)}
-	s.home.Store(in)
+	s = &Store{path: path, readOnly: readOnly, failed: make(chan struct{}, 1)}
+	s.dir.Store(in)
 	s.use(h)
 	if s.identity, err = h.recognise(); err == nil {
 		s.mark, _, err = s.Revisions()
@@ -79,11 +79,11 @@ func New(in *disk.Dir, path string, readOnly bool, h *Handle) (s *Store, err err
 		_, err = s.Attributes()
 	}
 	if err == nil && !readOnly {
-		in.Remove(successorPath(path)) // of a compaction that a crash ended: only the owner of the lock makes one
+		in.Remove(successorPath(path)) // left by a compaction that a crash ended: only the owner of the lock makes one
 		removeStrays(in, path, backupSuffix)
 	}
 	if err == nil && !readOnly {
-		err = h.mendCounts(s.Update)
+		err = h.repairCounts(s.Update)
 	}
 	if err != nil {
 		s.release()
@@ -92,7 +92,7 @@ func New(in *disk.Dir, path string, readOnly bool, h *Handle) (s *Store, err err
 	return s, nil
 }
 
-// recognise checks that the file is a cache of ours, in a format that we read, and returns its identity.
+// recognise checks that the file is a cache in a format that we read, and returns its identity.
 func (h *Handle) recognise() (identity [16]byte, err error) {
 	err = h.view(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(format.MetaBucket)
@@ -118,23 +118,28 @@ func (h *Handle) recognise() (identity [16]byte, err error) {
 	return identity, err
 }
 
-// bbolt makes a file that grows larger than it needs, so that not every commit pays for the growth. Its own
-// 16 MiB would let a cache of ten entries look like one of ten thousand, so the surplus follows the size.
+// bbolt grows a file by more than it needs, so that not every commit pays for the growth. Its default of 16 MiB would
+// make a cache of ten entries as large as one of ten thousand, so the surplus follows the size.
 const (
-	growLeast = 1 << 20
-	growMost  = 32 << 20
-	growPart  = 16 // of the file
+	minGrowth   = 1 << 20
+	maxGrowth   = 32 << 20
+	growthShare = 16 // 1/16 of the file
 
-	// trimRoom is what of it Close leaves: who opens a cache for one write need not make the file grow for it.
+	// trimRoom is what Close leaves of the surplus, so that a cache opened for one write need not grow the file.
 	trimRoom = 128 << 10
 )
 
-// openHandle opens a file as every file of ours is opened: by the descriptor that open returns, which has looked at
-// it and locked it. most bounds what a file that is to be changed reserves of addresses, see reserve. bbolt's statistics, which count the free pages, cost each transaction a lock; single look-ups
-// share one transaction and do not notice.
-func openHandle(path string, readOnly bool, most int64, lockTimeout time.Duration, open func(string, int, os.FileMode) (*os.File, error)) (h *Handle, err error) {
+// openFunc is os.OpenFile or a replacement for it.
+type openFunc func(name string, flag int, perm os.FileMode) (*os.File, error)
+
+// openHandle opens a cache file in bbolt by the descriptor that open returns. open has examined and locked it. most
+// bounds the address space that a writable file reserves, see reserve. bbolt's statistics, which count the free pages,
+// cost each transaction a lock. Look-ups share one transaction, so they do not notice.
+func openHandle(
+	path string, readOnly bool, most int64, lockTimeout time.Duration, open openFunc,
+) (h *Handle, err error) {
 	var file *os.File
-	// A failed Open closes the descriptor, one that panics leaves it locked.
+	// A failed bolt.Open closes the descriptor. One that panics leaves it open and locked.
 	defer func() {
 		if r := recover(); r != nil {
 			h, err = nil, fmt.Errorf("%w: %w", errs.ErrCorrupt, panicked(r).Err)
@@ -146,7 +151,7 @@ func openHandle(path string, readOnly bool, most int64, lockTimeout time.Duratio
 	}()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	options := &bolt.Options{
-		Timeout:         max(lockTimeout, time.Millisecond), // to bbolt, 0 is to wait for ever
+		Timeout:         max(lockTimeout, time.Millisecond), // for bbolt, 0 means no timeout
 		NoFreelistSync:  true,
 		FreelistType:    bolt.FreelistMapType,
 		NoStatistics:    readOnly,
@@ -161,7 +166,7 @@ func openHandle(path string, readOnly bool, most int64, lockTimeout time.Duratio
 		}
 		size, _, err := sizeOfFile(f)
 		if !readOnly {
-			options.InitialMmapSize = reserve(size, most) // bbolt looks at it after this
+			options.InitialMmapSize = reserve(size, most) // bbolt reads it after this call
 		}
 		mapped = mapSize(max(size, int64(options.InitialMmapSize)))
 		return f, err
@@ -171,7 +176,7 @@ func openHandle(path string, readOnly bool, most int64, lockTimeout time.Duratio
 	case errors.Is(err, berrors.ErrTimeout):
 		err = errs.ErrLocked
 	case errors.Is(err, berrors.ErrInvalid):
-		err = fmt.Errorf("its meta pages cannot be read any more: %w", err) // they were whole a moment ago
+		err = fmt.Errorf("its meta pages cannot be read any more: %w", err) // they were intact a moment ago
 	}
 	if err != nil {
 		return nil, err

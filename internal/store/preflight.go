@@ -16,42 +16,47 @@ import (
 	"github.com/keepcache/keepcache/internal/preflight"
 )
 
-// ShallowBytes is up to how many bytes of leaves are proved when a file is opened that was closed in order; more are left to
-// the guard and to the checksums as long as the file is only read, and all the rest, about a hundredth of a file, is proved in
-// any case. 16 MiB take about 10 ms. Only tests change it.
+// ShallowBytes bounds how many bytes of leaves Open checks in a file that was closed cleanly. All other pages, about a
+// hundredth of the file, are always checked. As long as the file is only read, the guard and the checksums protect from
+// damage in the other leaves. 16 MiB take about 10 ms. Only tests change it.
 var ShallowBytes = 16 << 20
 
-// provedMost is up to which size a file is proved in full before it is changed for the first time, which takes about as long
-// as reading it and is over before writers have to wait. With larger ones it stays at the guard and the checksums.
-const provedMost = 2 << 30
+// maxCheckedBytes is the size up to which a file is checked completely before its first change. That takes about as
+// long as reading it, and is over before writers have to wait. Larger files rely on the guard and the checksums.
+const maxCheckedBytes = 2 << 30
 
-// fileLayout is which buckets lie where.
+// fileLayout says which buckets a cache file has.
 var fileLayout = preflight.Layout{
-	Plain:  []string{string(format.MetaBucket), string(format.BucketsBucket), string(format.ExpiryBucket), string(format.UsageBucket), string(format.TagsBucket), string(format.CostsBucket)},
+	Plain: []string{
+		string(format.MetaBucket), string(format.BucketsBucket), string(format.ExpiryBucket),
+		string(format.UsageBucket), string(format.TagsBucket), string(format.CostsBucket),
+	},
 	Nested: string(format.EntriesBucket),
 }
 
-// fileTraces are the buckets by which a root of ours is known.
-var fileTraces = []string{string(format.MetaBucket), string(format.BucketsBucket), string(format.EntriesBucket), string(format.ExpiryBucket), string(format.UsageBucket)}
-
-// Without switches off what stands between damage and the caller. Only tests set it: what they find then shows that
-// they would find it.
-var Without struct{ Preflight, Guard bool }
-
-// examined is what a look at a file found before bbolt maps it.
-type examined struct {
-	clean    bool // it was closed in order, and nothing has changed it since
-	unproved bool // leaves of it have not been looked at
-	listed   bool // it stores a list of its free pages
-	free     int  // how many pages are in the list
+// fileTraces are the buckets by which the root of a cache file is recognised.
+var fileTraces = []string{
+	string(format.MetaBucket), string(format.BucketsBucket), string(format.EntriesBucket),
+	string(format.ExpiryBucket), string(format.UsageBucket),
 }
 
-// examine proves that f is a file of ours with which bbolt can work. It returns errs.ErrFormat for a file that is none,
-// or of another format, errs.ErrCorrupt for one of ours that is damaged, and the error of a read as it is. A file that
-// was not closed in order, or that was changed since, is read once.
+// Without switches protections against damage off. Only tests set it, to show that they would notice.
+var Without struct{ Preflight, Guard bool }
+
+// examined is the result of examining a file before bbolt maps it.
+type examined struct {
+	clean     bool // it was closed cleanly and has not changed since
+	unchecked bool // some of its leaves were not checked
+	listed    bool // it stores a list of its free pages
+	free      int  // number of pages in the list
+}
+
+// examine checks that f is a cache file with which bbolt can work. It returns errs.ErrFormat for another kind of file
+// or another format version, errs.ErrCorrupt for a damaged cache, and the error of a failed read as it is. It reads a
+// file once completely if the file was not closed cleanly or has changed since.
 //
-// trusting lets the file's own word for it count that it was closed in order. If writable says that the caller holds
-// the lock to write, a sound file without a list of its free pages gets one.
+// With trusting, examine believes the file's own mark that it was closed cleanly. writable says that the caller holds
+// the lock for writing; then a sound file without a list of its free pages gets one.
 func examine(f *os.File, info os.FileInfo, writable, trusting bool) (found examined, err error) {
 	if err := Unfinished(f, info.Size()); err != nil {
 		return found, err
@@ -77,7 +82,7 @@ func examine(f *os.File, info os.FileInfo, writable, trusting bool) (found exami
 		}
 		if found.clean {
 			most = ShallowBytes / file.PageSize()
-			found.unproved = info.Size() > int64(ShallowBytes)
+			found.unchecked = info.Size() > int64(ShallowBytes)
 		}
 	}
 	if Without.Preflight {
@@ -87,18 +92,18 @@ func examine(f *os.File, info os.FileInfo, writable, trusting bool) (found exami
 		return found, fmt.Errorf("%w: %w", errs.ErrCorrupt, err)
 	}
 	if err == nil && writable {
-		// Where that fails, bbolt looks for the free pages itself. What is wrong with the disk the next write will tell.
+		// If that fails, bbolt finds the free pages itself. If the disk has a problem, the next write reports it.
 		_, _ = file.StoreList(disk.In(f))
 	}
 	found.free, found.listed = file.Free()
 	return found, err
 }
 
-// prove looks at the leaves that examine has left out, before the file is changed for the first time: bbolt believes what it
-// finds in the pages that it replaces, and one that claims to be 2^31 pages long has it put as many into its list of
-// free pages, in hours and all memory. The caller has the token of writing.
-func (h *Handle) prove() error {
-	if !h.found.unproved || h.size.Load() > provedMost || Without.Preflight {
+// checkLeaves checks the leaves that examine left out, before the first change of the file. bbolt trusts the pages that
+// it replaces: one that claims to be 2^31 pages long would put as many into its list of free pages, which takes hours
+// and all memory. The caller has the write token.
+func (h *Handle) checkLeaves() error {
+	if !h.found.unchecked || h.size.Load() > maxCheckedBytes || Without.Preflight {
 		return nil
 	}
 	file, err := preflight.Open(disk.In(h.file), h.size.Load())
@@ -109,7 +114,7 @@ func (h *Handle) prove() error {
 		h.Poison(Failure{Err: fmt.Errorf("%w: %w", errs.ErrCorrupt, err)})
 		return h.Err()
 	}
-	h.found.unproved = err != nil
+	h.found.unchecked = err != nil
 	return err
 }
 
@@ -120,7 +125,7 @@ func isDamage(err error) bool {
 
 var currentFormat = binary.BigEndian.AppendUint32(nil, format.Version)
 
-// checkFormat returns errs.ErrFormat for what is not the format that we read.
+// checkFormat returns errs.ErrFormat for any format version but ours.
 func checkFormat(version []byte) error {
 	switch {
 	case bytes.Equal(version, currentFormat):
@@ -128,11 +133,12 @@ func checkFormat(version []byte) error {
 	case len(version) != len(currentFormat):
 		return errs.ErrFormat
 	}
-	return fmt.Errorf("%w: it has format %d, this version reads %d", errs.ErrFormat, binary.BigEndian.Uint32(version), format.Version)
+	return fmt.Errorf("%w: it has format %d, this version reads %d",
+		errs.ErrFormat, binary.BigEndian.Uint32(version), format.Version)
 }
 
-// unrecognised returns the error for a file whose format cannot be read, because of why where that is not nil: damage if
-// there are traces of a cache in it, else it is none of ours.
+// unrecognised returns the error for a file whose format version cannot be read, because of why unless that is nil. The
+// error is ErrCorrupt if the file has traces of a cache, and ErrFormat otherwise.
 func unrecognised(f *os.File, size int64, why error) error {
 	ours, version, err := traces(f, size)
 	switch {
@@ -150,12 +156,12 @@ func unrecognised(f *os.File, size int64, why error) error {
 	return fmt.Errorf("%w: %w", errs.ErrCorrupt, why)
 }
 
-// tracesEnough is how many index rows of ours tell that a file is one. The check of each is right by chance in one of
-// 65,536 cases.
-const tracesEnough = 4
+// minTraces is how many index rows show that a file is a cache. A foreign value passes the check of a row by chance in
+// one of 65,536 cases.
+const minTraces = 4
 
-// traces looks through a file, in whatever state it is, for what only ours have: a root with our buckets, such as old
-// ones lie about in most files, or a few index rows. Where it finds a root it returns the version of the format that it has.
+// traces searches a file in any state for what only caches have: a root with our buckets, of which most files have old
+// ones, or a few index rows. If it finds a root, it returns its format version.
 func traces(f *os.File, size int64) (ours bool, version []byte, err error) {
 	rows := 0
 	err = preflight.Leaves(f, size, func(leaf []preflight.Element) bool {
@@ -179,7 +185,7 @@ func traces(f *os.File, size int64) (ours bool, version []byte, err error) {
 		ours = true
 		return false
 	})
-	return ours || rows >= tracesEnough, version, err
+	return ours || rows >= minTraces, version, err
 }
 
 func formatOf(meta *preflight.Element) []byte {
@@ -191,8 +197,8 @@ func formatOf(meta *preflight.Element) []byte {
 	return nil
 }
 
-// markClean marks the file at path, which must be the one that info describes and whose lock the caller holds, as
-// closed in order.
+// markClean marks the file at path as closed cleanly. It must be the file that info describes, and the caller must hold
+// its lock.
 func markClean(in *disk.Dir, path string, info os.FileInfo) error {
 	f, err := in.OpenFile(path, os.O_RDWR|openFlags, 0)
 	if err != nil {
@@ -210,8 +216,7 @@ func markClean(in *disk.Dir, path string, info os.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	// The mark itself changes the file. So the time of the last change is set back to what it was, less the part that
-	// not every file system keeps.
+	// Writing the mark changes the modification time. So set it back, without the part that not every file system keeps.
 	changed := now.ModTime().Truncate(preflight.MarkPrecision)
 	if err := file.Mark(disk.In(f), changed); err != nil {
 		return err

@@ -14,17 +14,16 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// snapshot is a read transaction that single look-ups share, because beginning one for each of them costs
-// as much as the look-up itself. It is renewed after every change of the file, so that it keeps no more
-// than one generation of pages alive.
+// snapshot is a read transaction that look-ups share: beginning one costs as much as the look-up itself. It is renewed
+// after every change of the file, so it keeps no more than one generation of pages alive.
 type snapshot struct {
 	handle *Handle
 	tx     *bolt.Tx
-	first  atomic.Pointer[cursors] // those that were asked for first, so that mostly no lock is needed
+	first  atomic.Pointer[cursors] // of the first bucket that was asked for, so that usually no lock is needed
 
 	mu      sync.RWMutex          // protects what follows
-	cursors map[uint64]*sync.Pool // by bucket id: of *bolt.Cursor; nil where there is no such bucket
-	crowded atomic.Bool           // there are so many that it is time for another snapshot
+	cursors map[uint64]*sync.Pool // by bucket id: of *bolt.Cursor; nil if there is no such bucket
+	crowded atomic.Bool           // there are so many cursors that the snapshot should be renewed
 }
 
 // cursors are those of one bucket.
@@ -33,11 +32,11 @@ type cursors struct {
 	pool *sync.Pool
 }
 
-// mostCursors is of how many buckets a snapshot has cursors before another one takes its place. With what bbolt keeps of each
-// bucket that a transaction has opened, one takes about a kilobyte.
-const mostCursors = 1024
+// maxCursors is for how many buckets a snapshot has cursors before it is replaced. With what bbolt keeps of each bucket
+// that a transaction has opened, one takes about a kilobyte.
+const maxCursors = 1024
 
-// renew replaces the snapshot by one of the file as it is now. Those who use the old one finish first.
+// renew replaces the snapshot by one of the current file. Look-ups that use the old one finish first.
 func (s *Store) renew() (err error) {
 	s.renewing.Lock()
 	defer s.renewing.Unlock()
@@ -62,7 +61,7 @@ func (s *Store) renew() (err error) {
 // snapshot begins a snapshot.
 func (h *Handle) snapshot() (_ *snapshot, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer h.caught(&err)
+	defer h.guard(&err)
 	tx, err := h.begin(false)
 	if err != nil {
 		return nil, err
@@ -77,7 +76,7 @@ func (sn *snapshot) end() {
 	}
 }
 
-// release lets go of the snapshot.
+// release ends the snapshot.
 func (s *Store) release() {
 	s.lookups.Lock()
 	old := s.shared
@@ -86,13 +85,13 @@ func (s *Store) release() {
 	old.end()
 }
 
-// Get returns copies of a key and of what is stored under it, in one piece of memory, or nothing.
+// Get returns copies of a key and of its stored value, in one allocation. It returns nothing if the key is absent.
 func (s *Store) Get(id uint64, key string) (own string, stored []byte, err error) {
-	k := unsafe.Slice(unsafe.StringData(key), len(key)) // only read
+	k := unsafe.Slice(unsafe.StringData(key), len(key)) // not modified
 
 	both, done, crowded, err := s.lookup(id, k)
 	if crowded {
-		_ = s.renew() // without one, look-ups have a transaction each
+		_ = s.renew() // without a snapshot each look-up has its own transaction
 	}
 	if !done {
 		err = s.View(func(tx *bolt.Tx) error {
@@ -108,13 +107,14 @@ func (s *Store) Get(id uint64, key string) (own string, stored []byte, err error
 	return unsafe.String(&both[0], len(k)), both[len(k):], nil
 }
 
-// Record returns a copy of the record of a key, or nothing.
+// Record returns a copy of the record of a key, or nil.
 func (s *Store) Record(id uint64, key string) ([]byte, error) {
 	_, stored, err := s.Get(id, key)
 	return format.RecordIn(stored), err
 }
 
-// lookup looks by the snapshot, and reports whether there was one, and whether another one is to take its place.
+// lookup looks a key up in the snapshot. done is false if there is none, and crowded says that the snapshot should be
+// renewed.
 func (s *Store) lookup(id uint64, key []byte) (both []byte, done, crowded bool, err error) {
 	s.lookups.RLock()
 	defer s.lookups.RUnlock()
@@ -126,7 +126,7 @@ func (s *Store) lookup(id uint64, key []byte) (both []byte, done, crowded bool, 
 		return nil, true, false, err
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer snap.handle.caught(&err)
+	defer snap.handle.guard(&err)
 	both = snap.get(id, key)
 	return both, true, snap.crowded.Load() && snap.crowded.CompareAndSwap(true, false), nil
 }
@@ -146,8 +146,8 @@ func (sn *snapshot) get(id uint64, key []byte) []byte {
 	return both
 }
 
-// pool returns the cursors of a bucket. A transaction's buckets may not be looked up by two goroutines at
-// once, its cursors may be used by one each.
+// pool returns the cursors of a bucket. Two goroutines must not look up a transaction's buckets at the same time, but
+// each can use a cursor of its own.
 func (sn *snapshot) pool(id uint64) *sync.Pool {
 	c := sn.first.Load()
 	if c != nil && c.id == id {
@@ -176,14 +176,14 @@ func (sn *snapshot) poolOf(id uint64) *sync.Pool {
 		pool = &sync.Pool{New: func() any { return b.Cursor() }}
 	}
 	sn.cursors[id] = pool
-	if len(sn.cursors)%mostCursors == 0 {
+	if len(sn.cursors)%maxCursors == 0 {
 		sn.crowded.Store(true)
 	}
 	return pool
 }
 
-// copyBoth returns a copy of the key, and of the stored value behind it; nil gives nil. What is too short to be one gets
-// room for a row, as memory wants it. The capacity is what the allocator gives.
+// copyBoth returns a copy of key and stored value in one slice, or nil if stored is nil. A value that is too short gets
+// room for a row, as memory needs it. The capacity is what the allocator gives.
 func copyBoth(key, stored []byte) []byte {
 	if stored == nil {
 		return nil

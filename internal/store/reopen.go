@@ -12,26 +12,26 @@ import (
 	"github.com/keepcache/keepcache/internal/errs"
 )
 
-// Found is what is found at the path of a file that is to be opened anew.
-type Found struct {
+// Candidate is what Find found at the path of a file to reopen.
+type Candidate struct {
 	h        *Handle // nil if it cannot be opened
 	identity [16]byte
 	mark     uint64
 	Err      error       // why it cannot
-	info     fs.FileInfo // of what was at the path; nil if nothing was
+	info     fs.FileInfo // of what was at the path; nil if there was nothing
 }
 
-func (r *Found) Close() error {
+func (r *Candidate) Close() error {
 	if r.h == nil {
 		return nil
 	}
 	return r.h.Close()
 }
 
-// Find opens what is at the path.
-func (s *Store) Find(in *disk.Dir) (r Found) {
+// Find opens the file at the path.
+func (s *Store) Find(in *disk.Dir) (r Candidate) {
 	r.info, _ = in.Lstat(s.path)
-	h, err := openFile(in, s.path, s.readOnly, healLock, false)
+	h, err := openFile(in, s.path, s.readOnly, healLockTimeout, false)
 	if err != nil {
 		r.Err = err
 		return r
@@ -53,73 +53,78 @@ func (s *Store) Find(in *disk.Dir) (r Found) {
 	return r
 }
 
-// stays reports whether there is still at the path what was found: commits may have been waited for meanwhile.
-func (r *Found) stays(now fs.FileInfo) bool {
+// unchanged reports whether the same file is still at the path: Reopen may have waited for commits meanwhile.
+func (r *Candidate) unchanged(now fs.FileInfo) bool {
 	if r.info == nil || now == nil {
 		return r.info == nil && now == nil
 	}
 	return os.SameFile(now, r.info)
 }
 
-// Reopen makes what was found the file that is used instead of an abandoned handle's, or a fresh one in its place. lost says
-// that the file has not everything that was committed, and kept what was kept aside, if anything was. from is what a fresh one takes
-// over, and fail says that a damaged one stays where it is. The caller keeps commits from running.
-func (s *Store) Reopen(old *Handle, found Found, in *disk.Dir, from *Catalog, fail bool) (h *Handle, how string, lost bool, kept *Quarantined, err error) {
+// Reopen replaces an abandoned handle by the candidate, or by a fresh file in its place. lost says that the file lacks
+// some of what was committed, and kept is the quarantined file if there is one. A fresh file takes over from. With
+// fail, a damaged file stays where it is. The caller keeps commits from running.
+func (s *Store) Reopen(
+	old *Handle, found Candidate, in *disk.Dir, from *Catalog, fail bool,
+) (h *Handle, how string, lost bool, kept *Quarantined, err error) {
 	h, identity, mark, err := found.h, found.identity, found.mark, found.Err
 	if s.readOnly {
 		if err == nil && (identity != s.identity || mark != s.mark) {
-			err = errors.Join(fmt.Errorf("%w: open it anew", ErrMoved), h.Close())
+			err = errors.Join(fmt.Errorf("%w: reopen it", ErrMoved), h.Close())
 		}
-		return h, "it was opened anew", false, nil, err
+		return h, "it was reopened", false, nil, err
 	}
 	now, statErr := in.Lstat(s.path)
 	same := statErr == nil && os.SameFile(now, old.info)
-	if (err != nil || identity != s.identity) && !found.stays(now) {
+	if (err != nil || identity != s.identity) && !found.unchanged(now) {
 		return nil, "", false, nil, errors.Join(ErrMoved, err, found.Close()) // the next attempt finds it
 	}
 	if in != s.Dir() && (err == nil && identity != s.identity || err != nil && !errors.Is(err, fs.ErrNotExist)) {
-		return nil, "", false, nil, errors.Join(ErrTaken, err, found.Close()) // only in its own directory does anything make way
+		// Files make way only in the cache's own directory.
+		return nil, "", false, nil, errors.Join(ErrOtherCache, err, found.Close())
 	}
 	switch {
 	case err == nil && identity == s.identity && same && mark >= from.Mark:
-		if err = h.mendCounts(h.update); err != nil {
+		if err = h.repairCounts(h.update); err != nil {
 			return nil, "", false, nil, errors.Join(err, h.Close())
 		}
-		return h, "it was opened anew", false, nil, nil
+		return h, "it was reopened", false, nil, nil
 	case err == nil && identity == s.identity:
-		if err = errors.Join(h.update(from.write), h.mendCounts(h.update)); err != nil {
+		if err = errors.Join(h.update(from.write), h.repairCounts(h.update)); err != nil {
 			return nil, "", false, nil, errors.Join(err, h.Close())
 		}
 		return h, "an older copy was opened", true, nil, nil
 	case err == nil:
-		fresh, kept, err := s.putAside(damaged{in: in}, replacedSuffix, ErrMoved, from)
-		return fresh, "a fresh file has taken the place of another cache", true, kept, errors.Join(err, h.Close())
+		fresh, kept, err := s.quarantine(damaged{in: in}, replacedSuffix, ErrMoved, from)
+		return fresh, "a fresh file has replaced another cache", true, kept, errors.Join(err, h.Close())
 	case errors.Is(err, fs.ErrNotExist):
-		fresh, kept, err := s.putAside(damaged{in: in}, corruptSuffix, nil, from)
-		return fresh, "a fresh file was made, because there was none", true, kept, err
+		fresh, kept, err := s.quarantine(damaged{in: in}, corruptSuffix, nil, from)
+		return fresh, "a fresh file was created because there was none", true, kept, err
 	case !errors.Is(err, errs.ErrCorrupt) && !(same && errors.Is(err, errs.ErrFormat)), fail, !CanReplace:
 		return nil, "", false, nil, err
 	}
-	f, _, lockErr := openOwned(in, s.path, os.O_RDWR, healLock)
+	f, _, lockErr := openOwned(in, s.path, os.O_RDWR, healLockTimeout)
 	if lockErr != nil {
 		return nil, "", false, nil, errors.Join(err, lockErr)
 	}
-	fresh, kept, asideErr := s.putAside(damaged{in: in, file: f}, corruptSuffix, err, from)
+	fresh, kept, quarantineErr := s.quarantine(damaged{in: in, file: f}, corruptSuffix, err, from)
 	if fresh == nil || fresh.file != f {
 		f.Close()
 	}
-	return fresh, "a fresh file has taken the place of a damaged one", true, kept, asideErr
+	return fresh, "a fresh file has replaced a damaged one", true, kept, quarantineErr
 }
 
-// Quarantined is a file that was kept aside.
+// Quarantined is a file that was quarantined.
 type Quarantined struct {
-	Aside string   // where; empty if it could be kept nowhere
-	Why   error    // nil where it was only in the way
-	From  *Catalog // what the fresh one took over
+	Path string   // "" if it could not be kept
+	Why  error    // nil if it was only in the way
+	From *Catalog // what the fresh file took over
 }
 
-// putAside is quarantine. Path and attributes it fills in.
-func (s *Store) putAside(d damaged, suffix string, why error, from *Catalog) (h *Handle, kept *Quarantined, err error) {
+// quarantine is the function quarantine with path and attributes of the store's file.
+func (s *Store) quarantine(
+	d damaged, suffix string, why error, from *Catalog,
+) (h *Handle, kept *Quarantined, err error) {
 	if d.path = s.path; d.file != nil {
 		d.like, err = disk.AttributesOf(d.file)
 	} else {
@@ -128,9 +133,9 @@ func (s *Store) putAside(d damaged, suffix string, why error, from *Catalog) (h 
 	if err != nil {
 		return nil, nil, err
 	}
-	h, aside, err := quarantine(d, suffix, from)
-	if err == nil && (aside != "" || d.file != nil) {
-		kept = &Quarantined{aside, why, from}
+	h, quarantined, err := quarantine(d, suffix, from)
+	if err == nil && (quarantined != "" || d.file != nil) {
+		kept = &Quarantined{quarantined, why, from}
 	}
 	return h, kept, err
 }

@@ -22,21 +22,22 @@ import (
 )
 
 const (
-	// repairEntries and repairBytes bound what a transaction writes.
+	// repairEntries and repairBytes bound one transaction.
 	repairEntries = 4096
 	repairBytes   = 8 << 20
 
-	// namesMost bounds the names of buckets that are tried on each record.
-	namesMost = 10_000
+	// maxRepairNames bounds the bucket names that are tried on each record.
+	maxRepairNames = 10_000
 
-	// proveBytes bounds what is read to try one record under the names of all buckets.
-	proveBytes = 1 << 30
+	// maxProveBytes bounds how many bytes are checksummed to find the bucket of one record.
+	maxProveBytes = 1 << 30
 
-	// mostRepaired bounds the memory for one record: its value, and 1 MiB for all else. A damaged element may claim 4 GiB.
-	mostRepaired = format.MaxValueBytes + 1<<20
+	// maxRepairRecord bounds the memory for one record: its value, and 1 MiB for all else. A damaged element may claim 4
+	// GiB.
+	maxRepairRecord = format.MaxValueBytes + 1<<20
 )
 
-// RepairReport is what was found, see keepcache.RepairReport.
+// RepairReport is the result of Repair, see keepcache.RepairReport.
 type RepairReport struct {
 	Entries  int64
 	Buckets  int
@@ -46,7 +47,7 @@ type RepairReport struct {
 	Whole    bool
 }
 
-// Repair writes what can be proved of the file at from to a new one at to. See keepcache.Repair.
+// Repair writes all entries of the file at from that pass their checksum to a new file at to. See keepcache.Repair.
 func Repair(ctx context.Context, from, to string, names []string) (RepairReport, error) {
 	r := &repair{ctx: ctx, sums: make(map[string]uint32), ids: make(map[string]uint64)}
 	err := r.run(from, to, names)
@@ -62,13 +63,13 @@ type repair struct {
 
 	names   []string          // in the order in which they are tried
 	sums    map[string]uint32 // by name
-	ids     map[string]uint64 // in the new file, by name, of those that have entries
-	highest uint64            // revision
+	ids     map[string]uint64 // in the new file, by name, of buckets that have entries
+	highest uint64            // the highest revision
 	batch   []proven
 	size    int
 }
 
-// proven is an entry that its checksum proves.
+// proven is an entry that passed its checksum.
 type proven struct {
 	name   string
 	key    []byte
@@ -82,7 +83,7 @@ func (r *repair) run(from, to string, names []string) error {
 		return err
 	}
 	defer f.Close()
-	in, to, err := disk.OpenDir(to) // what its name leads to may change while the file is read
+	in, to, err := disk.OpenDir(to) // pinned now, because to may lead elsewhere while the file is read
 	if err != nil {
 		return err
 	}
@@ -103,7 +104,7 @@ func (r *repair) run(from, to string, names []string) error {
 	if _, err := in.Lstat(to); err == nil {
 		return &fs.PathError{Op: "create", Path: to, Err: fs.ErrExist}
 	}
-	// Under another name until it is whole.
+	// Use another name until the file is complete.
 	tmp := beside.Path(to, ".new-repair")
 	if r.to, err = createLocked(in, tmp, disk.Attributes{}, copyReserve); err != nil {
 		return err
@@ -119,7 +120,7 @@ func (r *repair) run(from, to string, names []string) error {
 		err = unrecognised(f, info.Size(), why)
 	}
 	if err == nil {
-		r.to.db.NoFreelistSync = false // it is a file at rest
+		r.to.db.NoFreelistSync = false // so that opening it need not search for free pages
 		err = r.to.update(func(*bolt.Tx) error { return nil })
 	}
 	if err = errors.Join(err, r.to.Close()); err != nil {
@@ -150,17 +151,17 @@ func (r *repair) salvage(names []string) error {
 	}
 	seen := make(map[uint64]bool)
 	if known {
-		whole, err := r.reachable(g.root, seen)
+		whole, err := r.takeReachable(g.root, seen)
 		if err != nil {
 			return err
 		}
-		r.report.Whole = whole && g.sure
+		r.report.Whole = whole && g.newest
 	}
 	if !r.report.Whole {
-		if err := r.lookForNames(seen); err != nil {
+		if err := r.findNames(seen); err != nil {
 			return err
 		}
-		if err := r.unreachable(seen); err != nil {
+		if err := r.takeUnreachable(seen); err != nil {
 			return err
 		}
 	}
@@ -174,14 +175,14 @@ func (r *repair) salvage(names []string) error {
 }
 
 func (r *repair) addName(name string) {
-	if _, known := r.sums[name]; !known && format.ValidName(name) && len(r.names) < namesMost {
+	if _, known := r.sums[name]; !known && format.ValidName(name) && len(r.names) < maxRepairNames {
 		r.names = append(r.names, name)
 		r.sums[name] = format.BucketSum(name)
 	}
 }
 
-// reachable takes the entries of all buckets that can be reached from a root, and reports whether that is all of them.
-func (r *repair) reachable(root []salvage.Element, seen map[uint64]bool) (whole bool, err error) {
+// takeReachable takes the entries of all buckets below a root, and reports whether those are complete.
+func (r *repair) takeReachable(root []salvage.Element, seen map[uint64]bool) (whole bool, err error) {
 	for i := range root {
 		if !root[i].Bucket || string(root[i].Key) != string(format.EntriesBucket) {
 			continue
@@ -206,9 +207,9 @@ func (r *repair) reachable(root []salvage.Element, seen map[uint64]bool) (whole 
 	return false, nil
 }
 
-// unreachable takes what is in all other pages.
-func (r *repair) unreachable(seen map[uint64]bool) error {
-	return r.others(seen, func(found []salvage.Element) error {
+// takeUnreachable takes entries from all other pages.
+func (r *repair) takeUnreachable(seen map[uint64]bool) error {
+	return r.eachUnseenLeaf(seen, func(found []salvage.Element) error {
 		for i := range found {
 			if found[i].Bucket {
 				if err := r.from.Inline(&found[i], r.take); err != nil {
@@ -220,8 +221,8 @@ func (r *repair) unreachable(seen map[uint64]bool) error {
 	})
 }
 
-// lookForNames adds what may be a row of the table of buckets.
-func (r *repair) lookForNames(seen map[uint64]bool) error {
+// findNames adds the keys of all elements that may be rows of the table of buckets.
+func (r *repair) findNames(seen map[uint64]bool) error {
 	rows := func(found []salvage.Element) error {
 		for i := range found {
 			if e := &found[i]; !e.Bucket && e.Size == 8 {
@@ -230,7 +231,7 @@ func (r *repair) lookForNames(seen map[uint64]bool) error {
 		}
 		return nil
 	}
-	return r.others(seen, func(found []salvage.Element) error {
+	return r.eachUnseenLeaf(seen, func(found []salvage.Element) error {
 		for i := range found {
 			if found[i].Bucket {
 				if err := r.from.Inline(&found[i], rows); err != nil {
@@ -242,8 +243,8 @@ func (r *repair) lookForNames(seen map[uint64]bool) error {
 	})
 }
 
-// others calls fn for every leaf that was not seen yet.
-func (r *repair) others(seen map[uint64]bool, fn func([]salvage.Element) error) error {
+// eachUnseenLeaf calls fn for every leaf that is not in seen.
+func (r *repair) eachUnseenLeaf(seen map[uint64]bool, fn func([]salvage.Element) error) error {
 	for id := uint64(2); id < r.from.Pages(); id++ {
 		if err := r.ctx.Err(); err != nil {
 			return err
@@ -272,7 +273,7 @@ func (r *repair) take(found []salvage.Element) error {
 		if e.Bucket || e.Size < format.RowSize+format.HeaderSize+format.TrailerSize || !format.ValidKey(string(e.Key)) {
 			continue
 		}
-		if e.Size > mostRepaired {
+		if e.Size > maxRepairRecord {
 			r.report.Unproved++
 			continue
 		}
@@ -289,7 +290,7 @@ func (r *repair) take(found []salvage.Element) error {
 			r.report.Unproved++
 			continue
 		}
-		// A later version that has expired makes an earlier one that has not no better.
+		// Expired entries are taken too: an older version that has not expired must not replace a newer one that has.
 		r.highest = max(r.highest, p.header.Revision)
 		r.batch = append(r.batch, p)
 		if r.size += len(p.key) + len(p.record); len(r.batch) >= repairEntries || r.size >= repairBytes {
@@ -301,10 +302,11 @@ func (r *repair) take(found []salvage.Element) error {
 	return nil
 }
 
-// prove tries a record under the names of all buckets. Neighbours mostly are of one bucket.
+// prove looks for the bucket name under which a record passes its checksum. Neighbours are usually in the same bucket,
+// so it tries the last name first.
 func (r *repair) prove(key string, rec []byte) (proven, bool) {
 	for i, name := range r.names {
-		if int64(i)*int64(len(rec)) > proveBytes {
+		if int64(i)*int64(len(rec)) > maxProveBytes {
 			break
 		}
 		h, _, err := format.OpenStored(rec, r.sums[name], key)
@@ -318,7 +320,7 @@ func (r *repair) prove(key string, rec []byte) (proven, bool) {
 	return proven{}, false
 }
 
-// flush writes the entries that have gathered, each unless a later version of it is there.
+// flush writes the collected entries, except where the new file has a later version.
 func (r *repair) flush() error {
 	if len(r.batch) == 0 {
 		return nil
@@ -333,7 +335,7 @@ func (r *repair) flush() error {
 	})
 	now := format.Millis(time.Now())
 	err := r.to.update(func(tx *bolt.Tx) error {
-		expiry, book := tx.Bucket(format.ExpiryBucket), newLedger(pageOf(tx))
+		expiry, book := tx.Bucket(format.ExpiryBucket), makeLedger(pageOf(tx))
 		expiry.FillPercent = rowFill
 		for _, p := range r.batch {
 			id := r.ids[p.name]
@@ -357,11 +359,11 @@ func (r *repair) flush() error {
 			if err := a.apply(&Change{ID: id, Key: p.key, Record: p.record, StaleUntil: p.header.StaleUntil}); err != nil {
 				return fmt.Errorf("write %s: %w", errs.Quote(string(p.key)), err)
 			}
-			if err := putSorted(expiry, a.rows); err != nil { // at once: a later version of the key takes it off again
+			if err := putSorted(expiry, a.rows); err != nil { // now, because a later version of the key deletes it again
 				return err
 			}
 		}
-		return book.enter(tx)
+		return book.flush(tx)
 	})
 	r.batch, r.size = nil, 0
 	return err

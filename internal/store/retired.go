@@ -10,24 +10,24 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// Bounds of one transaction that removes retired buckets, besides sweepStep for their entries.
+// Bounds of one transaction that removes retired buckets, in addition to sweepStep for their entries.
 const (
-	// RetireStep is of how many buckets it removes what is left. Those of one entry lie side by side, and 4,096 of them take some
-	// 15 ms; most of the entries of such a transaction have been counted by then.
+	// RetireStep is from how many buckets one transaction removes the rest. Buckets of one entry lie side by side, and
+	// removing 4,096 of them takes about 15 ms. Most entries of such a transaction have been counted by then.
 	RetireStep = 4 * sweepStep
 
-	// retirePages is how many pages it frees or changes, about: large values have pages of their own, and rows of the expiry index
-	// lie all over it.
-	retirePages = 8192
+	// maxRetirePages bounds, roughly, how many pages one transaction frees or changes: large values have pages of their
+	// own, and rows of the expiry index are spread all over it.
+	maxRetirePages = 8192
 )
 
-// Emptied says what one step has removed of retired buckets.
+// Emptied is the result of one step of RemoveRetired.
 type Emptied struct {
-	IDs     int // of those it was given, in their order, that nothing is left of
+	IDs     int // of the given ids, in order, how many are gone completely
 	Entries int
 }
 
-// Existing returns those of the ids, which it sorts, that the file has a bucket for.
+// Existing returns those of the ids for which the file has a bucket. It sorts ids.
 func (s *Store) Existing(ids []uint64) (held []uint64, err error) {
 	slices.Sort(ids)
 	err = s.View(func(tx *bolt.Tx) error {
@@ -44,8 +44,8 @@ func (s *Store) Existing(ids []uint64) (held []uint64, err error) {
 	return held, err
 }
 
-// RemoveRetired removes buckets that no name points at any more, one after the other as they are given, with their entries and
-// expiry rows, as far as one transaction may go.
+// RemoveRetired removes buckets without a name, with their entries and expiry rows, in the given order. It stops when
+// the transaction is large enough.
 func (s *Store) RemoveRetired(ids []uint64) (did Emptied, err error) {
 	err = s.Update(func(tx *bolt.Tx) error {
 		did = Emptied{}
@@ -54,7 +54,7 @@ func (s *Store) RemoveRetired(ids []uint64) (did Emptied, err error) {
 		if err != nil {
 			return err
 		}
-		r := retiring{expiry: tx.Bucket(format.ExpiryBucket), book: s.book(), page: tx.DB().Info().PageSize}
+		r := retiring{expiry: tx.Bucket(format.ExpiryBucket), book: s.newLedger(), page: tx.DB().Info().PageSize}
 		for _, id := range ids {
 			if did.Entries = r.entries; r.full() || did.IDs == RetireStep {
 				break
@@ -63,7 +63,7 @@ func (s *Store) RemoveRetired(ids []uint64) (did Emptied, err error) {
 			if b := entries.Bucket(key); b != nil {
 				whole, err := r.remove(b, id)
 				if did.Entries = r.entries; err != nil || !whole {
-					return errors.Join(err, r.book.enter(tx))
+					return errors.Join(err, r.book.flush(tx))
 				}
 				if err := entries.DeleteBucket(key); err != nil {
 					return err
@@ -75,7 +75,7 @@ func (s *Store) RemoveRetired(ids []uint64) (did Emptied, err error) {
 			}
 			did.IDs++
 		}
-		return r.book.enter(tx)
+		return r.book.flush(tx)
 	})
 	return did, err
 }
@@ -84,15 +84,15 @@ func (s *Store) RemoveRetired(ids []uint64) (did Emptied, err error) {
 type retiring struct {
 	expiry  *bolt.Bucket
 	book    *ledger
-	page    int // its size
+	page    int // its size in bytes
 	entries int
 	pages   int
 }
 
 // full reports whether the transaction is as large as it may be.
-func (r *retiring) full() bool { return r.entries >= sweepStep || r.pages >= retirePages }
+func (r *retiring) full() bool { return r.entries >= sweepStep || r.pages >= maxRetirePages }
 
-// remove removes the entries of a bucket, and reports whether it got to its end.
+// remove removes the entries of a bucket, and reports whether those were all.
 func (r *retiring) remove(b *bolt.Bucket, id uint64) (whole bool, err error) {
 	var keys [][]byte
 	c := b.Cursor()
@@ -100,7 +100,7 @@ func (r *retiring) remove(b *bolt.Bucket, id uint64) (whole bool, err error) {
 	for ; k != nil && !r.full(); k, v = c.Next() {
 		row, rec := format.SplitRow(v, k)
 		r.book.remove(id, k, rec)
-		if err := dropRow(r.expiry, row, id, k, rec); err != nil {
+		if err := deleteRow(r.expiry, row, id, k, rec); err != nil {
 			return false, err
 		}
 		if row != format.Never {
@@ -111,7 +111,7 @@ func (r *retiring) remove(b *bolt.Bucket, id uint64) (whole bool, err error) {
 		keys = append(keys, bytes.Clone(k))
 	}
 	if k == nil {
-		return true, nil // the bucket goes as a whole
+		return true, nil // the caller deletes the bucket
 	}
 	for _, k := range keys {
 		if err := b.Delete(k); err != nil {
@@ -121,8 +121,8 @@ func (r *retiring) remove(b *bolt.Bucket, id uint64) (whole bool, err error) {
 	return false, requireGone(b, keys)
 }
 
-// DropFilled takes the ids out of which the file has an entry.
-func (s *Store) DropFilled(ids map[uint64]bool) error {
+// DropNonEmpty deletes the ids from the map for which the file has an entry.
+func (s *Store) DropNonEmpty(ids map[uint64]bool) error {
 	return s.View(func(tx *bolt.Tx) error {
 		for id := range ids {
 			if b := entriesOf(tx, id); b != nil {

@@ -4,5 +4,5 @@ package store
 
 import "os"
 
-// diskRoom returns -1: how much room there is is not known here, and a full disk shows when it is met.
+// diskRoom returns -1: it is unknown here, and a full disk shows when a write fails.
 func diskRoom(*os.File) int64 { return -1 }

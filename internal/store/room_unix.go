@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// diskRoom returns how many bytes are free for us on the file system of a file, or -1 if that is not known.
+// diskRoom returns how many bytes are free for us on a file's file system, or -1 if unknown.
 func diskRoom(f *os.File) int64 {
 	var st syscall.Statfs_t
 	if syscall.Fstatfs(int(f.Fd()), &st) != nil {

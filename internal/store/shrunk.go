@@ -2,16 +2,17 @@ package store
 
 import "context"
 
-// shrunk is how a compaction has left the file.
-type shrunk struct{ file, free, cost int64 }
+// compacted is the state of the file after a compaction, in bytes.
+type compacted struct{ file, free, cost int64 }
 
 // changed reports whether enough of the file has changed since.
-func (l *shrunk) changed(file, free, cost int64) bool {
-	return l == nil || file-l.file >= l.file/changedPart || free-l.free >= file/changedPart || l.cost-cost > l.cost/changedPart
+func (l *compacted) changed(file, free, cost int64) bool {
+	return l == nil || file-l.file >= l.file/changedShare || free-l.free >= file/changedShare ||
+		l.cost-cost > l.cost/changedShare
 }
 
-// need returns how large a compacted file would be about, in which the entries cost that much.
-func (l *shrunk) need(cost int64) int64 {
+// need estimates the size of a compacted file whose entries have the given cost.
+func (l *compacted) need(cost int64) int64 {
 	if l == nil || l.file-l.free <= l.cost {
 		return cost
 	}
@@ -22,25 +23,25 @@ func (l *shrunk) need(cost int64) int64 {
 	return cost + int64(more)
 }
 
-// Passes reports whether the file is larger than so many times what its entries cost, and some room, and compaction
-// would help.
-func (s *Store) Passes(file, cost int64, times float64, room int64) bool {
+// WorthCompacting reports whether the file is larger than times its entries' cost plus room, and a compaction would
+// help.
+func (s *Store) WorthCompacting(file, cost int64, times float64, room int64) bool {
 	return float64(file) > times*float64(cost)+float64(room) &&
-		float64(file) > gainTimes*float64(s.shrunk.Load().need(cost))+gainRoom
+		float64(file) > minGainFactor*float64(s.lastCompaction.Load().need(cost))+minGain
 }
 
 const (
-	// None of that is worth anything where a copy would be hardly smaller, because what the file holds needs more than
-	// it counts. By how much more the last copy has shown.
-	gainTimes = 1.25
-	gainRoom  = 2 << 20
+	// A compaction must make the file smaller by these. What the file holds may need more than its cost says. The last
+	// compaction has shown by how much.
+	minGainFactor = 1.25
+	minGain       = 2 << 20
 
-	// After a compaction none follows by itself until an eighth of the file has changed, by pages or by cost: the next
-	// would gain what the last one left.
-	changedPart = 8
+	// After a compaction no automatic one follows until an eighth of the file has changed, by pages or by cost. Otherwise
+	// the next would gain nothing more.
+	changedShare = 8
 )
 
-// Shrink replaces the file by a copy without free pages, and notes how that has left it. See Compact for progress.
+// Shrink replaces the file by a copy without free pages, and notes the size of the result. See Compact for progress.
 func (s *Store) Shrink(ctx context.Context, progress func(int64)) (before, after int64, err error) {
 	before, _, err = s.Measure()
 	if err == nil {
@@ -53,19 +54,19 @@ func (s *Store) Shrink(ctx context.Context, progress func(int64)) (before, after
 		_, free := s.Free()
 		var need int64
 		if after, need, err = s.Measure(); err == nil {
-			s.shrunk.Store(&shrunk{file: after, free: free, cost: need})
+			s.lastCompaction.Store(&compacted{file: after, free: free, cost: need})
 		}
 	}
 	return before, after, err
 }
 
-// Changed reports whether enough of the file has changed since the last compaction, if there was one.
+// Changed reports whether enough of the file has changed since the last compaction. It returns true if there was none.
 func (s *Store) Changed(file, free, cost int64) bool {
-	return s.shrunk.Load().changed(file, free, cost)
+	return s.lastCompaction.Load().changed(file, free, cost)
 }
 
-// CannotMove reports whether the file has been found to be one whose name nothing else can take.
-func (s *Store) CannotMove() bool {
+// IsMountPoint reports whether the file was found to be a mount point, so that nothing else can take its name.
+func (s *Store) IsMountPoint() bool {
 	h := s.current.Load()
-	return h != nil && s.unmoving.Load() == h
+	return h != nil && s.mountPoint.Load() == h
 }

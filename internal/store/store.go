@@ -1,6 +1,6 @@
-// Package store keeps the entries in a bbolt file. It is the only package that touches bbolt, harnesses and tests aside: every
-// transaction in it is short, what leaves it is a copy, and each call of bbolt has a guard around it. It also makes, recognises, locks, proves,
-// compacts, copies, quarantines and repairs the file.
+// Package store keeps the entries in a bbolt file. It is the only package that uses bbolt, except for tests. Its
+// transactions are short, everything it returns is a copy, and each call of bbolt runs under a guard. It also creates,
+// recognises, locks, checks, compacts, copies, quarantines and repairs the file.
 package store
 
 import (
@@ -20,73 +20,73 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// Store keeps the entries of one cache in its bbolt file. Every transaction in it is short, and what leaves it is a
+// Store keeps the entries of one cache in its bbolt file. Its transactions are short, and everything it returns is a
 // copy. Its methods may be called from any goroutine.
 type Store struct {
-	path     string // absolute and without links, as it was when the cache was opened
+	path     string // absolute and without links, as of Open
 	readOnly bool
 	identity [16]byte
-	taken    bool // Open is over, and the cache in use
+	opened   bool // Open has finished
 
-	renewing sync.Mutex   // held while the snapshot is renewed, so that no older one replaces a newer one
-	lookups  sync.RWMutex // held shared by each use of what follows, exclusively to change it
-	shared   *snapshot    // nil while none may be held
+	renewing sync.Mutex   // held while the snapshot is renewed, so that an older one never replaces a newer one
+	lookups  sync.RWMutex // held shared to use shared, exclusively to change it
+	shared   *snapshot    // nil if there must be none
 
-	home    atomic.Pointer[disk.Dir] // where the file is; see refuge.go of package engine for when it changes
-	current atomic.Pointer[Handle]   // nil once closed
-	caution int64                    // bytes by which transactions may grow more than is known; protected by the token of writing
-	noted   *notes                   // keys that changed; nil unless a compaction wants to know; protected by the token of writing
-	copied  atomic.Bool              // a compaction is on its way, so that changes should be small
-	strays  atomic.Int64             // transactions that nobody waits for any more and that go on: what they were given is theirs still
-	sick    chan struct{}            // gets a token when a handle is poisoned or barred
+	dir          atomic.Pointer[disk.Dir] // the file's directory; see newdir.go of package engine for when it changes
+	current      atomic.Pointer[Handle]   // nil once closed
+	growthMargin int64                    // bytes to add to estimates of growth; protected by the write token
+	dirtyKeys    *dirtyKeys               // nil unless a compaction is running; protected by the write token
+	compacting   atomic.Bool              // a compaction or backup is running, so changes should be small
+	detached     atomic.Int64             // detached transactions still running; they keep using what they were given
+	failed       chan struct{}            // gets a token when a handle is poisoned or frozen
 
-	like     atomic.Pointer[disk.Attributes] // of the file, as last seen
-	unmoving atomic.Pointer[Handle]          // found to be a file whose name nothing else can take
-	shrunk   atomic.Pointer[shrunk]          // how the last compaction has left the file; nil if there was none
+	attributes     atomic.Pointer[disk.Attributes] // of the file, as last seen
+	mountPoint     atomic.Pointer[Handle]          // the handle whose file was found to be a mount point
+	lastCompaction atomic.Pointer[compacted]       // nil if there was none
 
 	measured atomic.Pointer[measured] // by the last Measure
 
-	named   atomic.Int64            // what the names of buckets need of the file
-	counted atomic.Pointer[counted] // what Size returned last; nil before
+	nameBytes atomic.Int64            // what the names of buckets need of the file
+	counted   atomic.Pointer[counted] // result of the last Size; nil before
 
-	mark     uint64 // the commit mark, where the file is open for reading only
-	intruder string // the file that was last kept aside because it had taken the path; used by one healer
+	mark     uint64 // the commit mark, if the file is open for reading only
+	intruder string // the last quarantined file that had taken the path; only the healer uses it
 }
 
-// Path returns the path of the file, absolute and without links, as it was when the cache was opened.
+// Path returns the path of the file, absolute and without links, as of Open.
 func (s *Store) Path() string { return s.path }
 
-// Identity returns the identity of the cache, which its journal has too.
+// Identity returns the identity of the cache. Its journal has the same.
 func (s *Store) Identity() [16]byte { return s.identity }
 
-// Handle returns the opening of the file that is in use, or nil if there is none any more.
+// Handle returns the current handle, or nil if the store is closed.
 func (s *Store) Handle() *Handle { return s.current.Load() }
 
-// Sick returns a channel that gets a token when the file is of no more use, or of less.
-func (s *Store) Sick() <-chan struct{} { return s.sick }
+// Failed returns a channel that gets a token when the handle is poisoned or frozen.
+func (s *Store) Failed() <-chan struct{} { return s.failed }
 
-// MarkOpen says that Open is over, and the cache in use.
-func (s *Store) MarkOpen() { s.taken = true }
+// MarkOpen says that Open has finished.
+func (s *Store) MarkOpen() { s.opened = true }
 
-// Compacting reports whether a compaction or a backup is under way, so that changes should be small.
-func (s *Store) Compacting() bool { return s.copied.Load() }
+// Compacting reports whether a compaction or a backup is running, so that changes should be small.
+func (s *Store) Compacting() bool { return s.compacting.Load() }
 
-// Dir returns the directory of the file, wherever that is now.
-func (s *Store) Dir() *disk.Dir { return s.home.Load() }
+// Dir returns the current directory of the file.
+func (s *Store) Dir() *disk.Dir { return s.dir.Load() }
 
-// use makes h the one that everybody uses.
+// use makes h the current handle.
 func (s *Store) use(h *Handle) {
-	h.sick = func() {
+	h.onFailure = func() {
 		select {
-		case s.sick <- struct{}{}:
+		case s.failed <- struct{}{}:
 		default:
 		}
 	}
-	h.strays = &s.strays
+	h.detached = &s.detached
 	s.current.Store(h)
 }
 
-// View runs fn in a read transaction. What fn keeps must be a copy.
+// View runs fn in a read transaction. fn must copy what it keeps.
 func (s *Store) View(fn func(*bolt.Tx) error) error {
 	for {
 		h := s.current.Load()
@@ -99,52 +99,52 @@ func (s *Store) View(fn func(*bolt.Tx) error) error {
 	}
 }
 
-// Update runs fn in a write transaction, which must be short: other writers wait for it. When it returns,
+// Update runs fn in a write transaction. fn must be short, because other writers wait for it. When Update returns,
 // look-ups see what fn did.
-func (s *Store) Update(fn func(*bolt.Tx) error) error { return s.updateBy(growUsual, fn) }
+func (s *Store) Update(fn func(*bolt.Tx) error) error { return s.updateBy(usualGrowth, fn) }
 
-// growUsual is by how much a transaction may make the file larger that puts nothing: the pages that it changes have copies.
-const growUsual = 16 << 20
+// usualGrowth is by how much a transaction that puts nothing may grow the file: the pages that it changes are copied.
+const usualGrowth = 16 << 20
 
-// updateBy is Update for a fn that may make the file larger by so many bytes.
+// updateBy is Update for a fn that may make the file larger by grow bytes.
 func (s *Store) updateBy(grow int64, fn func(*bolt.Tx) error) error {
-	h, err := s.lockRead()
+	h, err := s.lockForChange()
 	if err != nil {
 		return err
 	}
-	return h.apart(func() error {
-		// bbolt keeps what a transaction frees from the next one as long as there is a reader of the state in between. So the
-		// snapshot ends before the next one begins, and another one of the same state takes its place.
+	return h.runDetachable(func() error {
+		// bbolt does not reuse freed pages while a reader of an older state exists. So end the snapshot before the next
+		// transaction begins, and take another snapshot of the same state after that.
 		s.release()
 		outgrows := false
 		stop := s.yield()
 		err := h.update(func(tx *bolt.Tx) error {
-			// A transaction that outgrows the map waits until no reader is left, and the snapshot would wait for it.
+			// A transaction that outgrows the map waits until there are no readers, so it would wait for the snapshot.
 			var err error
-			if outgrows, err = h.outgrows(tx.Size(), grow+s.caution); err != nil {
+			if outgrows, err = h.outgrows(tx.Size(), grow+s.growthMargin); err != nil {
 				return err
 			}
 			if !outgrows {
-				_ = s.renew() // without one, look-ups have a transaction each
+				_ = s.renew() // without a snapshot each look-up has its own transaction
 			}
 			return fn(tx)
 		})
 		stop()
 		switch {
-		case errors.Is(h.Err(), ErrNoAddresses):
-			s.caution = max(2*s.caution, growUsual) // by so much more than was thought
+		case errors.Is(h.Err(), ErrNoAddressSpace):
+			s.growthMargin = max(2*s.growthMargin, usualGrowth) // the estimate was too low
 		case err == nil && outgrows:
-			s.caution = 0 // there are addresses again
+			s.growthMargin = 0 // there is address space again
 		}
-		if renewed := s.renew(); err == nil { // before the next change, so that no older one replaces it
+		if renewed := s.renew(); err == nil { // before the next change, so that an older snapshot cannot replace it
 			err = renewed
 		}
 		return err
 	})
 }
 
-// yield lets go of the snapshot again and again from a while on, until the returned function is called: a transaction that takes so
-// long may be one that waits for the snapshot, because it has outgrown the map though nobody thought so.
+// yield ends the snapshot again and again, after a while, until the returned function is called. A transaction that
+// takes so long may be waiting for the snapshot, because it outgrew the map although the estimate was lower.
 func (s *Store) yield() (stop func()) {
 	var mu sync.Mutex
 	mu.Lock()
@@ -169,20 +169,20 @@ func (s *Store) yield() (stop func()) {
 
 const yieldAfter = 200 * time.Millisecond
 
-// lockRead is lock for a change of entries: it waits until a compaction has looked at what is noted, where that is
-// much, as long as it takes steps.
-func (s *Store) lockRead() (*Handle, error) {
+// lockForChange is lock for changes of entries. If too many keys are dirty, it waits until the running compaction has
+// taken them.
+func (s *Store) lockForChange() (*Handle, error) {
 	for {
 		h, err := s.lock()
-		if err != nil || !s.noted.full() {
+		if err != nil || !s.dirtyKeys.full() {
 			return h, err
 		}
-		looked := s.noted.looked
+		looked := s.dirtyKeys.taken
 		h.unlock()
-		timer := time.NewTimer(hungAfter)
+		timer := time.NewTimer(hungTimeout)
 		select {
 		case <-looked:
-		case <-h.dead:
+		case <-h.poisoned:
 		case <-timer.C:
 			err = fmt.Errorf("%w: %w", errs.ErrUnavailable, ErrHung)
 		}
@@ -193,10 +193,10 @@ func (s *Store) lockRead() (*Handle, error) {
 	}
 }
 
-// lock waits for the token without which nobody changes the file, and returns the handle whose it is. Who gets it
-// gives it back by unlock, or hands it to apart.
+// lock waits for the write token and returns the handle to which it belongs. The caller returns the token by unlock or
+// passes it to runDetachable.
 func (s *Store) lock() (*Handle, error) {
-	timer := time.NewTimer(hungAfter)
+	timer := time.NewTimer(hungTimeout)
 	defer timer.Stop()
 	for {
 		h := s.current.Load()
@@ -207,22 +207,24 @@ func (s *Store) lock() (*Handle, error) {
 			return nil, err
 		}
 		select {
-		case h.writing <- struct{}{}:
+		case h.writeToken <- struct{}{}:
 			if s.current.Load() == h {
 				return h, nil
 			}
 			h.unlock()
-		case <-h.dead:
+		case <-h.poisoned:
 		case <-timer.C:
 			return nil, fmt.Errorf("%w: %w", errs.ErrUnavailable, ErrHung)
 		}
 	}
 }
 
-// book returns an empty ledger for a transaction of Update.
-func (s *Store) book() *ledger { return &ledger{s.Paging(), make(map[uint64]cost.Usage), s.noted} }
+// newLedger returns an empty ledger for a transaction of Update.
+func (s *Store) newLedger() *ledger {
+	return &ledger{s.Paging(), make(map[uint64]cost.Usage), s.dirtyKeys}
+}
 
-// Paging returns the size of the file's pages.
+// Paging returns the page size of the file.
 func (s *Store) Paging() cost.Paging {
 	if h := s.current.Load(); h != nil {
 		return h.page
@@ -230,10 +232,10 @@ func (s *Store) Paging() cost.Paging {
 	return cost.UsualPage
 }
 
-// Close stores the list of free pages and a clean mark, so that the next Open need not walk the whole file, and releases
-// the file.
+// Close stores the list of free pages and marks the file as closed cleanly, so that the next Open need not read the
+// whole file. Then it closes the file.
 func (s *Store) Close() error {
-	h, err := s.lock() // a change that is under way ends
+	h, err := s.lock() // waits for a running change
 	if err != nil {
 		if h = s.current.Load(); h == nil {
 			return nil
@@ -241,19 +243,19 @@ func (s *Store) Close() error {
 	}
 	s.current.Store(nil)
 	s.release()
-	tidy := s.taken && !s.readOnly && !h.found.clean // what an earlier close could not do
+	tidy := s.opened && !s.readOnly && !h.found.clean // what an earlier Close could not do
 	switch {
 	case err != nil:
-	case h.barred.Load() == nil && (h.dirty || tidy && !h.found.listed):
+	case h.frozen.Load() == nil && (h.dirty || tidy && !h.found.listed):
 		h.db.NoFreelistSync = false
-		err = h.apart(func() error { return h.update(func(*bolt.Tx) error { return nil }) })
-		if h.Err() == nil && h.barred.Load() != nil {
-			err = nil // it was taken away: there is no next Open of it
+		err = h.runDetachable(func() error { return h.update(func(*bolt.Tx) error { return nil }) })
+		if h.Err() == nil && h.frozen.Load() != nil {
+			err = nil // the file was removed, so there is no next Open of it
 		}
 	default:
 		h.unlock()
 	}
-	if err == nil && h.barred.Load() == nil && (h.dirty || tidy) {
+	if err == nil && h.frozen.Load() == nil && (h.dirty || tidy) {
 		h.trim()
 		// Without the mark, the next Open takes longer.
 		_ = markClean(s.Dir(), s.path, h.info)
@@ -261,8 +263,8 @@ func (s *Store) Close() error {
 	return errors.Join(err, h.Close())
 }
 
-// trim gives back what bbolt has made the file larger than it needs, for transactions that will not come, where that is more than the
-// next one would ask for at once. If that fails the file is as good as before.
+// trim truncates the part of the file that bbolt has reserved for further growth, except for trimRoom. If that fails,
+// the file is as good as before.
 func (h *Handle) trim() {
 	var used int64
 	err := h.view(func(tx *bolt.Tx) error {
@@ -275,8 +277,7 @@ func (h *Handle) trim() {
 	}
 }
 
-// Table returns the ids of all buckets by name, the ids that no name points at any more, and the highest
-// id ever given out.
+// Table returns the ids of all buckets by name, the ids without a name, and the highest id that was ever assigned.
 func (s *Store) Table() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
 	ids = make(map[string]uint64)
 	err = s.View(func(tx *bolt.Tx) error {
@@ -302,7 +303,7 @@ func (s *Store) Table() (ids map[string]uint64, retired []uint64, highest uint64
 	return ids, retired, highest, err
 }
 
-// NamedID proves a row of the table of buckets and returns its id.
+// NamedID checks a row of the table of buckets and returns its id.
 func NamedID(name, id []byte) (uint64, error) {
 	if len(id) != 8 || format.ReadUint64(id) == 0 || !format.ValidName(string(name)) {
 		return 0, fmt.Errorf("%w: the table of buckets has a malformed row", errs.ErrCorrupt)
@@ -310,12 +311,11 @@ func NamedID(name, id []byte) (uint64, error) {
 	return format.ReadUint64(id), nil
 }
 
-// Revisions returns the commit mark, up to which every revision is in the file, and the highest revision
-// of anything in it.
+// Revisions returns the commit mark, up to which the file has every revision, and the highest revision in the file.
 func (s *Store) Revisions() (mark, highest uint64, err error) {
 	err = s.View(func(tx *bolt.Tx) error {
 		mark, highest = revisionsIn(tx)
-		if highest >= mostNumber {
+		if highest >= maxNumber {
 			return fmt.Errorf("%w: revision %d", errs.ErrCorrupt, highest)
 		}
 		return nil
@@ -366,21 +366,21 @@ func (s *Store) Page(id uint64, from, prefix []byte) (items []Item, more bool, e
 	return items, more, err
 }
 
-// advances returns an error if a page of keys that was asked for from a key on ends before it: whoever goes on from there would never
-// come to an end.
+// advances returns an error if a page of keys that begins at from ends before from: the pages would
+// never end.
 func advances(from, last []byte) error {
 	if bytes.Compare(last, from) < 0 {
-		return fmt.Errorf("%w: %w", errs.ErrCorrupt, errDisorder)
+		return fmt.Errorf("%w: %w", errs.ErrCorrupt, errKeyOrder)
 	}
 	return nil
 }
 
-// Size returns the size of the file in bytes, and what used does. The map is not to be changed.
+// Size returns the size of the file in bytes, and what used returns. The map must not be changed.
 func (s *Store) Size() (file int64, used map[uint64]cost.Usage, err error) {
 	err = s.View(func(tx *bolt.Tx) (err error) {
 		file = tx.Size()
-		named := s.named.Load()
-		if last := s.counted.Load(); last != nil && last.db == tx.DB() && last.state == tx.ID() && last.named == named {
+		named := s.nameBytes.Load()
+		if last := s.counted.Load(); last != nil && last.db == tx.DB() && last.txid == tx.ID() && last.nameBytes == named {
 			used = last.used
 			return nil
 		}
@@ -392,13 +392,13 @@ func (s *Store) Size() (file int64, used map[uint64]cost.Usage, err error) {
 	return file, used, err
 }
 
-// counted is the usage of each id as of one state of the file. Each commit asks for it several times, and there may be a
-// hundred thousand ids.
+// counted is the usage of each id as of one transaction. It is kept because each commit needs it several times, and
+// there may be a hundred thousand ids.
 type counted struct {
-	db    *bolt.DB
-	state int   // the number of the transaction that led to it
-	named int64 // what names needed then, see Store.named
-	used  map[uint64]cost.Usage
+	db        *bolt.DB
+	txid      int
+	nameBytes int64 // Store.nameBytes at that time
+	used      map[uint64]cost.Usage
 }
 
 func entriesOf(tx *bolt.Tx, id uint64) *bolt.Bucket {

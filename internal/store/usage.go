@@ -9,13 +9,13 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// usageTable is where the file keeps the usage of each id.
+// usageTable is the file's table of the usage of each id.
 type usageTable struct {
 	page        cost.Paging
 	used, costs *bolt.Bucket
 }
 
-// OpenUsage opens it to be changed.
+// OpenUsage opens the table for writing.
 func OpenUsage(tx *bolt.Tx) (t usageTable, err error) {
 	t = usageTable{page: pageOf(tx), used: tx.Bucket(format.UsageBucket)}
 	if t.costs, err = tx.CreateBucketIfNotExists(format.CostsBucket); err == nil {
@@ -29,7 +29,7 @@ func (t usageTable) get(id uint64) cost.Usage {
 	return t.page.ReadUsage(key, t.used.Get(key), t.costs.Get(key))
 }
 
-// Put stores the usage of an id, but no costs that are guessed, and nothing for an id without entries.
+// Put stores the usage of an id. It stores no guessed costs, and nothing for an id without entries.
 func (t usageTable) Put(id uint64, u cost.Usage) error {
 	if u.Entries == 0 {
 		return t.remove(id)
@@ -55,7 +55,7 @@ func (t usageTable) remove(id uint64) error {
 // eachUsage calls fn with the usage of each id.
 func eachUsage(tx *bolt.Tx, fn func(id uint64, u cost.Usage)) error {
 	page := pageOf(tx)
-	var row, costs []byte // of the next costs: both tables are in the same order
+	var row, costs []byte // the next row of costs: both tables have the same order
 	next := func() ([]byte, []byte) { return nil, nil }
 	if b := tx.Bucket(format.CostsBucket); b != nil {
 		c := b.Cursor()
@@ -81,10 +81,10 @@ func usedIn(tx *bolt.Tx) (map[uint64]cost.Usage, error) {
 	return used, eachUsage(tx, func(id uint64, u cost.Usage) { used[id] = u })
 }
 
-// used returns the usage of each id, and under 0, which no bucket has, what the buckets themselves need.
+// used returns the usage of each id. Under 0, which is no bucket's id, it returns what the buckets themselves need.
 func (s *Store) used(tx *bolt.Tx) (map[uint64]cost.Usage, error) {
 	used, err := usedIn(tx)
-	page, own := pageOf(tx), s.named.Load()
+	page, own := pageOf(tx), s.nameBytes.Load()
 	for _, u := range used {
 		own += page.Bucket(u)
 	}
@@ -92,16 +92,17 @@ func (s *Store) used(tx *bolt.Tx) (map[uint64]cost.Usage, error) {
 	return used, err
 }
 
-// measured is how large the file is and what is in it, as of a transaction.
+// measured is the result of Measure, as of a transaction.
 type measured struct {
-	db   *bolt.DB
-	txid int
-	file int64
-	cost int64 // without the names of buckets
-	all  int64 // entries
+	db      *bolt.DB
+	txid    int
+	file    int64
+	cost    int64 // without the names of buckets
+	entries int64
 }
 
-// Measure returns the size of the file and what entries and buckets need of it. Where the file has not changed it knows.
+// Measure returns the size of the file and what entries and buckets need of it. It reads nothing if the file has not
+// changed.
 func (s *Store) Measure() (file, need int64, err error) {
 	err = s.View(func(tx *bolt.Tx) error {
 		m := s.measured.Load()
@@ -110,33 +111,33 @@ func (s *Store) Measure() (file, need int64, err error) {
 			page := pageOf(tx)
 			if err := eachUsage(tx, func(_ uint64, u cost.Usage) {
 				m.cost += u.Cost() + page.Bucket(u)
-				m.all += u.Entries
+				m.entries += u.Entries
 			}); err != nil {
 				return err
 			}
 			s.measured.Store(m)
 		}
-		file, need = m.file, m.cost+s.named.Load()
+		file, need = m.file, m.cost+s.nameBytes.Load()
 		return nil
 	})
 	return file, need, err
 }
 
-// Scattered returns what the pages of a commit are estimated by: nothing yet. Its rows come in together, at the end of those of
-// their time.
+// Scattered returns an empty estimate of the pages of a commit. New expiry rows go in together, at the end of the
+// index.
 func (s *Store) Scattered() cost.Scattered {
 	p := cost.Scattered{Page: s.Paging()}
 	if _, _, err := s.Measure(); err == nil {
-		p.Among = s.measured.Load().all
+		p.Among = s.measured.Load().entries
 	}
 	return p
 }
 
-// pageOf returns the size of the pages of a file.
+// pageOf returns the page size of a file.
 func pageOf(tx *bolt.Tx) cost.Paging { return cost.Paging(tx.DB().Info().PageSize) }
 
-// SizeWith is Size with the usage as it will be when what is pending is committed. The sample was taken before: an
-// entry that has been committed since is found in the file, and changes nothing.
+// SizeWith is Size, with the usage as it will be when p is committed. An entry of p that has been committed meanwhile
+// is found in the file and changes nothing.
 func (s *Store) SizeWith(p *cost.Pending) (file int64, used map[uint64]cost.Usage, err error) {
 	err = s.View(func(tx *bolt.Tx) (err error) {
 		file = tx.Size()

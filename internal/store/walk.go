@@ -6,35 +6,35 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// placed is a place among all entries of the file.
-type placed struct {
+// position is a position among all entries of the file.
+type position struct {
 	id  uint64
 	key []byte
 }
 
-// walker walks round and round over the entries of a file, or of one bucket.
+// walker walks over the entries of a file, or of one bucket, and wraps around at the end.
 type walker struct {
 	tx   *bolt.Tx
 	only uint64
 
 	cursor *bolt.Cursor
-	id     uint64 // of the entry that comes next
+	id     uint64 // of the next entry
 	k, v   []byte // of the same; k is nil if there is no entry at all
 }
 
-// seek puts the walker on the first entry at or after a place; if there is none, on the first of all.
-func (w *walker) seek(at placed) {
+// seek moves to the first entry at or after a position. If there is none, it wraps around to the first of all.
+func (w *walker) seek(at position) {
 	if w.only != 0 {
 		at.id = w.only
 	}
 	w.enter(at)
 	if w.k == nil {
-		w.enter(placed{id: w.only})
+		w.enter(position{id: w.only})
 	}
 }
 
-// enter looks for the first entry at or after a place, in this bucket and the ones that follow.
-func (w *walker) enter(at placed) {
+// enter looks for the first entry at or after a position, in this bucket and those that follow.
+func (w *walker) enter(at position) {
 	w.k = nil
 	ids := w.tx.Bucket(format.EntriesBucket).Cursor()
 	for id, _ := ids.Seek(format.Uint64(at.id)); id != nil && w.k == nil; id, _ = ids.Next() {
@@ -52,12 +52,12 @@ func (w *walker) enter(at placed) {
 
 func (w *walker) next() {
 	if w.k, w.v = w.cursor.Next(); w.k == nil {
-		w.seek(placed{id: w.id + 1})
+		w.seek(position{id: w.id + 1})
 	}
 }
 
-// forwards walks over all entries once, in their order.
-type forwards struct {
+// scanner walks over all entries once, in order.
+type scanner struct {
 	tx     *bolt.Tx
 	ids    *bolt.Cursor
 	cursor *bolt.Cursor
@@ -65,8 +65,8 @@ type forwards struct {
 	k, v   []byte
 }
 
-// seek goes to the first entry at or after a place.
-func (w *forwards) seek(at placed) {
+// seek moves to the first entry at or after a position.
+func (w *scanner) seek(at position) {
 	w.ids = w.tx.Bucket(format.EntriesBucket).Cursor()
 	id, _ := w.ids.Seek(format.Uint64(at.id))
 	w.enter(id)
@@ -77,7 +77,7 @@ func (w *forwards) seek(at placed) {
 	}
 }
 
-func (w *forwards) enter(id []byte) {
+func (w *scanner) enter(id []byte) {
 	for w.k = nil; id != nil && w.k == nil; {
 		w.id = format.ReadUint64(id)
 		w.cursor = w.tx.Bucket(format.EntriesBucket).Bucket(id).Cursor()
@@ -87,7 +87,7 @@ func (w *forwards) enter(id []byte) {
 	}
 }
 
-func (w *forwards) next() {
+func (w *scanner) next() {
 	if w.cursor != nil && w.k != nil {
 		w.k, w.v = w.cursor.Next()
 	}

@@ -87,10 +87,10 @@ func TestFaults_CanFail(t *testing.T) {
 			File: "internal/store/preflight.go", Old: "_, _ = file.StoreList(disk.In(f))", New: "_ = disk.In(f)",
 		}}},
 		{"a renaming that failed was not done", "rename", false, false, []boltpatch.Edit{{
-			File: "internal/store/compact.go", Old: "err = n.rename(vacant)", New: "_ = vacant; err = n.dir.Rename(n.path, s.path)",
+			File: "internal/store/compact.go", Old: "err = n.rename(absent)", New: "_ = absent; err = n.dir.Rename(n.path, s.path)",
 		}}},
 		{"a renaming that is not synced counts", "syncdir", false, true, []boltpatch.Edit{{
-			File: "internal/store/compact.go", Old: "n.handle.Bar(err)", New: "err = nil",
+			File: "internal/store/compact.go", Old: "n.handle.Freeze(err)", New: "err = nil",
 		}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -128,7 +128,7 @@ func TestPowerLoss_CanFail(t *testing.T) {
 	})
 	finds("a fresh file gets what is older than a write past the journal", false, quarantine, boltpatch.Edit{
 		File: "internal/store/catalog.go",
-		Old:  "if g.Mark, err = g.unbroken(in, journalAt, released); err != nil {",
+		Old:  "if g.Mark, err = g.completeFrom(in, journalAt, released); err != nil {",
 		New:  "if g.Mark = released; err != nil {",
 	})
 }

@@ -14,22 +14,22 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// What is no record has no checksum. Where damage to it would cost more than what was damaged, it is recognised when
-// the file is opened, and put right.
+// Only records have checksums. If damage to something else would cost more than the damaged part itself, it is
+// recognised and repaired when the file is opened.
 
-// mostNumber bounds ids and revisions: those beyond it nobody has given out, and they must not wrap around.
-const mostNumber = 1 << 62
+// maxNumber bounds ids and revisions. Larger ones were never assigned, and numbers must not overflow.
+const maxNumber = 1 << 62
 
-// checkNumber returns an error for an id that nobody has given out.
+// checkNumber returns an error for an id that was never assigned.
 func checkNumber(id uint64) error {
-	if id >= mostNumber {
+	if id >= maxNumber {
 		return fmt.Errorf("%w: a bucket has id %d", errs.ErrCorrupt, id)
 	}
 	return nil
 }
 
-// Names is table, put right: no two names have one id, and the highest id is above all that the file holds. An id
-// that two buckets have, or that is given out twice, would show the entries of one in the other.
+// Names is Table, but repaired: each id has one name, and highest is not below any id in the file. An id that two
+// buckets have, or that is assigned twice, would show the entries of one bucket in the other.
 func (s *Store) Names() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
 	if ids, retired, highest, err = s.Table(); err != nil {
 		return nil, nil, 0, err
@@ -73,16 +73,16 @@ func (s *Store) Names() (ids map[string]uint64, retired []uint64, highest uint64
 	return ids, retired, highest, err
 }
 
-// countNames finds out what the names of buckets need of the file.
+// countNames computes how much of the file the names of buckets need.
 func (s *Store) countNames(ids map[string]uint64) {
 	page, named := s.Paging(), int64(0)
 	for name := range ids {
 		named += page.Name(len(name))
 	}
-	s.named.Store(named)
+	s.nameBytes.Store(named)
 }
 
-// sealedFor reports whether a record with the given id is sealed for a bucket of that name.
+// sealedFor reports whether any of the first records with the given id is sealed for a bucket of that name.
 func (s *Store) sealedFor(id uint64, name string) (bool, error) {
 	items, _, err := s.Page(id, nil, nil)
 	sum := format.BucketSum(name)
@@ -92,8 +92,8 @@ func (s *Store) sealedFor(id uint64, name string) (bool, error) {
 	}), err
 }
 
-// plausible reports whether the counts of a file of so many bytes can be true. Entries are evicted by them, so that a
-// damaged one could cost all that is in the file.
+// plausible reports whether the usage counts can be true for a file of so many bytes. Eviction relies on them, so a
+// damaged count could cost the whole contents.
 func plausible(used map[uint64]cost.Usage, file int64) bool {
 	sum := int64(0)
 	for _, u := range used {
@@ -107,9 +107,9 @@ func plausible(used map[uint64]cost.Usage, file int64) bool {
 	return true
 }
 
-// mendCounts counts all entries anew if the counts that the file keeps cannot be true, or if it does not say what they
-// cost, because an older keepcache has changed it. update is the handle's, or that of the store which has it already.
-func (h *Handle) mendCounts(update func(func(*bolt.Tx) error) error) error {
+// repairCounts counts all entries again if the counts in the file cannot be true, or if they lack the costs because an
+// older version has changed the file. update is the handle's, or the store's if it has the handle already.
+func (h *Handle) repairCounts(update func(func(*bolt.Tx) error) error) error {
 	sound, guessed := true, false
 	err := h.view(func(tx *bolt.Tx) error {
 		used, err := usedIn(tx)
@@ -121,16 +121,16 @@ func (h *Handle) mendCounts(update func(func(*bolt.Tx) error) error) error {
 	}
 	err = update(recount)
 	if sound && h.Err() == nil {
-		return nil // an estimate will do, as on a full disk
+		return nil // an estimate is good enough, for example on a full disk
 	}
 	return err
 }
 
-// recount counts all entries anew.
+// recount counts all entries again.
 func recount(tx *bolt.Tx) error {
 	counted, page := make(map[uint64]cost.Usage), pageOf(tx)
-	w := forwards{tx: tx}
-	for w.seek(placed{}); w.k != nil; w.next() {
+	w := scanner{tx: tx}
+	for w.seek(position{}); w.k != nil; w.next() {
 		counted[w.id] = counted[w.id].Plus(page.Of(w.k, format.RecordIn(w.v)))
 	}
 	if err := tx.DeleteBucket(format.UsageBucket); err != nil {
