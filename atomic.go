@@ -297,7 +297,7 @@ func (b *Bucket) modify(key string, decide func(engine.Reading) (*engine.Write, 
 				return nil, err
 			}
 			if d == nil {
-				return nil, b.db.engine.Observed()
+				return nil, b.db.engine.WaitDurable()
 			}
 			if self != nil && b.db.suspects.Convicts(self) {
 				return nil, errOwnWrites

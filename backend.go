@@ -31,8 +31,8 @@ type backend interface {
 	Replace(name string, drop bool) (found bool, err error)
 	InvalidateTags(tags []string) error
 	Slide(at *engine.Ref, key string, r *engine.Reading)
-	AwaitFirst(at *engine.Ref)
-	Observed() error
+	AwaitCreation(at *engine.Ref)
+	WaitDurable() error
 	Flush() error
 
 	// Maintenance.

@@ -94,7 +94,7 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 			}
 		}
 		if len(writes) == 0 {
-			return 0, b.db.engine.Observed()
+			return 0, b.db.engine.WaitDurable()
 		}
 		if err = b.write(writes...); err == nil {
 			b.db.counts.deletes.Add(uint64(len(live)))
@@ -133,7 +133,7 @@ func (b *Bucket) DeletePrefix(ctx context.Context, prefix string) (deleted int, 
 		return err == nil
 	})
 	if err = errors.Join(scanErr, err); err == nil {
-		err = b.db.engine.Observed()
+		err = b.db.engine.WaitDurable()
 	}
 	if err != nil {
 		return deleted, b.fail("delete prefix", prefix, err)

@@ -135,14 +135,14 @@ func (b *Bucket) voidFlights(keys ...string) {
 	for _, key := range keys {
 		b.db.loads.flights.void(b.at.Name, key, nil)
 	}
-	b.db.engine.AwaitFirst(&b.at)
+	b.db.engine.AwaitCreation(&b.at)
 }
 
 // voidFlightsOf is voidFlights for all keys that begin with prefix.
 func (b *Bucket) voidFlightsOf(prefix string) {
 	defer b.db.loads.failures.ForgetPrefix(b.at.Name, prefix)
 	b.db.loads.flights.voidPrefix(b.at.Name, prefix)
-	b.db.engine.AwaitFirst(&b.at)
+	b.db.engine.AwaitCreation(&b.at)
 }
 
 func (fs *flights) remove(f *flight) {
@@ -190,7 +190,7 @@ func (f *flight) newLoad(o *LoadOptions) *Load {
 // superseded lands a flight at once if another flight or a write was quicker: the key was read before this flight
 // began. A write that creates the bucket may be older than the flight and not visible yet, so superseded waits for it.
 func (f *flight) superseded(o *LoadOptions) bool {
-	f.b.db.engine.AwaitFirst(&f.b.at)
+	f.b.db.engine.AwaitCreation(&f.b.at)
 	var r engine.Reading
 	err := f.b.readQuietly(&r, f.key)
 	if err == nil && r.Header.Revision != f.stale.Header.Revision {

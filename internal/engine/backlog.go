@@ -11,13 +11,13 @@ import (
 	"github.com/keepcache/keepcache/internal/verify"
 )
 
-// backlog is what a journal has that the file does not, as Open finds it.
+// backlog is what the journal has beyond the file when the cache is opened.
 type backlog struct {
 	mark    uint64 // every revision up to it is in the file
-	last    uint64 // the last one there is
+	last    uint64 // the last revision
 	names   []store.NameOp
 	pins    []memory.Pin     // in the order of their revisions
-	journal *journal.Journal // that has all of it; nil if there is nothing
+	journal *journal.Journal // has all of it; nil if there is nothing
 }
 
 // overlay brings what a journal has beyond the file's mark into memory, for an engine that must not change the file.
@@ -27,12 +27,12 @@ func (e *Engine) overlay(path string) error {
 		return err
 	}
 	r := newReplayer(e.store, path, mark, mark)
-	r.most = math.MaxInt // into the file it cannot go
-	report, err := journal.ReplayIn(e.store.Dir(), path, e.store.Identity(), mark, r.piece)
+	r.maxBytes = math.MaxInt // it cannot go into the file
+	report, err := journal.ReplayIn(e.store.Dir(), path, e.store.Identity(), mark, r.addRecord)
 	if err != nil {
 		return err
 	}
-	e.takeBack(&backlog{names: r.names, pins: r.pins})
+	e.restore(&backlog{names: r.names, pins: r.pins})
 	e.inherited, e.journalProblems = report, verify.JournalProblems(&report, &r.bad)
 	if why, lost := verify.Judge(&report, &r.bad); why != nil {
 		e.healer.badJournal(why, lost, &report, &r.bad)
@@ -40,19 +40,19 @@ func (e *Engine) overlay(path string) error {
 	return nil
 }
 
-// takeBack brings a backlog into memory. The names and tags that the file has are known already.
-func (e *Engine) takeBack(l *backlog) {
-	e.rename(l.names)
+// restore brings a backlog into memory. The names and tags of the file must be known by then.
+func (e *Engine) restore(l *backlog) {
+	e.applyNames(l.names)
 	for i := range l.names {
 		if ns := e.namespace(l.names[i].Name); ns != nil && !l.names[i].Tag {
-			e.lapse(ns)
+			e.dropIfUnused(ns)
 		}
 	}
 	ids := e.ids()
 	for i := range l.pins {
 		p := &l.pins[i]
 		if !ids[p.ID] {
-			continue // the bucket was cleared or dropped since
+			continue // the bucket was cleared or dropped later
 		}
 		h := format.Header{Revision: p.Revision}
 		if p.Stored != nil {
@@ -63,11 +63,11 @@ func (e *Engine) takeBack(l *backlog) {
 	l.pins = nil
 }
 
-// rename lets buckets have the ids that the namings of a journal give them, and fills in which id each replaces. A commit that
-// was cut in two may have brought some of them into the file: then the id there is one of these, and what that has replaced is
-// among the ids that no name points at.
-func (e *Engine) rename(names []store.NameOp) {
-	given := make(map[uint64]bool) // an id is given once
+// applyNames gives buckets the ids that the name operations of a journal assign, and notes in each operation the id
+// that it replaces. If a commit was interrupted between two transactions, the file may have some of them already. Then
+// the id in the file is assigned by one of the operations, and what that has replaced is among the ids without a name.
+func (e *Engine) applyNames(names []store.NameOp) {
+	given := make(map[uint64]bool) // an id is assigned once
 	for _, n := range names {
 		given[n.ID] = true
 	}
@@ -85,17 +85,17 @@ func (e *Engine) rename(names []store.NameOp) {
 		}
 		seen[n.Name] = true
 		if other := e.byID[n.ID]; other != nil && other != ns {
-			e.point(other, 0) // the file's table is damaged: an id is given once
+			e.setID(other, 0) // the file's table is damaged: an id belongs to one bucket
 		}
-		e.point(ns, n.ID)
+		e.setID(ns, n.ID)
 		e.lastID = max(e.lastID, n.ID)
 	}
 }
 
-// retired returns which of the ids that no name in the file points at are of buckets that are no more. The others have their
-// names in the backlog: a commit may have taken entries of a bucket that it had not been told of yet. What the backlog replaces
-// is retired when it is committed.
-func (e *Engine) retired(unnamed []uint64, names []store.NameOp) []uint64 {
+// retiredIDs returns those of the file's ids without a name whose bucket no longer exists. The others get their names
+// from the backlog: a commit may have written entries of a bucket before its name. What the backlog replaces is retired
+// when it is committed.
+func (e *Engine) retiredIDs(unnamed []uint64, names []store.NameOp) []uint64 {
 	spared := e.ids()
 	for _, n := range names {
 		spared[n.Old] = true
@@ -103,7 +103,7 @@ func (e *Engine) retired(unnamed []uint64, names []store.NameOp) []uint64 {
 	return slices.DeleteFunc(unnamed, func(id uint64) bool { return spared[id] })
 }
 
-// ids returns the ids of all buckets there are.
+// ids returns the ids of all existing buckets.
 func (e *Engine) ids() map[uint64]bool {
 	ids := make(map[uint64]bool)
 	for _, ns := range e.buckets {

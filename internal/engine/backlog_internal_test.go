@@ -19,8 +19,8 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// killedCache makes a cache as a process leaves it that was killed: some of it is in the file, and the journal has what
-// happened since, of entries, tags and buckets. With cut a commit was on its way, of which the first transaction is in the file.
+// killedCache makes a cache as a killed process leaves it: some entries, tags and buckets are in the file, later ones
+// only in the journal. With cut, a commit was interrupted after its first transaction.
 func killedCache(t *testing.T, cut bool) (path string) {
 	dir := t.TempDir()
 	at := filepath.Join(dir, "living.cache")
@@ -34,7 +34,7 @@ func killedCache(t *testing.T, cut bool) (path string) {
 	for _, name := range []string{"cleared", "cleared twice", "dropped", "made anew", "invalid", "invalid before"} {
 		set(name, "before", 1, 0)
 	}
-	require.NoError(t, db.Sweep(t.Context())) // which commits
+	require.NoError(t, db.Sweep(t.Context())) // commits too
 
 	for i := range 50 {
 		set("b", fmt.Sprint("key", i), "new", 0)
@@ -77,7 +77,7 @@ func killedCache(t *testing.T, cut bool) (path string) {
 	pins, _ := split(db.memory.Collect(nil, false), st.names)
 	memory.SortPins(pins)
 	changes, _ := changesOf(nil, pins[:len(pins)-1])
-	require.NoError(t, db.store.Apply(st.names, 0, changes, db.commits.reached(), nil))
+	require.NoError(t, db.store.Apply(st.names, 0, changes, db.commits.committed(), nil))
 	clear("cleared")
 	copyCache(t, at, path)
 	require.NoError(t, db.Close())
@@ -110,7 +110,8 @@ func requireKilled(t *testing.T, db *cache) {
 	require.NoError(t, err)
 	require.Len(t, all, 98)
 	for name, key := range map[string]string{
-		"cleared": "after", "cleared twice": "after", "made anew": "after", "new": "after", "invalid": "after", "large": "after", "dropped": "", "invalid before": "",
+		"cleared": "after", "cleared twice": "after", "made anew": "after", "new": "after", "invalid": "after",
+		"large": "after", "dropped": "", "invalid before": "",
 	} {
 		var got []string
 		all, err := db.Bucket(name).All()
@@ -125,8 +126,8 @@ func requireKilled(t *testing.T, db *cache) {
 	require.Empty(t, report.Problems)
 }
 
-// What a process that was killed has left in the journal is there as soon as the cache is open, before it is in the file, and
-// still is when the next process is killed in turn, and the one after that.
+// What a killed process has left in the journal is there as soon as the cache is open, before it is in the file. It is
+// still there if the next process is killed in turn, and the one after that.
 func TestBacklog(t *testing.T) {
 	if !store.CanReplace {
 		t.Skip("an open file cannot be replaced")
@@ -137,23 +138,23 @@ func TestBacklog(t *testing.T) {
 		last := uint64(0)
 		for range 3 {
 			db := open(t, path, conf)
-			require.Less(t, db.commits.reached(), db.Revision(), "nothing was committed")
+			require.Less(t, db.commits.committed(), db.Revision(), "nothing was committed")
 			require.LessOrEqual(t, last, db.Revision())
 			require.NoError(t, db.Bucket("other").Set("k", 1, 0))
 			last = db.Revision()
 			copyCache(t, path, path+"next")
-			requireKilled(t, db) // which commits
+			requireKilled(t, db) // commits too
 			require.NoError(t, db.Close())
 			path += "next"
 		}
-		// Who only reads sees the same, and what is committed is the same.
+		// A reader sees the same, and the commit has the same result.
 		readOnly := open(t, path, Config{ReadOnly: true})
 		requireKilled(t, readOnly)
 		require.NoError(t, readOnly.Close())
 		db := open(t, path, conf)
 		last = db.Revision()
 		require.NoError(t, db.Sweep(t.Context()))
-		require.GreaterOrEqual(t, db.commits.reached(), last)
+		require.GreaterOrEqual(t, db.commits.committed(), last)
 		requireKilled(t, db)
 		report, err := db.Verify(t.Context())
 		require.NoError(t, err)
@@ -166,7 +167,7 @@ func TestBacklog(t *testing.T) {
 	}
 }
 
-// Where there can be no successor of the journal, because the disk is full or what it holds is too much for one, all of it goes
+// If the journal can have no successor, because the disk is full or the journal has too much for one, all of it goes
 // into the file at once.
 func TestBacklog_NoSuccessor(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -182,8 +183,10 @@ func TestBacklog_NoSuccessor(t *testing.T) {
 		"not flushed": {fails: func(op *disk.Op) bool {
 			return op.Kind == disk.KindSync && strings.HasSuffix(op.File.Name(), "-journal.new")
 		}},
-		"not renamed": {fails: func(op *disk.Op) bool { return op.Kind == disk.KindRename && strings.HasSuffix(op.To, "-journal") }},
-		"too large":   {conf: Config{JournalBytes: 64 << 10}, fails: func(*disk.Op) bool { return false }},
+		"not renamed": {fails: func(op *disk.Op) bool {
+			return op.Kind == disk.KindRename && strings.HasSuffix(op.To, "-journal")
+		}},
+		"too large": {conf: Config{JournalBytes: 64 << 10}, fails: func(*disk.Op) bool { return false }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := killedCache(t, true)
@@ -200,7 +203,7 @@ func TestBacklog_NoSuccessor(t *testing.T) {
 			db := open(t, path, test.conf)
 			failing = false
 			require.True(t, failed > 0 || !store.CanReplace || name == "too large")
-			require.Equal(t, db.Revision(), db.commits.reached())
+			require.Equal(t, db.Revision(), db.commits.committed())
 			require.NoFileExists(t, path+"-journal.new")
 			requireKilled(t, db)
 			require.NoError(t, db.Bucket("other").Set("k", 1, 0))
@@ -209,8 +212,8 @@ func TestBacklog_NoSuccessor(t *testing.T) {
 	}
 }
 
-// A commit may bring entries into the file whose bucket came into being after it had asked for names. When the process is killed
-// then, the bucket is not taken for one that was cleared.
+// A commit may write entries of a bucket that was created after the commit read the names. If the process is killed
+// then, the next one does not take the bucket for a cleared one.
 func TestBacklog_UnnamedBucket(t *testing.T) {
 	dir := t.TempDir()
 	at, path := filepath.Join(dir, "living.cache"), filepath.Join(dir, "killed.cache")
@@ -220,7 +223,7 @@ func TestBacklog_UnnamedBucket(t *testing.T) {
 	st := db.writer.position()
 	require.NoError(t, db.Bucket("new").Set("k", 1, 0))
 	pins := db.memory.Collect(nil, false)
-	require.NoError(t, st.journal.Flush(db.writer.last()))
+	require.NoError(t, st.journal.Flush(db.writer.lastRevision()))
 	_, err := db.commits.transact(st.names, nil, pins, st.mark, st.journal, false)
 	require.NoError(t, err)
 	copyCache(t, at, path)
@@ -237,7 +240,8 @@ func TestBacklog_UnnamedBucket(t *testing.T) {
 	}
 }
 
-// The name of the successor is on disk before anything rests upon it: a Sync, a commit, and after SyncInterval every write.
+// The name of the successor is on disk before anything depends on it: a Sync, a commit, and every write after
+// SyncInterval.
 func TestBacklog_Name(t *testing.T) {
 	if !store.CanReplace {
 		t.Skip("an open file cannot be replaced")
@@ -251,7 +255,7 @@ func TestBacklog_Name(t *testing.T) {
 			path := killedCache(t, false)
 			synctest.Test(t, func(t *testing.T) {
 				var mu sync.Mutex
-				var after []disk.Kind // the renaming
+				var after []disk.Kind // after the rename
 				disk.Between = func(op *disk.Op, do func() error) error {
 					mu.Lock()
 					defer mu.Unlock()
@@ -276,11 +280,11 @@ func TestBacklog_Name(t *testing.T) {
 	}
 }
 
-// With little memory, what the journal has goes into the file at once: writers would wait for it for long.
+// With little memory, what the journal has goes into the file at once: otherwise writers would wait long for room.
 func TestBacklog_LittleMemory(t *testing.T) {
 	path := killedCache(t, false)
 	db := open(t, path, Config{MemoryBytes: 64 << 10, CommitInterval: time.Hour, SweepInterval: -1})
-	require.Equal(t, db.Revision(), db.commits.reached())
+	require.Equal(t, db.Revision(), db.commits.committed())
 	requireKilled(t, db)
 	require.NoError(t, db.Close())
 }

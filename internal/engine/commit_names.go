@@ -7,38 +7,38 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// namesStep bounds how many names one transaction of a commit changes: they may lie all over their table.
+// namesStep bounds how many names one transaction of a commit changes: they may be spread all over their table.
 const namesStep = 4096
 
-// namingBytes is what a naming costs in memory besides its name while the file does not have it.
-const namingBytes = 64
+// nameOpBytes is the size of a name operation in memory, without the name.
+const nameOpBytes = 64
 
-// bytesOfNames returns what namings come to in memory.
-func bytesOfNames(names []store.NameOp) (n int64) {
+// nameOpsBytes returns the size of name operations in memory.
+func nameOpsBytes(names []store.NameOp) (n int64) {
 	for i := range names {
-		n += int64(len(names[i].Name)) + namingBytes
+		n += int64(len(names[i].Name)) + nameOpBytes
 	}
 	return n
 }
 
-// folded is what namings come to for the file.
+// folded is the net effect of name operations on the file.
 type folded struct {
-	rows  []store.NameOp // the last one of each name, sorted; none of a name that the file does not have and is not to have
-	old   []uint64       // the ids that stand for nothing any more
-	given uint64         // the highest id given out; 0 for none
+	rows    []store.NameOp // the last operation of each name, sorted; no deletions of names that the file lacks
+	retired []uint64       // ids without a name now
+	lastID  uint64         // the highest id that was assigned; 0 for none
 }
 
-// fold leaves of namings, which are in the order of their revisions, what the file needs. filed says which id it has for a name,
-// and may be nil.
-func fold(names []store.NameOp, filed func(name string) uint64) (f folded) {
+// fold reduces name operations, which must be in the order of their revisions, to what the file needs. fileIDOf returns
+// the id that the file has for a name. It may be nil.
+func fold(names []store.NameOp, fileIDOf func(name string) uint64) (f folded) {
 	if len(names) == 0 {
 		return f
 	}
 	f.rows = slices.Clone(names)
 	for i := range names {
-		f.given = max(f.given, names[i].ID)
+		f.lastID = max(f.lastID, names[i].ID)
 		if names[i].Old != 0 {
-			f.old = append(f.old, names[i].Old)
+			f.retired = append(f.retired, names[i].Old)
 		}
 	}
 	slices.SortStableFunc(f.rows, func(a, b store.NameOp) int {
@@ -55,8 +55,8 @@ func fold(names []store.NameOp, filed func(name string) uint64) (f folded) {
 		if i+1 < len(f.rows) && row.Tag == f.rows[i+1].Tag && row.Name == f.rows[i+1].Name {
 			continue
 		}
-		if !row.Tag && row.ID == 0 && filed != nil && filed(row.Name) == 0 {
-			continue // the bucket came and went before the file heard of it
+		if !row.Tag && row.ID == 0 && fileIDOf != nil && fileIDOf(row.Name) == 0 {
+			continue // the bucket was created and dropped before the file had its name
 		}
 		f.rows[n] = row
 		n++
@@ -65,38 +65,38 @@ func fold(names []store.NameOp, filed func(name string) uint64) (f folded) {
 	return f
 }
 
-// transactNames brings the names into the file that are too many for one transaction, but for the last of them.
+// transactNames commits all names but the last namesStep of them, if there are too many for one transaction.
 func (c *committer) transactNames(f *folded) error {
 	for len(f.rows) > namesStep {
 		step := f.rows[:namesStep]
-		if err := c.store.Apply(step, f.given, nil, c.reached(), nil); err != nil {
+		if err := c.store.Apply(step, f.lastID, nil, c.committed(), nil); err != nil {
 			return err
 		}
 		c.namesCommitted(step)
 		f.rows = f.rows[namesStep:]
-		c.writer.naming.Add(-bytesOfNames(step)) // those who wait for room need not wait for all of them
-		c.turn()
+		c.writer.nameBytes.Add(-nameOpsBytes(step)) // writers need not wait for room until all names are committed
+		c.endRound()
 	}
 	return nil
 }
 
-// namesCommitted is what follows a transaction that brought names into the file.
+// namesCommitted notes the ids that the file now has.
 func (c *committer) namesCommitted(rows []store.NameOp) {
 	for _, n := range rows {
 		if !n.Tag {
-			c.named(n.Name, n.ID)
+			c.setFileID(n.Name, n.ID)
 		}
 	}
 }
 
-// retire hands the ids that stand for nothing any more to the sweeper, as far as the file has anything of them.
+// retire passes ids without a name to the sweeper, if the file has entries of them.
 func (c *committer) retire(old []uint64) {
 	if len(old) == 0 {
 		return
 	}
 	c.evictor.retire(old)
 	if held, err := c.store.Existing(old); err == nil {
-		old = held // where the file cannot be read, the sweeper finds out
+		old = held // if the file cannot be read, the sweeper will find out
 	}
 	c.sweeper.retire(old...)
 }

@@ -9,40 +9,40 @@ import (
 	"github.com/keepcache/keepcache/internal/errs"
 )
 
-// What waits for commits, or keeps them from running.
+// Waiting for commits, and keeping them from running.
 
-// reached returns the mark: every revision up to it is in the file.
-func (c *committer) reached() uint64 {
+// committed returns the mark: every revision up to it is in the file.
+func (c *committer) committed() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mark
 }
 
-// turn wakes all who wait for the next round.
-func (c *committer) turn() {
+// endRound wakes all who wait for the next round.
+func (c *committer) endRound() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	close(c.round)
 	c.round = make(chan struct{})
 }
 
-// next asks for a commit and returns a channel that is closed after its next transaction, or failure. When
-// there will be none any more, the error is not nil.
-func (c *committer) next() (round <-chan struct{}, mark uint64, err error) {
+// nextRound requests a commit and returns a channel that is closed after its next transaction or failure. The error is
+// not nil if there will be none.
+func (c *committer) nextRound() (round <-chan struct{}, mark uint64, err error) {
 	c.mu.Lock()
 	round, mark, err = c.round, c.mark, c.err
 	if c.ended && err == nil {
 		err = errs.ErrClosed
 	}
 	c.mu.Unlock()
-	c.demand()
+	c.request()
 	return round, mark, err
 }
 
-// await returns when every revision up to last is in the file, or when a commit fails meanwhile.
+// await waits until every revision up to last is in the file. It gives up when a commit fails.
 func (c *committer) await(last uint64) error {
 	for waited := false; ; waited = true {
-		round, mark, err := c.next()
+		round, mark, err := c.nextRound()
 		switch {
 		case mark >= last:
 			return nil
@@ -53,14 +53,14 @@ func (c *committer) await(last uint64) error {
 	}
 }
 
-// awaitUnlogged is await for a write that is in no journal. While the loop pauses after a commit that failed it fails at once, with
-// the error of that: otherwise each of many writes in a row would wait for a commit of its own.
+// awaitUnlogged is await for a write that is in no journal. While the loop pauses after a failed commit, it fails at
+// once with that commit's error. Otherwise each of many writes in a row would wait for a commit of its own.
 func (c *committer) awaitUnlogged(last uint64) error {
 	c.mu.Lock()
-	rests, err := c.rests && c.mark < last, c.err
+	rests, err := c.backingOff && c.mark < last, c.err
 	c.mu.Unlock()
 	if rests && err != nil {
-		c.demand()
+		c.request()
 		return err
 	}
 	return c.await(last)
@@ -72,7 +72,7 @@ func (c *committer) pause() (resume func()) {
 	return c.running.Unlock
 }
 
-// tryPause is pause that gives up when the patience is over, or ctx ends.
+// tryPause is pause, but gives up after patience or when ctx ends.
 func (c *committer) tryPause(ctx context.Context, patience time.Duration) (resume func(), err error) {
 	for end := time.Now().Add(patience); !c.running.TryLock(); time.Sleep(time.Millisecond) {
 		if err := ctx.Err(); err != nil {
@@ -85,10 +85,10 @@ func (c *committer) tryPause(ctx context.Context, patience time.Duration) (resum
 	return c.running.Unlock, nil
 }
 
-// contains reports whether the file may have something of that revision, although its commit failed: bbolt
-// reports a failed sync after readers can see the transaction. The caller has paused commits.
-func (c *committer) contains(revision uint64) bool {
-	if revision > c.tried {
+// mayContain reports whether the file may have something of that revision although its commit failed: bbolt reports a
+// failed sync after readers can see the transaction. The caller has paused commits.
+func (c *committer) mayContain(revision uint64) bool {
+	if revision > c.maxTried {
 		return false
 	}
 	_, highest, err := c.store.Revisions()
@@ -114,10 +114,10 @@ func (c *committer) hasEnded() bool {
 	return c.ended
 }
 
-// awaitRoom returns after the next round, when there may be room in memory or in the journal. It gives up
-// when giveUp says so, and at once while commits are failing.
+// awaitRoom waits for the next round, after which there may be room in memory or in the journal. It fails when giveUp
+// fires, and at once while commits fail.
 func (c *committer) awaitRoom(giveUp <-chan time.Time) error {
-	round, _, err := c.next()
+	round, _, err := c.nextRound()
 	if err != nil {
 		return fmt.Errorf("%w, because commits fail: %w", errs.ErrNoRoom, err)
 	}
@@ -129,14 +129,14 @@ func (c *committer) awaitRoom(giveUp <-chan time.Time) error {
 	}
 }
 
-var errStalled = fmt.Errorf("%w: the disk has not kept up for %v", errs.ErrNoRoom, stallMost)
+var errStalled = fmt.Errorf("%w: the disk has not kept up for %v", errs.ErrNoRoom, stallTimeout)
 
-// finish commits what is left, and is the last to do so: no journal is needed any more. Those who wait for a commit hear of it.
+// finish commits what is left. It is the last commit, so it needs no new journal. All who wait for a commit wake up.
 func (c *committer) finish() error {
 	err := c.commitThen(func(uint64) {})
 	c.mu.Lock()
 	c.ended = true
 	c.mu.Unlock()
-	c.turn()
+	c.endRound()
 	return err
 }

@@ -15,49 +15,48 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// compactor shrinks the file while it is in use, when asked to and when much of it is free.
+// compactor shrinks the file while it is in use, on request and when much of it is free.
 type compactor struct {
 	store    *store.Store
 	log      *slog.Logger
 	listener Listener
-	least    int64 // bytes of free pages below which nothing happens by itself
+	minFree  int64 // bytes of free pages below which there is no automatic compaction
 
-	turn chan struct{} // holds a token while a compaction or a backup is on its way: one at a time
+	token chan struct{} // holds a token during a compaction or a backup: one at a time
 
 	mu    sync.Mutex // protects what follows
 	stats CompactStats
 }
 
 const (
-	// compactLook is how often the free pages are counted, which costs next to nothing.
-	compactLook = time.Second
+	// compactInterval is how often the free pages are counted, which costs next to nothing.
+	compactInterval = time.Second
 
-	// A quiet file is compacted when half of it is free. One that is written to needs free pages: each commit
-	// writes what it changes to new ones, so up to half of the file can be free at any time.
-	compactQuiet = 0.5
-	compactBusy  = 0.6
+	// A quiet file is compacted when half of it is free. A file that is written to needs free pages: each commit writes to
+	// new pages, so up to half of the file can be free at any time.
+	quietShare = 0.5
+	busyShare  = 0.6
 
-	// The file is to stay below three times what its entries cost, and 16 MiB. Pages from which many entries were
-	// evicted are half empty, though not free. What follows begins a compaction early enough.
-	compactTimes = 2.5
-	compactRoom  = 8 << 20
+	// The file promises to stay below three times the cost of its entries plus 16 MiB. Pages from which many entries were
+	// evicted are half empty, though not free. These values start a compaction early enough.
+	compactFactor = 2.5
+	compactRoom   = 8 << 20
 
-	// From a little below that on commits are small: what a transaction writes takes room beside what it replaces
-	// and what readers still see, each of them nearly all of a small file.
-	swollenTimes = 2.25
-	swollenRoom  = 6 << 20
+	// From a little less on, commits are small: what a transaction writes takes space beside what it replaces and what
+	// readers still see, and each of these can be nearly all of a small file.
+	bloatFactor = 2.25
+	bloatRoom   = 6 << 20
 
-	// Beyond that it is urgent: the promise is about to be broken.
-	urgentTimes = 2.75
-	urgentRoom  = 12 << 20
+	// Above these values compaction is urgent: the promise is about to be broken.
+	urgentFactor = 2.75
+	urgentRoom   = 12 << 20
 
-	// compactRest is for how many times the length of the last compaction none follows by itself while the file is
-	// written to; compacting so takes a tenth of the time at most. In a quiet file, and where it is urgent, once is
-	// enough.
-	compactRest = 10
+	// restFactor is how many times as long as the last compaction took no automatic one follows while the file is written
+	// to. Compaction then takes a tenth of the time at most. For a quiet file, and if it is urgent, the factor is 1.
+	restFactor = 10
 )
 
-// errNoCompaction says that the system cannot do it.
+// errNoCompaction means that this system cannot replace an open file.
 var errNoCompaction = fmt.Errorf("a file cannot be replaced while it is open on this system: %w", errors.ErrUnsupported)
 
 // run is one compaction.
@@ -66,8 +65,8 @@ func (c *compactor) run(ctx context.Context) error {
 		return errNoCompaction
 	}
 	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
+	case c.token <- struct{}{}:
+		defer func() { <-c.token }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -90,24 +89,24 @@ func (c *compactor) run(ctx context.Context) error {
 }
 
 func (c *compactor) compact(ctx context.Context) (before, after int64, err error) {
-	return c.store.Shrink(ctx, c.copied("compact"))
+	return c.store.Shrink(ctx, c.progress("compact"))
 }
 
-// copied returns a function that tells how far a copy is.
-func (c *compactor) copied(what string) func(done int64) {
+// progress returns a function that reports the progress of a copy.
+func (c *compactor) progress(what string) func(done int64) {
 	if !c.listener.WantsProgress() {
 		return func(int64) {}
 	}
-	_, used, _ := c.store.Size() // without a total there is still a progress
+	_, used, _ := c.store.Size() // without a total there is still progress
 	total := cost.Sum(used).Bytes
 	return func(done int64) {
 		c.listener.Progress(what, min(done, total), total)
 	}
 }
 
-// loop compacts when the file is due, until ctx ends.
+// loop compacts the file when it is due, until ctx ends.
 func (c *compactor) loop(ctx context.Context, written func() uint64) {
-	ticker := time.NewTicker(compactLook)
+	ticker := time.NewTicker(compactInterval)
 	defer ticker.Stop()
 	var ended time.Time
 	var took, pause time.Duration
@@ -122,12 +121,12 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 		quiet := now == last
 		last = now
 		if c.store.IsMountPoint() {
-			continue // that has been told
+			continue // that was reported already
 		}
 		due, urgent := c.due(quiet)
 		rest := took
 		if !quiet && !urgent {
-			rest *= compactRest
+			rest *= restFactor
 		}
 		if time.Since(ended) < max(rest, pause) || !due {
 			continue
@@ -147,20 +146,21 @@ func (c *compactor) loop(ctx context.Context, written func() uint64) {
 	}
 }
 
-// due reports whether enough of the file is free, or the file nears what it promises to stay below, and whether that
-// is urgent.
+// due reports whether enough of the file is free, or the file comes close to its promised size, and whether that is
+// urgent.
 func (c *compactor) due(quiet bool) (due, urgent bool) {
 	_, free := c.store.Free()
 	file, cost, err := c.store.Measure()
 	if err != nil {
 		return false, false
 	}
-	part := compactBusy
+	part := busyShare
 	if quiet {
-		part = compactQuiet
+		part = quietShare
 	}
-	due = free >= c.least && float64(free) >= part*float64(file) || c.store.WorthCompacting(file, cost, compactTimes, compactRoom)
-	return due && c.store.Changed(file, free, cost), c.store.WorthCompacting(file, cost, urgentTimes, urgentRoom)
+	due = free >= c.minFree && float64(free) >= part*float64(file) ||
+		c.store.WorthCompacting(file, cost, compactFactor, compactRoom)
+	return due && c.store.Changed(file, free, cost), c.store.WorthCompacting(file, cost, urgentFactor, urgentRoom)
 }
 
 func (c *compactor) snapshot() CompactStats {
@@ -169,18 +169,18 @@ func (c *compactor) snapshot() CompactStats {
 	return c.stats
 }
 
-// copy makes a copy of the file beside it and returns it, open for reading.
+// copy makes a copy of the file in a directory and returns it, open for reading.
 func (c *compactor) copy(ctx context.Context, in *disk.Dir) (f *os.File, name string, err error) {
 	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
+	case c.token <- struct{}{}:
+		defer func() { <-c.token }()
 	case <-ctx.Done():
 		return nil, "", ctx.Err()
 	}
-	return c.store.CopyBeside(ctx, in, c.copied("backup"))
+	return c.store.CopyBeside(ctx, in, c.progress("backup"))
 }
 
-// CompactStats say what compactions did, see keepcache.CompactStats.
+// CompactStats counts compactions, see keepcache.CompactStats.
 type CompactStats struct {
 	Compactions uint64
 	Failed      uint64
@@ -195,14 +195,14 @@ func (e *Engine) Compact(ctx context.Context) error {
 	if err := e.commits.commit(); err != nil {
 		return err
 	}
-	if err := e.sweeper.sweep(ctx, true); err != nil { // what is removed before is not copied
+	if err := e.sweeper.sweep(ctx, true); err != nil { // what is removed first is not copied
 		return err
 	}
 	return e.Within(ctx, e.compactor.run)
 }
 
-// CopyBeside makes a copy of the file in a directory, as of one moment after it was called, and returns it, open for reading. The
-// caller removes it.
+// CopyBeside makes a copy of the file in a directory and returns it, open for reading. The copy is as of one point in
+// time after the call. The caller removes it.
 func (e *Engine) CopyBeside(ctx context.Context, in *disk.Dir) (f *os.File, name string, err error) {
 	return e.compactor.copy(ctx, in)
 }

@@ -16,19 +16,18 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// evictor keeps the file within its budgets. The committer calls it after each of its transactions, so that
-// a Set never looks at the file for it: what expired goes first, then what is worth least.
+// evictor keeps the file within its budgets. The committer calls it after each of its transactions, so a write never
+// reads the file for it. Expired entries go first, then those that are worth least.
 //
-// Who goes is decided by a hand that walks the entries in the order of their keys, looks at a run of
-// neighbours and evicts those of the run that were used least. How lately and how often a key was used
-// stands in a table of bounded size in memory; a read writes nothing to the file. After a restart the table is
-// empty, and among entries without a score those go first that were written first.
+// A hand walks the entries in key order, looks at a run of neighbours, and evicts those of the run that were used
+// least. A table of bounded size in memory records how recently and how often keys were used. Reads write nothing to
+// the file. After a restart the table is empty, and entries without a score go in the order in which they were written.
 //
-// The other candidate was a queue in the order of writing with a second chance for what was read. Replayed on
-// the traces of bench/hitratio the hand wins where it matters: it is above exact LRU nearly everywhere
-// (Zipf 0.8 at 10 %: 48.2 against 43.5, the queue 44.7), keeps more than half of a loop that does not fit (LRU and
-// the queue keep nothing) and its victims are neighbours, so deletions land in few pages. The queue would
-// cost the file a second index, and with it a page for each overwrite.
+// The alternative was a queue in write order with a second chance for entries that were read. On the traces of
+// bench/hitratio the hand is better where it matters. It beats exact LRU nearly everywhere (Zipf 0.8 at 10 %: 48.2
+// against 43.5; the queue has 44.7). It keeps more than half of a loop that does not fit; LRU and the queue keep none
+// of it. And its victims are neighbours, so deletions touch few pages. The queue would need a second index in the file,
+// and with it a page for each overwrite.
 type evictor struct {
 	store    *store.Store
 	memory   *memory.Tier
@@ -36,16 +35,16 @@ type evictor struct {
 	log      *slog.Logger
 	listener Listener
 
-	recency  *recency.Table
-	watching atomic.Bool // uses are counted: from half of a budget on
+	recency   *recency.Table
+	countUses atomic.Bool // uses are counted; true once a budget is half used
 
 	limit   Limit            // of the whole file
 	buckets map[string]Limit // of single buckets, by name
 	idOf    func(name string) uint64
 
-	again func()                     // asks for another round
-	hands map[uint64]*store.Eviction // by bucket id, 0 for the whole file; protected by the committer's lock
-	due   []byte                     // row of the expiry index at which its own sweep goes on; protected by the same
+	requestRound func()                     // requests another round
+	hands        map[uint64]*store.Eviction // by bucket id, 0 for the whole file; the caller keeps commits from running
+	sweepFrom    []byte                     // row of the expiry index where the next sweep begins; the same
 
 	mu    sync.Mutex // protects what follows
 	stats EvictionStats
@@ -55,25 +54,28 @@ type evictor struct {
 type Limit struct{ Bytes, Entries int64 }
 
 const (
-	// evictFree and evictTimes bound what one round evicts: some for nothing, so that a budget that was
-	// lowered is reached without writes, and a small multiple of what was written.
-	evictFree  = 4096
-	evictTimes = 4
+	// evictFree and evictFactor bound what one round evicts: evictFree entries, so that a lowered budget is reached
+	// without writes, and a small multiple of what was written.
+	evictFree   = 4096
+	evictFactor = 4
 
-	// evictSlack is the part of a budget that is freed beyond what is over. The expiry rows of victims lie all over
-	// the index, so the more victims go at once the more of them share a page.
+	// evictSlack is the share of a budget that is freed in addition to the excess. The expiry rows of victims are spread
+	// over the index. The more victims go at once, the more of their rows share a page.
 	evictSlack = 32
 
-	// recencyShare is the part of MemoryBytes that the table of uses takes. At 64 MiB it has a million slots, four
-	// bytes each. With less than one slot an entry the hit ratio falls towards that of FIFO, slowly.
+	// recencyShare is the share of MemoryBytes for the table of uses. At 64 MiB it has a million slots of four bytes. With
+	// less than one slot an entry, the hit ratio slowly falls towards that of FIFO.
 	recencyShare   = 16
-	recencyMost    = 16 << 20
-	recencyByLimit = 8 // of a small budget the table needs no more than such a part
+	maxRecency     = 16 << 20
+	recencyByLimit = 8 // a small budget needs no more than this share of it
 )
 
-// newEvictor returns the evictor that a configuration asks for, or nil if nothing is limited.
+// newEvictor returns the evictor for a configuration, or nil if nothing is limited.
 func newEvictor(c *Config) *evictor {
-	e := &evictor{limit: Limit{c.MaxBytes, Unlimited}, buckets: c.Limits, hands: make(map[uint64]*store.Eviction), log: c.Log, listener: c.Listener}
+	e := &evictor{
+		limit: Limit{c.MaxBytes, Unlimited}, buckets: c.Limits, hands: make(map[uint64]*store.Eviction),
+		log: c.Log, listener: c.Listener,
+	}
 	most := c.MaxBytes
 	for _, own := range c.Limits {
 		most = max(most, own.Bytes)
@@ -81,18 +83,18 @@ func newEvictor(c *Config) *evictor {
 	if e.limit.Bytes >= Unlimited && len(e.buckets) == 0 {
 		return nil
 	}
-	e.recency = recency.New(min(c.MemoryBytes/recencyShare, most/recencyByLimit, recencyMost))
+	e.recency = recency.New(min(c.MemoryBytes/recencyShare, most/recencyByLimit, maxRecency))
 	return e
 }
 
 // use counts a use of a key.
 func (e *evictor) use(hash uint64) {
-	if e != nil && e.watching.Load() {
+	if e != nil && e.countUses.Load() {
 		e.recency.Use(hash)
 	}
 }
 
-// admit returns errs.ErrTooLarge if a record can be in no file within the budget.
+// admit returns errs.ErrTooLarge if a record cannot be in any file within the budget.
 func (e *evictor) admit(bucket string, d *Write) error {
 	if e == nil || d.Stored == nil {
 		return nil
@@ -115,18 +117,17 @@ func (e *evictor) admit(bucket string, d *Write) error {
 	return nil
 }
 
-// round is what the evictor is called for.
-type round struct {
+// evictionRound describes the commit after which the evictor runs.
+type evictionRound struct {
 	written int    // entries
 	bytes   int64  // of their keys and records
-	floor   uint64 // what has a later revision was just written
+	floor   uint64 // entries with a later revision were just written
 }
 
-// enforce brings the file back into its budgets, as far as one round may go. The caller keeps commits from
-// running.
+// enforce brings the file back into its budgets, as far as one round may go. The caller keeps commits from running.
 //
-// A failure is logged and fails no commit: if the disk is the cause, the next commit will say so.
-func (e *evictor) enforce(r round) {
+// An error is logged but does not fail the commit: if the disk is the cause, the next commit will report it.
+func (e *evictor) enforce(r evictionRound) {
 	if e == nil {
 		return
 	}
@@ -135,13 +136,13 @@ func (e *evictor) enforce(r round) {
 	}
 }
 
-// scope is a budget and what it is for.
+// scope is what a budget applies to.
 type scope struct {
 	id uint64 // of a bucket, or 0 for the whole file
 	Limit
 }
 
-// scopes returns the budgets that there are, those of single buckets first.
+// scopes returns all budgets, those of single buckets first.
 func (e *evictor) scopes() (all []scope) {
 	for name, own := range e.buckets {
 		if id := e.idOf(name); id != 0 {
@@ -151,8 +152,8 @@ func (e *evictor) scopes() (all []scope) {
 	return append(all, scope{0, e.limit})
 }
 
-// uses returns what a scope is full of. Buckets themselves, which no eviction removes, count in that of the whole
-// file: up to half of it, so that there is room for entries whatever their number.
+// uses returns how much of a scope's budget is used. The buckets themselves, which eviction cannot remove, count for
+// the whole file, but for at most half of its budget. So there is room for entries however many buckets there are.
 func (sc scope) uses(used map[uint64]cost.Usage) store.Amount {
 	if sc.id != 0 {
 		return store.Amount{Entries: used[sc.id].Entries, Cost: used[sc.id].Cost()}
@@ -161,25 +162,25 @@ func (sc scope) uses(used map[uint64]cost.Usage) store.Amount {
 	return store.Amount{Entries: u.Entries, Cost: u.Cost() - max(0, used[0].Cost()-sc.Bytes/2)}
 }
 
-// over returns by how much a budget is passed, and whether it is.
+// over returns by how much a budget is exceeded, and whether it is.
 func (l Limit) over(u store.Amount) (store.Amount, bool) {
 	over := store.Amount{Entries: u.Entries - l.Entries, Cost: u.Cost - l.Bytes}
 	return over, over.Entries > 0 || over.Cost > 0
 }
 
-// joined is what was evicted in the transaction of a commit.
-type joined struct {
+// commitEviction is eviction within the transaction of a commit, and its result.
+type commitEviction struct {
 	in      func(store.EvictTx) error
 	swept   store.Swept
 	size    []store.Victim
 	entries []store.Victim
 }
 
-// join returns what a commit is to do in its own transaction to keep the budgets: its pages are in work already,
-// so most of what has to go costs little more there. What it writes is still pinned, and so never a victim. What
-// is left is for enforce.
-func (e *evictor) join(names []store.NameOp) *joined {
-	j := &joined{}
+// prepareCommit returns what a commit has to do in its own transaction to keep the budgets. Evicting there is cheap,
+// because the transaction changes many of the pages anyway. What it writes is still pinned, and so cannot be a victim.
+// enforce does the rest.
+func (e *evictor) prepareCommit(names []store.NameOp) *commitEviction {
+	j := &commitEviction{}
 	if e == nil {
 		return j
 	}
@@ -195,11 +196,11 @@ func (e *evictor) join(names []store.NameOp) *joined {
 			if !is {
 				continue
 			}
-			if sc.id == 0 && (cleared || e.sweeper.owes()) {
-				continue // the sweeper frees room at no loss first
+			if sc.id == 0 && (cleared || e.sweeper.hasRetired()) {
+				continue // the sweeper first frees space without loss
 			}
 			if j.swept.Removed == 0 && !j.swept.More {
-				if j.swept, err = f.Sweep(&e.due, store.CertainlyExpired(e.memory.Lives)); err != nil {
+				if j.swept, err = f.Sweep(&e.sweepFrom, store.CertainlyExpired(e.memory.Lives)); err != nil {
 					return err
 				}
 				if used, err = f.Used(); err != nil {
@@ -226,26 +227,26 @@ func (e *evictor) join(names []store.NameOp) *joined {
 	return j
 }
 
-// afterCommit is what follows that transaction, when readers of the file see it.
-func (e *evictor) afterCommit(j *joined) {
+// afterCommit publishes the result when readers of the file see it.
+func (e *evictor) afterCommit(j *commitEviction) {
 	if e == nil {
 		return
 	}
-	e.sweeper.swept(j.swept)
+	e.sweeper.recordStep(j.swept)
 	e.forget(j.size)
 	e.forget(j.entries)
-	e.count(j.size, false)
-	e.count(j.entries, true)
+	e.record(j.size, false)
+	e.record(j.entries, true)
 }
 
-// forget has memory forget victims.
+// forget drops victims from memory.
 func (e *evictor) forget(victims []store.Victim) {
 	for i := range victims {
 		e.memory.Forget(victims[i].ID, victims[i].Key)
 	}
 }
 
-// plan says how to free what is over in a scope, and a little more, so that small commits do not each need to
+// plan returns how to free what exceeds a scope's budget, and a little more, so that small commits do not each have to
 // look for victims.
 func (e *evictor) plan(sc scope, u, over store.Amount, floor uint64) *store.Eviction {
 	h := e.hands[sc.id]
@@ -259,7 +260,7 @@ func (e *evictor) plan(sc scope, u, over store.Amount, floor uint64) *store.Evic
 	return h
 }
 
-func (e *evictor) enforceAll(r round) error {
+func (e *evictor) enforceAll(r evictionRound) error {
 	_, used, err := e.store.Size()
 	if err != nil {
 		return err
@@ -278,14 +279,14 @@ func (e *evictor) enforceAll(r round) error {
 			return err
 		}
 	}
-	e.watching.Store(watching)
+	e.countUses.Store(watching)
 	return nil
 }
 
 // enforceOne enforces one budget.
-func (e *evictor) enforceOne(r round, sc scope) error {
-	most := evictFree + evictTimes*r.written
-	floor, barren, anyway := r.floor, int64(0), false
+func (e *evictor) enforceOne(r evictionRound, sc scope) error {
+	most := evictFree + evictFactor*r.written
+	floor, fruitless, force := r.floor, int64(0), false
 	for evicted, bytes := 0, int64(0); ; {
 		_, used, err := e.store.Size()
 		u := sc.uses(used)
@@ -294,7 +295,7 @@ func (e *evictor) enforceOne(r round, sc scope) error {
 			return err
 		}
 		if evicted >= most && bytes >= 2*r.bytes {
-			e.again()
+			e.requestRound()
 			return nil
 		}
 		swept, err := e.sweep(sc.id == 0)
@@ -306,33 +307,33 @@ func (e *evictor) enforceOne(r round, sc scope) error {
 			continue
 		}
 		q := e.plan(sc, u, over, floor)
-		q.SpareNewest, q.Force = floor != r.floor, anyway
+		q.SpareNewest, q.Force = floor != r.floor, force
 		victims, err := e.store.Evict(q)
 		if err != nil {
 			return err
 		}
 		if q.Examined == 0 {
-			return nil // the counts say more than there is, and however often one looks nothing is found
+			return nil // the counts are too high, and there is nothing to find
 		}
 		if len(victims) == 0 {
-			if barren += q.Examined; barren < u.Entries {
+			if fruitless += q.Examined; fruitless < u.Entries {
 				continue
 			}
-			barren = 0
+			fruitless = 0
 			switch {
-			case !anyway:
-				anyway = true
+			case !force:
+				force = true
 			case floor != math.MaxUint64:
-				floor = math.MaxUint64 // what was just written is over the budget alone: all but the last of it may go
+				floor = math.MaxUint64 // what was just written exceeds the budget on its own, so all but the last entry may go
 			default:
-				return nil // all that is left waits to be overwritten by the next commit
+				return nil // everything left is about to be overwritten by the next commit
 			}
 			continue
 		}
-		barren = 0
+		fruitless = 0
 		e.forget(victims)
 		evicted += len(victims)
-		bytes += e.count(victims, over.Cost <= 0)
+		bytes += e.record(victims, over.Cost <= 0)
 	}
 }
 
@@ -340,22 +341,22 @@ func (e *evictor) score(id uint64, key []byte) uint32 {
 	return e.recency.Score(e.memory.HashBytes(id, key))
 }
 
-// sweep does one step of the sweeper's work, which frees room at no loss.
+// sweep does one step of the sweeper, which frees space without loss.
 func (e *evictor) sweep(retired bool) (removed int, err error) {
-	did, err := e.store.SweepOn(&e.due, store.CertainlyExpired(e.memory.Lives))
+	did, err := e.store.SweepOn(&e.sweepFrom, store.CertainlyExpired(e.memory.Lives))
 	if err != nil {
 		return 0, err
 	}
 	removed = did.Removed + did.Moved + did.Orphans
-	e.sweeper.swept(did)
+	e.sweeper.recordStep(did)
 	if removed == 0 && retired {
 		removed, _, err = e.sweeper.stepRetired()
 	}
 	return removed, err
 }
 
-// count books victims and tells of them.
-func (e *evictor) count(victims []store.Victim, byEntries bool) (bytes int64) {
+// record counts victims and reports them.
+func (e *evictor) record(victims []store.Victim, byEntries bool) (bytes int64) {
 	if len(victims) == 0 {
 		return 0
 	}
@@ -372,7 +373,7 @@ func (e *evictor) count(victims []store.Victim, byEntries bool) (bytes int64) {
 	e.mu.Unlock()
 	if e.listener.WantsEvicted() {
 		name := ""
-		for i, v := range victims { // those of a bucket follow each other
+		for i, v := range victims { // victims of a bucket follow each other
 			if i == 0 || v.ID != victims[i-1].ID {
 				name = e.sweeper.nameOf(v.ID)
 			}
@@ -382,7 +383,7 @@ func (e *evictor) count(victims []store.Victim, byEntries bool) (bytes int64) {
 	return bytes
 }
 
-// retire forgets the hands of buckets that are no more. The caller keeps commits from running.
+// retire drops the hands of buckets that no longer exist. The caller keeps commits from running.
 func (e *evictor) retire(ids []uint64) {
 	if e == nil || len(e.hands) == 0 {
 		return
@@ -401,11 +402,11 @@ func (e *evictor) snapshot() EvictionStats {
 	return e.stats
 }
 
-// evictStep bounds how many entries one transaction evicts: as many as a commit puts and some more, so that one is enough. Each has its
-// price, and small ones halve the throughput of writers.
-const evictStep = pressedTimes * commitEntries
+// evictStep bounds how many entries one transaction evicts: a few more than a commit writes, so that one is enough.
+// Each transaction has a fixed cost, and small ones halve the throughput of writers.
+const evictStep = pressureFactor * commitEntries
 
-// EvictionStats count the entries that left the file, see keepcache.EvictionStats.
+// EvictionStats counts the entries that left the file, see keepcache.EvictionStats.
 type EvictionStats struct {
 	Expired  uint64
 	Size     uint64

@@ -13,7 +13,7 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// overcounted opens a cache whose file says that it has a hundred entries of 1 KiB in a bucket that has none.
+// overcounted opens a cache whose file claims a hundred entries of 1 KiB in an empty bucket.
 func overcounted(t *testing.T, conf Config) *cache {
 	conf.SweepInterval, conf.CommitInterval, conf.CompactBytes = -1, time.Hour, Unlimited
 	db := open(t, filepath.Join(t.TempDir(), "test.cache"), conf)
@@ -25,13 +25,13 @@ func overcounted(t *testing.T, conf Config) *cache {
 	return db
 }
 
-// Counts that say more than there is do not have the evictor look for it for ever.
+// Counts that are too high do not make the evictor search forever.
 func TestEvict_Overcounted(t *testing.T) {
 	db := overcounted(t, Config{MaxBytes: 64 << 10})
-	require.NoError(t, db.evictor.enforceAll(round{}))
+	require.NoError(t, db.evictor.enforceAll(evictionRound{}))
 }
 
-// Counts that cannot be true are put right where a file is opened anew while the cache is in use, as when it is opened.
+// Counts that cannot be true are repaired when a file is reopened while the cache is in use, as by Open.
 func TestHeal_Overcounted(t *testing.T) {
 	db := overcounted(t, Config{})
 	require.NoError(t, db.store.Update(func(tx *bolt.Tx) error {

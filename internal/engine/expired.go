@@ -9,8 +9,8 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// tell tells of expired entries that were removed from the file.
-func (sw *sweeper) tell(gone []store.ExpiryRow) {
+// notifyExpired reports expired entries that were removed from the file.
+func (sw *sweeper) notifyExpired(gone []store.ExpiryRow) {
 	if len(gone) == 0 || !sw.listener.WantsExpired() {
 		return
 	}
@@ -23,8 +23,8 @@ func (sw *sweeper) tell(gone []store.ExpiryRow) {
 	}
 }
 
-// tellPinned tells of entries that expired before they came into the file. changes are what became of pins.
-func (sw *sweeper) tellPinned(pins []memory.Pin, changes []*store.Change) {
+// notifyPinned reports entries that expired before they reached the file. changes[i] belongs to pins[i].
+func (sw *sweeper) notifyPinned(pins []memory.Pin, changes []*store.Change) {
 	if !sw.listener.WantsExpired() {
 		return
 	}
@@ -39,23 +39,25 @@ func (sw *sweeper) tellPinned(pins []memory.Pin, changes []*store.Change) {
 	}
 }
 
-// lapsed reports whether what a write has just replaced had expired, and no commit knows of it. It costs next to
-// nothing where memory had nothing of the key alone. The caller holds the shard's lock.
-func (d *Write) lapsed(c *clock.Clock) bool {
-	b := &d.before
-	return b.Pinned && b.Stored != nil && !b.Taken && b.Lives != format.Never && !c.IsFar(b.Lives) && b.Lives <= format.Millis(c.Now())
+// hadExpired reports whether the entry that a write has just replaced had expired without a commit noticing. It costs
+// next to nothing if the key was not pinned. The caller holds the shard's lock.
+func (d *Write) hadExpired(c *clock.Clock) bool {
+	b := &d.replaced
+	return b.Pinned && b.Stored != nil && !b.Taken &&
+		b.Lives != format.Never && !c.IsFar(b.Lives) && b.Lives <= format.Millis(c.Now())
 }
 
-// replacedInMemory counts and tells of expired entries that writes, which were published and not taken back, have replaced or removed.
+// replacedInMemory counts and reports expired entries that writes have replaced or deleted. The writes were not
+// retracted.
 func (sw *sweeper) replacedInMemory(writes []*Write) {
 	for _, d := range writes {
-		if d.late {
+		if d.replacedExpired {
 			sw.replaced(d.id, d.Key)
 		}
 	}
 }
 
-// replacedInFile is the same for what the file had, after a transaction has made changes.
+// replacedInFile is replacedInMemory for entries in the file, after a transaction has made the changes.
 func (sw *sweeper) replacedInFile(changes []*store.Change) {
 	for _, c := range changes {
 		if c.Late {

@@ -17,9 +17,9 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// healings is a Listener that is told of a file that was mended or kept aside, where it has a function for that.
+// healings is a Listener with functions for healed and quarantined files. They may be nil.
 type healings struct {
-	deaf
+	nopListener
 	healed, quarantined func()
 }
 
@@ -35,8 +35,8 @@ func (h healings) Quarantined(string, error) {
 	}
 }
 
-// A commit may have brought something into a file that is damaged before memory knows that it did. Then the fresh file gets it
-// as well. Who is told then that the other one is kept aside may wait for a commit.
+// A commit may have written to a file that is found damaged before memory knows of the commit. Then the fresh file gets
+// its entries too. The listener may wait for a commit when it is called for the quarantined file.
 func TestHeal_Commit(t *testing.T) {
 	if !store.CanReplace {
 		t.Skip("an open file cannot be replaced")
@@ -58,21 +58,21 @@ func TestHeal_Commit(t *testing.T) {
 			},
 		}}
 		db = open(t, path, conf)
-		named := db.commits.named
-		db.commits.named = func(bucket string, id uint64) {
+		named := db.commits.setFileID
+		db.commits.setFileID = func(bucket string, id uint64) {
 			require.NoError(t, os.Truncate(path, 4096))
 			select {
 			case <-healed:
 				t.Error("the file was mended in the middle of a commit")
-			case <-time.After(2 * healLook):
+			case <-time.After(2 * healInterval):
 			}
 			named(bucket, id)
 		}
 		require.NoError(t, db.Bucket("b").Set("k", 1, 0))
 		if err := db.Sweep(ctx); err != nil {
-			require.ErrorIs(t, err, errs.ErrUnavailable) // the file was lost before the sweep had looked at it
+			require.ErrorIs(t, err, errs.ErrUnavailable) // the file was lost before the sweep read it
 		}
-		db.commits.named = named
+		db.commits.setFileID = named
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		require.False(t, db.Stats().Health.Unavailable)
@@ -87,7 +87,7 @@ func TestHeal_Commit(t *testing.T) {
 	})
 }
 
-// A file that is cut short at the end of a transaction is noticed: what that wrote does not count as written.
+// A truncation at the end of a transaction is noticed: what the transaction wrote does not count as written.
 func TestHeal_CutWhileCommitted(t *testing.T) {
 	if !store.CanReplace {
 		t.Skip("an open file cannot be replaced")
@@ -118,12 +118,12 @@ func TestHeal_CutWhileCommitted(t *testing.T) {
 	})
 }
 
-// panicInView has a read transaction panic.
+// panicInView makes a read transaction panic.
 func panicInView(db *cache) error {
 	return db.store.View(func(*bolt.Tx) error { panic("a test") })
 }
 
-// A commit that does not end keeps nobody waiting for long who would mend the file.
+// A commit that hangs does not block healing for long.
 func TestHeal_CommitHangs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.cache")
 	synctest.Test(t, func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestHeal_CommitHangs(t *testing.T) {
 	})
 }
 
-// While a commit is waited for somebody may put a cache that is in use where there was no file. It stays there.
+// While healing waits for a commit, somebody may put a cache that is in use where there was no file. It stays there.
 func TestHeal_CommitAndMoved(t *testing.T) {
 	if !store.CanReplace {
 		t.Skip("an open file cannot be replaced")
@@ -160,7 +160,7 @@ func TestHeal_CommitAndMoved(t *testing.T) {
 		defer resume()
 		require.NoError(t, os.Remove(path))
 		require.ErrorIs(t, panicInView(db), errs.ErrUnavailable)
-		time.Sleep(healPauseMost / 2)
+		time.Sleep(maxHealPause / 2)
 
 		other := openUnchecked(t, moved, Config{})
 		defer other.Close()
@@ -168,7 +168,7 @@ func TestHeal_CommitAndMoved(t *testing.T) {
 		before, err := os.Lstat(path)
 		require.NoError(t, err)
 		resume()
-		time.Sleep(healLook / 2) // and before the other cache sees that it has moved
+		time.Sleep(healInterval / 2) // and before the other cache notices that it has moved
 		synctest.Wait()
 
 		after, err := os.Lstat(path)

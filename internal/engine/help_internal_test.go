@@ -22,7 +22,7 @@ import (
 	"github.com/keepcache/keepcache/internal/verify"
 )
 
-// cache is an engine that a test has opened. It has the calls of the root package that the tests here need.
+// cache is an engine opened by a test, with those calls of the root package that the tests here need.
 type cache struct {
 	*Engine
 	ground  *ground.Ground
@@ -30,11 +30,11 @@ type cache struct {
 	err     error // of Close
 }
 
-// handles counts the caches that are open at each path, so that the last one to be closed checks the file.
+// handles counts the open caches of each path, so that closing the last one checks the file.
 var handles = make(map[string]int)
 
-// open opens the cache at path. What conf leaves at 0 has the default of the root package, and -1 as a time is off. When the test is over
-// it closes the cache and proves that the file is sound.
+// open opens the cache at path. Fields of conf that are 0 get the default of the root package, and a time of -1 is off.
+// When the test ends, it closes the cache and checks the file.
 func open(t *testing.T, path string, conf Config) *cache {
 	t.Helper()
 	db := openUnchecked(t, path, conf)
@@ -48,7 +48,7 @@ func open(t *testing.T, path string, conf Config) *cache {
 	return db
 }
 
-// openUnchecked is open that leaves closing and proving to the test.
+// openUnchecked is open, but leaves closing and checking to the test.
 func openUnchecked(t *testing.T, path string, conf Config) *cache {
 	t.Helper()
 	conf.Quarantine = true
@@ -63,7 +63,7 @@ func openUnchecked(t *testing.T, path string, conf Config) *cache {
 	conf.SweepInterval = cmp.Or(conf.SweepInterval, time.Second)
 	conf.Log = slog.New(slog.DiscardHandler)
 	if conf.Listener == nil {
-		conf.Listener = deaf{}
+		conf.Listener = nopListener{}
 	}
 	conf.Ground = ground.New()
 	in, real, err := disk.OpenDir(path)
@@ -77,7 +77,8 @@ func openUnchecked(t *testing.T, path string, conf Config) *cache {
 // syncInterval is how long after a write it is durable at the latest, by default.
 const syncInterval = 100 * time.Millisecond
 
-// checkFile proves that the closed cache at path is sound: by Verify, by bbolt's own check, and that nothing was left beside it.
+// checkFile checks the closed cache at path by Verify and by bbolt's own check, and that there are no files left beside
+// it.
 func checkFile(t *testing.T, path string) {
 	t.Helper()
 	db := openUnchecked(t, path, Config{SweepInterval: -1})
@@ -100,7 +101,7 @@ func checkFile(t *testing.T, path string) {
 	require.Empty(t, left, "files left beside the closed cache")
 }
 
-// copyCache copies a cache as it is while somebody has it open.
+// copyCache copies a cache that may be open.
 func copyCache(t *testing.T, from, to string) {
 	t.Helper()
 	for _, suffix := range []string{"", "-journal"} {
@@ -110,7 +111,7 @@ func copyCache(t *testing.T, from, to string) {
 	}
 }
 
-// Close closes the engine. The later calls return what the first did.
+// Close closes the engine. Later calls return the error of the first.
 func (db *cache) Close() error {
 	db.closing.Do(func() {
 		db.err = db.Engine.Close(db.Shut())
@@ -119,7 +120,7 @@ func (db *cache) Close() error {
 	return db.err
 }
 
-// Verify commits what was written, and proves the cache.
+// Verify commits what was written and checks the cache.
 func (db *cache) Verify(ctx context.Context) (verify.Report, error) {
 	if !db.conf.ReadOnly {
 		_ = db.Commit()
@@ -142,7 +143,7 @@ func (b *bucket) WithTags(tag string) *bucket {
 	return &bucket{db: b.db, at: Ref{Name: b.at.Name}, tags: append(format.Tags{byte(len(tag))}, tag...)}
 }
 
-// prepare drafts an entry.
+// prepare makes a write for a key.
 func (b *bucket) prepare(key string, value any, ttl time.Duration) (*Write, error) {
 	now := b.db.Now()
 	h := format.Header{WrittenAt: format.Millis(now), ExpiresAt: format.Deadline(now, cmp.Or(ttl, format.Forever))}
@@ -185,9 +186,9 @@ func (b *bucket) Exists(key string) (bool, error) {
 	return r.Live && err == nil, err
 }
 
-// settle writes what decide makes of what is under a key, if nobody changes that meanwhile. Where decide returns nil there is nothing to
-// write.
-func (b *bucket) settle(key string, decide func(r *Reading) (*Write, error)) error {
+// modify makes the write that decide returns for the entry of a key, unless the entry has changed meanwhile. If decide
+// returns nil there is nothing to write.
+func (b *bucket) modify(key string, decide func(r *Reading) (*Write, error)) error {
 	r, err := b.db.Read(&b.at, key, false)
 	if err != nil {
 		return err
@@ -197,7 +198,7 @@ func (b *bucket) settle(key string, decide func(r *Reading) (*Write, error)) err
 		return err
 	}
 	if d == nil {
-		return b.db.Observed()
+		return b.db.WaitDurable()
 	}
 	d.Expect(&r)
 	return b.db.Write(&b.at, d)
@@ -205,7 +206,7 @@ func (b *bucket) settle(key string, decide func(r *Reading) (*Write, error)) err
 
 // Add sets a key that is not there, and reports whether it did.
 func (b *bucket) Add(key string, value any, ttl time.Duration) (added bool, err error) {
-	err = b.settle(key, func(r *Reading) (*Write, error) {
+	err = b.modify(key, func(r *Reading) (*Write, error) {
 		if added = !r.Live; !added {
 			return nil, nil
 		}
@@ -216,7 +217,7 @@ func (b *bucket) Add(key string, value any, ttl time.Duration) (added bool, err 
 
 // Delete removes a key and reports whether it was there.
 func (b *bucket) Delete(key string) (found bool, err error) {
-	err = b.settle(key, func(r *Reading) (*Write, error) {
+	err = b.modify(key, func(r *Reading) (*Write, error) {
 		if found = r.Live; !r.IsStored() {
 			return nil, nil
 		}
@@ -225,7 +226,7 @@ func (b *bucket) Delete(key string) (found bool, err error) {
 	return found, err
 }
 
-// DeleteMany removes all of the keys, which are there, or none.
+// DeleteMany deletes all of the keys, or none. The keys must exist.
 func (b *bucket) DeleteMany(keys []string) error {
 	var drafts []*Write
 	for _, key := range keys {
@@ -234,9 +235,9 @@ func (b *bucket) DeleteMany(keys []string) error {
 	return b.db.Write(&b.at, drafts...)
 }
 
-// Touch gives a key, which is there, another lifetime.
+// Touch gives an existing key another lifetime.
 func (b *bucket) Touch(key string, ttl time.Duration) error {
-	return b.settle(key, func(r *Reading) (*Write, error) {
+	return b.modify(key, func(r *Reading) (*Write, error) {
 		h, t := r.Header, r.ParseOptions()
 		t.AsOf = t.Since(h.Revision)
 		h.ExpiresAt = format.Deadline(b.db.Now(), ttl)
@@ -245,9 +246,9 @@ func (b *bucket) Touch(key string, ttl time.Duration) error {
 	})
 }
 
-// Increment adds to the integer under a key, 0 where there is none. The entry has no lifetime then.
+// Increment adds to the integer of a key; an absent key counts as 0. The new entry has no lifetime.
 func (b *bucket) Increment(key string, delta int) error {
-	return b.settle(key, func(r *Reading) (*Write, error) {
+	return b.modify(key, func(r *Reading) (*Write, error) {
 		sum := 0
 		if r.Live {
 			if err := jsonpack.Unmarshal(r.Value, &sum); err != nil {
@@ -258,7 +259,7 @@ func (b *bucket) Increment(key string, delta int) error {
 	})
 }
 
-// All returns the live entries, in the order of their keys.
+// All returns the live entries, in key order.
 func (b *bucket) All() (live []ScanEntry, err error) {
 	err = b.db.Scan(&b.at, "", "", func(found []ScanEntry) bool {
 		live = append(live, slices.DeleteFunc(found, func(f ScanEntry) bool {
@@ -274,20 +275,20 @@ func (b *bucket) All() (live []ScanEntry, err error) {
 	return live, err
 }
 
-// deaf is a Listener that ignores what it is told.
-type deaf struct{}
+// nopListener ignores all events.
+type nopListener struct{}
 
-func (deaf) WantsWrites() bool             { return false }
-func (deaf) Published([]string, []Written) {}
-func (deaf) Cleared(string)                {}
-func (deaf) WantsExpired() bool            { return false }
-func (deaf) WantsEvicted() bool            { return false }
-func (deaf) WantsProgress() bool           { return false }
-func (deaf) Expired(_, _ string, _ bool)   {}
-func (deaf) Evicted(_, _ string)           {}
-func (deaf) Progress(string, int64, int64) {}
-func (deaf) Compacted(_, _ int64)          {}
-func (deaf) Unavailable(error)             {}
-func (deaf) Healed(string)                 {}
-func (deaf) Quarantined(string, error)     {}
-func (deaf) BadJournal(error)              {}
+func (nopListener) WantsWrites() bool             { return false }
+func (nopListener) Published([]string, []Written) {}
+func (nopListener) Cleared(string)                {}
+func (nopListener) WantsExpired() bool            { return false }
+func (nopListener) WantsEvicted() bool            { return false }
+func (nopListener) WantsProgress() bool           { return false }
+func (nopListener) Expired(_, _ string, _ bool)   {}
+func (nopListener) Evicted(_, _ string)           {}
+func (nopListener) Progress(string, int64, int64) {}
+func (nopListener) Compacted(_, _ int64)          {}
+func (nopListener) Unavailable(error)             {}
+func (nopListener) Healed(string)                 {}
+func (nopListener) Quarantined(string, error)     {}
+func (nopListener) BadJournal(error)              {}

@@ -7,25 +7,26 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// What follows is for tests of the packages above.
+// The following is for tests of other packages.
 
 // Store returns the store.
 func (e *Engine) Store() *store.Store { return e.store }
 
-// Heal has the file looked at now, and mended if need be, as otherwise every two seconds.
+// Heal checks the file now, and heals it if necessary. Otherwise that happens every two seconds.
 func (e *Engine) Heal() {
-	e.healer.run.Lock()
+	e.healer.running.Lock()
 	e.healer.next = time.Time{}
-	e.healer.run.Unlock()
-	e.healer.look(context.Background())
+	e.healer.running.Unlock()
+	e.healer.check(context.Background())
 }
 
-// Names returns of how many buckets memory knows the name.
+// Names returns how many bucket names are in memory.
 func (e *Engine) Names() int {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	return len(e.buckets)
 }
 
-// SkewClock has reads go by a clock that is wrong by so much, as where somebody has set the wall clock since the last look.
+// SkewClock makes reads use a clock that is wrong by so much, as if the wall clock had been set since the last look at
+// it.
 func (j *Judge) SkewClock(by time.Duration) { j.clock.Skew(by) }

@@ -13,29 +13,29 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// namespace is what all handles of one bucket share. There is one while the bucket exists, or while the file has its name: whoever may
-// have left neither true calls Engine.lapse. Then it is gone, and handles
-// that still point at it look for the one that has come in its place, if there is one.
+// namespace is the shared state of all handles of one bucket. It exists while the bucket exists or the file has its
+// name. Code that may have ended both calls Engine.dropIfUnused, which marks the namespace as gone. Handles that still
+// point at it then look for its replacement, if there is one.
 type namespace struct {
 	name string
-	sum  uint32 // the name's part of every checksum
+	sum  uint32 // of the name, for the checksums of records
 
-	// gone says that Engine.buckets has it no more. It is set while turn is held exclusively, and then for good: nobody
-	// brings the bucket into being in a namespace that is gone.
+	// gone means that Engine.buckets no longer has the namespace. It is set while mu is held exclusively, and never reset:
+	// nobody creates the bucket in a namespace that is gone.
 	gone atomic.Bool
 
-	// turn is held shared by each write from before it resolves the id until it is committed, and
-	// exclusively by what changes the id: the first write, Replace and dropVacant.
-	turn sync.RWMutex
-	id   atomic.Uint64 // 0 while the bucket does not exist; changed by Engine.point
+	// mu is held shared by each write from before it reads the id until it has returned. It is held exclusively by
+	// whatever changes the id: the first write, Replace and dropEmpty.
+	mu sync.RWMutex
+	id atomic.Uint64 // 0 while the bucket does not exist; changed by Engine.setID
 
-	// filed is the id that the file has, as of the last commit. It differs from id while a change of that is on its way: in
-	// either direction, because the write that changes id may be waiting while a commit takes it into the file.
-	filed atomic.Uint64
+	// fileID is the id in the file, as of the last commit. It can be older or newer than id: a commit may bring a new id
+	// into the file while the write that changes id still waits for it.
+	fileID atomic.Uint64
 }
 
-// namespaceOverhead is what a bucket costs in memory besides its name: the namespace, its share of the tables by name and by id,
-// its counts as of the last commit, and the rounding of the allocator.
+// namespaceOverhead is what a bucket costs in memory besides its name: the namespace, its share of the maps by name and
+// by id, its counts as of the last commit, and the allocator's rounding.
 const namespaceOverhead = 256
 
 func newNamespace(name string) *namespace { return &namespace{name: name, sum: format.BucketSum(name)} }
@@ -49,8 +49,8 @@ func (e *Engine) namespace(name string) *namespace {
 	return e.buckets[name]
 }
 
-// ensureNamespace returns the shared state of a bucket and makes it if it is absent. It may be gone by the time that the caller
-// has the turn; then it is to be asked for anew.
+// ensureNamespace returns the shared state of a bucket, and creates it if necessary. By the time the caller has locked
+// it, it may be gone. The caller then has to ask again.
 func (e *Engine) ensureNamespace(name string) *namespace {
 	if ns := e.namespace(name); ns != nil {
 		return ns
@@ -60,20 +60,21 @@ func (e *Engine) ensureNamespace(name string) *namespace {
 	return e.ensureLocked(name)
 }
 
-// ensureLocked is ensureNamespace for a caller who has mu locked.
+// ensureLocked is ensureNamespace for a caller that has locked mu.
 func (e *Engine) ensureLocked(name string) *namespace {
 	ns := e.buckets[name]
 	if ns == nil {
-		ns = newNamespace(strings.Clone(name)) // which may be part of something large
+		ns = newNamespace(strings.Clone(name)) // name may be part of a large string
 		e.buckets[ns.name] = ns
-		e.mostBuckets = max(e.mostBuckets, len(e.buckets))
+		e.peakBuckets = max(e.peakBuckets, len(e.buckets))
 		e.memory.AddNames(ns.bytes())
 	}
 	return ns
 }
 
-// point has a bucket point at another id; 0 is none. The caller has its turn exclusively, or nobody else has the engine yet.
-func (e *Engine) point(ns *namespace, id uint64) {
+// setID sets the id of a bucket; 0 is none. The caller holds the bucket's mu exclusively, or nobody else uses the
+// engine yet.
+func (e *Engine) setID(ns *namespace, id uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if old := ns.id.Load(); old != 0 && e.byID[old] == ns {
@@ -85,43 +86,44 @@ func (e *Engine) point(ns *namespace, id uint64) {
 	ns.id.Store(id)
 }
 
-// named notes which id a bucket's name has in the file, or that it has none there.
-func (e *Engine) named(name string, id uint64) {
+// setFileID notes the id that a bucket has in the file; 0 is none.
+func (e *Engine) setFileID(name string, id uint64) {
 	e.mu.Lock()
 	ns := e.buckets[name]
 	if ns == nil && id != 0 {
 		ns = e.ensureLocked(name)
 	}
 	if ns != nil {
-		ns.filed.Store(id)
+		ns.fileID.Store(id)
 	}
 	e.mu.Unlock()
 	if ns != nil {
-		e.lapse(ns)
+		e.dropIfUnused(ns)
 	}
 }
 
-// filed returns the id that the file has for a name, or 0.
-func (e *Engine) filed(name string) uint64 {
+// fileIDOf returns the id that the file has for a name, or 0.
+func (e *Engine) fileIDOf(name string) uint64 {
 	if ns := e.namespace(name); ns != nil {
-		return ns.filed.Load()
+		return ns.fileID.Load()
 	}
 	return 0
 }
 
-// lapse lets go of the shared state of a bucket that there is no more, neither here nor in the file, if nobody uses it. Who holds
-// the turn meanwhile, and leaves the bucket without an id, calls lapse when he has let go of it.
-func (e *Engine) lapse(ns *namespace) {
-	if !ns.idle() {
+// dropIfUnused removes the shared state of a bucket that neither exists nor has a name in the file. It does nothing
+// while somebody holds the bucket's mu: a holder that leaves the bucket without an id must call dropIfUnused after
+// unlocking.
+func (e *Engine) dropIfUnused(ns *namespace) {
+	if !ns.unused() {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.buckets[ns.name] != ns || !ns.turn.TryLock() {
+	if e.buckets[ns.name] != ns || !ns.mu.TryLock() {
 		return
 	}
-	defer ns.turn.Unlock()
-	if !ns.idle() {
+	defer ns.mu.Unlock()
+	if !ns.unused() {
 		return
 	}
 	ns.gone.Store(true)
@@ -130,15 +132,15 @@ func (e *Engine) lapse(ns *namespace) {
 	e.shrinkBuckets()
 }
 
-// idle reports whether nothing is known of the bucket that would have to be kept.
-func (ns *namespace) idle() bool {
-	return ns.id.Load() == 0 && ns.filed.Load() == 0
+// unused reports whether the bucket neither exists nor has a name in the file.
+func (ns *namespace) unused() bool {
+	return ns.id.Load() == 0 && ns.fileID.Load() == 0
 }
 
-// shrinkBuckets makes the tables of buckets anew when few are left of many: a map keeps the room that it once needed.
+// shrinkBuckets copies the maps of buckets when few of many are left: a Go map never shrinks.
 func (e *Engine) shrinkBuckets() {
 	const least = 1024
-	if e.mostBuckets < least || len(e.buckets) > e.mostBuckets/4 {
+	if e.peakBuckets < least || len(e.buckets) > e.peakBuckets/4 {
 		return
 	}
 	buckets, byID := make(map[string]*namespace, len(e.buckets)), make(map[uint64]*namespace, len(e.byID))
@@ -148,10 +150,10 @@ func (e *Engine) shrinkBuckets() {
 	for id, ns := range e.byID {
 		byID[id] = ns
 	}
-	e.buckets, e.byID, e.mostBuckets = buckets, byID, len(buckets)
+	e.buckets, e.byID, e.peakBuckets = buckets, byID, len(buckets)
 }
 
-// nameOf returns the name of the bucket that has the id now, or nothing.
+// nameOf returns the name of the bucket that has the id now, or "".
 func (e *Engine) nameOf(id uint64) string {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -161,28 +163,30 @@ func (e *Engine) nameOf(id uint64) string {
 	return ""
 }
 
-// enter takes a turn of a bucket: shared, and returns its id, or exclusive, and returns 0, if the bucket does not exist. The
-// namespace is not gone. Who had it exclusively, and does not bring the bucket into being, calls lapse after he has let go.
-func (e *Engine) enter(name string, ns *namespace) (_ *namespace, id uint64) {
+// lockBucket locks the mu of a bucket. If the bucket exists, it locks mu shared and returns the id, otherwise it locks
+// mu exclusively and returns 0. The namespace is not gone. A caller that then does not create the bucket must call
+// dropIfUnused after unlocking.
+func (e *Engine) lockBucket(name string, ns *namespace) (_ *namespace, id uint64) {
 	for {
 		if ns == nil || ns.gone.Load() {
 			ns = e.ensureNamespace(name)
 		}
-		ns.turn.RLock()
+		ns.mu.RLock()
 		if id = ns.id.Load(); id != 0 {
 			return ns, id
 		}
-		ns.turn.RUnlock()
-		ns.turn.Lock()
+		ns.mu.RUnlock()
+		ns.mu.Lock()
 		if ns.id.Load() == 0 && !ns.gone.Load() {
 			return ns, 0
 		}
-		// Somebody was quicker. The turn is not handed down in one step, so the bucket may be gone by then.
-		ns.turn.Unlock()
+		// Another write was quicker. The bucket may be gone by the next attempt, because the lock is not downgraded
+		// atomically.
+		ns.mu.Unlock()
 	}
 }
 
-// bucketIDs returns the ids of all buckets by their names.
+// bucketIDs returns the ids of all buckets by name.
 func (e *Engine) bucketIDs() map[string]uint64 {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -195,7 +199,7 @@ func (e *Engine) bucketIDs() map[string]uint64 {
 	return ids
 }
 
-// nextID gives out a bucket id. Ids are never used twice, not even if the write that wanted one fails.
+// nextID assigns a bucket id. Ids are never used twice, not even if the write that needed one fails.
 func (e *Engine) nextID() uint64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -216,29 +220,29 @@ func (e *Engine) BucketNames() ([]string, error) {
 	}), nil
 }
 
-// AwaitFirst waits for the write that brings a bucket into being, if it is under way: what it has published nobody finds
-// before it is done.
-func (e *Engine) AwaitFirst(at *Ref) {
+// AwaitCreation waits for the write that creates a bucket, if one is running. Nobody finds what it has published before
+// it has returned.
+func (e *Engine) AwaitCreation(at *Ref) {
 	if ns := e.find(at); ns != nil && ns.id.Load() == 0 {
-		ns.turn.RLock()
-		ns.turn.RUnlock() //lint:ignore SA2001 who had it exclusively has let go
-		e.lapse(ns)
+		ns.mu.RLock()
+		ns.mu.RUnlock() //lint:ignore SA2001 whoever held it exclusively has released it
+		e.dropIfUnused(ns)
 	}
 }
 
-// Replace lets the name of an existing bucket point at another id, or at none if it is to be dropped, and hands the entries of the old
-// one to the sweeper. It reports whether there was such a bucket.
+// Replace gives an existing bucket a new id, or none if it is to be dropped, and passes the entries of the old id to
+// the sweeper. It reports whether the bucket existed.
 func (e *Engine) Replace(name string, drop bool) (found bool, err error) {
-	// What was loaded is void before the look: a load that is about to bring the bucket into being either finds itself void, or is
-	// waited for by the turn.
+	// Void loads before looking for the bucket. A load that is about to create it either finds itself void, or holds the
+	// lock that the following code waits for.
 	e.conf.Listener.Cleared(name)
 	ns := e.namespace(name)
 	if ns == nil {
 		return false, nil
 	}
-	defer e.lapse(ns)
-	ns.turn.Lock()
-	defer ns.turn.Unlock()
+	defer e.dropIfUnused(ns)
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
 	defer e.conf.Listener.Cleared(name)
 	old := ns.id.Load()
 	if old == 0 {
@@ -250,7 +254,7 @@ func (e *Engine) Replace(name string, drop bool) (found bool, err error) {
 	}
 	err = e.writer.write([]store.NameOp{{Name: ns.name, ID: id, Old: old}})
 	if err == nil || errors.Is(err, errs.ErrUnknownOutcome) {
-		e.point(ns, id)
+		e.setID(ns, id)
 	}
 	return err == nil, err
 }

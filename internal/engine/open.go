@@ -12,12 +12,12 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// Open opens the engine of the cache in the file at path, which is absolute and in a directory that is open. The engine closes that;
-// where there is an error the caller does.
+// Open opens the cache in the file at path, which must be absolute. in is the file's directory. The engine closes it,
+// except that the caller has to close it after an error.
 func Open(in *disk.Dir, path string, conf Config) (*Engine, error) {
 	e, err := openOnce(in, path, conf, true)
 	if errors.Is(err, errs.ErrUnavailable) {
-		// It has failed already, and so it was not what a file that was closed in order should be.
+		// The file has failed already, so it cannot be trusted although it was closed cleanly.
 		e, err = openOnce(in, path, conf, false)
 	}
 	if errors.Is(err, errs.ErrCorrupt) && conf.Quarantine && !conf.ReadOnly && store.CanReplace {
@@ -26,7 +26,7 @@ func Open(in *disk.Dir, path string, conf Config) (*Engine, error) {
 	return e, err
 }
 
-// openOnce opens the file at path and an engine upon it. trusting says that a file which was closed in order need not be proved whole.
+// openOnce opens the file at path and an engine on it. trusting says to trust a file that was closed cleanly.
 func openOnce(in *disk.Dir, path string, conf Config, trusting bool) (*Engine, error) {
 	s, err := store.Open(in, path, conf.ReadOnly, conf.LockTimeout, trusting)
 	if err != nil {
@@ -35,7 +35,7 @@ func openOnce(in *disk.Dir, path string, conf Config, trusting bool) (*Engine, e
 	return openOn(s, conf)
 }
 
-// openOn opens an engine upon an open store, which it closes if that fails.
+// openOn opens an engine on an open store. If that fails, it closes the store.
 func openOn(s *store.Store, conf Config) (*Engine, error) {
 	e, err := newEngine(s, conf)
 	if err != nil {
@@ -45,9 +45,9 @@ func openOn(s *store.Store, conf Config) (*Engine, error) {
 	return e, nil
 }
 
-// openFresh keeps the file at path aside, because of the given damage, and opens a fresh one in its place.
+// openFresh quarantines the file at path because of the given damage, and opens a fresh one in its place.
 func openFresh(in *disk.Dir, path string, conf Config, damage error) (*Engine, error) {
-	h, aside, from, err := store.QuarantineDamaged(in, path, conf.LockTimeout)
+	h, movedTo, from, err := store.QuarantineDamaged(in, path, conf.LockTimeout)
 	if err != nil {
 		return nil, errors.Join(damage, err)
 	}
@@ -57,12 +57,12 @@ func openFresh(in *disk.Dir, path string, conf Config, damage error) (*Engine, e
 	}
 	e, err := openOn(s, conf)
 	if err == nil {
-		e.healer.quarantined(aside, damage, from)
+		e.healer.quarantined(movedTo, damage, from)
 	}
 	return e, err
 }
 
-// newEngine builds the parts upon an open store, brings in what the journal has, and starts the background work.
+// newEngine builds an engine on an open store, replays the journal, and starts the background work.
 func newEngine(s *store.Store, conf Config) (*Engine, error) {
 	e := &Engine{
 		Judge: NewJudge(), conf: conf, store: s, memory: memory.New(conf.MemoryBytes),
@@ -91,7 +91,8 @@ func newEngine(s *store.Store, conf Config) (*Engine, error) {
 	if store.CanReplace {
 		successor = func(after uint64) (*journal.Journal, error) { return e.newJournal(after, true) }
 	}
-	// With more than twice what memory may hold, the first writers would wait for many commits. What was overwritten counts too.
+	// If more than twice the memory limit were kept, the first writers would wait for many commits. Overwritten entries
+	// count too.
 	keep := 2 * min(conf.MemoryBytes, replayBytes/2)
 	left, err := replay(s, beside.Journal(s.Path()), e.healer, keep, successor)
 	if err != nil {
@@ -99,8 +100,8 @@ func newEngine(s *store.Store, conf Config) (*Engine, error) {
 	}
 	unnamed, err := e.readTables()
 	if err == nil {
-		e.takeBack(left)
-		e.sweeper.retire(e.retired(unnamed, left.names)...)
+		e.restore(left)
+		e.sweeper.retire(e.retiredIDs(unnamed, left.names)...)
 		err = e.start(left)
 	}
 	if err != nil && left.journal != nil {
@@ -112,7 +113,7 @@ func newEngine(s *store.Store, conf Config) (*Engine, error) {
 	return e, nil
 }
 
-// readTables reads what the file has of buckets and tags. It returns the ids that no name in the file points at.
+// readTables reads the tables of buckets and tags from the file. It returns the ids without a name.
 func (e *Engine) readTables() (unnamed []uint64, err error) {
 	ids, unnamed, highest, err := e.store.Names()
 	if err != nil {
@@ -120,8 +121,8 @@ func (e *Engine) readTables() (unnamed []uint64, err error) {
 	}
 	e.lastID = highest
 	for name, id := range ids {
-		e.named(name, id)
-		e.point(e.namespace(name), id)
+		e.setFileID(name, id)
+		e.setID(e.namespace(name), id)
 	}
 	rows, floor, err := e.store.TagRows()
 	if err != nil {
@@ -131,44 +132,46 @@ func (e *Engine) readTables() (unnamed []uint64, err error) {
 	return unnamed, nil
 }
 
-// newJournal makes a journal for revisions above after. See journal.Options for staged.
+// newJournal creates a journal for revisions above after. See journal.Options for staged.
 func (e *Engine) newJournal(after uint64, staged bool) (*journal.Journal, error) {
 	c := &e.conf
 	return journal.New(beside.Journal(e.store.Path()), journal.Options{
-		Dir: e.store.Dir(), Ground: c.Ground, Identity: e.store.Identity(), MaxBytes: c.JournalBytes, After: after, Staged: staged,
+		Dir: e.store.Dir(), Ground: c.Ground, Identity: e.store.Identity(),
+		MaxBytes: c.JournalBytes, After: after, Staged: staged,
 		Window: !c.SyncAlways, NoMap: c.SyncAlways, Like: e.store.Attributes,
 	})
 }
 
-// start makes the parts that write, which go on with what is left of the last time, and sets them to work.
+// start creates the parts that write and starts the background work. left is the backlog.
 func (e *Engine) start(left *backlog) error {
 	conf := &e.conf
 	w := &writer{
-		clock:      e.clock,
-		memory:     e.memory,
-		tags:       &e.tags,
-		listener:   conf.Listener,
-		path:       e.store.Path(),
-		log:        conf.Log,
-		always:     conf.SyncAlways,
-		pinnedMost: conf.MemoryBytes / 4 * 3,
-		commitAt:   min(conf.CommitBytes, conf.MemoryBytes/8*3),
-		journalAt:  conf.JournalBytes / 2,
-		needFlush:  make(chan struct{}, 1),
-		turn:       make(chan struct{}, 1),
-		revision:   left.last,
-		names:      left.names,
-		journal:    left.journal,
-		open:       func(after uint64) (*journal.Journal, error) { return e.newJournal(after, false) },
+		clock:     e.clock,
+		memory:    e.memory,
+		tags:      &e.tags,
+		listener:  conf.Listener,
+		path:      e.store.Path(),
+		log:       conf.Log,
+		always:    conf.SyncAlways,
+		maxPinned: conf.MemoryBytes / 4 * 3,
+		commitAt:  min(conf.CommitBytes, conf.MemoryBytes/8*3),
+		journalAt: conf.JournalBytes / 2,
+		needFlush: make(chan struct{}, 1),
+		roomToken: make(chan struct{}, 1),
+		revision:  left.last,
+		names:     left.names,
+		journal:   left.journal,
+		open:      func(after uint64) (*journal.Journal, error) { return e.newJournal(after, false) },
 	}
 	c := &committer{
-		store: e.store, memory: e.memory, writer: w, sweeper: e.sweeper, evictor: e.evictor, named: e.named, filed: e.filed,
+		store: e.store, memory: e.memory, writer: w, sweeper: e.sweeper, evictor: e.evictor,
+		setFileID: e.setFileID, fileIDOf: e.fileIDOf,
 		wake: make(chan struct{}, 1), round: make(chan struct{}), mark: left.mark,
 	}
 	w.commits = c
-	w.naming.Store(bytesOfNames(left.names))
+	w.nameBytes.Store(nameOpsBytes(left.names))
 	if ev := e.evictor; ev != nil {
-		ev.store, ev.memory, ev.sweeper, ev.again, ev.idOf = e.store, e.memory, e.sweeper, c.demand, e.idOf
+		ev.store, ev.memory, ev.sweeper, ev.requestRound, ev.idOf = e.store, e.memory, e.sweeper, c.request, e.idOf
 	}
 	if w.journal == nil {
 		var err error
@@ -176,14 +179,14 @@ func (e *Engine) start(left *backlog) error {
 			return err
 		}
 	} else if !w.always {
-		w.unflushed = true // its name at least
+		w.flushRequested = true // its name at least
 		w.needFlush <- struct{}{}
 	}
 	e.writer, e.commits = w, c
-	e.sweeper.tags, e.sweeper.vacant = e.sweepTags, e.sweepVacant
-	e.sweeper.lives, e.sweeper.rearm = e.memory.Holds, e.rearm
+	e.sweeper.sweepTags, e.sweeper.sweepEmpty = e.sweepTags, e.sweepEmpty
+	e.sweeper.lives, e.sweeper.saveSpared = e.memory.Holds, e.saveSpared
 	e.compactor = &compactor{
-		store: e.store, log: conf.Log, listener: conf.Listener, least: conf.CompactBytes, turn: make(chan struct{}, 1),
+		store: e.store, log: conf.Log, listener: conf.Listener, minFree: conf.CompactBytes, token: make(chan struct{}, 1),
 	}
 
 	ctx, stop := ground.NewContext()
@@ -199,6 +202,6 @@ func (e *Engine) start(left *backlog) error {
 	if conf.SweepInterval > 0 {
 		e.work.Go(func() { e.sweeper.loop(ctx, conf.SweepInterval) })
 	}
-	c.kick()
+	c.wakeLoop()
 	return nil
 }

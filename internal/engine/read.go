@@ -9,72 +9,72 @@ import (
 	"github.com/keepcache/keepcache/internal/memory"
 )
 
-// Reading is what a look at a key found.
+// Reading is the result of reading a key.
 type Reading struct {
 	Header  format.Header // zero if there is no entry
-	Value   []byte        // part of a record that does not change; not to be written to
-	Options []byte        // part of it too
+	Value   []byte        // part of a record, which must not be modified
+	Options []byte        // part of the same record
 	State
-	saved  int64 // until when the record says that it is fresh; the header has what reads made of it
-	File   bool  // the file was asked, because memory did not know
-	Own    bool  // nobody else has the value
-	Damage error // why what is stored cannot be read, errs.ErrCorrupt or errs.ErrUnavailable; then there is no header
+	recordedUntil int64 // ExpiresAt of the record; in Header, reads may have prolonged it
+	File          bool  // the file was read, because memory did not know the key
+	Own           bool  // nobody else has the value
+	Damage        error // why it cannot be read: errs.ErrCorrupt or errs.ErrUnavailable; then there is no header
 
-	shard *memory.Shard // of memory, where it was looked for; nil if it was not
+	shard *memory.Shard // the shard that was asked; nil if none was
 
 	ID   uint64 // of the bucket at the time, for a write that depends on the reading
 	Seen memory.Lookup
 }
 
-// deadline returns the moment until which the entry was fresh as it was found. The header may say more, after a read has
+// deadline returns until when the entry was fresh when it was found. The header may have a later time, after a read has
 // prolonged its life.
-func (r *Reading) deadline() int64 { return max(r.saved, r.Seen.Slid) }
+func (r *Reading) deadline() int64 { return max(r.recordedUntil, r.Seen.Slid) }
 
-// IsStored reports whether there is anything under the key, be it expired or damaged.
+// IsStored reports whether anything is stored under the key, even if it has expired or is damaged.
 func (r *Reading) IsStored() bool { return r.Header.Revision != 0 || r.Damage != nil }
 
-// ParseOptions reads the options of what was read.
+// ParseOptions parses the record's options.
 func (r *Reading) ParseOptions() format.Options { return format.ReadOptions(r.Options) }
 
-// Take fills in what a record says, as of a moment; 0 is now.
-func (r *Reading) Take(j *Judge, rec []byte, asOf int64) {
+// Fill sets the fields that follow from a record. The state is as of asOf; 0 is now.
+func (r *Reading) Fill(j *Judge, rec []byte, asOf int64) {
 	r.Header, r.Options, r.Value = format.ReadHeader(rec), format.OptionBytes(rec), format.Value(rec)
-	r.saved = r.Header.ExpiresAt
+	r.recordedUntil = r.Header.ExpiresAt
 	r.Header.Slide(r.Seen.Slid)
 	if asOf == 0 && r.Header.ExpiresAt != format.Never {
 		asOf = j.clock.At(r.Header.ExpiresAt, r.Header.StaleUntil)
 	}
-	r.State = timely(asOf, &r.Header)
+	r.State = stateByTime(asOf, &r.Header)
 	if len(r.Options) > 0 && r.Held {
-		r.State = j.regard(r.State, &r.Header, r.Options)
+		r.State = j.withOptions(r.State, &r.Header, r.Options)
 	}
 }
 
-// Expect makes the write one for a key that is still as r found it, and whose deadline has been reached, or has not, as
-// it had been then.
+// Expect makes the write conditional: the key must still be as r found it, and its deadline must still be reached, or
+// not reached, as it was then.
 func (d *Write) Expect(r *Reading) {
-	d.expects, d.id, d.basis = true, r.ID, memory.Basis{Lookup: r.Seen, Until: format.Never, Fresh: true}
+	d.expects, d.id, d.expected = true, r.ID, memory.Expectation{Lookup: r.Seen, Until: format.Never, Fresh: true}
 	if r.Header.Revision != 0 {
-		d.basis.Until, d.basis.Fresh = r.deadline(), r.Fresh
+		d.expected.Until, d.expected.Fresh = r.deadline(), r.Fresh
 	}
 }
 
-// Ref names a bucket, and remembers where it was found.
+// Ref is a reference to a bucket by name. It caches where the bucket was found.
 type Ref struct {
 	Name   string
 	shared atomic.Pointer[namespace] // nil until the bucket is known; it may be gone
 }
 
-// newRef returns a ref of the bucket with the given name.
+// newRef returns a reference to the bucket with the given name.
 func newRef(name string) *Ref { return &Ref{Name: name} }
 
-// Become has at name the same bucket as another ref.
+// Become makes at refer to the same bucket as other.
 func (at *Ref) Become(other *Ref) {
 	at.Name = other.Name
 	at.shared.Store(other.shared.Load())
 }
 
-// find returns what the handles of a bucket share, or nil if there is no such bucket.
+// find returns the shared state of a bucket, or nil if there is no such bucket.
 func (e *Engine) find(at *Ref) *namespace {
 	if ns := at.shared.Load(); ns != nil && !ns.gone.Load() {
 		return ns
@@ -86,13 +86,14 @@ func (e *Engine) find(at *Ref) *namespace {
 	return ns
 }
 
-// Read looks at a key. A damaged entry reads as absent, with the damage beside it. sliding says that reads of the bucket prolong lives.
+// Read reads a key. A damaged entry reads as absent, with Damage set. sliding says that reads of the bucket prolong
+// lives.
 func (e *Engine) Read(at *Ref, key string, sliding bool) (r Reading, err error) {
 	err = e.ReadInto(&r, at, key, sliding)
 	return r, err
 }
 
-// ReadInto is Read into an empty r, for callers whom copies of it would cost a part of the time.
+// ReadInto is Read into r, which must be zero. It saves copying a Reading, which shows in the time of a hit.
 func (e *Engine) ReadInto(r *Reading, at *Ref, key string, sliding bool) (err error) {
 	switch {
 	case e.closed.Load():
@@ -102,24 +103,25 @@ func (e *Engine) ReadInto(r *Reading, at *Ref, key string, sliding bool) (err er
 	case !format.ValidKey(key):
 		return errs.ErrInvalidKey
 	}
-	if err = e.readAsOf(at, key, sliding, r, 0); !r.Fresh && r.Header.Revision != 0 && err == nil && e.isDoubtful(key, sliding, r) {
-		asOf := e.moment(key, sliding, r.ID)
+	err = e.readAt(at, key, sliding, r, 0)
+	if !r.Fresh && r.Header.Revision != 0 && err == nil && e.isDoubtful(key, sliding, r) {
+		asOf := e.readTime(key, sliding, r.ID)
 		*r = Reading{}
-		err = e.readAsOf(at, key, sliding, r, asOf)
+		err = e.readAt(at, key, sliding, r, asOf)
 	}
 	return err
 }
 
-// isDoubtful reports whether an entry that was found at its end may have been written anew, or its life prolonged,
-// before that: between the look at the key and the one at the clock.
+// isDoubtful reports whether an entry that was found expired may have been written again, or its life prolonged, before
+// its deadline: between the look-up of the key and the look at the clock.
 func (e *Engine) isDoubtful(key string, sliding bool, r *Reading) bool {
 	return sliding || !e.memory.Unchanged(e.memory.Hash(r.ID, key), r.ID, key, &r.Seen)
 }
 
-// moment returns the time for a look at a key that is yet to come. Who finds then that a deadline had been reached need
-// not look twice: what others publish under the old deadline they have published before. That takes a lock where lives are prolonged
-// under a lock that is shared.
-func (e *Engine) moment(key string, sliding bool, id uint64) int64 {
+// readTime returns the time for a second read of a key. A look-up after it sees everything that was published under the
+// old deadline, so finding the entry expired then is final. Prolonging lives only takes the shared lock of a shard, so
+// with sliding readTime waits for the holders of that lock.
+func (e *Engine) readTime(key string, sliding bool, id uint64) int64 {
 	now := format.Millis(e.clock.Now())
 	if sliding {
 		e.memory.Await(e.memory.Hash(id, key))
@@ -127,8 +129,8 @@ func (e *Engine) moment(key string, sliding bool, id uint64) int64 {
 	return now
 }
 
-// readAsOf is Read as of a moment before it, into an empty r; 0 is the moment after the look at the key.
-func (e *Engine) readAsOf(at *Ref, key string, sliding bool, r *Reading, asOf int64) (err error) {
+// readAt is Read as of an earlier time, into r, which must be zero. An asOf of 0 is the time after the look-up.
+func (e *Engine) readAt(at *Ref, key string, sliding bool, r *Reading, asOf int64) (err error) {
 	ns := e.find(at)
 	if ns == nil {
 		return nil
@@ -141,7 +143,7 @@ func (e *Engine) readAsOf(at *Ref, key string, sliding bool, r *Reading, asOf in
 	r.shard.Look(hash, r.ID, key, &r.Seen)
 	if r.Seen.Known {
 		if r.Seen.Record != nil {
-			r.Take(&e.Judge, r.Seen.Record, asOf)
+			r.Fill(&e.Judge, r.Seen.Record, asOf)
 			if r.Live {
 				e.evictor.use(hash)
 			}
@@ -151,7 +153,7 @@ func (e *Engine) readAsOf(at *Ref, key string, sliding bool, r *Reading, asOf in
 	r.File = true
 	own, stored, err := e.store.Get(r.ID, key)
 	if errors.Is(err, errs.ErrUnavailable) {
-		r.Damage = err // a miss to who only reads, and no answer to who depends on it
+		r.Damage = err // a miss for a plain read, but no answer for a caller that depends on it
 		return nil
 	}
 	if err != nil {
@@ -165,7 +167,7 @@ func (e *Engine) readAsOf(at *Ref, key string, sliding bool, r *Reading, asOf in
 	if _, _, r.Damage = format.OpenStored(rec, ns.sum, key); r.Damage != nil {
 		return nil
 	}
-	r.Take(&e.Judge, rec, asOf)
+	r.Fill(&e.Judge, rec, asOf)
 	r.Seen.Revision = r.Header.Revision
 	if r.Live {
 		e.evictor.use(hash)
@@ -176,16 +178,16 @@ func (e *Engine) readAsOf(at *Ref, key string, sliding bool, r *Reading, asOf in
 	return nil
 }
 
-// Peek is Read for those who only look: it is no use of the entry, and brings nothing into memory.
+// Peek is Read, but does not count as a use of the entry and brings nothing into memory.
 func (e *Engine) Peek(at *Ref, key string, sliding bool) (r Reading, err error) {
-	r, err = e.peekAsOf(at, key, 0)
+	r, err = e.peekAt(at, key, 0)
 	if !r.Fresh && r.Header.Revision != 0 && err == nil && e.isDoubtful(key, sliding, &r) {
-		r, err = e.peekAsOf(at, key, e.moment(key, sliding, r.ID))
+		r, err = e.peekAt(at, key, e.readTime(key, sliding, r.ID))
 	}
 	return r, err
 }
 
-func (e *Engine) peekAsOf(at *Ref, key string, asOf int64) (r Reading, err error) {
+func (e *Engine) peekAt(at *Ref, key string, asOf int64) (r Reading, err error) {
 	ns := e.find(at)
 	if ns == nil {
 		return r, nil
@@ -204,19 +206,19 @@ func (e *Engine) peekAsOf(at *Ref, key string, asOf int64) (r Reading, err error
 		}
 	}
 	if rec != nil {
-		r.Take(&e.Judge, rec, asOf)
+		r.Fill(&e.Judge, rec, asOf)
 		r.Seen.Revision = r.Header.Revision
 	}
 	return r, nil
 }
 
-// Same reports whether two looks at a key found the same. That it was something else in between is no
-// matter: what was decided on the one is right for the other.
+// Same reports whether two readings of a key found the same entry. It may have been something else in between: what was
+// decided on the one is right for the other.
 func (r *Reading) Same(o *Reading) bool {
 	return r.ID == o.ID && r.Header.Revision == o.Header.Revision && r.Live == o.Live && r.Damage == nil && o.Damage == nil
 }
 
-// CountHit has memory count the reading as one that found the key, and reports false if it was not looked for there.
+// CountHit counts the reading as a hit in its shard. It returns false if no shard was asked.
 func (r *Reading) CountHit() bool {
 	if r.shard == nil {
 		return false

@@ -15,28 +15,30 @@ import (
 	"github.com/keepcache/keepcache/internal/verify"
 )
 
-// replayBytes is about what a replay holds in memory at the most before it goes into the file. The more there is, the
-// fewer times a page is written: 240,000 entries all over a file of a million, in transactions of 32 MiB as they came, took
-// 1.9 times as long as sorted all together, and left the file 1.6 times as large.
+// replayBytes is about how much a replay keeps in memory before it writes to the file. The more it keeps, the fewer
+// times a page is written. 240,000 entries all over a file of a million, in unsorted transactions of 32 MiB, took 1.9
+// times as long as all of them sorted, and left the file 1.6 times as large.
 const replayBytes = 96 << 20
 
-// replay takes what a journal has beyond the file's mark. A journal that is whole gets a successor with just that, with which the
-// cache goes on: what is taken comes into the file by commits, as if nothing had happened. From any other, and where there is no
-// successor, because open has none or it is more than keep bytes, it goes into the file at once. A crash in the middle does no
-// harm: all of it comes again, and what is in the file already has no effect then.
+// replay restores what a journal has beyond the file's mark. An undamaged journal gets a successor with just that, and
+// the cache goes on with the successor: commits bring the entries into the file later, as usual. Everything goes into
+// the file at once if the journal is damaged, if open is nil or fails, or if there are more than keep bytes. A crash
+// during that does no harm: the next replay starts over, and what is in the file already has no effect.
 //
-// Where the journal is damaged, what it cannot say any more is as if it had not been written, and the journal is kept
-// aside. The file may have later entries than those that are left: the later one counts.
-func replay(s *store.Store, path string, hl *healer, keep int64, open func(after uint64) (*journal.Journal, error)) (*backlog, error) {
+// What a damaged journal has lost counts as never written, and the journal is quarantined. The file may have later
+// versions of the remaining entries. The later version counts.
+func replay(
+	s *store.Store, path string, hl *healer, keep int64, open func(after uint64) (*journal.Journal, error),
+) (*backlog, error) {
 	mark, last, err := s.Revisions()
 	if err != nil {
 		return nil, err
 	}
 	r := newReplayer(s, path, mark, last)
 	r.keep, r.open = keep, open
-	report, err := journal.ReplayIn(s.Dir(), path, s.Identity(), mark, r.piece)
+	report, err := journal.ReplayIn(s.Dir(), path, s.Identity(), mark, r.addRecord)
 	whole, _ := verify.Judge(&report, &r.bad)
-	if err == nil && whole == nil && r.succeeded() {
+	if err == nil && whole == nil && r.installSuccessor() {
 		return &backlog{mark: r.mark, last: r.reached, names: r.names, pins: r.pins, journal: r.next}, nil
 	}
 	r.giveUp()
@@ -44,7 +46,7 @@ func replay(s *store.Store, path string, hl *healer, keep int64, open func(after
 		err = r.commit()
 	}
 	if err == nil {
-		err = dispose(s.Dir(), path, &report, &r.bad, hl)
+		err = disposeJournal(s.Dir(), path, &report, &r.bad, hl)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("replay the journal: %w", err)
@@ -52,48 +54,48 @@ func replay(s *store.Store, path string, hl *healer, keep int64, open func(after
 	return &backlog{mark: r.reached, last: r.reached}, nil
 }
 
-// replayer takes the outcomes of a journal, for its successor or for the file.
+// replayer collects the operations of a journal, for its successor or for the file.
 type replayer struct {
-	store   *store.Store
-	path    string // of the journal
-	mark    uint64 // every revision up to it is in the file
-	highest uint64 // that the file had of any entry at first: above the mark if a commit or a replay was cut in two
-	reached uint64 // every revision up to it was taken
-	most    int    // bytes that are held in memory
-	keep    int64  // bytes that may stay there, with a successor
-	tried   bool   // to put the journal on disk, once: a sync that failed may seem to succeed the next time
-	durable bool   // the disk has the journal
+	store     *store.Store
+	path      string // of the journal
+	mark      uint64 // every revision up to it is in the file
+	highest   uint64 // of any entry in the file at first; above the mark if a commit or replay was interrupted
+	reached   uint64 // every revision up to it was collected
+	maxBytes  int    // bytes to keep in memory
+	keep      int64  // bytes to keep if there is a successor
+	syncTried bool   // the journal was synced, once: after a failed sync the next one may seem to succeed
+	durable   bool   // that sync succeeded
 
-	open func(after uint64) (*journal.Journal, error) // makes the successor; nil if there is to be none
-	next *journal.Journal                             // the successor; nil before the first piece
+	open func(after uint64) (*journal.Journal, error) // creates the successor; nil if there will be none
+	next *journal.Journal                             // the successor; nil before the first log record
 
 	bad   format.Malformed
 	names []store.NameOp
 	pins  []memory.Pin
-	bytes int // of all of them
+	bytes int // of all operations
 }
 
 func newReplayer(s *store.Store, path string, mark, highest uint64) *replayer {
-	return &replayer{store: s, path: path, mark: mark, highest: highest, reached: mark, most: replayBytes}
+	return &replayer{store: s, path: path, mark: mark, highest: highest, reached: mark, maxBytes: replayBytes}
 }
 
-// piece takes one piece, and makes room for the next.
-func (r *replayer) piece(first, last uint64, piece []byte) error {
-	if !r.bad.Is(first, last, piece) {
-		if err := format.EachOp(first, piece, r.take); err != nil {
+// addRecord adds one log record. If there is no more room in memory, it writes everything to the file.
+func (r *replayer) addRecord(first, last uint64, record []byte) error {
+	if !r.bad.Is(first, last, record) {
+		if err := format.EachOp(first, record, r.addOp); err != nil {
 			return err
 		}
-		r.carry(first, last, piece)
+		r.copyToSuccessor(first, last, record)
 	}
-	if r.reached = last; r.bytes < r.most {
+	if r.reached = last; r.bytes < r.maxBytes {
 		return nil
 	}
 	r.giveUp()
 	return r.commit()
 }
 
-// take takes one outcome, which it copies.
-func (r *replayer) take(o format.Op, revision uint64) error {
+// addOp adds a copy of one operation.
+func (r *replayer) addOp(o format.Op, revision uint64) error {
 	const overhead = 128 // bytes of a pin, and of its key beside the letters
 	r.bytes += overhead + len(o.Key) + len(o.Record)
 	switch o.Kind {
@@ -107,15 +109,15 @@ func (r *replayer) take(o format.Op, revision uint64) error {
 			p.Lives = p.StaleUntil
 		}
 		if len(r.pins) == cap(r.pins) {
-			r.pins = slices.Grow(r.pins, max(len(r.pins), 1024)) // by half of that each time it would be copied too often
+			r.pins = slices.Grow(r.pins, max(len(r.pins), 1024)) // append would grow it in smaller steps and copy it too often
 		}
 		r.pins = append(r.pins, p)
 	}
 	return nil
 }
 
-// carry appends a piece to the successor. If that fails there will be none.
-func (r *replayer) carry(first, last uint64, piece []byte) {
+// copyToSuccessor appends a log record to the successor. If that fails there will be no successor.
+func (r *replayer) copyToSuccessor(first, last uint64, record []byte) {
 	if r.open == nil {
 		return
 	}
@@ -125,17 +127,17 @@ func (r *replayer) carry(first, last uint64, piece []byte) {
 	}
 	var err error
 	if r.next == nil {
-		r.next, err = r.open(min(r.mark, first-1)) // a piece may reach across the mark
+		r.next, err = r.open(min(r.mark, first-1)) // a log record may reach across the mark
 	}
 	if err == nil {
-		err = r.next.Append(first, last, piece)
+		err = r.next.Append(first, last, record)
 	}
 	if err != nil {
 		r.giveUp()
 	}
 }
 
-// giveUp lets there be no successor.
+// giveUp closes and removes the successor.
 func (r *replayer) giveUp() {
 	if r.open = nil; r.next != nil {
 		r.next.Close(true)
@@ -143,13 +145,13 @@ func (r *replayer) giveUp() {
 	}
 }
 
-// succeeded puts the successor in the journal's place, and reports whether it is there. The journal must have all that is not in
-// the file for certain: also what a commit that was cut in two has brought there already.
-func (r *replayer) succeeded() bool {
+// installSuccessor replaces the journal by its successor, and reports whether it did. It does so only if the successor
+// has everything that may not be in the file, including what an interrupted commit has brought there already.
+func (r *replayer) installSuccessor() bool {
 	return r.next != nil && r.highest <= r.reached && r.next.Replace() == nil
 }
 
-// commit brings what was taken into the file, the last outcome of each key, in sorted transactions.
+// commit writes everything collected to the file, the last operation of each key, in sorted transactions.
 func (r *replayer) commit() error {
 	r.sort()
 	for {
@@ -159,16 +161,16 @@ func (r *replayer) commit() error {
 	}
 }
 
-// sort leaves the last outcome of each key, sorted.
+// sort sorts the entries and keeps only the last operation of each key.
 func (r *replayer) sort() {
 	memory.SortPins(r.pins)
 	r.pins = latest(r.pins)
 }
 
-// transact makes the next transaction, and reports whether it was the last one. The mark rises with that: what a crash leaves of
-// those before it comes again.
+// transact runs the next transaction, and reports whether it was the last one. Only the last one raises the mark: after
+// a crash the replay starts over.
 func (r *replayer) transact() (done bool, err error) {
-	n, mark := portion(r.pins, replayTimes, r.store.Scattered(), replayTimes*commitRoom), r.mark
+	n, mark := batchSize(r.pins, replayFactor, r.store.Scattered(), replayFactor*commitMemory), r.mark
 	if n < len(r.pins) && !r.makeDurable() {
 		n = len(r.pins)
 	}
@@ -183,7 +185,7 @@ func (r *replayer) transact() (done bool, err error) {
 		}
 	}
 	f := fold(names, nil)
-	if err := r.store.Apply(f.rows, f.given, changes, mark, nil); err != nil {
+	if err := r.store.Apply(f.rows, f.lastID, changes, mark, nil); err != nil {
 		return false, err
 	}
 	r.mark, r.names, r.pins = mark, nil, r.pins[n:]
@@ -193,13 +195,13 @@ func (r *replayer) transact() (done bool, err error) {
 	return done, nil
 }
 
-// makeDurable puts the journal on disk, and reports whether it is there. Of several transactions the first ones rely on it:
-// if power is lost after them, it has to complete them, and to have what they have.
+// makeDurable syncs the journal, and reports whether that succeeded. All transactions but the last rely on it: after a
+// power cut the journal has to complete them.
 func (r *replayer) makeDurable() bool {
-	if r.tried {
+	if r.syncTried {
 		return r.durable
 	}
-	r.tried = true
+	r.syncTried = true
 	f, err := r.store.Dir().OpenRegular(r.path, os.O_RDWR, 0)
 	if err != nil {
 		return false
@@ -209,7 +211,7 @@ func (r *replayer) makeDurable() bool {
 	return r.durable
 }
 
-// latest leaves of sorted pins the last one of each key.
+// latest keeps the last pin of each key. The pins must be sorted.
 func latest(pins []memory.Pin) []memory.Pin {
 	n := 0
 	for i, p := range pins {
@@ -223,11 +225,11 @@ func latest(pins []memory.Pin) []memory.Pin {
 	return pins[:n]
 }
 
-// journalSuffix follows the name of a journal that is kept aside.
+// journalSuffix and a time follow the name of a quarantined journal.
 const journalSuffix = ".aside-"
 
-// dispose removes a journal that was replayed, or puts it aside if not all of it was.
-func dispose(in *disk.Dir, path string, report *journal.Report, bad *format.Malformed, hl *healer) error {
+// disposeJournal removes a journal after its replay, or quarantines it if it is damaged.
+func disposeJournal(in *disk.Dir, path string, report *journal.Report, bad *format.Malformed, hl *healer) error {
 	why, lost := verify.Judge(report, bad)
 	if why == nil {
 		if err := in.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -239,20 +241,20 @@ func dispose(in *disk.Dir, path string, report *journal.Report, bad *format.Malf
 	if err != nil {
 		return err
 	}
-	aside, err := store.QuarantineFile(in, path, journalSuffix, info)
+	movedTo, err := store.QuarantineFile(in, path, journalSuffix, info)
 	if err != nil {
 		return err
 	}
 	if err := in.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it has another name now
 		return err
 	}
-	store.PruneQuarantine(in, path, journalSuffix, aside)
+	store.PruneQuarantine(in, path, journalSuffix, movedTo)
 	hl.badJournal(why, lost, report, bad)
-	hl.quarantined(aside, why, nil)
+	hl.quarantined(movedTo, why, nil)
 	return nil
 }
 
-// badJournal counts, logs and tells that a journal does not have what it should.
+// badJournal counts, logs and reports a journal that has lost writes.
 func (hl *healer) badJournal(why error, lost bool, report *journal.Report, bad *format.Malformed) {
 	if !lost {
 		return

@@ -18,8 +18,8 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// A commit was cut in two, so that the file has the later outcome of a key, and the journal has lost that one and has
-// an earlier one: the later one stays.
+// A commit was interrupted, so the file has the later version of a key, and the journal has lost that one but has an
+// earlier one: the later version stays.
 func TestReplay_Newer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.cache")
 	db := open(t, path, Config{})
@@ -39,7 +39,10 @@ func TestReplay_Newer(t *testing.T) {
 	}
 	require.NoError(t, s.Apply([]store.NameOp{{Name: "n", ID: 9}}, 0, []*store.Change{
 		{ID: 1, Key: []byte("put"), Record: seal("put", "later", mark+9), StaleUntil: format.Never, Revision: mark + 9},
-		{ID: 1, Key: []byte("removed"), Record: seal("removed", "later", mark+8), StaleUntil: format.Never, Revision: mark + 8},
+		{
+			ID: 1, Key: []byte("removed"), Record: seal("removed", "later", mark+8),
+			StaleUntil: format.Never, Revision: mark + 8,
+		},
 	}, mark, nil))
 	j, err := journal.New(path+"-journal", journal.Options{Identity: s.Identity(), After: mark})
 	require.NoError(t, err)
@@ -48,7 +51,8 @@ func TestReplay_Newer(t *testing.T) {
 		return append(format.AppendOp(nil, &o), o.Record...)
 	}
 	require.NoError(t, j.Append(mark+1, mark+1, put("put", mark+1)))
-	require.NoError(t, j.Append(mark+2, mark+2, format.AppendOp(nil, &format.Op{Kind: format.OpDelete, ID: 1, Key: "removed"})))
+	deletion := format.AppendOp(nil, &format.Op{Kind: format.OpDelete, ID: 1, Key: "removed"})
+	require.NoError(t, j.Append(mark+2, mark+2, deletion))
 	require.NoError(t, j.Append(mark+3, mark+3, put("other", mark+3)))
 	require.NoError(t, j.Append(mark+4, mark+4, format.AppendOp(nil, &format.Op{Kind: format.OpBucket, ID: 5, Key: "n"})))
 	require.NoError(t, j.Close(false))
@@ -68,12 +72,14 @@ func TestReplay_Newer(t *testing.T) {
 	require.NoError(t, db.Close())
 }
 
-// A replay that takes several transactions and is cut between any two of them brings everything in when it begins anew: the
-// last outcome of each key, removals among them, and a bucket that was cleared. So does one that takes the journal by parts.
+// A replay that takes several transactions and is interrupted between any two of them restores everything when it runs
+// again: the last version of each key, deletions, and a cleared bucket. So does one that takes the journal in parts.
 func TestReplay_Cut(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "test.cache")
-	db := open(t, path, Config{CommitInterval: time.Hour, CommitBytes: 1 << 30, SweepInterval: -1, CompactBytes: Unlimited})
+	db := open(t, path, Config{
+		CommitInterval: time.Hour, CommitBytes: 1 << 30, SweepInterval: -1, CompactBytes: Unlimited,
+	})
 	r := rand.New(rand.NewPCG(1, 2))
 	want := make(map[string]int)
 	key := func() string { return fmt.Sprintf("key%05d", r.IntN(20_000)) }
@@ -90,7 +96,7 @@ func TestReplay_Cut(t *testing.T) {
 	b, cleared := db.Bucket("b"), db.Bucket("cleared")
 	fill(200, b)
 	require.NoError(t, cleared.Set("before", 1, 0))
-	require.NoError(t, db.Sweep(t.Context())) // which commits
+	require.NoError(t, db.Sweep(t.Context())) // commits too
 	fill(250, b)
 	_, err := db.Replace("cleared", false)
 	require.NoError(t, err)
@@ -106,7 +112,7 @@ func TestReplay_Cut(t *testing.T) {
 	copyCache(t, path, killed)
 	require.NoError(t, db.Close())
 
-	// try replays with most bytes at a time, as far as fn does, and then opens the cache.
+	// try replays with most bytes at a time until fn fails, and then opens the cache.
 	try := func(name string, most int, fn func(r *replayer) (done bool)) (done bool) {
 		at := filepath.Join(dir, name)
 		copyCache(t, killed, at)
@@ -115,8 +121,8 @@ func TestReplay_Cut(t *testing.T) {
 		mark, last, err := s.Revisions()
 		require.NoError(t, err)
 		r := newReplayer(s, beside.Journal(at), mark, last)
-		r.most = most
-		_, err = journal.Replay(beside.Journal(at), s.Identity(), mark, r.piece)
+		r.maxBytes = most
+		_, err = journal.Replay(beside.Journal(at), s.Identity(), mark, r.addRecord)
 		require.NoError(t, err)
 		done = fn(r)
 		require.NoError(t, s.Close())
@@ -154,11 +160,12 @@ func TestReplay_Cut(t *testing.T) {
 			return done
 		})
 	}
-	// The journal is on the disk before the first of several transactions.
+	// The journal is synced before the first of several transactions.
 	var failing bool
 	var calls []disk.Kind
 	disk.Between = func(op *disk.Op, do func() error) error {
-		if op.Kind == disk.KindSync && op.File.Name() == beside.Journal(filepath.Join(dir, "durable")) || op.Kind == disk.KindSyncDir {
+		if op.Kind == disk.KindSync && op.File.Name() == beside.Journal(filepath.Join(dir, "durable")) ||
+			op.Kind == disk.KindSyncDir {
 			calls = append(calls, op.Kind)
 			if failing {
 				return syscall.EIO
@@ -179,7 +186,7 @@ func TestReplay_Cut(t *testing.T) {
 		require.Len(t, calls, 2, "and never again")
 		return done
 	}))
-	// Where it cannot be, there is only one.
+	// If it cannot be synced, there is only one transaction.
 	require.True(t, try("not durable", replayBytes, func(r *replayer) bool {
 		r.sort()
 		failing = true
@@ -197,9 +204,10 @@ func TestReplay_Cut(t *testing.T) {
 	})
 }
 
-// The file's highest revision is beyond its mark (killed between two transactions of a commit, or a SetMany in no
-// journal caught by a commit) and no journal goes that far. The next session journals from highest on, while the
-// file's mark must not stay behind: after the next kill the journal would begin beyond what the cache has.
+// The file's highest revision is above its mark, because the process was killed between two transactions of a commit,
+// or a commit caught a batch that is not in the journal. No journal goes that far. The next session's journal begins
+// above the highest revision, and the mark must not stay behind: after the next kill there would be a gap before the
+// journal.
 func TestReplay_HighestBeyondMark(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.cache")
 	conf := Config{CommitInterval: time.Hour, SweepInterval: -1}
@@ -214,16 +222,16 @@ func TestReplay_HighestBeyondMark(t *testing.T) {
 	rec, _ = jsonpack.Append(rec, 5, 100)
 	rec = format.AppendTrailer(rec)
 	format.Seal(rec, format.BucketSum("b"), "x", mark+1)
-	// What the committer does in a transaction that is not the last of its commit, or that caught more than its mark.
+	// This is a transaction that is not the last of its commit, or that caught more than its mark.
 	require.NoError(t, s.Apply(nil, 0, []*store.Change{
 		{ID: 1, Key: []byte("x"), Record: rec, StaleUntil: format.Never, Revision: mark + 1},
 	}, mark, nil))
 	require.NoError(t, s.Close())
-	// It is killed, and the journal did not have revision mark+1.
+	// The process is killed, and the journal did not have revision mark+1.
 	db = open(t, path, conf)
 	require.NoError(t, db.Bucket("b").Set("acknowledged", 1, 0))
 	killed := filepath.Join(t.TempDir(), "killed.cache")
-	copyCache(t, path, killed) // and is killed again
+	copyCache(t, path, killed) // killed again
 	require.NoError(t, db.Close())
 	db = open(t, killed, Config{})
 	found, err := db.Bucket("b").Exists("acknowledged")

@@ -2,16 +2,16 @@ package engine
 
 import "github.com/keepcache/keepcache/internal/format"
 
-// A sliding lifetime begins anew with each read. The record says how long it is, and memory keeps the deadline that the
-// last read gave, so that a read costs no write. When that deadline is further from the record's own than slidingPart
-// of the lifetime, the read writes the record anew, as keepcache.Bucket.Touch would: what memory may drop, and what a
-// crash may cost, is never more than that part. Close writes what is left.
-const slidingPart = 8
+// A sliding lifetime starts over with each read. The record has its length, and memory keeps the deadline that the last
+// read gave, so a read costs no write. If that deadline is later than the record's by more than 1/slidingShare of the
+// lifetime, the read writes the record again, as keepcache.Bucket.Touch would. So neither an eviction from memory nor a
+// crash can cost more than that share. Close writes what is left.
+const slidingShare = 8
 
-// slideTries is how often a read tries to prolong a life that others write anew at the same time.
+// slideTries is how often a read tries to prolong a life while others write the entry.
 const slideTries = 3
 
-// Slide prolongs the life of an entry that was read, if it is live and has a lifetime that reads prolong. r says then what it has become.
+// Slide prolongs the life of an entry that was read, if the entry is live and has a sliding lifetime. It updates r.
 func (e *Engine) Slide(at *Ref, key string, r *Reading) {
 	for range slideTries {
 		if e.trySlide(at, key, r) {
@@ -25,7 +25,7 @@ func (e *Engine) Slide(at *Ref, key string, r *Reading) {
 	}
 }
 
-// trySlide reports false if the entry is not any more what was read.
+// trySlide reports false if the entry is no longer what was read.
 func (e *Engine) trySlide(at *Ref, key string, r *Reading) bool {
 	if !r.Live || len(r.Options) == 0 {
 		return true
@@ -36,26 +36,30 @@ func (e *Engine) trySlide(at *Ref, key string, r *Reading) bool {
 		return true
 	}
 	r.Header.Slide(until)
-	if format.Between(r.saved, until) > lifetime/slidingPart && e.saveSlid(at, key, r, false) == nil {
+	if format.Between(r.recordedUntil, until) > lifetime/slidingShare && e.saveSlid(at, key, r, false) == nil {
 		return true
 	}
-	// Where the write failed, memory alone knows. That is no matter for a reader.
+	// If the write failed, only memory has the new deadline. Readers do not notice.
 	hash := e.memory.Hash(r.ID, key)
 	return e.memory.Slide(e.clock, hash, r.ID, key, r.Header.Revision, r.deadline(), until)
 }
 
-// saveSlid writes an entry with the times that reads have given it. It changes nothing that anybody sees. later says
-// that the caller has it flushed.
-func (e *Engine) saveSlid(at *Ref, key string, r *Reading, later bool) error {
+// saveSlid writes an entry with the times that reads have given it. Nobody sees a change. deferFlush says that the
+// caller flushes the write.
+func (e *Engine) saveSlid(at *Ref, key string, r *Reading, deferFlush bool) error {
 	t := r.ParseOptions()
 	t.AsOf = t.Since(r.Header.Revision)
-	d := &Write{Key: key, Header: r.Header, Stored: format.Frame(r.Header, &t, r.Value), quiet: true, later: later, SameLife: true}
+	d := &Write{
+		Key: key, Header: r.Header, Stored: format.Frame(r.Header, &t, r.Value),
+		quiet: true, deferFlush: deferFlush, SameLife: true,
+	}
 	d.Expect(r)
 	return e.Write(at, d)
 }
 
-// saveSlidKeys writes the times of entries that reads have prolonged. What has changed meanwhile is left out. With
-// SyncAlways too they are on disk only after the commit that has to follow: a flush for each would take minutes.
+// saveSlidKeys writes the times of entries whose life reads have prolonged. It leaves out entries that have changed
+// meanwhile. The writes are durable only after the next commit, even with SyncAlways: a flush for each would take
+// minutes.
 func (e *Engine) saveSlidKeys(found []format.EntryKey) error {
 	for _, s := range found {
 		name := e.nameOf(s.ID)
@@ -64,7 +68,7 @@ func (e *Engine) saveSlidKeys(found []format.EntryKey) error {
 		}
 		at := newRef(name)
 		r, err := e.Read(at, s.Key, true)
-		if err == nil && r.Held && r.Header.ExpiresAt > r.saved {
+		if err == nil && r.Held && r.Header.ExpiresAt > r.recordedUntil {
 			err = e.saveSlid(at, s.Key, &r, true)
 		}
 		if err != nil && err != ErrMissed {
@@ -74,8 +78,8 @@ func (e *Engine) saveSlidKeys(found []format.EntryKey) error {
 	return nil
 }
 
-// rearm writes entries that the sweeper found due and that live, so that it can move their rows.
-func (e *Engine) rearm(spared []format.EntryKey) error {
+// saveSpared writes entries that the sweeper found due but that still live, so that it can move their rows.
+func (e *Engine) saveSpared(spared []format.EntryKey) error {
 	if err := e.saveSlidKeys(spared); err != nil {
 		return err
 	}

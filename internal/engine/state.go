@@ -7,53 +7,53 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// State is what an entry is at a moment.
+// State is the state of an entry at a point in time.
 type State struct {
 	Fresh    bool // its deadline has not been reached
-	Live     bool // every operation sees it
-	Held     bool // it is live, stale or negative, and none of its tags was invalidated: GetOrLoad sees it
+	Live     bool // visible to every operation
+	Held     bool // visible to GetOrLoad: live, stale or negative, and none of its tags was invalidated
 	Negative bool
 }
 
-// Judge says what entries are at a moment: by the clock, and by the tags that were invalidated.
+// Judge computes the state of entries, from the clock and the invalidated tags.
 type Judge struct {
 	clock *clock.Clock
 	tags  tagTable
 }
 
-// NewJudge returns one for whom no tag was invalidated yet.
+// NewJudge returns a Judge without invalidated tags.
 func NewJudge() Judge { return Judge{clock: clock.New()} }
 
-// Learn enters that a tag was invalidated, as of a revision.
+// Learn notes that a tag was invalidated at a revision.
 func (j *Judge) Learn(tag string, revision uint64) { j.tags.put(tag, revision) }
 
-// Raise has every tag count as invalidated at a revision.
-func (j *Judge) Raise(floor uint64) { j.tags.raise(floor) }
+// RaiseFloor makes every tag count as invalidated at a revision.
+func (j *Judge) RaiseFloor(floor uint64) { j.tags.raise(floor) }
 
-// Now returns the time as writes have it.
+// Now returns the time for writes.
 func (j *Judge) Now() time.Time { return j.clock.Now() }
 
-// StateOf judges an entry by its times and its options, as of now.
+// StateOf returns the current state of an entry by its times and options.
 func (j *Judge) StateOf(h *format.Header, options []byte) State {
 	now := int64(0)
 	if h.ExpiresAt != format.Never {
 		now = j.clock.At(h.ExpiresAt, h.StaleUntil)
 	}
-	s := timely(now, h)
+	s := stateByTime(now, h)
 	if len(options) > 0 && s.Held {
-		s = j.regard(s, h, options)
+		s = j.withOptions(s, h, options)
 	}
 	return s
 }
 
-// timely judges an entry by its times alone.
-func timely(now int64, h *format.Header) State {
+// stateByTime returns the state of an entry by its times alone.
+func stateByTime(now int64, h *format.Header) State {
 	fresh := now < h.ExpiresAt
 	return State{Fresh: fresh, Live: fresh, Held: now < h.StaleUntil}
 }
 
-// regard returns the state of an entry that is held as far as its times say, with regard to its options.
-func (j *Judge) regard(s State, h *format.Header, options []byte) State {
+// withOptions returns the state of an entry whose state by time is s, taking its options into account.
+func (j *Judge) withOptions(s State, h *format.Header, options []byte) State {
 	t := format.ReadOptions(options)
 	if j.tags.invalidated(t.Tags) >= t.Since(h.Revision) && len(t.Tags) > 0 {
 		return State{Fresh: s.Fresh}
@@ -73,5 +73,5 @@ func (j *Judge) invalid(h *format.Header, options []byte) bool {
 	return j.tags.invalidated(t.Tags) >= t.Since(h.Revision) && len(t.Tags) > 0
 }
 
-// Invalidated returns the revision at which the latest of the tags was invalidated, or 0.
+// Invalidated returns the revision at which one of the tags was last invalidated, or 0.
 func (j *Judge) Invalidated(tags format.Tags) uint64 { return j.tags.invalidated(tags) }

@@ -8,15 +8,15 @@ import (
 	"github.com/keepcache/keepcache/internal/memory"
 )
 
-// Stats is how an engine stands, and what it did. See keepcache.Stats.
+// Stats is a snapshot of an engine's state and counters, see keepcache.Stats.
 type Stats struct {
-	Hits                            uint64 // that memory counted
+	Hits                            uint64 // counted by memory
 	FileBytes, FreePages, FreeBytes int64
 	Entries, Bytes, Cost            int64
 	Buckets                         map[string]BucketStats
 
 	Health    HealthStats
-	Evictions EvictionStats // without what calls removed
+	Evictions EvictionStats // without entries that calls removed
 	Compact   CompactStats
 	Memory    memory.Stats
 	Journal   JournalStats
@@ -24,12 +24,15 @@ type Stats struct {
 	Sweep     SweepStats
 }
 
-// BucketStats is the part of it that speaks of one bucket.
+// BucketStats is the state of one bucket.
 type BucketStats struct{ Entries, Bytes, Cost int64 }
 
 // Stats returns a snapshot.
 func (e *Engine) Stats() Stats {
-	s := Stats{Hits: e.memory.Hits(), Memory: e.memory.Stats(), Sweep: e.sweeper.snapshot(), Health: e.healer.snapshot(), Evictions: e.evictor.snapshot()}
+	s := Stats{
+		Hits: e.memory.Hits(), Memory: e.memory.Stats(), Sweep: e.sweeper.snapshot(),
+		Health: e.healer.snapshot(), Evictions: e.evictor.snapshot(),
+	}
 	s.Evictions.Expired = s.Sweep.Removed + s.Sweep.Replaced
 	s.Evictions.Explicit = s.Sweep.Cleared
 	if e.writer != nil {
@@ -37,7 +40,7 @@ func (e *Engine) Stats() Stats {
 		s.Commit = e.commits.snapshot()
 		s.Journal = e.writer.snapshot()
 	}
-	// Memory is looked at before the file, so that what a commit moves meanwhile is counted once.
+	// Memory is read before the file, so that what a commit moves meanwhile is counted once.
 	file, used, err := e.store.SizeWith(pendingIn(e.memory))
 	if err != nil {
 		return s
@@ -59,7 +62,7 @@ func (e *Engine) Stats() Stats {
 	return s
 }
 
-// JournalStats say how the journal stands, see keepcache.JournalStats.
+// JournalStats is the state of the journal, see keepcache.JournalStats.
 type JournalStats struct {
 	FileBytes int64
 	UsedBytes int64

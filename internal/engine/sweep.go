@@ -13,28 +13,28 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// sweeper removes from the file what expired or was cleared. Between its short transactions readers and
-// writers go on.
+// sweeper removes expired entries and cleared buckets from the file. Its transactions are short, and readers and
+// writers go on between them.
 type sweeper struct {
-	store *store.Store
-	log   *slog.Logger
-	lives func(id uint64, key string, now int64) bool // asks memory; nil in an engine that is open for reading only
-	rearm func([]format.EntryKey) error               // writes what lives, so that the file says so too
+	store      *store.Store
+	log        *slog.Logger
+	lives      func(id uint64, key string, now int64) bool // asks memory; nil if open for reading only
+	saveSpared func([]format.EntryKey) error               // writes the times of spared entries to the file
 
-	listener Listener
-	nameOf   func(id uint64) string                      // the name of a bucket, empty if it has none any more
-	tags     func(ctx context.Context, force bool) error // removes entries whose tag was invalidated; nil if nothing may be
-	vacant   func(ctx context.Context, force bool) error // drops buckets without entries; nil if nothing may be
+	listener   Listener
+	nameOf     func(id uint64) string                      // the current name of a bucket, or ""
+	sweepTags  func(ctx context.Context, force bool) error // nil if open for reading only
+	sweepEmpty func(ctx context.Context, force bool) error // nil if open for reading only
 
-	run      sync.Mutex // held for the length of a sweep: one at a time
-	emptying sync.Mutex // held while a step removes retired buckets
+	running   sync.Mutex // held for the length of a sweep: one at a time
+	retiredMu sync.Mutex // held while a step removes retired buckets
 
 	mu      sync.Mutex // protects what follows
-	retired []uint64   // ids of cleared and dropped buckets that the file may still hold; only a step takes off it, from the front
+	retired []uint64   // ids of cleared and dropped buckets in the file; only stepRetired removes some, from the front
 	stats   SweepStats
 }
 
-// retire hands the entries of a bucket that no name points at any more to the sweeper.
+// retire passes ids without a name to the sweeper, which will remove their entries.
 func (sw *sweeper) retire(ids ...uint64) {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
@@ -43,23 +43,23 @@ func (sw *sweeper) retire(ids ...uint64) {
 
 // sweep removes what is due, step by step, until nothing is left or ctx ends.
 //
-// all has it leave nothing that is gone by now: it also looks at entries of which their rows alone do not say it, and
-// for those whose tag was invalidated, neither of which is cheap.
+// With all, it leaves nothing that has expired by now. It also reads entries whose rows alone do not tell, and looks
+// for entries with invalidated tags. Both are expensive.
 func (sw *sweeper) sweep(ctx context.Context, all bool) error {
-	sw.run.Lock()
-	defer sw.run.Unlock()
-	// A row that was spared is met once more, and not spared again: the commit that follows has put the truth into the
-	// file, or somebody has written the entry anew. So it is moved, before reads give its entry yet another deadline that
-	// memory alone knows, for which the next sweep would have to write it anew.
+	sw.running.Lock()
+	defer sw.running.Unlock()
+	// A spared row is met once more, and not spared again: the commit that follows has written the entry's time to the
+	// file, or somebody has written the entry. So the row is moved before reads give the entry yet another deadline that
+	// only memory knows, and the next sweep would have to write it again.
 	asked := make(map[format.EntryKey]bool)
-	// What falls due while the sweep runs is for the next one: this one has an end.
+	// What becomes due during the sweep is left to the next one, so that this one ends.
 	r := store.CertainlyExpired(func(id uint64, key string, now int64) bool {
 		return sw.lives != nil && !asked[format.EntryKey{ID: id, Key: key}] && sw.lives(id, key, now)
 	})
 	if all {
 		r.Rows = r.Now
 	}
-	// What expired takes turns with what was cleared or dropped, and comes first: of either there may be a great deal.
+	// Steps for expired entries and for retired buckets take turns, because there may be many of both.
 	var err error
 	var from []byte
 	for expired, retired := true, true; err == nil && (expired || retired); {
@@ -70,11 +70,11 @@ func (sw *sweeper) sweep(ctx context.Context, all bool) error {
 			_, retired, err = sw.stepRetired()
 		}
 	}
-	if err == nil && sw.tags != nil {
-		err = sw.tags(ctx, all)
+	if err == nil && sw.sweepTags != nil {
+		err = sw.sweepTags(ctx, all)
 	}
-	if err == nil && sw.vacant != nil {
-		err = sw.vacant(ctx, all)
+	if err == nil && sw.sweepEmpty != nil {
+		err = sw.sweepEmpty(ctx, all)
 	}
 	sw.count(func(s *SweepStats) {
 		s.Sweeps++
@@ -84,9 +84,9 @@ func (sw *sweeper) sweep(ctx context.Context, all bool) error {
 	return err
 }
 
-// swept books what one step did.
-func (sw *sweeper) swept(did store.Swept) {
-	sw.tell(did.Gone)
+// recordStep counts and reports the result of one step.
+func (sw *sweeper) recordStep(did store.Swept) {
+	sw.notifyExpired(did.Gone)
 	sw.count(func(s *SweepStats) {
 		s.Removed += uint64(did.Removed)
 		s.Moved += uint64(did.Moved)
@@ -94,35 +94,37 @@ func (sw *sweeper) swept(did store.Swept) {
 	})
 }
 
-// owes reports whether there are cleared or dropped buckets to empty.
-func (sw *sweeper) owes() bool {
+// hasRetired reports whether there are cleared or dropped buckets to remove.
+func (sw *sweeper) hasRetired() bool {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
 	return len(sw.retired) > 0
 }
 
-// stepExpired is one step of a sweep over the expiry index, from the given row on. It returns where the next one begins, and
-// whether there is to be one.
-func (sw *sweeper) stepExpired(from []byte, r store.SweepBounds, asked map[format.EntryKey]bool) (next []byte, more bool, err error) {
+// stepExpired is one step over the expiry index, beginning at the given row. It returns where the next step begins and
+// whether there is one.
+func (sw *sweeper) stepExpired(
+	from []byte, r store.SweepBounds, asked map[format.EntryKey]bool,
+) (next []byte, more bool, err error) {
 	did, err := sw.store.Sweep(from, r)
 	if err != nil {
 		return nil, false, err
 	}
-	sw.swept(did)
+	sw.recordStep(did)
 	if len(did.Spared) == 0 {
 		return did.Next, did.More, nil
 	}
 	for _, spared := range did.Spared {
 		asked[spared] = true
 	}
-	return from, true, sw.rearm(did.Spared) // the step is repeated
+	return from, true, sw.saveSpared(did.Spared) // repeat the step
 }
 
-// stepRetired removes some of what is left of cleared and dropped buckets, in one transaction. It reports how many entries it
+// stepRetired removes entries of cleared and dropped buckets, in one transaction. It reports how many entries it
 // removed, and whether there is more.
 func (sw *sweeper) stepRetired() (removed int, more bool, err error) {
-	sw.emptying.Lock()
-	defer sw.emptying.Unlock()
+	sw.retiredMu.Lock()
+	defer sw.retiredMu.Unlock()
 	sw.mu.Lock()
 	ids := sw.retired[:min(len(sw.retired), store.RetireStep)]
 	slices.Sort(ids) // neighbours share pages
@@ -139,7 +141,7 @@ func (sw *sweeper) stepRetired() (removed int, more bool, err error) {
 	defer sw.mu.Unlock()
 	sw.stats.Cleared += uint64(did.Entries)
 	if sw.retired = sw.retired[did.IDs:]; len(sw.retired) == 0 {
-		sw.retired = nil // with the room that it needed
+		sw.retired = nil // release its memory
 	}
 	return did.Entries, len(sw.retired) > 0, nil
 }
@@ -151,8 +153,8 @@ func (sw *sweeper) total() uint64 {
 	return sw.stats.Removed + sw.stats.Cleared
 }
 
-// loop sweeps every interval until ctx ends. A ticker is deaf to jumps of the wall clock and drops ticks
-// that a long sweep missed, so the loop can neither spin nor sleep through.
+// loop sweeps every interval until ctx ends. A ticker ignores jumps of the wall clock and drops ticks that a long sweep
+// missed, so the loop can neither spin nor stall.
 func (sw *sweeper) loop(ctx context.Context, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -172,8 +174,8 @@ func (sw *sweeper) loop(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// spared counts entries that expired, or lost their bucket, before they came into the file.
-func (sw *sweeper) spared(expired, cleared int) {
+// countUnwritten counts entries that expired, or lost their bucket, before they reached the file.
+func (sw *sweeper) countUnwritten(expired, cleared int) {
 	sw.count(func(s *SweepStats) {
 		s.Removed += uint64(expired)
 		s.Cleared += uint64(cleared)
@@ -186,7 +188,7 @@ func (sw *sweeper) count(fn func(*SweepStats)) {
 	fn(&sw.stats)
 }
 
-// snapshot returns the stats, with Lag as of now.
+// snapshot returns the stats, with the current Lag.
 func (sw *sweeper) snapshot() SweepStats {
 	sw.mu.Lock()
 	stats := sw.stats
@@ -198,7 +200,7 @@ func (sw *sweeper) snapshot() SweepStats {
 	return stats
 }
 
-// SweepStats say what the sweeper did, see keepcache.SweepStats.
+// SweepStats counts what the sweeper did, see keepcache.SweepStats.
 type SweepStats struct {
 	Sweeps   uint64
 	Removed  uint64

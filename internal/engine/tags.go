@@ -138,7 +138,7 @@ func (e *Engine) removeInvalid(at *Ref, key string) (over bool, err error) {
 		d.Expect(&r)
 		if err = e.Write(at, d); err != ErrMissed {
 			if err == nil {
-				e.sweeper.spared(1, 0)
+				e.sweeper.countUnwritten(1, 0)
 			}
 			return true, err
 		}

@@ -12,12 +12,14 @@ import (
 func lateIn(m *memory.Tier) verify.Late {
 	l := make(verify.Late)
 	for _, p := range m.Collect(nil, false) {
-		l.Put(p.ID, strings.Clone(p.Key), verify.LateEntry{Revision: p.Revision, Removed: p.Stored == nil, StaleUntil: p.StaleUntil, Record: format.RecordIn(p.Stored)})
+		l.Put(p.ID, strings.Clone(p.Key), verify.LateEntry{
+			Revision: p.Revision, Removed: p.Stored == nil, StaleUntil: p.StaleUntil, Record: format.RecordIn(p.Stored),
+		})
 	}
 	return l
 }
 
-// journalReport says what is known of the journal of a cache that is open with its lock.
+// journalReport returns a report on the journal of an open engine.
 func (e *Engine) journalReport() verify.JournalReport {
 	if w := e.writer; w != nil {
 		return verify.JournalReport{FileBytes: w.snapshot().FileBytes}

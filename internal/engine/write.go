@@ -18,94 +18,94 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// writer takes writes in: it gives each its revision, appends it to the journal and publishes it in memory,
-// all under the lock of the key's shard, so that the versions of a key have one order everywhere. The
-// committer moves what is published into the file later.
+// writer takes writes: it assigns each a revision, appends it to the journal and publishes it in memory, all under the
+// lock of the key's shard. So the versions of a key have the same order everywhere. The committer later moves what is
+// published into the file.
 type writer struct {
 	clock  *clock.Clock
 	memory *memory.Tier
 	tags   *tagTable
 	always bool // each write waits until it is flushed
 
-	open func(after uint64) (*journal.Journal, error) // makes a journal for revisions above after
+	open func(after uint64) (*journal.Journal, error) // creates a journal for revisions above after
 
-	pinnedMost int64         // bytes of pinned entries at which writers wait
-	commitAt   int64         // bytes of pinned entries at which a commit begins
-	journalAt  int64         // bytes of the journal in use at which one begins
-	needFlush  chan struct{} // gets a token when something is to be flushed within the interval
-	commits    *committer
-	listener   Listener
+	maxPinned int64         // bytes of pinned entries at which writers wait
+	commitAt  int64         // bytes of pinned entries at which a commit starts
+	journalAt int64         // bytes used in the journal at which a commit starts
+	needFlush chan struct{} // gets a token when something must be flushed within the interval
+	commits   *committer
+	listener  Listener
 
 	path string // for the log
 	log  *slog.Logger
 
-	waiting atomic.Int64  // writers who wait for room, or for their turn to
-	turn    chan struct{} // holds a token while it is somebody's
-	wanted  atomic.Int64  // bytes of pinned entries for which he waits
+	waiters     atomic.Int64  // writers that wait for room or for roomToken
+	roomToken   chan struct{} // held by the one writer that waits for room
+	wantedBytes atomic.Int64  // bytes of pinned entries for which that writer waits
 
-	naming atomic.Int64 // bytes of names
-	coming atomic.Int64 // bytes of entries that have their revision and are not pinned yet; rises while mu is held
+	nameBytes    atomic.Int64 // bytes of names that are not in the file yet
+	pendingBytes atomic.Int64 // bytes of entries that have a revision and are not pinned yet; raised under mu
 
-	mu        sync.Mutex       // orders all writes; protects what follows
-	revision  uint64           // the last one given out
-	journal   *journal.Journal // nil when the last one failed: then writes wait for their commit
-	unlogged  uint64           // the last revision that the journal does not have
-	names     []store.NameOp   // published, and not in the file yet; what is in it stays as it is
-	unflushed bool             // needFlush has been told
-	closed    bool
-	told      bool // that there can be no journal, since there was one
-	scratch   []byte
+	mu             sync.Mutex       // orders all writes; protects what follows
+	revision       uint64           // the last one that was assigned
+	journal        *journal.Journal // nil after the last one failed: then writes wait for their commit
+	unlogged       uint64           // the last revision that is not in the journal
+	names          []store.NameOp   // published but not in the file yet; existing elements never change
+	flushRequested bool             // needFlush has a token for what was written
+	closed         bool
+	warned         bool // of the lack of a journal, since there was one
+	scratch        []byte
 }
 
-// Write is one outcome on its way: a record to put under a key, or the removal of the key.
+// Write is a write to one key: a record to put, or a deletion.
 type Write struct {
-	id       uint64
-	sum      uint32 // of the bucket's name
-	hash     uint64 // of id and key
-	Key      string
-	OwnKey   bool   // key stands in front of the record, in the same memory; otherwise it is the caller's
-	Stored   []byte // format.RowSize bytes of room and the record, framed, not sealed; nil removes the key
-	Header   format.Header
-	ns       *namespace
-	Void     *atomic.Bool // of the load that brought it: once that is true it is not to be stored; nil if there is none
-	quiet    bool         // it changes nothing that anybody sees, and so voids no load
-	later    bool         // the caller has it flushed
-	SameLife bool         // the entry lives on as it is: what reads have prolonged it by meanwhile stays
-	expects  bool         // the write is only for a key that is still as its basis says
-	basis    memory.Basis
-	before   memory.Replaced // what publication replaced
-	late     bool            // that had expired by then, in memory alone
+	id              uint64
+	sum             uint32 // of the bucket's name
+	hash            uint64 // of id and key
+	Key             string
+	OwnKey          bool   // Key stands in front of the record, in the same allocation; otherwise it is the caller's
+	Stored          []byte // format.RowSize bytes of room and the record, framed but not sealed; nil deletes the key
+	Header          format.Header
+	ns              *namespace
+	Void            *atomic.Bool // of the load that made the write: once true it must not be stored; nil if there is none
+	quiet           bool         // nobody sees a change, so it voids no load
+	deferFlush      bool         // the caller flushes it
+	SameLife        bool         // keep the life that reads have given the entry meanwhile
+	expects         bool         // the write is conditional on expected
+	expected        memory.Expectation
+	replaced        memory.Replaced // what publication replaced
+	replacedExpired bool            // that had expired, and only memory had it
 }
 
-// Record returns the record of a write, or nil.
+// Record returns the record of a write, or nil for a deletion.
 func (d *Write) Record() []byte { return format.RecordIn(d.Stored) }
 
-// ErrMissed says that a key was not as a write expected. Nothing was written.
+// ErrMissed means that a key was not as a write expected. Nothing was written.
 var ErrMissed = errors.New("the key has changed meanwhile")
 
-// write takes namings and writes in as one piece, all of it or nothing, and returns when they are as durable
-// as the mode asks. The writes are of different keys.
+// write takes name operations and writes as one log record, all or nothing, and returns when they are as durable as the
+// mode requires. The writes must be to different keys.
 func (w *writer) write(names []store.NameOp, writes ...*Write) error {
-	last, j, err := w.takeInTurn(names, writes)
+	last, j, err := w.publish(names, writes)
 	if err == nil {
-		defer w.commits.sweeper.replacedInMemory(writes) // also where the outcome is unknown: they are seen
+		defer w.commits.sweeper.replacedInMemory(writes) // readers see them even if the outcome is unknown
 	}
 	switch {
 	case err != nil:
 		return err
 	case j == nil:
-		return w.settleUnlogged(last, names, writes)
-	case w.always && (len(writes) == 0 || !writes[0].later):
+		return w.awaitCommitOrRetract(last, names, writes)
+	case w.always && (len(writes) == 0 || !writes[0].deferFlush):
 		if err := j.Flush(last); err != nil {
-			// The pages of a failed flush may be lost whatever a second one says: only the file can still help.
-			w.lost(j)
+			// After a failed flush the pages may be lost even if another flush succeeds, so only the file can help.
+			w.journalFailed(j)
 			return unknownOutcome(w.commits.await(last))
 		}
 	}
 	return nil
 }
 
-// unknownOutcome marks an error as one after which the write may or may not be there.
+// unknownOutcome marks an error after which the write may or may not be there.
 func unknownOutcome(err error) error {
 	if err == nil {
 		return nil
@@ -113,18 +113,18 @@ func unknownOutcome(err error) error {
 	return fmt.Errorf("%w: %w", errs.ErrUnknownOutcome, err)
 }
 
-// settleUnlogged waits for the commit of a write that is in no journal. If that fails the write is taken back:
-// what was there before is there again.
-func (w *writer) settleUnlogged(last uint64, names []store.NameOp, writes []*Write) error {
+// awaitCommitOrRetract waits for the commit of a write that is not in the journal. If the commit fails, it retracts the
+// write: what the write replaced is there again.
+func (w *writer) awaitCommitOrRetract(last uint64, names []store.NameOp, writes []*Write) error {
 	err := w.commits.awaitUnlogged(last)
 	if err == nil {
 		return nil
 	}
 	defer w.commits.pause()()
-	if w.commits.reached() >= last {
-		return nil // by another commit than the one that failed
+	if w.commits.committed() >= last {
+		return nil // by a later commit than the one that failed
 	}
-	if w.commits.contains(last) {
+	if w.commits.mayContain(last) {
 		return unknownOutcome(err)
 	}
 	locked := w.shardsOf(writes)
@@ -132,24 +132,24 @@ func (w *writer) settleUnlogged(last uint64, names []store.NameOp, writes []*Wri
 	defer w.memory.Unlock(locked)
 	for _, d := range writes {
 		if !w.memory.Retractable(d.hash, d.id, d.Key, d.Header.Revision) {
-			// It was overwritten meanwhile, by somebody who may have read it: what was published stays, all of it.
+			// It was overwritten meanwhile, and the other writer may have read it. So everything that was published stays.
 			return unknownOutcome(err)
 		}
 	}
 	for _, d := range writes {
-		w.memory.Retract(d.hash, d.id, d.Key, &d.before)
-		d.late = false // it is still there, for a commit to find
+		w.memory.Retract(d.hash, d.id, d.Key, &d.replaced)
+		d.replacedExpired = false // it is back, and a commit will find it
 	}
 	if len(names) > 0 {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.names = slices.DeleteFunc(slices.Clone(w.names), func(n store.NameOp) bool { return slices.Contains(names, n) })
-		w.naming.Store(bytesOfNames(w.names))
+		w.nameBytes.Store(nameOpsBytes(w.names))
 	}
 	return err
 }
 
-// shardsOf returns the shards of memory that the keys of writes are in.
+// shardsOf returns the shards of the writes' keys.
 func (w *writer) shardsOf(writes []*Write) (set memory.ShardSet) {
 	for _, d := range writes {
 		w.memory.AddShard(&set, d.hash)
@@ -157,25 +157,25 @@ func (w *writer) shardsOf(writes []*Write) (set memory.ShardSet) {
 	return set
 }
 
-// take appends and publishes. It returns the last revision, and the journal that has the write, or nil if
-// only a commit will make it last.
+// tryPublish appends and publishes. It returns the last revision, and the journal that has the writes, or nil if they
+// need a commit. It fails if there is no room.
 //
-// The shards of the keys are locked from before the revisions are given out until all is published, so whoever looks into
-// a shard after he has asked how far writes have come sees everything up to there. What is done in here, and not under the
-// lock that orders all writes, other writers need not wait for.
-func (w *writer) take(names []store.NameOp, writes []*Write) (last uint64, j *journal.Journal, err error) {
+// The shards of the keys are locked from before the revisions are assigned until all is published. So whoever reads the
+// writer's position and then looks into a shard sees everything up to there. Other writers need not wait for what is
+// done here outside of mu, which orders all writes.
+func (w *writer) tryPublish(names []store.NameOp, writes []*Write) (last uint64, j *journal.Journal, err error) {
 	locked := w.shardsOf(writes)
 	w.memory.Lock(locked)
 	defer w.memory.Unlock(locked)
 	for _, d := range writes {
-		if d.expects && !w.memory.Meets(w.clock, d.hash, d.id, d.Key, &d.basis) || d.Void != nil && d.Void.Load() {
+		if d.expects && !w.memory.Meets(w.clock, d.hash, d.id, d.Key, &d.expected) || d.Void != nil && d.Void.Load() {
 			return 0, nil, ErrMissed
 		}
 	}
-	if last, j, err = w.enter(names, writes); err != nil {
+	if last, j, err = w.sequence(names, writes); err != nil {
 		return 0, nil, err
 	}
-	w.tell(names, writes)
+	w.notify(names, writes)
 	for _, d := range writes {
 		slid := int64(0)
 		if d.SameLife {
@@ -191,18 +191,18 @@ func (w *writer) take(names []store.NameOp, writes []*Write) (last uint64, j *jo
 		if slid <= d.Header.ExpiresAt {
 			slid = 0
 		}
-		d.before = w.memory.Publish(d.hash, d.id, key, d.Stored, d.Header, slid)
-		d.late = d.lapsed(w.clock)
+		d.replaced = w.memory.Publish(d.hash, d.id, key, d.Stored, d.Header, slid)
+		d.replacedExpired = d.hadExpired(w.clock)
 	}
-	w.coming.Add(-memoryOf(writes))
-	if w.crowded(j) {
-		w.commits.kick()
+	w.pendingBytes.Add(-memoryBytes(writes))
+	if w.commitDue(j) {
+		w.commits.wakeLoop()
 	}
 	return last, j, nil
 }
 
-// tell tells the listener of a write, if it wants to know.
-func (w *writer) tell(names []store.NameOp, writes []*Write) {
+// notify calls Listener.Published for a write, if the listener wants that.
+func (w *writer) notify(names []store.NameOp, writes []*Write) {
 	if !w.listener.WantsWrites() {
 		return
 	}
@@ -218,32 +218,33 @@ func (w *writer) tell(names []store.NameOp, writes []*Write) {
 	}
 	w.listener.Published(buckets, *all)
 	clear(*all)
-	if *all = (*all)[:0]; cap(*all) <= writtenKept {
+	if *all = (*all)[:0]; cap(*all) <= maxWrittenKept {
 		writtenLists.Put(all)
 	}
 }
 
-// writtenLists has lists for tell: while anything is being loaded it is called for every write.
+// writtenLists has lists for notify, which is called for every write while anything is being loaded.
 var writtenLists = sync.Pool{New: func() any { return new([]Written) }}
 
-// writtenKept bounds the lists that are kept, each of which has some 50 bytes for a key.
-const writtenKept = 1024
+// maxWrittenKept bounds the lists to keep. Each key takes about 50 bytes.
+const maxWrittenKept = 1024
 
-// enter gives the namings and the writes, whose shards are locked, their revisions and appends them.
-func (w *writer) enter(names []store.NameOp, writes []*Write) (last uint64, j *journal.Journal, err error) {
+// sequence assigns revisions to the name operations and the writes, whose shards are locked, and appends them to the
+// journal.
+func (w *writer) sequence(names []store.NameOp, writes []*Write) (last uint64, j *journal.Journal, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
 		return 0, nil, errs.ErrClosed
 	}
-	// What is larger than half of the room needs that half free: all of it would never be while others write.
-	more, most := memoryOf(writes), w.most()
+	// A write larger than half of the limit only needs that half free. All of it would never be free while others write.
+	more, most := memoryBytes(writes), w.limit()
 	all := more
 	if len(names) > 0 {
-		all += bytesOfNames(names)
+		all += nameOpsBytes(names)
 	}
-	if taken := w.taken(); taken > 0 && taken+min(all, most/2) > most {
-		return 0, nil, errPinsFull
+	if taken := w.used(); taken > 0 && taken+min(all, most/2) > most {
+		return 0, nil, errMemoryFull
 	}
 	first := w.revision + 1
 	last = w.revision + uint64(len(names)+len(writes))
@@ -251,27 +252,27 @@ func (w *writer) enter(names []store.NameOp, writes []*Write) (last uint64, j *j
 		return 0, nil, err
 	}
 	w.revision = last
-	w.coming.Add(more)
+	w.pendingBytes.Add(more)
 	if j == nil {
 		w.unlogged = last
 	}
 	if len(names) > 0 {
 		w.publishNames(names)
 	}
-	if j != nil && !w.always && !w.unflushed {
-		w.unflushed = true
+	if j != nil && !w.always && !w.flushRequested {
+		w.flushRequested = true
 		select {
 		case w.needFlush <- struct{}{}:
-		default: // a token is on its way already
+		default: // there is a token already
 		}
 	}
 	return last, j, nil
 }
 
-// publishNames notes namings for the next commit.
+// publishNames adds name operations for the next commit.
 func (w *writer) publishNames(names []store.NameOp) {
 	w.names = append(w.names, names...)
-	w.naming.Add(bytesOfNames(names))
+	w.nameBytes.Add(nameOpsBytes(names))
 	for _, n := range names {
 		if n.Tag {
 			w.tags.put(n.Name, n.Revision)
@@ -279,12 +280,12 @@ func (w *writer) publishNames(names []store.NameOp) {
 	}
 }
 
-// append seals the writes with their revisions and appends them to the journal as one piece.
-// It returns the journal that has them, or nil for none.
+// append seals the writes with their revisions and appends them to the journal as one log record. It returns the
+// journal, or nil if the journal does not have them.
 func (w *writer) append(first, last uint64, names []store.NameOp, writes []*Write) (*journal.Journal, error) {
 	revision, j := first, w.journal
 	buf, parts := w.scratch[:0], [][]byte(nil)
-	large := len(writes) > 1 && memoryOf(writes) > scratchBytes
+	large := len(writes) > 1 && memoryBytes(writes) > scratchBytes
 	fits := !large || j != nil && recordBytes(writes) <= int64(j.MaxPiece())
 	for i := range names {
 		n := &names[i]
@@ -299,7 +300,7 @@ func (w *writer) append(first, last uint64, names []store.NameOp, writes []*Writ
 	if large {
 		parts = append(make([][]byte, 0, 1+2*len(writes)), buf)
 	}
-	var tail []byte // the record of the last outcome, which need not be copied together with the rest
+	var tail []byte // the last record, which need not be copied
 	for i, d := range writes {
 		d.Header.Revision = revision
 		o := format.Op{Kind: format.OpDelete, ID: d.id, Key: d.Key}
@@ -312,7 +313,7 @@ func (w *writer) append(first, last uint64, names []store.NameOp, writes []*Writ
 		case !fits:
 			continue
 		case large:
-			// The journal reads records from where they are: a piece of all of them would be as large again.
+			// The journal reads records from where they are: one buffer for all of them would be as large again.
 			if cap(buf)-len(buf) < format.MaxOpHead {
 				buf = make([]byte, 0, scratchBytes)
 			}
@@ -345,35 +346,36 @@ func (w *writer) append(first, last uint64, names []store.NameOp, writes []*Writ
 		return nil, nil
 	case errors.Is(err, journal.ErrFailed):
 		w.journal = nil
-		go j.Close(false) // waits for a flush, which is not for this lock
+		go j.Close(false) // waits for a flush, which must not happen under this lock
 		return nil, nil
 	case errors.Is(err, journal.ErrCreate) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT):
-		// Where the disk is full the file has no room either. Otherwise it may well take the write, unless it takes nothing: then
-		// a new journal would have to wait for it, and the next write may be able to make this one.
+		// If the disk is full, the file has no room either. Otherwise the file may well take the write. If commits fail too,
+		// a new journal would have to wait for one, while the next write may be able to create this one.
 		if w.commits.failing() {
-			w.commits.demand() // nothing else may ask whether that is over
+			w.commits.request() // nothing else finds out when commits succeed again
 			return nil, err
 		}
-		w.without(err)
-		w.journal = nil // the next one is tried after the next commit
+		w.warnNoJournal(err)
+		w.journal = nil // the next commit tries to create another
 		return nil, nil
 	}
 	if err == nil {
-		w.told = false
+		w.warned = false
 	}
 	return j, err
 }
 
-// without says once that there is no journal, as where its directory cannot be written to. Each write waits for a commit then.
-func (w *writer) without(err error) {
-	if !w.told {
-		w.told = true
+// warnNoJournal logs, once, that there is no journal, for example because its directory is not writable.
+func (w *writer) warnNoJournal(err error) {
+	if !w.warned {
+		w.warned = true
 		// The caller holds locks, and a logger may use the cache.
-		go w.log.Warn("keepcache: there can be no journal, so each write waits until it is in the file", "path", w.path, "err", err)
+		go w.log.Warn("keepcache: there can be no journal, so each write waits until it is in the file",
+			"path", w.path, "err", err)
 	}
 }
 
-// recordBytes returns the bytes of all records of writes.
+// recordBytes returns the size of all records of writes.
 func recordBytes(writes []*Write) (n int64) {
 	for _, d := range writes {
 		n += int64(len(d.Record()))
@@ -381,11 +383,11 @@ func recordBytes(writes []*Write) (n int64) {
 	return n
 }
 
-// scratchBytes bounds the buffer that stays for the next piece. A batch of a thousand small entries fits.
+// scratchBytes bounds the buffer that is kept for the next log record. A batch of a thousand small entries fits.
 const scratchBytes = 1 << 20
 
-// lost lets go of a journal that failed. Writes wait for their commits until there is a new one.
-func (w *writer) lost(j *journal.Journal) {
+// journalFailed closes a journal that failed. Writes wait for their commits until there is a new one.
+func (w *writer) journalFailed(j *journal.Journal) {
 	w.mu.Lock()
 	first := w.journal == j
 	if first {
@@ -398,8 +400,9 @@ func (w *writer) lost(j *journal.Journal) {
 	}
 }
 
-// renew opens a new journal if the last one failed, after a commit up to mark. Where it cannot, the next commit tries again.
-func (w *writer) renew(mark uint64) {
+// renewJournal opens a new journal if the last one failed, after a commit up to mark. If it fails, the next commit
+// tries again.
+func (w *writer) renewJournal(mark uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.journal != nil {
@@ -407,7 +410,7 @@ func (w *writer) renew(mark uint64) {
 	}
 	j, err := w.open(mark)
 	if err != nil {
-		w.without(err)
+		w.warnNoJournal(err)
 		return
 	}
 	w.journal = j
@@ -415,14 +418,14 @@ func (w *writer) renew(mark uint64) {
 
 // position is how far writes have come, for a commit.
 type position struct {
-	mark     uint64 // every revision up to it has been published, or will be before the locks of its shards are free
+	mark     uint64 // every revision up to it is published, or will be before its shards are unlocked
 	unlogged uint64
 	names    []store.NameOp
 	journal  *journal.Journal
 }
 
-// last returns the last revision given out.
-func (w *writer) last() uint64 {
+// lastRevision returns the last revision that was assigned.
+func (w *writer) lastRevision() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.revision
@@ -434,29 +437,29 @@ func (w *writer) position() position {
 	return position{w.revision, w.unlogged, w.names[:len(w.names):len(w.names)], w.journal}
 }
 
-// owes reports whether there is something that the file does not have yet.
-func (w *writer) owes() bool {
+// hasUncommitted reports whether there is something that the file does not have yet.
+func (w *writer) hasUncommitted() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.names) > 0 || w.taken() > 0
+	return len(w.names) > 0 || w.used() > 0
 }
 
-// named forgets the first n namings, which the file has now.
-func (w *writer) named(n int) {
+// dropNames drops the first n name operations, which the file has now.
+func (w *writer) dropNames(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.names = slices.Clone(w.names[n:]) // without the room that these needed
-	w.naming.Store(bytesOfNames(w.names))
+	w.names = slices.Clone(w.names[n:]) // without the capacity that these needed
+	w.nameBytes.Store(nameOpsBytes(w.names))
 }
 
-// recount has the names count in full that a commit has not taken after all.
-func (w *writer) recount() {
+// recountNames counts the names of a failed commit in full again.
+func (w *writer) recountNames() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.naming.Store(bytesOfNames(w.names))
+	w.nameBytes.Store(nameOpsBytes(w.names))
 }
 
-// close lets no more writes in.
+// close makes all further writes fail with ErrClosed.
 func (w *writer) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

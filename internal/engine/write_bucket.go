@@ -9,26 +9,26 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// What brings writes into their buckets.
+// Writing to buckets by name.
 
-// Write writes writes, all of them or nothing, under the bucket's current id. It returns ErrMissed if one of
-// them depends on a reading that is no longer true.
+// Write performs the writes, all or nothing, under the bucket's current id. It returns ErrMissed if one of them depends
+// on a reading that is no longer true.
 func (e *Engine) Write(at *Ref, writes ...*Write) error {
-	ns, id := e.enter(at.Name, e.find(at))
+	ns, id := e.lockBucket(at.Name, e.find(at))
 	if id != 0 {
-		defer ns.turn.RUnlock()
+		defer ns.mu.RUnlock()
 		return e.writeAs(ns, id, nil, writes)
 	}
-	// The first write brings the bucket itself into being, in the same piece.
+	// The first write also creates the bucket, in the same log record.
 	err := e.create(ns, writes)
-	ns.turn.Unlock()
+	ns.mu.Unlock()
 	if err != nil {
-		e.lapse(ns)
+		e.dropIfUnused(ns)
 	}
 	return err
 }
 
-// create is Write for a bucket that does not exist. The caller has its turn exclusively.
+// create is Write for a bucket that does not exist. The caller holds its mu exclusively.
 func (e *Engine) create(ns *namespace, writes []*Write) error {
 	id := e.nextID()
 	for _, d := range writes {
@@ -39,7 +39,7 @@ func (e *Engine) create(ns *namespace, writes []*Write) error {
 	}
 	err := e.writeAs(ns, id, []store.NameOp{{Name: ns.name, ID: id}}, writes)
 	if err == nil || errors.Is(err, errs.ErrUnknownOutcome) {
-		e.point(ns, id)
+		e.setID(ns, id)
 	}
 	return err
 }
@@ -57,7 +57,7 @@ func (e *Engine) writeAs(ns *namespace, id uint64, names []store.NameOp, writes 
 	return e.writer.write(names, writes...)
 }
 
-// admit makes a write one of a bucket, unless it can be in no file within the budgets.
+// admit prepares a write for a bucket. It fails if the record cannot be in any file within the budgets.
 func (e *Engine) admit(ns *namespace, id uint64, d *Write) error {
 	if err := e.evictor.admit(ns.name, d); err != nil {
 		return err
@@ -66,27 +66,27 @@ func (e *Engine) admit(ns *namespace, id uint64, d *Write) error {
 	return nil
 }
 
-// WriteAll writes writes for several buckets, by their names, all of them or nothing.
+// WriteAll performs writes to several buckets, by name, all or nothing.
 func (e *Engine) WriteAll(buckets map[string][]*Write) error {
 	var names []store.NameOp
 	var writes []*Write
 	created := make(map[*namespace]uint64)
-	// Locks are taken in the order of the names, so that two batches cannot wait for each other.
+	// Lock in the order of the names, so that two batches cannot deadlock.
 	for _, name := range slices.Sorted(maps.Keys(buckets)) {
-		ns, id := e.enter(name, nil)
+		ns, id := e.lockBucket(name, nil)
 		if id != 0 {
-			defer ns.turn.RUnlock()
+			defer ns.mu.RUnlock()
 		} else {
-			defer e.lapse(ns) // where it does not come into being
-			defer ns.turn.Unlock()
+			defer e.dropIfUnused(ns) // in case it is not created
+			defer ns.mu.Unlock()
 		}
 		own := buckets[name]
 		if id == 0 {
-			// There is nothing to remove, and a bucket comes into being with its first entry.
+			// There is nothing to delete, and a bucket is created with its first entry.
 			own = slices.DeleteFunc(own, func(d *Write) bool {
 				if d.Stored == nil {
 					d.ns = ns
-					e.writer.tell(nil, []*Write{d})
+					e.writer.notify(nil, []*Write{d})
 				}
 				return d.Stored == nil
 			})
@@ -110,7 +110,7 @@ func (e *Engine) WriteAll(buckets map[string][]*Write) error {
 	err := e.writer.write(names, writes...)
 	if err == nil || errors.Is(err, errs.ErrUnknownOutcome) {
 		for ns, id := range created {
-			e.point(ns, id)
+			e.setID(ns, id)
 		}
 	}
 	if err != nil {

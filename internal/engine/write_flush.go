@@ -6,37 +6,38 @@ import (
 	"time"
 )
 
-// seen waits for callers that wrote nothing because of what they read. It returns when that is as durable as the mode asks:
-// another caller may have written it and still wait for the flush, without which a power cut would take it back.
-func (w *writer) seen() error {
+// waitDurable is for callers that wrote nothing because of what they read. It waits until that is as durable as the
+// mode requires. Another caller may have written it and may still be waiting for the flush. Without that flush a power
+// cut would undo what was read.
+func (w *writer) waitDurable() error {
 	if !w.always {
 		return nil
 	}
 	w.mu.Lock()
 	unlogged := w.unlogged
 	w.mu.Unlock()
-	if err := w.flush(); err != nil || w.commits.reached() >= unlogged {
+	if err := w.flush(); err != nil || w.commits.committed() >= unlogged {
 		return err
 	}
-	return unknownOutcome(w.commits.await(unlogged)) // it may be in no journal
+	return unknownOutcome(w.commits.await(unlogged)) // it may not be in the journal
 }
 
-// flush flushes what was written so far and returns when it is on disk, in the journal or in the file.
+// flush waits until everything written so far is on disk, in the journal or in the file.
 func (w *writer) flush() error {
 	w.mu.Lock()
 	last, j := w.revision, w.journal
-	w.unflushed = false
+	w.flushRequested = false
 	w.mu.Unlock()
 	if j != nil {
 		if err := j.Flush(last); err == nil {
 			return nil
 		}
-		w.lost(j)
+		w.journalFailed(j)
 	}
 	return unknownOutcome(w.commits.await(last))
 }
 
-// loop flushes what was written, at the latest an interval after it was, until ctx ends.
+// loop flushes what was written within interval of the write, until ctx ends.
 func (w *writer) loop(ctx context.Context, interval time.Duration, log *slog.Logger) {
 	timer := time.NewTimer(interval)
 	defer timer.Stop()

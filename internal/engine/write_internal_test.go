@@ -14,8 +14,8 @@ import (
 	"github.com/keepcache/keepcache/internal/errs"
 )
 
-// Where there is little room, who comes later waits behind those who wait, though there is room for him. Where there is
-// enough, nobody does.
+// If room is scarce, later writers queue behind waiting ones even if there is room for them. If there is enough, nobody
+// waits.
 func TestWrite_InTurn(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "test.cache"), Config{
 		MemoryBytes: 1 << 20, CommitBytes: 1 << 20, CommitInterval: time.Hour, SweepInterval: -1,
@@ -24,30 +24,30 @@ func TestWrite_InTurn(t *testing.T) {
 	require.NoError(t, b.Set("first", 1, 0))
 	resume := db.commits.pause()
 
-	w.waiting.Add(1) // as one who waits
-	w.turn <- struct{}{}
-	require.False(t, w.scarce())
+	w.waiters.Add(1) // stands for a writer that waits
+	w.roomToken <- struct{}{}
+	require.False(t, w.roomScarce())
 	require.NoError(t, b.Set("enough", 1, 0))
 
-	for i := 0; !w.scarce(); i++ {
+	for i := 0; !w.roomScarce(); i++ {
 		require.NoError(t, b.Set(fmt.Sprint(i), make([]byte, 1000), 0))
 	}
 	done := make(chan error)
 	go func() { done <- b.Set("scarce", 1, 0) }()
-	for w.waiting.Load() < 2 {
+	for w.waiters.Load() < 2 {
 		runtime.Gosched()
 	}
 	found, err := b.Exists("scarce")
 	require.NoError(t, err)
 	require.False(t, found)
 
-	<-w.turn
-	w.waiting.Add(-1)
+	<-w.roomToken
+	w.waiters.Add(-1)
 	require.NoError(t, <-done, "there was room all the time")
 	resume()
 }
 
-// Who waits for much room gets it: those who come later, and need little, stand behind him.
+// A writer that needs much room gets it: later writers that need little queue behind it.
 func TestWrite_Large(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "test.cache"), Config{
 		MemoryBytes: 1 << 20, CommitBytes: 1 << 20, CommitInterval: time.Hour, SweepInterval: -1,
@@ -55,17 +55,17 @@ func TestWrite_Large(t *testing.T) {
 	b, w := db.Bucket("b"), db.writer
 	require.NoError(t, b.Set("first", 1, 0))
 	resume := db.commits.pause()
-	for i := 0; w.taken() < w.pinnedMost*3/4; i++ {
+	for i := 0; w.used() < w.maxPinned*3/4; i++ {
 		require.NoError(t, b.Set(fmt.Sprint(i), make([]byte, 1000), 0))
 	}
-	require.False(t, w.scarce())
+	require.False(t, w.roomScarce())
 	large, small := make(chan error), make(chan error)
 	go func() { large <- b.Set("large", make([]byte, 500<<10), 0) }()
-	for !w.scarce() {
+	for !w.roomScarce() {
 		runtime.Gosched()
 	}
 	go func() { small <- b.Set("small", 1, 0) }()
-	for w.waiting.Load() < 2 {
+	for w.waiters.Load() < 2 {
 		runtime.Gosched()
 	}
 	resume()
@@ -73,7 +73,7 @@ func TestWrite_Large(t *testing.T) {
 	require.NoError(t, <-small)
 }
 
-// Each of those who wait gives up at his own time.
+// Each waiting writer times out on its own.
 func TestWrite_GiveUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := open(t, filepath.Join(t.TempDir(), "test.cache"), Config{
@@ -81,26 +81,27 @@ func TestWrite_GiveUp(t *testing.T) {
 		})
 		b, w := db.Bucket("b"), db.writer
 		require.NoError(t, b.Set("first", 1, 0))
-		w.waiting.Add(1) // as one who never stops
-		w.turn <- struct{}{}
-		w.wanted.Store(w.pinnedMost)
+		w.waiters.Add(1) // stands for a writer that never stops
+		w.roomToken <- struct{}{}
+		w.wantedBytes.Store(w.maxPinned)
 		start := time.Now()
 		for range 3 {
 			go func() {
 				require.ErrorIs(t, b.Set("k", 1, 0), errStalled)
-				require.Equal(t, stallMost, time.Since(start))
+				require.Equal(t, stallTimeout, time.Since(start))
 			}()
 		}
-		time.Sleep(stallMost)
+		time.Sleep(stallTimeout)
 		synctest.Wait()
-		require.Equal(t, int64(1), w.waiting.Load())
-		<-w.turn
-		w.waiting.Add(-1)
-		w.wanted.Store(0)
+		require.Equal(t, int64(1), w.waiters.Load())
+		<-w.roomToken
+		w.waiters.Add(-1)
+		w.wantedBytes.Store(0)
 	})
 }
 
-// With SyncAlways, who has nothing to write because of a write that only a commit will make last waits for that as well.
+// With SyncAlways, a caller that writes nothing because of a write that only a commit makes durable waits for that
+// commit.
 func TestWrite_SeenUnlogged(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "test.cache"), Config{
 		SyncAlways: true, JournalBytes: 64 << 10, CommitInterval: time.Hour, SweepInterval: -1,
@@ -117,7 +118,7 @@ func TestWrite_SeenUnlogged(t *testing.T) {
 	}
 	go func() {
 		added, err := b.Add("large", 1, 0)
-		if added || db.commits.reached() < db.Revision() {
+		if added || db.commits.committed() < db.Revision() {
 			err = fmt.Errorf("added is %v before the commit, %w", added, err)
 		}
 		saw <- err
@@ -130,23 +131,23 @@ func TestWrite_SeenUnlogged(t *testing.T) {
 	require.NoError(t, <-saw)
 }
 
-// Of a batch that is in no journal, and whose commit fails, nothing is taken back where one of its keys was written again.
+// If the commit of a batch that is not in the journal fails, nothing is retracted if one of its keys was written again.
 func TestWrite_SettleUnlogged(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "test.cache"), Config{CommitInterval: -1, SweepInterval: -1})
 	b, w, c := db.Bucket("b"), db.writer, db.commits
 	require.NoError(t, b.Set("first", 1, 0))
-	db.stop() // no commit runs but that of Close
+	db.stop() // no commit runs until Close
 	db.work.Wait()
-	w.lost(w.journal)
+	w.journalFailed(w.journal)
 	c.mu.Lock()
-	c.err, c.rests = errors.New("a test"), true
+	c.err, c.backingOff = errors.New("a test"), true
 	c.mu.Unlock()
 
 	writeOf := func(key string) *Write {
 		d, err := b.prepare(key, 1, 0)
 		require.NoError(t, err)
-		ns, id := db.enter(b.at.Name, db.find(&b.at))
-		defer ns.turn.RUnlock()
+		ns, id := db.lockBucket(b.at.Name, db.find(&b.at))
+		defer ns.mu.RUnlock()
 		d.ns, d.id, d.sum, d.hash = ns, id, ns.sum, db.memory.Hash(id, d.Key)
 		return d
 	}
@@ -158,14 +159,14 @@ func TestWrite_SettleUnlogged(t *testing.T) {
 	for _, again := range []bool{true, false} {
 		key1, key2 := fmt.Sprint("1 ", again), fmt.Sprint("2 ", again)
 		batch := []*Write{writeOf(key1), writeOf(key2)}
-		last, j, err := w.take(nil, batch)
+		last, j, err := w.tryPublish(nil, batch)
 		require.NoError(t, err)
 		require.Nil(t, j)
 		if again {
-			_, _, err = w.take(nil, []*Write{writeOf(key2)})
+			_, _, err = w.tryPublish(nil, []*Write{writeOf(key2)})
 			require.NoError(t, err)
 		}
-		err = w.settleUnlogged(last, nil, batch)
+		err = w.awaitCommitOrRetract(last, nil, batch)
 		require.ErrorContains(t, err, "a test")
 		require.Equal(t, again, errors.Is(err, errs.ErrUnknownOutcome))
 		require.Equal(t, again, exists(key1))

@@ -17,18 +17,18 @@ import (
 	"github.com/keepcache/keepcache/internal/verify"
 )
 
-// audit reads a file for Verify without its lock. Each call is of one moment.
+// audit reads a file for Verify without its lock. Each call reads one consistent state.
 type audit struct {
 	reader *Reader
-	tail   *tail // what the journal has of names; it goes on from call to call
+	tail   *tail // the journal's name operations, collected from call to call
 }
 
-// lateMost bounds the memory for what an audit without the lock notes of the journal, in bytes.
-const lateMost = 128 << 20
+// maxLateBytes bounds the memory for what an audit collects from the journal, in bytes.
+const maxLateBytes = 128 << 20
 
-// known returns the buckets there are, what the journal has that the file does not, and what can be said of it.
+// known returns the buckets, what the journal has beyond the file, and a report on the journal.
 func (a *audit) known(ctx context.Context) (k verify.Known, err error) {
-	err = a.reader.look(a.tail, func(v *view) (err error) {
+	err = a.reader.withView(a.tail, func(v *view) (err error) {
 		if k.IDs, err = v.buckets(); err != nil {
 			return err
 		}
@@ -46,11 +46,11 @@ func (a *audit) known(ctx context.Context) (k verify.Known, err error) {
 			return err
 		}
 		size := 0
-		found, err := journal.ReplayFrom(f, info.Size(), v.identity, v.mark, func(first, _ uint64, piece []byte) error {
+		found, err := journal.ReplayFrom(f, info.Size(), v.identity, v.mark, func(first, _ uint64, record []byte) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			return format.EachOp(first, piece, func(o format.Op, revision uint64) error {
+			return format.EachOp(first, record, func(o format.Op, revision uint64) error {
 				e := verify.LateEntry{Revision: revision, Removed: o.Kind == format.OpDelete}
 				switch o.Kind {
 				case format.OpPut:
@@ -59,7 +59,7 @@ func (a *audit) known(ctx context.Context) (k verify.Known, err error) {
 				default:
 					return nil
 				}
-				if size += memory.EntryOverhead + len(o.Key); size > lateMost {
+				if size += memory.EntryOverhead + len(o.Key); size > maxLateBytes {
 					return errTailTooLarge
 				}
 				k.Late.Put(o.ID, o.Key, e)
@@ -69,20 +69,20 @@ func (a *audit) known(ctx context.Context) (k verify.Known, err error) {
 		k.Journal = verify.JournalReportOf(&found)
 		switch {
 		case errors.Is(err, format.ErrMalformed):
-			return fmt.Errorf("%w: the journal: %w", errMoving, err)
+			return fmt.Errorf("%w: the journal: %w", errChanged, err)
 		case err == nil && found.Damaged():
-			return fmt.Errorf("%w: the journal", errMoving)
+			return fmt.Errorf("%w: the journal", errChanged)
 		}
 		return err
 	})
 	return k, err
 }
 
-// view has fn read one state of the file.
-func (a *audit) view(fn func(*view) error) error { return a.reader.look(a.tail, fn) }
+// withView calls fn with one state of the file.
+func (a *audit) withView(fn func(*view) error) error { return a.reader.withView(a.tail, fn) }
 
 func (a *audit) Table() (ids map[string]uint64, retired []uint64, highest uint64, err error) {
-	err = a.view(func(v *view) error {
+	err = a.withView(func(v *view) error {
 		ids, retired = make(map[string]uint64), nil
 		names, _, err := v.tree.Root().Bucket(format.BucketsBucket)
 		if err != nil {
@@ -109,7 +109,7 @@ func (a *audit) Table() (ids map[string]uint64, retired []uint64, highest uint64
 }
 
 func (a *audit) Revisions() (mark, highest uint64, err error) {
-	err = a.view(func(v *view) error {
+	err = a.withView(func(v *view) error {
 		meta, _, err := v.tree.Root().Bucket(format.MetaBucket)
 		if err != nil {
 			return err
@@ -122,7 +122,7 @@ func (a *audit) Revisions() (mark, highest uint64, err error) {
 }
 
 func (a *audit) Size() (file int64, used map[uint64]cost.Usage, err error) {
-	err = a.view(func(v *view) error {
+	err = a.withView(func(v *view) error {
 		file, used = v.meta.Bytes(), make(map[uint64]cost.Usage)
 		page := cost.Paging(v.meta.PageSize())
 		costs, _, err := v.tree.Root().Bucket(format.CostsBucket)
@@ -147,7 +147,7 @@ func (a *audit) Size() (file int64, used map[uint64]cost.Usage, err error) {
 }
 
 func (a *audit) AuditEntries(id uint64, from []byte, prove verify.Prover) (page []verify.Entry, more bool, err error) {
-	err = a.view(func(v *view) error {
+	err = a.withView(func(v *view) error {
 		page, more = nil, false
 		entries, err := v.entries(id)
 		if err != nil {
@@ -186,7 +186,7 @@ func (a *audit) AuditEntries(id uint64, from []byte, prove verify.Prover) (page 
 }
 
 func (a *audit) AuditRows(from []byte) (page []verify.Row, more bool, err error) {
-	err = a.view(func(v *view) error {
+	err = a.withView(func(v *view) error {
 		page, more = nil, false
 		expiry, _, err := v.tree.Root().Bucket(format.ExpiryBucket)
 		if err != nil {
@@ -219,7 +219,7 @@ func (a *audit) AuditRows(from []byte) (page []verify.Row, more bool, err error)
 }
 
 func (a *audit) AuditTags(from []byte) (page []verify.Tag, more bool, err error) {
-	err = a.view(func(v *view) error {
+	err = a.withView(func(v *view) error {
 		page, more = nil, false
 		rows, _, err := v.tree.Root().Bucket(format.TagsBucket)
 		if err != nil {
@@ -239,7 +239,7 @@ func (a *audit) AuditTags(from []byte) (page []verify.Tag, more bool, err error)
 }
 
 func (a *audit) TagCount() (rows, floor uint64, err error) {
-	err = a.view(func(v *view) error {
+	err = a.withView(func(v *view) error {
 		tags, _, err := v.tree.Root().Bucket(format.TagsBucket)
 		rows, floor = tags.Sequence(), v.floor
 		return err

@@ -14,9 +14,9 @@ import (
 	"github.com/keepcache/keepcache/internal/verify"
 )
 
-// What of an engine a reader without the lock has, besides reading.
+// The following makes Reader a backend: everything besides reading.
 
-// Verify proves the file, and what the journal has beyond it.
+// Verify checks the file, and what the journal has beyond it.
 func (l *Reader) Verify(ctx context.Context) (verify.Report, error) {
 	now := format.Millis(time.Now())
 	a := &audit{reader: l, tail: newTail("")}
@@ -27,21 +27,21 @@ func (l *Reader) Verify(ctx context.Context) (verify.Report, error) {
 	return verify.Run(ctx, a, k, now)
 }
 
-func (l *Reader) Closed() bool { return l.over.Load() }
+func (l *Reader) Closed() bool { return l.shut.Load() }
 
-// Shut lets no more calls in.
+// Shut makes all further calls fail with ErrClosed.
 func (l *Reader) Shut() error {
-	l.over.Store(true)
+	l.shut.Store(true)
 	return nil
 }
 
-// AwaitFirst has nothing to wait for.
-func (l *Reader) AwaitFirst(*engine.Ref) {}
+// AwaitCreation does nothing: a reader creates no buckets.
+func (l *Reader) AwaitCreation(*engine.Ref) {}
 
-// Revision is 0: nothing is written.
+// Revision returns 0, because nothing is written.
 func (l *Reader) Revision() uint64 { return 0 }
 
-// readOnly is what an engine does about writes that it cannot make.
+// readOnly refuses all writes, and everything else that needs the lock.
 type readOnly struct{}
 
 var errNeedsLock = fmt.Errorf("it cannot be done without the lock: %w", errors.ErrUnsupported)
@@ -51,7 +51,7 @@ func (readOnly) WriteAll(map[string][]*engine.Write) error  { return errs.ErrRea
 func (readOnly) Replace(string, bool) (bool, error)         { return false, errs.ErrReadOnly }
 func (readOnly) InvalidateTags([]string) error              { return errs.ErrReadOnly }
 func (readOnly) Slide(*engine.Ref, string, *engine.Reading) {}
-func (readOnly) Observed() error                            { return errs.ErrReadOnly }
+func (readOnly) WaitDurable() error                         { return errs.ErrReadOnly }
 func (readOnly) Flush() error                               { return nil } // nothing was written
 func (readOnly) Commit() error                              { return errs.ErrReadOnly }
 func (readOnly) Sweep(context.Context) error                { return errs.ErrReadOnly }
@@ -59,12 +59,12 @@ func (readOnly) Swept() uint64                              { return 0 }
 func (readOnly) Compact(context.Context) error              { return errs.ErrReadOnly }
 func (readOnly) OpenDir() (*disk.Dir, error)                { return nil, errNeedsLock }
 
-// Within begins nothing: all long work needs the lock.
+// Within calls nothing, because all long work needs the lock.
 func (readOnly) Within(context.Context, func(context.Context) error) error { return errNeedsLock }
 
 func (readOnly) CopyBeside(context.Context, *disk.Dir) (*os.File, string, error) {
 	return nil, "", errNeedsLock
 }
 
-// CopyAtRest fails: what another process changes meanwhile is not of one moment.
+// CopyAtRest fails, because another process may change the files while they are copied.
 func (readOnly) CopyAtRest(context.Context, string) error { return errNeedsLock }

@@ -17,7 +17,7 @@ import (
 	"github.com/keepcache/keepcache/internal/verify"
 )
 
-// writer is an engine that has the cache open for writing, beside readers without the lock.
+// writer is an engine that has the cache open for writing beside readers without the lock.
 type writer struct {
 	*engine.Engine
 	at engine.Ref // of bucket "default"
@@ -25,8 +25,8 @@ type writer struct {
 
 func newPath(t *testing.T) string { return filepath.Join(t.TempDir(), "test.cache") }
 
-// openWriter opens the cache at path for writing. By itself it commits, sweeps and compacts nothing. When the test is over it is closed,
-// and what it leaves is proved.
+// openWriter opens the cache at path for writing. Nothing is committed, swept or compacted in the background. When the
+// test ends, the cache is closed and verified.
 func openWriter(t *testing.T, path string) *writer {
 	t.Helper()
 	g := ground.New()
@@ -36,7 +36,7 @@ func openWriter(t *testing.T, path string) *writer {
 	e, err := engine.Open(in, real, engine.Config{
 		LockTimeout: time.Second, MaxBytes: 1 << 30, MemoryBytes: 64 << 20, JournalBytes: 64 << 10, CommitBytes: 24 << 20,
 		CompactBytes: engine.Unlimited, SyncInterval: 100 * time.Millisecond,
-		Log: slog.New(slog.DiscardHandler), Ground: g, Listener: deaf{},
+		Log: slog.New(slog.DiscardHandler), Ground: g, Listener: nopListener{},
 	})
 	require.NoError(t, err)
 	w := &writer{Engine: e, at: engine.Ref{Name: "default"}}
@@ -59,16 +59,17 @@ func openReader(t *testing.T, path string) *Reader {
 	return l
 }
 
-// set stores a value under a key for good.
+// set stores a value that never expires.
 func (w *writer) set(t *testing.T, key, value string) {
 	t.Helper()
 	packed, err := jsonpack.Append(nil, value, format.MaxValueBytes)
 	require.NoError(t, err)
 	h := format.Header{WrittenAt: format.Millis(w.Now()), ExpiresAt: format.Never, StaleUntil: format.Never}
-	require.NoError(t, w.Write(&w.at, &engine.Write{Key: key, Stored: format.Frame(h, &format.Options{}, packed), Header: h}))
+	stored := format.Frame(h, &format.Options{}, packed)
+	require.NoError(t, w.Write(&w.at, &engine.Write{Key: key, Stored: stored, Header: h}))
 }
 
-// close proves the cache and closes it, unless that has happened.
+// close verifies and closes the cache, unless it is closed already.
 func (w *writer) close(t *testing.T) {
 	t.Helper()
 	if w.Closed() {
@@ -88,20 +89,20 @@ func requireSound(t *testing.T, of interface {
 	require.Empty(t, report.Problems)
 }
 
-// deaf is a listener whom nothing interests.
-type deaf struct{}
+// nopListener ignores all events.
+type nopListener struct{}
 
-func (deaf) WantsWrites() bool                    { return false }
-func (deaf) Published([]string, []engine.Written) {}
-func (deaf) Cleared(string)                       {}
-func (deaf) WantsExpired() bool                   { return false }
-func (deaf) WantsEvicted() bool                   { return false }
-func (deaf) WantsProgress() bool                  { return false }
-func (deaf) Expired(string, string, bool)         {}
-func (deaf) Evicted(string, string)               {}
-func (deaf) Progress(string, int64, int64)        {}
-func (deaf) Compacted(int64, int64)               {}
-func (deaf) Unavailable(error)                    {}
-func (deaf) Healed(string)                        {}
-func (deaf) Quarantined(string, error)            {}
-func (deaf) BadJournal(error)                     {}
+func (nopListener) WantsWrites() bool                    { return false }
+func (nopListener) Published([]string, []engine.Written) {}
+func (nopListener) Cleared(string)                       {}
+func (nopListener) WantsExpired() bool                   { return false }
+func (nopListener) WantsEvicted() bool                   { return false }
+func (nopListener) WantsProgress() bool                  { return false }
+func (nopListener) Expired(string, string, bool)         {}
+func (nopListener) Evicted(string, string)               {}
+func (nopListener) Progress(string, int64, int64)        {}
+func (nopListener) Compacted(int64, int64)               {}
+func (nopListener) Unavailable(error)                    {}
+func (nopListener) Healed(string)                        {}
+func (nopListener) Quarantined(string, error)            {}
+func (nopListener) BadJournal(error)                     {}

@@ -14,7 +14,7 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// Read looks at a key. A damaged entry reads as absent, with the damage beside it.
+// Read reads a key. A damaged entry reads as absent, with Damage set.
 func (l *Reader) Read(at *engine.Ref, key string, _ bool) (r engine.Reading, err error) {
 	switch {
 	case l.Closed():
@@ -25,8 +25,8 @@ func (l *Reader) Read(at *engine.Ref, key string, _ bool) (r engine.Reading, err
 		return r, errs.ErrInvalidKey
 	}
 	t := newTail(at.Name)
-	t.only = key
-	err = l.look(t, func(v *view) (err error) {
+	t.onlyKey = key
+	err = l.withView(t, func(v *view) (err error) {
 		r, err = l.readIn(v, v.id(), at.Name, key)
 		return err
 	})
@@ -36,12 +36,12 @@ func (l *Reader) Read(at *engine.Ref, key string, _ bool) (r engine.Reading, err
 	return r, nil
 }
 
-// Peek is Read: without the lock nothing is kept of what was read.
+// Peek is Read: without the lock nothing that was read is kept.
 func (l *Reader) Peek(at *engine.Ref, key string, sliding bool) (engine.Reading, error) {
 	return l.Read(at, key, sliding)
 }
 
-// readIn looks at a key of the bucket, which has the given id, in one state of the cache.
+// readIn reads a key of the bucket with the given id in one state of the cache.
 func (l *Reader) readIn(v *view, id uint64, bucket, key string) (r engine.Reading, err error) {
 	r = engine.Reading{File: true, ID: id}
 	if id == 0 {
@@ -68,15 +68,15 @@ func (l *Reader) readIn(v *view, id uint64, bucket, key string) (r engine.Readin
 	if err := l.learnTags(v, format.OptionBytes(rec)); err != nil {
 		return r, err
 	}
-	r.Take(&l.Judge, rec, v.began)
+	r.Fill(&l.Judge, rec, v.began)
 	r.Seen.Revision = r.Header.Revision
 	return r, nil
 }
 
-// learnTags enters into the table of tags what the view says of those in a record's options. An invalidation stays
-// true, so what was learnt once needs no other look.
+// learnTags adds what the view knows of the tags in a record's options to the table of tags. An invalidation is never
+// revoked, so the table is right even if the view turns out not to be.
 func (l *Reader) learnTags(v *view, options []byte) error {
-	l.Raise(v.floor)
+	l.RaiseFloor(v.floor)
 	if len(options) == 0 {
 		return nil
 	}
@@ -100,7 +100,7 @@ func (l *Reader) Scan(at *engine.Ref, from, prefix string, fn func([]engine.Scan
 		var page []engine.ScanEntry
 		var next string
 		now := uint64(0)
-		err := l.look(t, func(v *view) (err error) {
+		err := l.withView(t, func(v *view) (err error) {
 			page, next, more = nil, from, false
 			if now = v.id(); now == 0 || !first && now != id {
 				return nil
@@ -216,9 +216,9 @@ func (v *view) buckets() (map[string]uint64, error) {
 	return ids, err
 }
 
-// BucketNames returns the names of all buckets in their order.
+// BucketNames returns the sorted names of all buckets.
 func (l *Reader) BucketNames() (found []string, err error) {
-	err = l.look(newTail(""), func(v *view) error {
+	err = l.withView(newTail(""), func(v *view) error {
 		ids, err := v.buckets()
 		found = slices.Sorted(maps.Keys(ids))
 		return err
@@ -226,14 +226,14 @@ func (l *Reader) BucketNames() (found []string, err error) {
 	return found, err
 }
 
-// Stats says what file and journal tell: how the cache stands, and nothing of what it did. After Shut, and where they
-// cannot be read, that is left out.
+// Stats returns what file and journal tell of the state of the cache, and no counts of operations. After Shut, or if
+// the files cannot be read, it returns less.
 func (l *Reader) Stats() (s engine.Stats) {
 	if !l.Closed() {
 		t := newTail("")
 		t.all, t.sizes = true, true
-		if l.look(t, func(v *view) (err error) {
-			s, err = v.standing()
+		if l.withView(t, func(v *view) (err error) {
+			s, err = v.stats()
 			return err
 		}) != nil {
 			s = engine.Stats{}
@@ -243,7 +243,7 @@ func (l *Reader) Stats() (s engine.Stats) {
 	return s
 }
 
-func (v *view) standing() (s engine.Stats, err error) {
+func (v *view) stats() (s engine.Stats, err error) {
 	ids, err := v.buckets()
 	if err != nil {
 		return s, err
@@ -282,11 +282,11 @@ func (v *view) standing() (s engine.Stats, err error) {
 		named[id] = true
 	}
 	s.FileBytes = v.meta.Bytes()
-	s.Memory.PinnedBytes = v.tail.pieces
+	s.Memory.PinnedBytes = v.tail.logBytes
 	return s, v.sweepStats(&s.Sweep, named)
 }
 
-// sweepStats says what the sweeper has still to do.
+// sweepStats returns what the sweeper still has to do.
 func (v *view) sweepStats(s *engine.SweepStats, named map[uint64]bool) error {
 	expiry, _, err := v.tree.Root().Bucket(format.ExpiryBucket)
 	if err != nil {
@@ -304,7 +304,7 @@ func (v *view) sweepStats(s *engine.SweepStats, named map[uint64]bool) error {
 	return v.unnamed(named, func(uint64) { s.Pending++ })
 }
 
-// unnamed calls fn with each id that has entries in the file and no name.
+// unnamed calls fn for each id that has entries in the file but no name.
 func (v *view) unnamed(named map[uint64]bool, fn func(id uint64)) error {
 	all, _, err := v.tree.Root().Bucket(format.EntriesBucket)
 	if err != nil {
@@ -318,7 +318,7 @@ func (v *view) unnamed(named map[uint64]bool, fn func(id uint64)) error {
 	})
 }
 
-// change is cost.Pending.Change beside the process that has the file open.
+// change is cost.Pending.Change for the view.
 func (v *view) change(p *cost.Pending, id uint64) (cost.Usage, error) {
 	if len(p.Keys[id]) == 0 {
 		return cost.Usage{}, nil
@@ -328,7 +328,7 @@ func (v *view) change(p *cost.Pending, id uint64) (cost.Usage, error) {
 		return cost.Usage{}, err
 	}
 	return p.Change(id, func(key string) (size int64, err error) {
-		// Get would read the value too.
+		// Get would also read the value.
 		err = entries.Scan([]byte(key), func(e *pagetree.Element) (bool, error) {
 			if string(e.Key) == key {
 				size = int64(len(key)) + max(e.Size()-format.RowSize, 0)
@@ -344,7 +344,7 @@ func (v *view) change(p *cost.Pending, id uint64) (cost.Usage, error) {
 func (l *Reader) Soonest(n int, buckets []string) (found []engine.Ending, err error) {
 	t := newTail("")
 	t.all = true
-	err = l.look(t, func(v *view) error {
+	err = l.withView(t, func(v *view) error {
 		ids, err := v.buckets()
 		if err != nil {
 			return err

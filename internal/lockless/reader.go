@@ -23,50 +23,51 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// Reader reads a cache that another process may have open, without its lock. It notes the file's state (its inode, the
-// meta page in force and the commit mark in it), scans the journal for what lies above the mark, and reads what it
-// needs of the file's pages. What it has read is right if the state is still the same then, because
+// Reader reads a cache that another process may have open, without its lock. It notes the state of the file (its inode,
+// the current meta page, and the commit mark in it), scans the journal above the mark, and reads the pages that it
+// needs. If the state is still the same afterwards, what it has read is right:
 //
-//   - bbolt writes no page of a state before the next one is in force, and a compaction makes a file of its own,
-//   - the journal keeps what lies above the mark until a transaction that raises the mark is in force,
-//   - and a write that had returned when the scan began is in one of the two.
+//   - bbolt does not overwrite the pages of a state before the next state is current, and a compaction makes a new
+//     file.
+//   - The journal keeps what is above the mark until a transaction with a higher mark is current.
+//   - A write that had returned when the scan began is in the journal or in the file.
 //
-// Otherwise it reads again. Each operation opens the file for itself, so that nothing is shared and any number of
-// goroutines can read. It maps nothing and changes nothing.
+// Otherwise it reads again. Each operation opens the file for itself, so nothing is shared and any number of goroutines
+// can read. It maps nothing and changes nothing.
 type Reader struct {
 	engine.Judge
 	readOnly
-	path string // as that of a store.Store
-	dir  atomic.Pointer[disk.Dir]
-	home *disk.Dir // which it was at first
+	path     string // see store.Store
+	dir      atomic.Pointer[disk.Dir]
+	firstDir *disk.Dir // the directory at Open
 
-	over atomic.Bool // no more calls are let in
+	shut atomic.Bool // all calls fail
 
-	moving sync.Mutex // held while dir changes; protects what follows
+	mu     sync.Mutex // held while dir changes; protects closed
 	closed bool
 }
 
 const (
-	// patience is how long a read goes on when the file changes again and again, and leastTries how often
-	// it tries at the least. A look-up takes a tenth of a millisecond, and commits that follow each other
-	// without a pause ten.
-	patience   = 5 * time.Second
-	leastTries = 10
+	// maxReadTime is how long a read goes on while the file keeps changing, and minTries is how often it tries at least. A
+	// look-up takes 0.1 ms; commits without a pause between them take 10 ms each.
+	maxReadTime = 5 * time.Second
+	minTries    = 10
 
-	// spinTries is how many tries follow each other at once; after them there is pause between two.
+	// The first spinTries tries follow each other at once; after that there is a pause between two.
 	spinTries = 50
 	pause     = 100 * time.Microsecond
 
-	// damageTries is how often damage has to be seen in a state that did not change before it is one.
+	// damageTries is how often damage must be found in an unchanged state before it is reported.
 	damageTries = 3
 )
 
 var (
-	errMoving   = errors.New("it changes while it is read")
-	errOutpaced = fmt.Errorf("%w: the process that has the cache open writes faster than it can be read without its lock", errs.ErrUnavailable)
+	errChanged  = errors.New("it changes while it is read")
+	errOutpaced = fmt.Errorf("%w: the process that has the cache open writes faster than it can be read without its lock",
+		errs.ErrUnavailable)
 )
 
-// Open looks whether there is a cache at path.
+// Open checks that there is a cache at path and returns a reader of it.
 func Open(in *disk.Dir, path string) (*Reader, error) {
 	exists, err := store.CheckPath(in, path)
 	if err == nil && !exists {
@@ -75,25 +76,25 @@ func Open(in *disk.Dir, path string) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Reader{Judge: engine.NewJudge(), path: path, home: in}
+	l := &Reader{Judge: engine.NewJudge(), path: path, firstDir: in}
 	l.dir.Store(in)
-	return l, l.look(newTail(""), func(*view) error { return nil })
+	return l, l.withView(newTail(""), func(*view) error { return nil })
 }
 
-// view is a state of the cache while it is read.
+// view is one state of the cache while it is read.
 type view struct {
 	tree     *pagetree.Tree
 	meta     pagetree.Meta
 	identity [16]byte
 	mark     uint64
-	floor    uint64 // every tag counts as invalidated at this revision
+	floor    uint64 // the revision up to which every tag counts as invalidated
 	tail     *tail
-	began    int64 // a moment before any of it was read
+	began    int64 // the time before anything was read
 }
 
-// look calls fn, once or several times, until nothing has changed around a call of it. fn begins anew each time, and
-// what it read is right when look returns nil.
-func (l *Reader) look(t *tail, fn func(*view) error) (err error) {
+// withView calls fn, once or several times, until the cache has not changed during a call. fn must start over each
+// time. What it has read last is right if withView returns nil.
+func (l *Reader) withView(t *tail, fn func(*view) error) (err error) {
 	var f *os.File
 	defer func() {
 		if f != nil {
@@ -103,7 +104,7 @@ func (l *Reader) look(t *tail, fn func(*view) error) (err error) {
 	damaged := 0
 	start := time.Now()
 	for try := 0; ; try++ {
-		if try >= leastTries && time.Since(start) > patience {
+		if try >= minTries && time.Since(start) > maxReadTime {
 			return errors.Join(errOutpaced, err)
 		}
 		if try >= spinTries {
@@ -118,7 +119,7 @@ func (l *Reader) look(t *tail, fn func(*view) error) (err error) {
 		}
 		var same, ours bool
 		same, err = l.attempt(f, t, fn)
-		if ours, err = l.names(f, err); !ours {
+		if ours, err = l.isCurrent(f, err); !ours {
 			f.Close()
 			f = nil
 		}
@@ -127,7 +128,7 @@ func (l *Reader) look(t *tail, fn func(*view) error) (err error) {
 			return err
 		case !ours || !same:
 			continue
-		case errors.Is(err, errMoving):
+		case errors.Is(err, errChanged):
 			continue
 		case errors.Is(err, pagetree.ErrBroken) || errors.Is(err, errs.ErrCorrupt) || errors.Is(err, errs.ErrFormat):
 			if damaged++; damaged < damageTries {
@@ -141,8 +142,8 @@ func (l *Reader) look(t *tail, fn func(*view) error) (err error) {
 	}
 }
 
-// open opens one of the files. Where their directory has been removed and there is one again at its path, it goes on in that one, as it
-// does with a file that another has taken the place of.
+// open opens one of the cache's files. If the directory has been removed and its path leads to another one now, it
+// continues there, as with a file that was replaced.
 func (l *Reader) open(path string) (*os.File, error) {
 	in := l.dir.Load()
 	f, err := in.OpenRegular(path, os.O_RDONLY, 0)
@@ -162,27 +163,27 @@ func (l *Reader) open(path string) (*os.File, error) {
 	return again.OpenRegular(path, os.O_RDONLY, 0)
 }
 
-// move goes on in another directory, unless it has moved already or is closed. The old one is left to the collector: others may
-// still look into it.
+// move switches to another directory. It reports false if that has happened already or the reader is closed. The old
+// directory is closed by the garbage collector, because others may still use it.
 func (l *Reader) move(from, to *disk.Dir) bool {
-	l.moving.Lock()
-	defer l.moving.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return !l.closed && l.dir.CompareAndSwap(from, to)
 }
 
-// Close lets go of the directory that is in use, and of the one that was at first.
+// Close closes the current directory and the first one. It returns err joined with its own errors.
 func (l *Reader) Close(err error) error {
-	l.moving.Lock()
-	defer l.moving.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.closed = true
-	if now := l.dir.Load(); now != l.home {
+	if now := l.dir.Load(); now != l.firstDir {
 		err = errors.Join(err, now.Close())
 	}
-	return errors.Join(err, l.home.Close())
+	return errors.Join(err, l.firstDir.Close())
 }
 
-// names reports whether the path still leads to f. It hands err on, unless it has one of its own.
-func (l *Reader) names(f *os.File, err error) (bool, error) {
+// isCurrent reports whether the path still leads to f. It returns err unless it has an error of its own.
+func (l *Reader) isCurrent(f *os.File, err error) (bool, error) {
 	opened, statErr := f.Stat()
 	if statErr != nil {
 		return true, statErr
@@ -197,7 +198,7 @@ func (l *Reader) names(f *os.File, err error) (bool, error) {
 	return os.SameFile(opened, now), err
 }
 
-// attempt calls fn with the state of f, and reports whether that state is still in force.
+// attempt calls fn with the state of f, and reports whether that state is still current.
 func (l *Reader) attempt(f *os.File, t *tail, fn func(*view) error) (same bool, err error) {
 	began := format.Millis(l.Now())
 	meta, found := pagetree.Newest(f)
@@ -208,7 +209,7 @@ func (l *Reader) attempt(f *os.File, t *tail, fn func(*view) error) (same bool, 
 		}
 		switch {
 		case errors.Is(err, store.ErrHalfRemade):
-			return false, errMoving // its owner is at it, or will be
+			return false, errChanged // its owner is working on it, or the next one will
 		case err == nil:
 			err = errs.ErrFormat
 		}
@@ -225,7 +226,7 @@ func (l *Reader) attempt(f *os.File, t *tail, fn func(*view) error) (same bool, 
 	return found && now == meta, err
 }
 
-// recognise checks that the file is a cache of ours, in a format that we read.
+// recognise checks that the file is a cache in a format that we read.
 func (v *view) recognise() error {
 	meta, found, err := v.tree.Root().Bucket(format.MetaBucket)
 	if err != nil {
@@ -258,8 +259,8 @@ func (v *view) recognise() error {
 	return err
 }
 
-// catchUp has the tail hold everything that the journal has above the mark. A scan that fails may only have met
-// the writer at work, so what it found counts as nothing until one succeeds.
+// catchUp reads everything above the mark from the journal into the tail. A scan can fail because the writer is at
+// work, so its results count only if it succeeds.
 func (l *Reader) catchUp(v *view) error {
 	t := v.tail
 	base, err := v.fileID(t.bucket)
@@ -277,7 +278,7 @@ func (l *Reader) catchUp(v *view) error {
 		return err
 	}
 	defer f.Close()
-	size, err := f.Seek(0, io.SeekEnd) // a Stat would have the next flush write the file's times too
+	size, err := f.Seek(0, io.SeekEnd) // Stat would make the next flush write the file's times too
 	if err != nil {
 		return err
 	}
@@ -285,17 +286,17 @@ func (l *Reader) catchUp(v *view) error {
 	report, err := journal.ReplayFrom(f, size, v.identity, after, t.take)
 	switch {
 	case errors.Is(err, format.ErrMalformed):
-		return fmt.Errorf("%w: the journal: %w", errMoving, err)
+		return fmt.Errorf("%w: the journal: %w", errChanged, err)
 	case err != nil:
 		return err
 	case report.Damaged() || report.Gap || report.Foreign:
-		return fmt.Errorf("%w: the journal", errMoving)
+		return fmt.Errorf("%w: the journal", errChanged)
 	}
 	t.seen = max(after, report.Last)
 	return nil
 }
 
-// fileID returns the id of a bucket as the file has it, 0 if it has none.
+// fileID returns the id of a bucket in the file, or 0 if it has none.
 func (v *view) fileID(name string) (uint64, error) {
 	if name == "" {
 		return 0, nil
@@ -308,7 +309,7 @@ func (v *view) fileID(name string) (uint64, error) {
 	return format.ReadUint64(id), err
 }
 
-// id returns the id of the tail's bucket, 0 if it does not exist.
+// id returns the id of the tail's bucket, or 0 if it does not exist.
 func (v *view) id() uint64 {
 	if n, ok := v.tail.names[v.tail.bucket]; ok && n.revision > v.mark {
 		return n.id
@@ -316,7 +317,7 @@ func (v *view) id() uint64 {
 	return v.tail.base
 }
 
-// entries returns the bucket in which the file has the entries with an id.
+// entries returns the file's bucket with the entries of an id.
 func (v *view) entries(id uint64) (pagetree.Bucket, error) {
 	all, _, err := v.tree.Root().Bucket(format.EntriesBucket)
 	if err != nil {
@@ -326,7 +327,7 @@ func (v *view) entries(id uint64) (pagetree.Bucket, error) {
 	return b, err
 }
 
-// invalidated calls found for each of the tags that was invalidated, with the revision of the last time.
+// invalidated calls found for each of the tags that was invalidated, with the latest revision of that.
 func (v *view) invalidated(list format.Tags, found func(tag string, revision uint64)) error {
 	if len(list) == 0 {
 		return nil

@@ -17,9 +17,9 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// What happens while a read without the lock is under way makes it read again, whatever it has taken already.
+// A read without the lock starts over if something changes meanwhile, whatever it has read already.
 func TestLive_ReadsAgain(t *testing.T) {
-	large := strings.Repeat("x", 200_000) // goes past the journal
+	large := strings.Repeat("x", 200_000) // too large for the journal
 	for name, disturb := range map[string]func(*testing.T, *writer) string{
 		"a commit": func(t *testing.T, w *writer) string {
 			w.set(t, "k", "new")
@@ -60,7 +60,7 @@ func TestLive_ReadsAgain(t *testing.T) {
 			tail := newTail("default")
 			calls, want := 0, ""
 			var got []byte
-			require.NoError(t, l.look(tail, func(v *view) error {
+			require.NoError(t, l.withView(tail, func(v *view) error {
 				rec, known := tail.find(v.id(), "k", v.mark)
 				if !known {
 					entries, err := v.entries(v.id())
@@ -81,7 +81,7 @@ func TestLive_ReadsAgain(t *testing.T) {
 	}
 }
 
-// A reader without the lock that has gone on in a directory that came back lets go of that one, and moves nowhere any more.
+// A reader that has switched to a new directory closes both, and does not switch any more afterwards.
 func TestLive_CloseMoved(t *testing.T) {
 	if !store.CanReplace {
 		t.Skip("the directory of an open file cannot be removed")

@@ -12,30 +12,30 @@ import (
 	"github.com/keepcache/keepcache/internal/memory"
 )
 
-// tail is what the journal has beyond the file, as far as one operation needs it: the outcomes of one bucket, or
-// of one key in it, and all that are about names and tags. It is for one goroutine.
+// tail is what the journal has beyond the file, as far as one operation needs it: the puts and deletes of one bucket,
+// or of one key in it, and all operations on names and tags. It is for one goroutine.
 //
-// It grows as the journal does: what was read once was written once and stays true. Whether an outcome counts, the
-// mark of the file says when it is used: where that has passed it, the file knows better.
+// It grows with the journal. Operations already read stay valid, because the journal only appends. Whether one counts
+// is decided when it is used: operations up to the file's mark are in the file, and may be outdated.
 type tail struct {
-	bucket string // empty: no entries are kept
-	only   string // the one key that is kept; empty: every key with the prefix
-	prefix string
-	all    bool // the entries of every bucket are kept; each try begins anew
-	sizes  bool // only the sizes of records are kept
+	bucket  string // if empty, no entries are kept
+	onlyKey string // the only key to keep; if empty, every key with the prefix
+	prefix  string
+	all     bool // keep the entries of every bucket; each try starts over
+	sizes   bool // keep only the sizes of records
 
 	identity [16]byte
 	base     uint64 // id of the bucket in the file
-	seen     uint64 // everything up to it and above the mark has been taken
+	seen     uint64 // everything up to it and above the mark has been read
 
-	names   map[string]nameID
-	tags    map[string]uint64 // revision of the last invalidation
-	entries map[rowID]tailEntry
-	bytes   int64 // of entries
-	pieces  int64 // bytes of the pieces taken, exact where all is set
+	names    map[string]nameID
+	tags     map[string]uint64 // revision of the latest invalidation
+	entries  map[entryID]tailEntry
+	bytes    int64 // of entries
+	logBytes int64 // of the log records read; exact if all is set
 
-	sorted []string // keys of entries of the bucket with id forID; nil if they have to be sorted anew
-	forID  uint64
+	sorted   []string // keys of the bucket with id sortedID; nil if they must be sorted again
+	sortedID uint64
 }
 
 type nameID struct {
@@ -43,22 +43,22 @@ type nameID struct {
 	revision uint64
 }
 
-// rowID names a key within the file.
-type rowID struct {
+// entryID identifies an entry of the file.
+type entryID struct {
 	id  uint64
 	key string
 }
 
 type tailEntry struct {
-	record   []byte // nil: removed, or not kept
-	size     int    // of the record; 0: removed
+	record   []byte // nil: deleted, or not kept
+	size     int    // of the record; 0: deleted
 	revision uint64
 }
 
-// tailMost bounds the memory for what a range keeps of the journal, in bytes.
-const tailMost = 512 << 20
+// maxTailBytes bounds the memory for what a range keeps of the journal, in bytes.
+const maxTailBytes = 512 << 20
 
-var errTailTooLarge = errors.New("the journal has too much that the file does not have yet")
+var errTailTooLarge = errors.New("the journal has too many writes that the file does not have yet")
 
 // newTail returns an empty tail for the entries of a bucket.
 func newTail(bucket string) *tail {
@@ -67,25 +67,25 @@ func newTail(bucket string) *tail {
 	return t
 }
 
-// reset forgets everything and begins behind mark.
+// reset empties the tail. It then begins after mark.
 func (t *tail) reset(identity [16]byte, base, mark uint64) {
 	t.identity, t.base, t.seen = identity, base, mark
 	t.names = make(map[string]nameID)
 	t.tags = make(map[string]uint64)
-	t.entries = make(map[rowID]tailEntry)
-	t.bytes, t.pieces, t.sorted = 0, 0, nil
+	t.entries = make(map[entryID]tailEntry)
+	t.bytes, t.logBytes, t.sorted = 0, 0, nil
 }
 
-// follows reports whether the tail has the entries of the bucket whose id in the file is base by now. It does not
-// where the bucket came or was cleared by a write that is in no journal.
+// follows reports whether the tail still has the entries of the bucket, whose id in the file is base now. It reports
+// false if the bucket was created or cleared by a write that is not in the journal.
 func (t *tail) follows(base uint64) bool {
 	if n, named := t.names[t.bucket]; named && n.id == base {
-		t.base = base // a commit has taken the name into the file
+		t.base = base // a commit has brought the name into the file
 	}
 	return t.base == base
 }
 
-// id returns the id under which entries are kept.
+// id returns the id whose entries are kept.
 func (t *tail) id() uint64 {
 	if n, named := t.names[t.bucket]; named {
 		return n.id
@@ -93,10 +93,10 @@ func (t *tail) id() uint64 {
 	return t.base
 }
 
-// take takes the outcomes of one piece in.
-func (t *tail) take(first, _ uint64, piece []byte) error {
-	t.pieces += int64(len(piece))
-	return format.EachOp(first, piece, func(o format.Op, revision uint64) error {
+// take adds the operations of one log record.
+func (t *tail) take(first, _ uint64, record []byte) error {
+	t.logBytes += int64(len(record))
+	return format.EachOp(first, record, func(o format.Op, revision uint64) error {
 		switch o.Kind {
 		case format.OpBucket:
 			if t.bucket != "" && o.Key != t.bucket {
@@ -118,7 +118,7 @@ func (t *tail) keep(o *format.Op, revision uint64) error {
 	if !t.all && !t.wants(o) {
 		return nil
 	}
-	at := rowID{o.ID, o.Key}
+	at := entryID{o.ID, o.Key}
 	old, known := t.entries[at]
 	if known && old.revision >= revision {
 		return nil
@@ -131,28 +131,29 @@ func (t *tail) keep(o *format.Op, revision uint64) error {
 		e.record = bytes.Clone(o.Record)
 	}
 	t.bytes += int64(len(e.record)-len(old.record)) + memory.EntryOverhead
-	if t.bytes > tailMost {
+	if t.bytes > maxTailBytes {
 		return errTailTooLarge
 	}
 	t.entries[at] = e
 	return nil
 }
 
-// wants reports whether an outcome is about one of the keys that are kept.
+// wants reports whether an operation is on one of the keys to keep.
 func (t *tail) wants(o *format.Op) bool {
-	return t.bucket != "" && o.ID == t.id() && (t.only == "" || o.Key == t.only) && strings.HasPrefix(o.Key, t.prefix)
+	return t.bucket != "" && o.ID == t.id() && (t.onlyKey == "" || o.Key == t.onlyKey) &&
+		strings.HasPrefix(o.Key, t.prefix)
 }
 
-// find returns what the journal has of a key, if it has anything that the file may not have.
+// find returns what the journal has of a key above the mark. A nil record is a tombstone.
 func (t *tail) find(id uint64, key string, mark uint64) (record []byte, known bool) {
-	e, known := t.entries[rowID{id, key}]
+	e, known := t.entries[entryID{id, key}]
 	if !known || e.revision <= mark {
 		return nil, false
 	}
 	return e.record, true
 }
 
-// soonest adds the entries of the given buckets that end first to rows.
+// soonest adds the entries of the given buckets that expire first to rows.
 func (t *tail) soonest(n int, names map[uint64]string, mark uint64, rows *engine.SoonestRows) {
 	for at, e := range t.entries {
 		if e.record != nil && e.revision > mark && names[at.id] != "" {
@@ -161,10 +162,10 @@ func (t *tail) soonest(n int, names map[uint64]string, mark uint64, rows *engine
 	}
 }
 
-// keys returns the keys that are kept of a bucket, from one on, in their order.
+// keys returns the kept keys of a bucket, beginning with from, sorted.
 func (t *tail) keys(id uint64, from string) []string {
-	if t.sorted == nil || t.forID != id {
-		t.sorted, t.forID = make([]string, 0, len(t.entries)), id
+	if t.sorted == nil || t.sortedID != id {
+		t.sorted, t.sortedID = make([]string, 0, len(t.entries)), id
 		for at := range t.entries {
 			if at.id == id {
 				t.sorted = append(t.sorted, at.key)

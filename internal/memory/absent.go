@@ -23,7 +23,7 @@ type absentLine [8]uint64
 const absentShare = 64
 
 // newAbsentKeys returns an empty set for a shard with the given share of memory, in bytes.
-func newAbsences(bytes int64) (a absentKeys) {
+func newAbsentKeys(bytes int64) (a absentKeys) {
 	for n := int64(1); n <= min(bytes/absentShare/absentLineBytes, maxAbsentLines); n *= 2 {
 		a.maxLines = int(n)
 	}

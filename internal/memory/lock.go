@@ -35,7 +35,7 @@ func (m *Tier) Unlock(set ShardSet) {
 }
 
 // lockSoon locks mu. If mu is held, it yields a few times before it queues up. On a hot key a queue of sleeping writers
-// would otherwise form, each of which has to be woken before the lock can move on.
+// would otherwise form, and each of them has to wake up before the lock can move on.
 func lockSoon(mu *sync.RWMutex) {
 	for range maxYields {
 		if mu.TryLock() {

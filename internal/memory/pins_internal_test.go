@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The order of a commit is that of bucket and key, whatever keys begin with and however short they are.
-func TestSortPins(t *testing.T) { // SortPins sorts by bucket and key, whatever keys begin with and however short they are.
+// SortPins sorts by bucket and key, whatever keys begin with and however short they are.
+func TestSortPins(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	starts := []string{"", "", "a", "user:", "\x00", "\xff\xff", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}
 	for round := range 2000 {

@@ -102,7 +102,7 @@ func New(limit int64) *Tier {
 		s := &m.shards[i]
 		s.table = newTable()
 		s.evictable.ghosts = newGhosts(limit/int64(n), &m.tables)
-		s.absent = newAbsences(limit / int64(n))
+		s.absent = newAbsentKeys(limit / int64(n))
 	}
 	return m
 }
@@ -289,8 +289,8 @@ func (m *Tier) Unchanged(hash, id uint64, key string, seen *Lookup) bool {
 	return s.version == seen.Version
 }
 
-// Basis is what a write expects of its key: that it is still as a look-up found it.
-type Basis struct {
+// Expectation is what a write expects of its key: that it is still as a look-up found it.
+type Expectation struct {
 	Lookup
 	Until int64 // the deadline of the entry that was found, reached or not; Never if there was none
 	Fresh bool  // the deadline had not been reached
@@ -301,7 +301,7 @@ var IgnoreDeadlines bool
 
 // Meets reports whether a key still is as a write expects it. The caller holds the shard's lock. The deadline is
 // checked too: a writer may have waited seconds for room since it decided, and others may have seen the entry expire.
-func (m *Tier) Meets(c *clock.Clock, hash, id uint64, key string, b *Basis) bool {
+func (m *Tier) Meets(c *clock.Clock, hash, id uint64, key string, b *Expectation) bool {
 	s := m.ShardOf(hash)
 	e := s.table.find(hash, id, key)
 	if e == nil {

@@ -215,7 +215,7 @@ func (x *explorer) checkAside(b bounds, s *powerloss.State, path string, quarant
 	}
 	told := uint64(0)
 	for line := range strings.Lines(log) {
-		if !strings.Contains(line, "a file is kept aside") {
+		if !strings.Contains(line, "a file was quarantined") {
 			err = errors.Join(err, fmt.Errorf("reported without a cause: %s", line))
 		}
 		told++

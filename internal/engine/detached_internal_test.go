@@ -15,8 +15,8 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// A transaction that hangs, and that nobody waits for any more, may go on one day, when the file has been opened anew and what it was to
-// write is written by another. The two share no memory that either of them changes.
+// A detached transaction may continue after the file has been reopened, while another one writes the same entries. The
+// two do not share memory that either of them changes.
 func TestStrays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := open(t, filepath.Join(t.TempDir(), "test.cache"), Config{CommitInterval: -1, SweepInterval: -1})
@@ -29,17 +29,18 @@ func TestStrays(t *testing.T) {
 		changes, _ := changesOf(db.memory, pins)
 		thaw := make(chan struct{})
 		h := db.store.Handle()
-		err := db.store.Apply(nil, 0, changes, db.commits.reached(), func(store.EvictTx) error { <-thaw; return store.ErrHung })
+		hang := func(store.EvictTx) error { <-thaw; return store.ErrHung }
+		err := db.store.Apply(nil, 0, changes, db.commits.committed(), hang)
 		require.ErrorIs(t, err, errs.ErrUnavailable)
 		require.Equal(t, int64(1), db.store.DetachedCount())
 		require.Same(t, h, db.store.Handle())
 		room := pins[0].Stored[:format.RowSize]
 		for i := range room {
-			room[i] = 0xEE // as the stray may yet do
+			room[i] = 0xEE // as the detached transaction may do
 		}
 		before := slices.Clone(room)
 		for db.store.Handle() == h {
-			time.Sleep(time.Second) // and then the healer has what is pinned committed
+			time.Sleep(time.Second) // meanwhile the healer has what is pinned committed
 		}
 		require.NoError(t, db.commits.commit())
 		require.Equal(t, before, room)
