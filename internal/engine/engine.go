@@ -68,40 +68,6 @@ type Config struct {
 	Listener Listener
 }
 
-// Listener receives reports on what happens in an engine.
-type Listener interface {
-	// WantsWrites reports whether Published should be called.
-	WantsWrites() bool
-
-	// Published is called for a write that is about to become visible, while the shards of its keys are locked. It must be
-	// quick, must not call the engine, and must not keep its arguments. Loads of one of the keys that began before are
-	// void.
-	Published(buckets []string, writes []Written)
-
-	// Cleared is called when a bucket is about to lose all its entries, and again before others may write to it. Loads
-	// into it that began before are void.
-	Cleared(bucket string)
-
-	WantsExpired() bool
-	WantsEvicted() bool
-	WantsProgress() bool
-	Expired(bucket, key string, inWrite bool) // inWrite: a write waits for the call
-	Evicted(bucket, key string)
-	Progress(what string, done, total int64) // in bytes
-	Compacted(before, after int64)           // in bytes
-	Unavailable(err error)
-	Healed(how string)
-	Quarantined(movedTo string, why error) // movedTo is "" if the file could not be kept
-	BadJournal(why error)
-}
-
-// Written is a key that is written.
-type Written struct {
-	Bucket, Key string
-	Quiet       bool         // nobody sees a change
-	By          *atomic.Bool // see Write.Void
-}
-
 // Unlimited is a number of bytes or entries that nothing reaches. Divided into segments of the journal it fits 32 bits.
 const Unlimited = 1 << 50
 
