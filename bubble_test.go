@@ -220,7 +220,7 @@ func TestBubble_NoLock(t *testing.T) {
 func useAll(t *testing.T, db *keepcache.DB) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	w := db.Watch(keepcache.WatchOptions{Buffer: 10})
+	w := db.Watch(&keepcache.WatchOptions{Buffer: 10})
 	defer w.Close()
 	b, few, sliding := db.Bucket("b").WithTags("t"), db.Bucket("few"), db.Bucket("sliding")
 	for i := range 30 { // more than the journal and memory have room for

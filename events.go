@@ -1,8 +1,6 @@
 package keepcache
 
 import (
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -155,12 +153,14 @@ type notifier struct {
 	own     *eventqueue.Queue[Event] // of what happens in a call of a handler; nil where there is none
 	watches atomic.Pointer[[]*Watch]
 
-	mu sync.Mutex // held while watches and wanted change
+	ground *ground.Ground // where the channels of watches are made and closed
+	mu     sync.Mutex     // held while watches, wanted and ended change
+	ended  bool           // the cache is closed: nothing is told any more
 }
 
 func newNotifier(path string, o *Options, g *ground.Ground) *notifier {
 	e := &o.Events
-	t := &notifier{handle: e.Handle}
+	t := &notifier{handle: e.Handle, ground: g}
 	if t.handle != nil {
 		if t.kinds = e.Kinds; t.kinds == 0 {
 			t.kinds = RareEvents
@@ -249,113 +249,24 @@ func (t *notifier) call(e Event, inWrite bool) {
 	}
 }
 
-// hurry and close are those of the queues.
+// hurry has the queues end soon: Close waits for them.
 func (t *notifier) hurry() {
 	t.own.Hurry(ownLast)
 	t.late.Hurry(lateLast)
 }
 
+// close ends the queues, when what is left in them has been told, and all watches.
 func (t *notifier) close() {
 	t.late.Close()
 	t.own.Close()
+	t.mu.Lock()
+	t.ended = true
+	t.mu.Unlock()
+	for _, w := range *t.watches.Load() {
+		w.Close()
+	}
 }
 
 // callersKinds are the kinds of events that happen in the goroutine of a caller, outside of all that others wait for.
 // runtime.Goexit in a handler, as that of a test which fails, ends that goroutine. The others happen in goroutines of ours too.
 const callersKinds = EventHit | EventMiss | EventSet | EventDelete | EventStale | EventNegative
-
-// WatchOptions say which events a Watch gets. The zero value is all of them.
-type WatchOptions struct {
-	// Kinds are the kinds of events, combined with |. Default: all.
-	Kinds EventKind
-
-	// Bucket limits the events to those of one bucket. Default: all, and those of the whole cache.
-	Bucket string
-
-	// Prefix limits the events to those of keys that begin with it. Default: all.
-	Prefix string
-
-	// Buffer is how many events wait for the reader before further ones are dropped, 1,048,576 at most. Default: 1024, as
-	// for values below 1.
-	Buffer int
-}
-
-const (
-	defaultWatchBuffer = 1024
-	mostWatchBuffer    = 1 << 20
-)
-
-// Watch is somebody who looks at the events of a cache as they happen. Operations never wait for it: what finds the
-// buffer full is dropped, and counted.
-type Watch struct {
-	t       *notifier
-	o       WatchOptions
-	events  chan Event
-	dropped atomic.Uint64
-}
-
-// Watch begins to watch events. It costs operations next to nothing while the buffer is full, about as much as a send
-// to a channel while it is not, and nothing after Watch.Close. When the cache is closed there are no more events.
-func (db *DB) Watch(o WatchOptions) *Watch {
-	if o.Kinds == 0 {
-		o.Kinds = ^EventKind(0)
-	}
-	if o.Buffer <= 0 {
-		o.Buffer = defaultWatchBuffer
-	}
-	w := &Watch{t: db.events, o: o}
-	db.ground.Do(func() { w.events = make(chan Event, min(o.Buffer, mostWatchBuffer)) })
-	w.t.change(func(all []*Watch) []*Watch { return append(all, w) })
-	return w
-}
-
-// Events returns the channel of events, which is never closed.
-func (w *Watch) Events() <-chan Event { return w.events }
-
-// Dropped returns how many events were dropped so far.
-func (w *Watch) Dropped() uint64 { return w.dropped.Load() }
-
-// Close ends the watch. It may be called more than once.
-func (w *Watch) Close() {
-	w.t.change(func(all []*Watch) []*Watch {
-		return slices.DeleteFunc(all, func(other *Watch) bool { return other == w })
-	})
-}
-
-// change replaces the list of those who watch.
-func (t *notifier) change(fn func([]*Watch) []*Watch) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	all := fn(slices.Clone(*t.watches.Load()))
-	wanted := t.kinds
-	for _, w := range all {
-		wanted |= w.o.Kinds
-	}
-	t.watches.Store(&all)
-	t.wanted.Store(uint32(wanted))
-}
-
-// takes reports whether an event is to be sent: it is wanted, and there is room for it. Where there is none it counts it
-// as dropped.
-func (w *Watch) takes(kind EventKind, bucket, key string) bool {
-	switch {
-	case kind&w.o.Kinds == 0,
-		w.o.Bucket != "" && w.o.Bucket != bucket,
-		!strings.HasPrefix(key, w.o.Prefix):
-		return false
-	case len(w.events) == cap(w.events):
-		w.dropped.Add(1)
-		return false
-	}
-	return true
-}
-
-// send sends an event, unless others have taken the room for it.
-func (w *Watch) send(e Event) {
-	e.Time = time.Now()
-	select {
-	case w.events <- e:
-	default:
-		w.dropped.Add(1)
-	}
-}

@@ -203,7 +203,7 @@ func TestLoadTimeout_WhileStoring(t *testing.T) {
 // Refreshes of many keys of which others write some meanwhile are told of, and end nothing.
 func TestLoadEvents_RefreshMany(t *testing.T) {
 	db := newDB(t, nil)
-	w := db.Watch(keepcache.WatchOptions{Kinds: keepcache.EventRefresh, Buffer: 10_000})
+	w := db.Watch(&keepcache.WatchOptions{Kinds: keepcache.EventRefresh, Buffer: 10_000})
 	defer w.Close()
 	keys := []string{"a", "b", "c", "d"}
 	v := keepcache.Of[int](db.Bucket("b"))

@@ -2,6 +2,7 @@ package keepcache_test
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,7 +16,10 @@ import (
 func drain(w *keepcache.Watch) (seen []string) {
 	for {
 		select {
-		case e := <-w.Events():
+		case e, open := <-w.Events():
+			if !open {
+				return seen
+			}
 			seen = append(seen, fmt.Sprintf("%s %s/%s", e.Kind, e.Bucket, e.Key))
 		default:
 			return seen
@@ -27,8 +31,8 @@ func drain(w *keepcache.Watch) (seen []string) {
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := open(t, newPath(t), &keepcache.Options{SweepInterval: time.Second, CommitInterval: 5 * time.Second})
-		all := db.Watch(keepcache.WatchOptions{})
-		some := db.Watch(keepcache.WatchOptions{Kinds: keepcache.EventSet | keepcache.EventExpire, Bucket: "b", Prefix: "x"})
+		all := db.Watch(nil)
+		some := db.Watch(&keepcache.WatchOptions{Kinds: keepcache.EventSet | keepcache.EventExpire, Bucket: "b", Prefix: "x"})
 		b := db.Bucket("b")
 		require.NoError(t, b.Set("x1", 1, time.Minute))
 		require.NoError(t, b.Set("y", 1, 0))
@@ -63,10 +67,60 @@ func TestWatch(t *testing.T) {
 	})
 }
 
+// The channel of a watch is closed by Watch.Close and by the end of the cache; what the buffer has is still received.
+func TestWatch_Ended(t *testing.T) {
+	db, err := keepcache.Open(newPath(t), nil)
+	require.NoError(t, err)
+	closed, left := db.Watch(nil), db.Watch(nil)
+	require.NoError(t, db.Set("a", 1, 0))
+	closed.Close()
+	require.NoError(t, db.Set("b", 1, 0))
+	require.NoError(t, db.Close())
+	left.Close()
+	for w, want := range map[*keepcache.Watch][]string{closed: {"a"}, left: {"a", "b"}, db.Watch(nil): nil} {
+		var keys []string
+		for e := range w.Events() {
+			keys = append(keys, e.Key)
+		}
+		require.Equal(t, want, keys)
+		require.Zero(t, w.Dropped())
+	}
+}
+
+// Watches begin and end while events happen and the cache is closed.
+func TestWatch_Race(t *testing.T) {
+	for range 20 {
+		db, err := keepcache.Open(newPath(t), nil)
+		require.NoError(t, err)
+		var work sync.WaitGroup
+		for i := range 4 {
+			work.Go(func() {
+				for n := 0; db.Set(fmt.Sprint(i, n), n, 0) == nil; n++ {
+				}
+			})
+			work.Go(func() {
+				for range 50 {
+					w := db.Watch(&keepcache.WatchOptions{Buffer: 8})
+					<-w.Events()
+					w.Close()
+				}
+			})
+		}
+		work.Go(func() {
+			w := db.Watch(nil)
+			for range w.Events() {
+			}
+		})
+		time.Sleep(time.Millisecond)
+		require.NoError(t, db.Close())
+		work.Wait()
+	}
+}
+
 // TestWatch_Full drops and counts what nobody reads, and blocks nobody.
 func TestWatch_Full(t *testing.T) {
 	db := newDB(t, nil)
-	w := db.Watch(keepcache.WatchOptions{Buffer: 3})
+	w := db.Watch(&keepcache.WatchOptions{Buffer: 3})
 	defer w.Close()
 	for i := range 10 {
 		require.NoError(t, db.Set(fmt.Sprint(i), i, 0))
@@ -84,7 +138,7 @@ func TestWatch_Beside(t *testing.T) {
 		Kinds:  keepcache.EventDelete,
 		Handle: func(e keepcache.Event) { told = append(told, e.Kind.String()) },
 	}})
-	w := db.Watch(keepcache.WatchOptions{})
+	w := db.Watch(nil)
 	require.NoError(t, db.Set("a", 1, 0))
 	_, err := db.Delete("a")
 	require.NoError(t, err)
@@ -153,7 +207,7 @@ func BenchmarkWatch(b *testing.B) {
 			bucket := db.Bucket("b")
 			require.NoError(b, bucket.SetBytes("key", make([]byte, 200), 0))
 			if o != nil {
-				defer db.Watch(*o).Close()
+				defer db.Watch(o).Close()
 			}
 			for b.Loop() {
 				_, _, _ = bucket.GetBytes("key")

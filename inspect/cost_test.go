@@ -98,7 +98,7 @@ func BenchmarkLooking(b *testing.B) {
 			defer stop()
 			switch how {
 			case "watched":
-				defer db.Watch(keepcache.WatchOptions{Buffer: 1}).Close()
+				defer db.Watch(&keepcache.WatchOptions{Buffer: 1}).Close()
 			case "page and stream":
 				srv := httptest.NewServer(inspect.Handler(db, nil))
 				defer srv.Close()

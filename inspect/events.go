@@ -36,7 +36,6 @@ var kindNames = func() map[string]keepcache.EventKind {
 	for kind := keepcache.EventKind(1); kind != 0 && kind.String() != "unknown"; kind <<= 1 {
 		names[kind.String()] = kind
 	}
-	names["load failed"] = keepcache.EventLoadFailed // as it was called before
 	return names
 }()
 
@@ -66,7 +65,7 @@ func (s *server) events(v *visit) (any, error) {
 		return nil, fmt.Errorf("%w: there are %d streams already", err, s.o.Streams)
 	}
 	perTurn := max(1, int(int64(s.o.StreamRate)*int64(streamPause)/int64(time.Second)))
-	watch := s.db.Watch(keepcache.WatchOptions{
+	watch := s.db.Watch(&keepcache.WatchOptions{
 		Kinds: kinds, Bucket: q.Get("bucket"), Prefix: q.Get("prefix"), Buffer: burst * perTurn,
 	})
 	defer watch.Close()
@@ -90,22 +89,22 @@ func (s *server) events(v *visit) (any, error) {
 			return nil, nil
 		case <-tick.C:
 		}
-		n := 0
-		for ; n < perTurn && len(watch.Events()) > 0 && out.buf.Len() < turnBytes; n++ {
-			out.event(eventOf(<-watch.Events()))
-		}
+		ended := out.waiting(watch, perTurn)
 		if all := watch.Dropped(); all > dropped {
 			out.event(wire.Event{Time: time.Now().UnixMilli(), Kind: "dropped", Dropped: all - dropped})
 			dropped = all
 		}
 		if out.buf.Len() == 0 {
+			if ended {
+				return nil, nil
+			}
 			if time.Since(last) < streamAlive {
 				continue
 			}
 			out.alive()
 		}
 		last = time.Now()
-		if out.flush() != nil {
+		if out.flush() != nil || ended {
 			return nil, nil
 		}
 	}
@@ -129,6 +128,22 @@ type stream struct {
 	w       http.ResponseWriter
 	lines   bool
 	buf     bytes.Buffer
+}
+
+// waiting writes the events that wait in a watch, most at most, and reports whether it has ended.
+func (o *stream) waiting(watch *keepcache.Watch, most int) (ended bool) {
+	for n := 0; n < most && o.buf.Len() < turnBytes; n++ {
+		select {
+		case e, open := <-watch.Events():
+			if !open {
+				return true
+			}
+			o.event(eventOf(e))
+		default:
+			return false
+		}
+	}
+	return false
 }
 
 func (o *stream) event(e wire.Event) {
