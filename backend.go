@@ -23,7 +23,7 @@ type backend interface {
 	Now() time.Time
 	Revision() uint64
 	BucketNames() ([]string, error)
-	Soonest(n int, buckets []string) ([]engine.Ending, error)
+	Expiring(n int, buckets []string) ([]engine.Ending, error)
 
 	// Writing, under expectations.
 	Write(at *engine.Ref, writes ...*engine.Write) error

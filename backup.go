@@ -52,7 +52,7 @@ func (db *DB) backupReadOnly(ctx context.Context, w io.Writer) (err error) {
 	if err := db.engine.CopyAtRest(ctx, path); err != nil {
 		return err
 	}
-	whole, err := Open(path, &Options{MaxBytes: -1, CompactBytes: -1, SweepInterval: -1, OnCorruption: Fail})
+	whole, err := Open(path, &Options{MaxBytes: -1, CompactBytes: -1, SweepInterval: -1, OnCorruption: CorruptionFail})
 	if err != nil {
 		return err
 	}

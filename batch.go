@@ -1,7 +1,6 @@
 package keepcache
 
 import (
-	"errors"
 	"time"
 
 	"github.com/keepcache/keepcache/internal/engine"
@@ -65,11 +64,9 @@ func (t *Batch) add(b *Bucket, key string, d *engine.Write, err error) {
 // Len returns how many keys the batch writes.
 func (t *Batch) Len() int { return len(t.writes) }
 
-var errForeignBatch = errors.New("the batch has a bucket of another DB")
-
 // Apply makes the writes of a batch, all of them or none: also through a crash no part of them is there without
 // the rest. Other goroutines may see part of them for an instant. If one of them cannot be made the error
-// says which, and nothing was changed. Whatever the outcome, the batch is empty afterwards and can be used
+// says which, and nothing was changed; ErrOtherDB is one for a bucket of another DB. Whatever the outcome, the batch is empty afterwards and can be used
 // again; an empty one is nothing to do.
 func (db *DB) Apply(t *Batch) error {
 	writes, err := t.writes, t.err
@@ -103,7 +100,7 @@ func (db *DB) applyWrites(writes map[entryID]batched) error {
 	buckets := make(map[string][]*engine.Write)
 	for _, w := range writes {
 		if w.bucket.db != db {
-			return errForeignBatch
+			return ErrOtherDB
 		}
 		buckets[w.bucket.at.Name] = append(buckets[w.bucket.at.Name], w.write)
 	}

@@ -28,6 +28,12 @@ var (
 
 // Errors of a call's arguments. The cache is unchanged.
 var (
+	// ErrInvalidOption is returned by Open and by loads for an option that is out of its range. The error says which.
+	ErrInvalidOption = errors.New("invalid option")
+
+	// ErrOtherDB is returned by Apply for a Batch with a bucket of another DB.
+	ErrOtherDB = errors.New("the batch has a bucket of another DB")
+
 	// ErrInvalidKey: a key is 1 to MaxKeyBytes bytes long.
 	ErrInvalidKey = errs.ErrInvalidKey
 
@@ -40,8 +46,8 @@ var (
 	// ErrInvalidTTL: a lifetime is not negative.
 	ErrInvalidTTL = errors.New("invalid lifetime")
 
-	// ErrTooLarge: the encoded value is larger than Options.MaxValueBytes, or the entry
-	// than the budget.
+	// ErrTooLarge: the encoded value is larger than Options.MaxValueBytes, the entry larger than the budget, or an ETag
+	// longer than MaxETagBytes.
 	ErrTooLarge = errs.ErrTooLarge
 
 	// ErrUnsupportedValue: the value is none that JSON can express.

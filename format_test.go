@@ -65,7 +65,7 @@ func TestFormat(t *testing.T) {
 				requireFormat(t, left, db2)
 				report, err := db2.Verify(t.Context())
 				require.NoError(t, err)
-				require.Equal(t, c.pieces, report.Journal.Pieces)
+				require.Equal(t, c.pieces, report.Journal.Records)
 				require.Equal(t, c.rows, report.Rows)
 				require.Equal(t, len(c.names), report.Buckets)
 				require.NoError(t, db2.Close())

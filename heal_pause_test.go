@@ -68,7 +68,7 @@ func TestHeal_UnmadeJournal(t *testing.T) {
 	skipOnWindows(t, "the file cannot be taken away")
 	path := filepath.Join(t.TempDir(), "cache")
 	o := healOptions
-	o.OnCorruption = keepcache.Fail
+	o.OnCorruption = keepcache.CorruptionFail
 	synctest.Test(t, func(t *testing.T) {
 		db, err := keepcache.Open(path, &o)
 		require.NoError(t, err)
@@ -109,7 +109,7 @@ func TestHeal_JournalTaken(t *testing.T) {
 	for _, owes := range []bool{false, true} {
 		path := filepath.Join(t.TempDir(), "cache")
 		o := healOptions
-		o.OnCorruption = keepcache.Fail
+		o.OnCorruption = keepcache.CorruptionFail
 		synctest.Test(t, func(t *testing.T) {
 			db, err := keepcache.Open(path, &o)
 			require.NoError(t, err)
@@ -167,7 +167,7 @@ func TestHeal_RetractSliding(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "cache")
 		o := healOptions
-		o.OnCorruption, o.CommitInterval, o.SweepInterval = keepcache.Fail, -1, -1
+		o.OnCorruption, o.CommitInterval, o.SweepInterval = keepcache.CorruptionFail, -1, -1
 		o.Buckets = map[string]keepcache.BucketOptions{"sliding": {Sliding: true}}
 		db, err := keepcache.Open(path, &o)
 		require.NoError(t, err)
@@ -208,7 +208,7 @@ func TestHeal_JournalNotMade(t *testing.T) {
 	skipOnWindows(t, "the file cannot be taken away")
 	path := filepath.Join(t.TempDir(), "cache")
 	o := healOptions
-	o.OnCorruption = keepcache.Fail
+	o.OnCorruption = keepcache.CorruptionFail
 	var full atomic.Bool
 	disk.Between = func(op *disk.Op, do func() error) error {
 		if op.Kind == disk.KindCreate && filepath.Base(op.Path) == "cache-journal.new" && full.Load() {

@@ -118,7 +118,7 @@ func TestHeal_Panic(t *testing.T) {
 func TestHeal_Unavailable(t *testing.T) {
 	skipOnWindows(t, "the file cannot be taken away")
 	o := healOptions
-	o.OnCorruption = keepcache.Fail
+	o.OnCorruption = keepcache.CorruptionFail
 	path := newPath(t)
 	db := open(t, path, &o)
 	require.NoError(t, fillToHeal(db))

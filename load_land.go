@@ -16,7 +16,7 @@ var (
 	errGoexit       = errors.New("the loader ended its goroutine")
 	errFailedLately = errors.New("a load has failed lately")
 	errNotThere     = errors.New("the loader says that nothing was modified, but it was given nothing")
-	errETagTooLong  = fmt.Errorf("the ETag is longer than %d bytes", MaxETagBytes)
+	errETagTooLong  = fmt.Errorf("%w: the ETag is longer than %d bytes", ErrTooLarge, MaxETagBytes)
 )
 
 // drop discards an answer that came after its flight was abandoned.

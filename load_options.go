@@ -79,10 +79,10 @@ func (o *LoadOptions) resolve(b *Bucket) (f LoadOptions, err error) {
 		f.LoadTimeout = defaultLoadTimeout
 	}
 	if min(f.RetryAfter, f.LoadTimeout) < -1 || min(f.StaleFor, f.SoftTimeout, f.HardTimeout, f.NegativeTTL) < 0 {
-		return f, fmt.Errorf("%w: a load option is negative", ErrInvalidTTL)
+		return f, fmt.Errorf("%w: a duration of LoadOptions is negative", ErrInvalidOption)
 	}
 	if !(f.RefreshAhead >= 0 && f.RefreshAhead <= 1 && f.Jitter >= 0 && f.Jitter <= 1) {
-		return f, fmt.Errorf("%w: RefreshAhead or Jitter is not between 0 and 1", ErrInvalidTTL)
+		return f, fmt.Errorf("%w: RefreshAhead or Jitter is not between 0 and 1", ErrInvalidOption)
 	}
 	return f, nil
 }

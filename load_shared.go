@@ -3,7 +3,6 @@ package keepcache
 import (
 	"context"
 	"fmt"
-	"math/bits"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -115,45 +114,31 @@ func (l *loads) idle() bool {
 
 // LoadStats count what loads did since Open. In GetOrLoadMany each key counts as one load.
 type LoadStats struct {
-	Loads        uint64        // loads that ended, failed ones included
-	Failures     uint64        // loads that failed; ErrNotFound is not a failure
-	Time         time.Duration // spent in loads
-	Histogram    LoadHistogram // how long they took
-	Refreshes    uint64        // loads in the background, for a value that was stale or about to be
-	Stale        uint64        // requests served with a stale value
-	NegativeHits uint64        // requests answered with ErrNotFound without a load
-	Discarded    uint64        // results not stored, because the key was written meanwhile or LoadTimeout was over
-	Mismatched   uint64        // stored values that did not fit the destination and were loaded again
-	CacheErrors  uint64        // failures to read or write the cache around a load, which went on
-	Remembered   uint64        // requests answered with a remembered error
-	TimedOut     uint64        // loads that failed because they ran longer than LoadTimeout
+	Loads        uint64    // loads that ended, failed ones included
+	Failures     uint64    // loads that failed; ErrNotFound is not a failure
+	Latencies    Latencies // how long they took: all of them, and no sample
+	Refreshes    uint64    // loads in the background, for a value that was stale or about to be
+	Stale        uint64    // requests served with a stale value
+	NegativeHits uint64    // requests answered with ErrNotFound without a load
+	Discarded    uint64    // results not stored, because the key was written meanwhile or LoadTimeout was over
+	Mismatched   uint64    // stored values that did not fit the destination and were loaded again
+	CacheErrors  uint64    // failures to read or write the cache around a load, which went on
+	Remembered   uint64    // requests answered with a remembered error
+	TimedOut     uint64    // loads that failed because they ran longer than LoadTimeout
 	// refreshes not begun: 64 were under way, or 1,000 of their loaders ran longer than LoadTimeout
 	Skipped   uint64
 	Running   int64 // loads under way now
 	Abandoned int64 // loaders that run longer than LoadTimeout, each of which holds a goroutine
 }
 
-// LoadHistogram counts by duration. Element i counts what took less than LoadHistogramBound(i) and not less than the
-// bound before it.
-type LoadHistogram [24]uint64
-
-// LoadHistogramBound returns the upper bound of element i of a LoadHistogram: 1 µs, and each the double of the one
-// before it. The last element, from 4 s on, has none and gives NoExpiry.
-func LoadHistogramBound(i int) time.Duration {
-	if i >= len(LoadHistogram{})-1 {
-		return NoExpiry
-	}
-	return time.Microsecond << i
-}
-
 // loadCounters are the counters behind LoadStats.
 type loadCounters struct {
-	loads, loadFailures, loadTime, refreshes, stale, negativeHits atomic.Uint64
-	loadsDiscarded, loadsMismatched, loadCacheErrors              atomic.Uint64
-	remembered, loadsTimedOut, refreshesSkipped                   atomic.Uint64
-	running, abandoned                                            atomic.Int64
+	loads, loadFailures, refreshes, stale, negativeHits atomic.Uint64
+	loadsDiscarded, loadsMismatched, loadCacheErrors    atomic.Uint64
+	remembered, loadsTimedOut, refreshesSkipped         atomic.Uint64
+	running, abandoned                                  atomic.Int64
 
-	loadHistogram [len(LoadHistogram{})]atomic.Uint64
+	loadLatency latency
 }
 
 // loaded counts a load that ended.
@@ -162,16 +147,14 @@ func (c *loadCounters) loaded(took time.Duration, failed bool) {
 	if failed {
 		c.loadFailures.Add(1)
 	}
-	c.loadTime.Add(uint64(max(took, 0)))
-	i := bits.Len64(uint64(max(took, 0) / time.Microsecond))
-	c.loadHistogram[min(i, len(c.loadHistogram)-1)].Add(1)
+	c.loadLatency.enter(took)
 }
 
 func (c *loadCounters) snapshot() LoadStats {
-	s := LoadStats{
+	return LoadStats{
 		Loads:        c.loads.Load(),
 		Failures:     c.loadFailures.Load(),
-		Time:         time.Duration(c.loadTime.Load()),
+		Latencies:    c.loadLatency.snapshot(),
 		Refreshes:    c.refreshes.Load(),
 		Stale:        c.stale.Load(),
 		NegativeHits: c.negativeHits.Load(),
@@ -184,10 +167,6 @@ func (c *loadCounters) snapshot() LoadStats {
 		Running:      c.running.Load(),
 		Abandoned:    c.abandoned.Load(),
 	}
-	for i := range c.loadHistogram {
-		s.Histogram[i] = c.loadHistogram[i].Load()
-	}
-	return s
 }
 
 // mostNested bounds how deep loads may nest. Without it, a loader that asks for a key whose loader asks for another

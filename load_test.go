@@ -417,13 +417,12 @@ func TestLoad_Stats(t *testing.T) {
 			require.NoError(t, err)
 		}
 		stats := s.db.Stats().Loads
-		require.Equal(t, time.Hour+time.Millisecond+4*time.Microsecond, stats.Time)
-		for i, n := range stats.Histogram {
+		require.Equal(t, time.Hour+time.Millisecond+4*time.Microsecond, stats.Latencies.Time)
+		for i, n := range stats.Latencies.Counts {
 			if n == 0 {
 				continue
 			}
-			require.Contains(t, []time.Duration{time.Microsecond, 2 * time.Microsecond, 4 * time.Microsecond,
-				1024 * time.Microsecond, keepcache.NoExpiry}, keepcache.LoadHistogramBound(i))
+			require.Contains(t, []time.Duration{128, 1 << 10, 1 << 12, 1 << 20, keepcache.NoExpiry}, keepcache.LatencyBound(i))
 			require.Equal(t, uint64(1), n)
 		}
 	})

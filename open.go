@@ -81,7 +81,7 @@ func newDB(path string, options Options) *DB {
 func (db *DB) config() engine.Config {
 	o := &db.options
 	c := engine.Config{
-		ReadOnly: o.ReadOnly, LockTimeout: o.LockTimeout, Quarantine: o.OnCorruption == Quarantine,
+		ReadOnly: o.ReadOnly, LockTimeout: o.LockTimeout, Quarantine: o.OnCorruption == CorruptionQuarantine,
 		MaxBytes: o.MaxBytes, MemoryBytes: o.MemoryBytes, JournalBytes: o.JournalBytes, CommitBytes: o.CommitBytes, CompactBytes: o.CompactBytes,
 		Limits: make(map[string]engine.Limit), SyncAlways: o.Sync == SyncAlways,
 		SyncInterval: o.SyncInterval, CommitInterval: o.CommitInterval, SweepInterval: o.SweepInterval,

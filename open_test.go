@@ -26,7 +26,7 @@ func requireRefused(t testing.TB, path string, want error) error {
 	t.Helper()
 	before := snapshot(t, path)
 	var last error
-	for _, opts := range []keepcache.Options{{OnCorruption: keepcache.Fail}, {ReadOnly: true}} {
+	for _, opts := range []keepcache.Options{{OnCorruption: keepcache.CorruptionFail}, {ReadOnly: true}} {
 		start := time.Now()
 		db, err := tryOpen(path, &opts)
 		if err == nil {

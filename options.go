@@ -1,7 +1,6 @@
 package keepcache
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -103,7 +102,7 @@ type Options struct {
 	// beside a writer, unless with NoLock. Default: false.
 	ReadOnly bool
 
-	// OnCorruption says what becomes of a file that is damaged. Default: Quarantine.
+	// OnCorruption says what becomes of a file that is damaged. Default: CorruptionQuarantine.
 	OnCorruption OnCorruption
 
 	// NoLock, which ReadOnly has to go with, opens a file that another process may have open, without its lock
@@ -183,24 +182,24 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	var err error
 	if f.DefaultTTL, err = defaultTTL(f.DefaultTTL, NoExpiry); err != nil {
-		return f, fmt.Errorf("option DefaultTTL: %w", err)
+		return f, fmt.Errorf("%w DefaultTTL: %w", ErrInvalidOption, err)
 	}
 	buckets := make(map[string]BucketOptions, len(f.Buckets))
 	for name, b := range f.Buckets {
 		if !format.ValidName(name) {
-			return f, fmt.Errorf("option Buckets: %w: %s", ErrInvalidName, errs.Quote(name))
+			return f, fmt.Errorf("%w Buckets: %w: %s", ErrInvalidOption, ErrInvalidName, errs.Quote(name))
 		}
 		if b.DefaultTTL, err = defaultTTL(b.DefaultTTL, f.DefaultTTL); err != nil {
-			return f, fmt.Errorf("option Buckets[%s]: DefaultTTL: %w", errs.Quote(name), err)
+			return f, fmt.Errorf("%w Buckets[%s]: DefaultTTL: %w", ErrInvalidOption, errs.Quote(name), err)
 		}
 		if b.MaxBytes, err = size(b.MaxBytes, engine.Unlimited, leastMaxBytes); err != nil {
-			return f, fmt.Errorf("option Buckets[%s]: MaxBytes: %w", errs.Quote(name), err)
+			return f, fmt.Errorf("%w Buckets[%s]: MaxBytes: %w", ErrInvalidOption, errs.Quote(name), err)
 		}
 		switch {
 		case b.MaxEntries == 0, b.MaxEntries == -1:
 			b.MaxEntries = engine.Unlimited
 		case b.MaxEntries < 0:
-			return f, fmt.Errorf("option Buckets[%s]: MaxEntries: %d is negative", errs.Quote(name), b.MaxEntries)
+			return f, fmt.Errorf("%w Buckets[%s]: MaxEntries: %d is negative", ErrInvalidOption, errs.Quote(name), b.MaxEntries)
 		}
 		b.MaxEntries = min(b.MaxEntries, engine.Unlimited)
 		buckets[name] = b
@@ -213,43 +212,43 @@ func (o *Options) withDefaults() (Options, error) {
 	case f.MaxValueBytes == -1:
 		f.MaxValueBytes = format.MaxValueBytes
 	case f.MaxValueBytes < 0 || f.MaxValueBytes > format.MaxValueBytes:
-		return f, fmt.Errorf("option MaxValueBytes: %d is not between 1 and %d", f.MaxValueBytes, format.MaxValueBytes)
+		return f, fmt.Errorf("%w MaxValueBytes: %d is not between 1 and %d", ErrInvalidOption, f.MaxValueBytes, format.MaxValueBytes)
 	}
 	if f.Sync != SyncPeriodic && f.Sync != SyncAlways {
-		return f, fmt.Errorf("option Sync: unknown mode %d", f.Sync)
+		return f, fmt.Errorf("%w Sync: unknown mode %d", ErrInvalidOption, f.Sync)
 	}
-	if f.OnCorruption != Quarantine && f.OnCorruption != Fail {
-		return f, fmt.Errorf("option OnCorruption: unknown choice %d", f.OnCorruption)
+	if f.OnCorruption != CorruptionQuarantine && f.OnCorruption != CorruptionFail {
+		return f, fmt.Errorf("%w OnCorruption: unknown choice %d", ErrInvalidOption, f.OnCorruption)
 	}
 	if f.MaxBytes, err = size(f.MaxBytes, defaultMaxBytes, leastMaxBytes); err != nil {
-		return f, fmt.Errorf("option MaxBytes: %w", err)
+		return f, fmt.Errorf("%w MaxBytes: %w", ErrInvalidOption, err)
 	}
 	if f.MemoryBytes, err = size(f.MemoryBytes, defaultMemoryBytes, leastMemoryBytes); err != nil {
-		return f, fmt.Errorf("option MemoryBytes: %w", err)
+		return f, fmt.Errorf("%w MemoryBytes: %w", ErrInvalidOption, err)
 	}
 	if f.JournalBytes, err = size(f.JournalBytes, defaultJournalBytes, leastJournalBytes); err != nil {
-		return f, fmt.Errorf("option JournalBytes: %w", err)
+		return f, fmt.Errorf("%w JournalBytes: %w", ErrInvalidOption, err)
 	}
 	if f.CommitBytes, err = size(f.CommitBytes, defaultCommitBytes, 1); err != nil {
-		return f, fmt.Errorf("option CommitBytes: %w", err)
+		return f, fmt.Errorf("%w CommitBytes: %w", ErrInvalidOption, err)
 	}
 	if f.CompactBytes, err = size(f.CompactBytes, defaultCompactBytes, 1); err != nil {
-		return f, fmt.Errorf("option CompactBytes: %w", err)
+		return f, fmt.Errorf("%w CompactBytes: %w", ErrInvalidOption, err)
 	}
 	if f.SyncInterval, err = interval(f.SyncInterval, defaultSyncInterval); err != nil {
-		return f, fmt.Errorf("option SyncInterval: %w", err)
+		return f, fmt.Errorf("%w SyncInterval: %w", ErrInvalidOption, err)
 	}
 	if f.CommitInterval, err = interval(f.CommitInterval, defaultCommitInterval); err != nil {
-		return f, fmt.Errorf("option CommitInterval: %w", err)
+		return f, fmt.Errorf("%w CommitInterval: %w", ErrInvalidOption, err)
 	}
 	if f.SweepInterval, err = interval(f.SweepInterval, defaultSweepInterval); err != nil {
-		return f, fmt.Errorf("option SweepInterval: %w", err)
+		return f, fmt.Errorf("%w SweepInterval: %w", ErrInvalidOption, err)
 	}
 	if f.LockTimeout, err = interval(f.LockTimeout, defaultLockTimeout); err != nil {
-		return f, fmt.Errorf("option LockTimeout: %w", err)
+		return f, fmt.Errorf("%w LockTimeout: %w", ErrInvalidOption, err)
 	}
 	if f.NoLock && !f.ReadOnly {
-		return f, errors.New("option NoLock: it needs ReadOnly")
+		return f, fmt.Errorf("%w NoLock: it needs ReadOnly", ErrInvalidOption)
 	}
 	if f.Logger == nil {
 		f.Logger = slog.New(slog.DiscardHandler)
@@ -300,13 +299,13 @@ func size(n, byDefault, least int64) (int64, error) {
 type OnCorruption int
 
 const (
-	// Quarantine keeps a damaged file aside, as <path>.corrupt-<time>, and goes on with a fresh one, which takes over
+	// CorruptionQuarantine keeps a damaged file aside, as <path>.corrupt-<time>, and goes on with a fresh one, which takes over
 	// the identity, the revisions and the names of the buckets, as far as they can be read, and gets what the journal
 	// has. The three newest such files are kept, and of these no more than 4 GiB, the newest one whatever its size.
 	// `keepcache repair` takes out of them what checksums prove.
-	Quarantine OnCorruption = iota
+	CorruptionQuarantine OnCorruption = iota
 
-	// Fail has Open return ErrCorrupt for a damaged file, which stays as it is; one that is found damaged while
+	// CorruptionFail has Open return ErrCorrupt for a damaged file, which stays as it is; one that is found damaged while
 	// it is open stays unavailable.
-	Fail
+	CorruptionFail
 )

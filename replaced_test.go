@@ -137,7 +137,7 @@ func TestReplaced_Failed(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "cache")
 			o := healOptions
-			o.OnCorruption, o.CommitInterval = keepcache.Fail, -1
+			o.OnCorruption, o.CommitInterval = keepcache.CorruptionFail, -1
 			db, err := keepcache.Open(path, &o)
 			require.NoError(t, err)
 			require.NoError(t, fillToHeal(db))

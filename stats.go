@@ -163,7 +163,7 @@ type JournalStats struct {
 
 // MemoryStats say how the memory tier stands.
 type MemoryStats struct {
-	Entries     int   // entries in memory
+	Entries     int64 // entries in memory
 	PinnedBytes int64 // bytes of entries that the file does not have yet
 	CachedBytes int64 // bytes of entries that the file has too, and that may be dropped
 }
@@ -222,20 +222,20 @@ type SweepStats struct {
 	Moved    uint64        // expiry rows moved to a later time, after an overwrite or Touch had prolonged a lifetime
 	Orphans  uint64        // expiry rows without an entry, removed; not 0 only after damage
 	Lag      time.Duration // for how long the most overdue expiry row has been due, which it is about a second after its time; 0 if none is
-	Pending  int           // cleared and dropped buckets whose entries are not all removed yet
+	Pending  int64         // cleared and dropped buckets whose entries are not all removed yet
 	Last     time.Time     // end of the last sweep; zero if there was none
 	Err      error         // of the last sweep; nil if it went well
 }
 
-// Latencies count how long operations took, of a sample of them. Element i counts those that took less than
-// LatencyBound(i) and not less than the bound before it.
+// Latencies are a histogram of how long operations took. Element i counts those that took less than LatencyBound(i) and
+// not less than the bound before it.
 type Latencies struct {
-	Counts [26]uint64
-	Time   time.Duration // of all of the sample together
+	Counts [30]uint64
+	Time   time.Duration // of all that are counted together
 }
 
 // LatencyBound returns the upper bound of element i of Latencies.Counts: 128 ns, and each the double of the one before
-// it. The last element, from 2.1 s on, has none and gives NoExpiry.
+// it. The last element, from 34 s on, has no upper bound: then LatencyBound returns NoExpiry.
 func LatencyBound(i int) time.Duration {
 	if i >= len(Latencies{}.Counts)-1 {
 		return NoExpiry
@@ -243,7 +243,7 @@ func LatencyBound(i int) time.Duration {
 	return 128 * time.Nanosecond << i
 }
 
-// Count returns how many operations are in the sample.
+// Count returns how many operations are counted.
 func (l Latencies) Count() (n uint64) {
 	for _, c := range l.Counts {
 		n += c
@@ -251,8 +251,8 @@ func (l Latencies) Count() (n uint64) {
 	return n
 }
 
-// Quantile returns the bound below which the given part of the sample lies, from 0 to 1: an upper estimate, at most the
-// double of the truth. It returns 0 for an empty sample.
+// Quantile returns the bound below which the given part of the operations lies, from 0 to 1: an upper estimate, at most
+// twice the truth. It returns 0 if none are counted.
 func (l Latencies) Quantile(part float64) time.Duration {
 	all := l.Count()
 	if all == 0 {

@@ -22,8 +22,8 @@ type Report struct {
 	More     int       // how many further problems were found
 }
 
-// JournalReport is what Verify found in the journal beside the file. Pieces and what follows it are those of a cache that is open for
-// reading only: what one that is open for writing has found in its journal is in memory, and Verify commits that first.
+// JournalReport is what Verify found in the journal beside the file. Records and what follows it are 0 where
+// the cache is open for writing: there, Verify commits what the journal has before it begins.
 type JournalReport struct {
 	FileBytes int64 // the size of the journal; 0 if there is none
 
@@ -31,10 +31,10 @@ type JournalReport struct {
 	// Report.Entries counts the first and not the second: of the other entries, the file has the latest version.
 	Entries, Removed int
 
-	Pieces  int   // whose checksum is right and which the file does not have; a piece is one write, or several that belong together
-	Bytes   int64 // of these pieces
-	Torn    bool  // it ends in a piece that is not whole, which is what a crash leaves, and no problem
-	Foreign bool  // it belongs to another cache, so nothing in it counts, which is no problem of this one
+	Records int   // log records that pass their checksum and that the file does not have; each is one write or one batch
+	Bytes   int64 // of these records
+	Torn    bool  // the last record is incomplete, as a crash leaves it; that is no problem
+	Foreign bool  // it belongs to another cache and does not count; that is no problem of this one
 }
 
 // MaxProblems is how many problems a Report lists.

@@ -72,7 +72,7 @@ func TestVerify_Journal(t *testing.T) {
 			require.Equal(t, info.Size(), j.FileBytes)
 			require.Equal(t, 997+2+5, j.Entries)
 			require.Equal(t, 3, j.Removed)
-			require.Equal(t, 1000+3+1+2+5, j.Pieces)
+			require.Equal(t, 1000+3+1+2+5, j.Records)
 			require.Positive(t, j.Bytes)
 			require.False(t, j.Foreign)
 		})

@@ -81,7 +81,7 @@ func TestBounds_LargeValue(t *testing.T) {
 	for _, path := range []string{
 		"/entry?bucket=b&key=list", "/v1/entry?bucket=b&key=list&values=1", "/v1/keys?bucket=b&prefix=list&values=1",
 		"/redacted/entry?bucket=b&key=list", "/redacted/v1/entry?bucket=b&key=list&values=1", "/v1/exists?bucket=b&key=large",
-		"/entry?bucket=b&key=large", "/v1/entry?bucket=b&key=large&values=1", "/v1/keys?bucket=b", "/", "/v1/soonest", "/v1/biggest",
+		"/entry?bucket=b&key=large", "/v1/entry?bucket=b&key=large&values=1", "/v1/keys?bucket=b", "/", "/v1/expiring", "/v1/biggest",
 	} {
 		begun := time.Now()
 		grown := peak(func() {
@@ -327,7 +327,7 @@ func TestBounds_Names(t *testing.T) {
 		n++
 	}
 	require.Equal(t, 300, n)
-	for _, list := range []func(context.Context, string, int) (wire.Keys, error){c.Biggest, c.Soonest} {
+	for _, list := range []func(context.Context, string, int) (wire.Keys, error){c.Biggest, c.Expiring} {
 		page, err = list(t.Context(), "b", 1000)
 		require.NoError(t, err)
 		require.Less(t, len(page.Entries), 150)

@@ -45,7 +45,7 @@ func FuzzServe(f *testing.F) {
 	for _, seed := range [][3]string{
 		{"GET", "", ""}, {"GET", "v1/", ""}, {"GET", "v1/stats", ""}, {"GET", "v1/buckets", ""}, {"GET", "v1/keys?glob=*[a-z]?\\*&values=1&limit=3", ""},
 		{"GET", "v1/keys?bucket=default&prefix=l&values=1&after=a&tag=t", ""}, {"GET", "v1/entry?key=long&values=1", ""}, {"GET", "entry?key=long", ""},
-		{"GET", "keys?bucket64=YQ&prefix=%22a%22", ""}, {"GET", "v1/exists?key=%FF", ""}, {"GET", "v1/biggest?limit=2", ""}, {"GET", "v1/soonest", ""},
+		{"GET", "keys?bucket64=YQ&prefix=%22a%22", ""}, {"GET", "v1/exists?key=%FF", ""}, {"GET", "v1/biggest?limit=2", ""}, {"GET", "v1/expiring", ""},
 		{"POST", "v1/set", `{"key":"a","value":{"b":[1.0,"x",null,1e2]},"literals":[0],"ttl_ms":1000}`}, {"POST", "v1/set", `{"key":"b","bytes":"AP8="}`},
 		{"POST", "v1/add", `{"key":{"base64":"/w=="},"value":"\u001b[2J"}`}, {"POST", "v1/delete", `{"key":"a"}`}, {"POST", "v1/touch", `{"key":"a","ttl_ms":-1}`},
 		{"POST", "v1/clear", `{"bucket":"b","prefix":"x"}`}, {"POST", "v1/invalidate", `{"tags":["t","u"]}`}, {"POST", "v1/sweep", `{}`}, {"GET", "metrics", ""},

@@ -201,7 +201,7 @@ func TestKeys(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"k94", "k93", "k92"}, []string{string(page.Entries[0].Key), string(page.Entries[1].Key), string(page.Entries[2].Key)})
 	require.Equal(t, int64(95), page.Looked)
-	page, err = c.Soonest(ctx, "b", 2)
+	page, err = c.Expiring(ctx, "b", 2)
 	require.NoError(t, err)
 	require.Equal(t, []string{"k94", "k93"}, []string{string(page.Entries[0].Key), string(page.Entries[1].Key)})
 

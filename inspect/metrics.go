@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/display"
@@ -104,9 +103,9 @@ func (e *exposition) stats(s keepcache.Stats) {
 	e.counter("keepcache_deletes", "Entries removed by calls.", "", float64(s.Deletes))
 	e.counter("keepcache_damaged_reads", "Damaged entries met by reads.", "", float64(s.Damaged))
 	e.histogram("keepcache_read_duration_seconds", "Time that reads took to find a value, of a sample of about one in 128.",
-		s.Reads.Counts[:], keepcache.LatencyBound, s.Reads.Time)
+		s.Reads)
 	e.histogram("keepcache_write_duration_seconds", "Time that writes of a value took, of a sample of about one in 128.",
-		s.Writes.Counts[:], keepcache.LatencyBound, s.Writes.Time)
+		s.Writes)
 
 	e.gauge("keepcache_file_bytes", "Size of the file.", "", float64(s.FileBytes))
 	e.gauge("keepcache_file_free_bytes", "Part of the file that holds nothing.", "", float64(s.FreeBytes))
@@ -143,7 +142,7 @@ func (e *exposition) stats(s keepcache.Stats) {
 	e.counter("keepcache_loads", "Runs of a loader.", "", float64(s.Loads.Loads))
 	e.counter("keepcache_load_failures", "Runs of a loader that failed.", "", float64(s.Loads.Failures))
 	e.histogram("keepcache_load_duration_seconds", "Time that loaders took.",
-		s.Loads.Histogram[:], keepcache.LoadHistogramBound, s.Loads.Time)
+		s.Loads.Latencies)
 	e.counter("keepcache_refreshes", "Loads begun in the background.", "", float64(s.Loads.Refreshes))
 	e.counter("keepcache_stale_hits", "Requests served with a stale value.", "", float64(s.Loads.Stale))
 	e.counter("keepcache_negative_hits", "Requests answered from the memory that there is no such thing.", "", float64(s.Loads.NegativeHits))
@@ -215,19 +214,19 @@ func (e *exposition) sample(name, labels string, value float64) {
 	e.buf.WriteString(" " + float(value) + "\n")
 }
 
-// histogram writes counts by duration, which counted by range and are cumulative here.
-func (e *exposition) histogram(name, help string, counts []uint64, bound func(int) time.Duration, sum time.Duration) {
+// histogram writes how long operations took. Each count of the format includes those of the lower bounds.
+func (e *exposition) histogram(name, help string, l keepcache.Latencies) {
 	e.head(name, "histogram", help)
 	all := uint64(0)
-	for i, n := range counts {
+	for i, n := range l.Counts {
 		all += n
 		le := "+Inf"
-		if b := bound(i); b != keepcache.NoExpiry {
+		if b := keepcache.LatencyBound(i); b != keepcache.NoExpiry {
 			le = float(b.Seconds())
 		}
 		e.sample(name+"_bucket", `le="`+le+`"`, float64(all))
 	}
-	e.sample(name+"_sum", "", sum.Seconds())
+	e.sample(name+"_sum", "", l.Time.Seconds())
 	e.sample(name+"_count", "", float64(all))
 }
 

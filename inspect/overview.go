@@ -16,17 +16,17 @@ type figure struct{ Label, Value, Unit, Note string }
 // overviewData is what the overview shows.
 type overviewData struct {
 	frameData
-	Figures          []figure
-	Ops, Ratio       chart
-	Latency, Lives   bars
-	Surveyed         string
-	Alarm            string // what is wrong now
-	Gauges           []gauge
-	Buckets          []bucketRow
-	MoreBuckets      int
-	Soonest, Biggest []row
-	Facts            []fact
-	Now              string
+	Figures           []figure
+	Ops, Ratio        chart
+	Latency, Lives    bars
+	Surveyed          string
+	Alarm             string // what is wrong now
+	Gauges            []gauge
+	Buckets           []bucketRow
+	MoreBuckets       int
+	Expiring, Biggest []row
+	Facts             []fact
+	Now               string
 }
 
 const shortList = 6
@@ -64,11 +64,11 @@ func (s *server) overview() overviewData {
 			d.Biggest = append(d.Biggest, r)
 		}
 	}
-	soonest, _ := s.db.Soonest(shortList) // after Close there is none
-	for _, e := range soonest {
+	expiring, _ := s.db.Expiring(shortList) // after Close there is none
+	for _, e := range expiring {
 		r := rowOf(wire.EntryOf(e.Bucket, e.Entry), now)
 		r.Key = shorten(r.Key, 48)
-		d.Soonest = append(d.Soonest, r)
+		d.Expiring = append(d.Expiring, r)
 	}
 	d.Gauges = gauges(stats)
 	d.Buckets, d.MoreBuckets = bucketRows(stats, "")

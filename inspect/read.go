@@ -33,7 +33,7 @@ const (
 	lookEvery     = 64      // entries between two looks at the clock, for walks that take what time they are given
 	lookBytes     = 1 << 20 // of their values
 	biggestTime   = 2 * time.Second
-	mostRanked    = 1000 // of biggest and soonest
+	mostRanked    = 1000 // of biggest and expiring
 	defaultRanked = 20
 )
 
@@ -366,7 +366,7 @@ func (s *server) exists(v *visit) (any, error) {
 	return wire.Found{Found: fresh && err == nil}, err
 }
 
-func (s *server) soonest(v *visit) (any, error) {
+func (s *server) expiring(v *visit) (any, error) {
 	q, err := s.query(v.r)
 	if err != nil {
 		return nil, err
@@ -378,7 +378,7 @@ func (s *server) soonest(v *visit) (any, error) {
 	if q.bucket != "" {
 		names = []string{q.bucket}
 	}
-	found, err := s.db.Soonest(ranked(q.limit), names...)
+	found, err := s.db.Expiring(ranked(q.limit), names...)
 	page := wire.Keys{Entries: []wire.Entry{}, Looked: int64(len(found))}
 	bytes := 0
 	for _, e := range found {

@@ -203,7 +203,7 @@ func TestETag(t *testing.T) {
 	}{{nil, false}, {&inspect.Options{ShowValues: true}, true}, {&inspect.Options{ShowValues: true, Redact: redact}, false}, {&inspect.Options{AllowWrites: true}, false}} {
 		h := inspect.Handler(db, c.o)
 		all := ""
-		for _, path := range []string{"/v1/entry?bucket=b&key=k&values=1", "/v1/keys?bucket=b&values=1", "/v1/biggest", "/v1/soonest", "/entry?bucket=b&key=k", "/keys", "/"} {
+		for _, path := range []string{"/v1/entry?bucket=b&key=k&values=1", "/v1/keys?bucket=b&values=1", "/v1/biggest", "/v1/expiring", "/entry?bucket=b&key=k", "/keys", "/"} {
 			w := ask(t, h, "GET", path)
 			require.Equal(t, 200, w.Code, path)
 			all += w.Body.String()

@@ -66,15 +66,15 @@ type endpoint struct {
 }
 
 var endpoints = map[string]endpoint{
-	"":        {method: http.MethodGet, answer: (*server).hello},
-	"stats":   {method: http.MethodGet, answer: (*server).stats},
-	"buckets": {method: http.MethodGet, answer: (*server).buckets},
-	"keys":    {method: http.MethodGet, answer: (*server).keys},
-	"entry":   {method: http.MethodGet, answer: (*server).entry},
-	"exists":  {method: http.MethodGet, answer: (*server).exists},
-	"biggest": {method: http.MethodGet, answer: (*server).biggest, long: true},
-	"soonest": {method: http.MethodGet, answer: (*server).soonest},
-	"events":  {method: http.MethodGet, answer: (*server).events, stream: true},
+	"":         {method: http.MethodGet, answer: (*server).hello},
+	"stats":    {method: http.MethodGet, answer: (*server).stats},
+	"buckets":  {method: http.MethodGet, answer: (*server).buckets},
+	"keys":     {method: http.MethodGet, answer: (*server).keys},
+	"entry":    {method: http.MethodGet, answer: (*server).entry},
+	"exists":   {method: http.MethodGet, answer: (*server).exists},
+	"biggest":  {method: http.MethodGet, answer: (*server).biggest, long: true},
+	"expiring": {method: http.MethodGet, answer: (*server).expiring},
+	"events":   {method: http.MethodGet, answer: (*server).events, stream: true},
 
 	"verify":     {method: http.MethodPost, answer: (*server).verify, long: true},
 	"set":        {method: http.MethodPost, answer: (*server).set, writes: true},

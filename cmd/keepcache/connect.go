@@ -141,7 +141,7 @@ func hinted(err error, addr string) error {
 func (f *flags) openFile(w io.Writer, path string, how access, options keepcache.Options, silent error, fn func(*local) error) error {
 	// A command changes what it says and nothing else: budgets and upkeep are for the program whose cache it is.
 	options.SweepInterval, options.MaxBytes, options.CompactBytes = -1, -1, -1
-	options.OnCorruption = keepcache.Fail
+	options.OnCorruption = keepcache.CorruptionFail
 	options.LockTimeout = lockWait
 	if !how.locks() {
 		options.ReadOnly, options.LockTimeout = true, -1

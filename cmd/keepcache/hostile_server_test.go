@@ -115,7 +115,7 @@ func jsonText(s string) string {
 
 // answers are what endpoints answer with.
 var answers = map[string]any{
-	"stats": wire.Stats{}, "buckets": wire.Buckets{}, "keys": wire.Keys{}, "biggest": wire.Keys{}, "soonest": wire.Keys{}, "entry": wire.Entry{},
+	"stats": wire.Stats{}, "buckets": wire.Buckets{}, "keys": wire.Keys{}, "biggest": wire.Keys{}, "expiring": wire.Keys{}, "entry": wire.Entry{},
 	"exists": wire.Found{}, "add": wire.Found{}, "delete": wire.Found{}, "touch": wire.Found{}, "clear": wire.Removed{}, "sweep": wire.Removed{},
 	"compact": wire.Compacted{}, "verify": wire.Report{}, "events": wire.Event{},
 }

@@ -52,7 +52,7 @@ file, unless --allow-empty asks for an empty one.`,
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()
-			r, err := keepcache.Repair(ctx, path, to, buckets)
+			r, err := keepcache.Repair(ctx, path, to, &keepcache.RepairOptions{Buckets: buckets})
 			switch {
 			case ctx.Err() != nil && errors.Is(err, context.Canceled):
 				return errInterrupted
@@ -66,7 +66,7 @@ file, unless --allow-empty asks for an empty one.`,
 			}
 			errOut := cmd.ErrOrStderr()
 			fmt.Fprintf(errOut, "saved %s in %s to %s\n", plural(r.Entries, "entry", "entries"),
-				plural(int64(r.Buckets), "bucket", "buckets"), strconv.Quote(to))
+				plural(r.Buckets, "bucket", "buckets"), strconv.Quote(to))
 			if !r.Whole {
 				fmt.Fprintln(errOut, "pages are missing, so all were searched: entries that were deleted can be back")
 			}
@@ -94,7 +94,7 @@ func hintBuckets(r keepcache.RepairReport) string {
 	return "; if the file no longer names all buckets, name the others with --bucket and repair again"
 }
 
-func possessive(n int64) string {
+func possessive(n int) string {
 	if n == 1 {
 		return "its"
 	}

@@ -183,7 +183,7 @@ func statsJSON(path string, s keepcache.Stats, freeKnown bool) []byte {
 	}
 	o.raw("loads", loadsJSON(s.Loads))
 	o.int("sweep_lag_ms", s.Sweep.Lag.Round(time.Millisecond).Milliseconds())
-	o.int("sweep_pending_buckets", int64(s.Sweep.Pending))
+	o.int("sweep_pending_buckets", s.Sweep.Pending)
 	o.raw("tiers", tiersJSON(s))
 	return o.line()
 }
@@ -196,7 +196,7 @@ func loadsJSON(l keepcache.LoadStats) []byte {
 	o.int("discarded", int64(l.Discarded))
 	o.int("failures", int64(l.Failures))
 	o.int("loads", int64(l.Loads))
-	o.int("loads_us", l.Time.Microseconds())
+	o.int("loads_us", l.Latencies.Time.Microseconds())
 	o.int("mismatched", int64(l.Mismatched))
 	o.int("negative_hits", int64(l.NegativeHits))
 	o.int("refreshes", int64(l.Refreshes))

@@ -37,7 +37,7 @@ func testPicture() picture {
 // A picture fits every terminal: no line is wider, none too many, and nothing in it does more than to be shown.
 func TestTop_Fits(t *testing.T) {
 	loading := testPicture()
-	loading.now.Loads = keepcache.LoadStats{Loads: 1 << 40, Failures: 1 << 40, Stale: 1 << 40, Running: 1 << 20, Histogram: keepcache.LoadHistogram{19: 9}}
+	loading.now.Loads = keepcache.LoadStats{Loads: 1 << 40, Failures: 1 << 40, Stale: 1 << 40, Running: 1 << 20, Latencies: keepcache.Latencies{Counts: [30]uint64{22: 9}}}
 	for _, p := range []picture{{}, testPicture(), loading} {
 		for l := range lists {
 			for _, size := range [][2]int{{80, 24}, {40, 10}, {200, 60}, {1, 1}, {79, 3}, {20, 50}} {
@@ -107,14 +107,14 @@ func TestTop_Loads(t *testing.T) {
 	require.NotContains(t, text(), "loads ")
 	require.Contains(t, text(), "latency   Get p50 <1µs p99 <2.1ms   Set none timed   1 in 128 timed")
 	p.before.Loads.Loads, p.now.Loads.Loads = 100, 1500
-	p.before.Loads.Histogram[3], p.now.Loads.Histogram[3] = 100, 1300
-	p.now.Loads.Histogram[14], p.now.Loads.Histogram[23] = 197, 3
+	p.before.Loads.Latencies.Counts[6], p.now.Loads.Latencies.Counts[6] = 100, 1300
+	p.now.Loads.Latencies.Counts[17], p.now.Loads.Latencies.Counts[29] = 197, 3
 	p.now.Loads.Running, p.now.Loads.Failures, p.now.Loads.Stale = 7, 6, 8400
 	require.Contains(t, text(), " 700 load ")
-	require.Contains(t, text(), "loads     p50 <8µs p99 <16ms   7 running   3.0/s failed   4,200/s stale")
+	require.Contains(t, text(), "loads     p50 <8.2µs p99 <17ms   7 running   3.0/s failed   4,200/s stale")
 	p.before = p.now
 	require.Contains(t, text(), "loads     none ended   7 running   0/s failed   0/s stale")
-	p.before.Loads.Histogram[0] = 1 // of a program that was there before
+	p.before.Loads.Latencies.Counts[0] = 1 // of a program that was there before
 	require.Contains(t, text(), "loads     none ended")
 	p.before, p.now = keepcache.Stats{}, keepcache.Stats{Loads: keepcache.LoadStats{Running: 1}}
 	require.Contains(t, text(), "loads     none ended   1 running")

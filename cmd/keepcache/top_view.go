@@ -112,7 +112,7 @@ func (f *frame) rates(p picture) {
 	f.named("hits", "%s   %.1f %% since the start%s", ratio, 100*p.now.HitRatio(), fromFile)
 	f.named("latency", "Get %s   Set %s   1 in 128 timed", showLatency(p.now.Reads.Sub(p.before.Reads)), showLatency(p.now.Writes.Sub(p.before.Writes)))
 	if l := p.now.Loads; l.Loads+l.Stale+l.NegativeHits+l.Remembered > 0 || l.Running > 0 {
-		f.named("loads", "%s   %s running   %s/s failed   %s/s stale", showLoads(l.Histogram, p.before.Loads.Histogram), count(l.Running),
+		f.named("loads", "%s   %s running   %s/s failed   %s/s stale", showLoads(l.Latencies, p.before.Loads.Latencies), count(l.Running),
 			trimmed(rate(func(s keepcache.Stats) uint64 { return s.Loads.Failures })),
 			trimmed(rate(func(s keepcache.Stats) uint64 { return s.Loads.Stale })))
 	}
@@ -142,28 +142,17 @@ func showLatency(l keepcache.Latencies) string {
 }
 
 // showLoads writes quantiles of the loads that have ended since before, all of which are timed.
-func showLoads(now, before keepcache.LoadHistogram) string {
-	all := uint64(0)
-	for i := range now {
-		if now[i] < before[i] {
+func showLoads(now, before keepcache.Latencies) string {
+	for i := range now.Counts {
+		if now.Counts[i] < before.Counts[i] {
 			return "none ended" // the program is another one now
 		}
-		now[i] -= before[i]
-		all += now[i]
 	}
-	if all == 0 {
+	ended := now.Sub(before)
+	if ended.Count() == 0 {
 		return "none ended"
 	}
-	quantile := func(part float64) string {
-		n := uint64(0)
-		for i, c := range now {
-			if n += c; float64(n) >= part*float64(all) {
-				return showBrief(keepcache.LoadHistogramBound(i))
-			}
-		}
-		return showBrief(keepcache.NoExpiry)
-	}
-	return fmt.Sprintf("p50 <%s p99 <%s", quantile(0.5), quantile(0.99))
+	return showLatency(ended)
 }
 
 // showBrief writes a duration with two digits or three.

@@ -217,10 +217,10 @@ func printJournal(out io.Writer, j keepcache.JournalReport) {
 	switch {
 	case j.Foreign:
 		fmt.Fprintf(out, "journal   belongs to another cache, so nothing in it counts\n")
-	case j.Pieces > 0:
+	case j.Records > 0:
 		fmt.Fprintf(out, "journal   has %s and %s that the file does not have yet, in %s (%s)\n",
 			plural(j.Entries, "entry", "entries"), plural(j.Removed, "removal", "removals"),
-			plural(j.Pieces, "sound piece", "sound pieces"), size(j.Bytes))
+			plural(j.Records, "sound record", "sound records"), size(j.Bytes))
 	case j.Entries+j.Removed > 0:
 		fmt.Fprintf(out, "journal   has %s and %s that the file does not have yet\n",
 			plural(j.Entries, "entry", "entries"), plural(j.Removed, "removal", "removals"))
@@ -254,7 +254,7 @@ func verifyJSON(entries, pages checked) []byte {
 	j.int("entries", int64(entries.Journal.Entries))
 	j.int("file_bytes", entries.Journal.FileBytes)
 	j.bool("foreign", entries.Journal.Foreign)
-	j.int("pieces", int64(entries.Journal.Pieces))
+	j.int("records", int64(entries.Journal.Records))
 	j.int("removed", int64(entries.Journal.Removed))
 	j.bool("torn", entries.Journal.Torn)
 	p.bool("checked", pages.Unchecked == "")

@@ -192,7 +192,7 @@ func (sw *sweeper) count(fn func(*SweepStats)) {
 func (sw *sweeper) snapshot() SweepStats {
 	sw.mu.Lock()
 	stats := sw.stats
-	stats.Pending = len(sw.retired)
+	stats.Pending = int64(len(sw.retired))
 	sw.mu.Unlock()
 	if first, err := sw.store.FirstRow(); err == nil {
 		stats.Lag = format.Overdue(first, time.Now())
@@ -209,7 +209,7 @@ type SweepStats struct {
 	Moved    uint64
 	Orphans  uint64
 	Lag      time.Duration
-	Pending  int
+	Pending  int64
 	Last     time.Time
 	Err      error
 }

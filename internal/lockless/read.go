@@ -339,9 +339,9 @@ func (v *view) change(p *cost.Pending, id uint64) (cost.Usage, error) {
 	})
 }
 
-// Soonest returns the live entries that end first, the soonest first, n at most: of all buckets, or of those that are named. It is of one
-// moment.
-func (l *Reader) Soonest(n int, buckets []string) (found []engine.Ending, err error) {
+// Expiring returns the first n live entries in the order in which they end: of all buckets, or of those that are named.
+// They are of one moment.
+func (l *Reader) Expiring(n int, buckets []string) (found []engine.Ending, err error) {
 	t := newTail("")
 	t.all = true
 	err = l.withView(t, func(v *view) error {
@@ -355,13 +355,13 @@ func (l *Reader) Soonest(n int, buckets []string) (found []engine.Ending, err er
 				names[id] = name
 			}
 		}
-		rows, err := v.rows(engine.SoonestLookFree + engine.SoonestLookEach*n)
+		rows, err := v.rows(engine.ExpiringRowsFree + engine.ExpiringRowsEach*n)
 		if err != nil {
 			return err
 		}
-		var late engine.SoonestRows
-		t.soonest(n, names, v.mark, &late)
-		found, err = engine.SoonestOf(n, names, append(rows, late...), func(id uint64, bucket, key string) (engine.Reading, error) {
+		var late engine.ExpiringRows
+		t.expiring(n, names, v.mark, &late)
+		found, err = engine.FirstExpiring(n, names, append(rows, late...), func(id uint64, bucket, key string) (engine.Reading, error) {
 			return l.readIn(v, id, bucket, key)
 		})
 		return err

@@ -153,8 +153,8 @@ func (t *tail) find(id uint64, key string, mark uint64) (record []byte, known bo
 	return e.record, true
 }
 
-// soonest adds the entries of the given buckets that expire first to rows.
-func (t *tail) soonest(n int, names map[uint64]string, mark uint64, rows *engine.SoonestRows) {
+// expiring adds the entries of the given buckets that expire first to rows.
+func (t *tail) expiring(n int, names map[uint64]string, mark uint64, rows *engine.ExpiringRows) {
 	for at, e := range t.entries {
 		if e.record != nil && e.revision > mark && names[at.id] != "" {
 			rows.Add(n, format.StaleUntil(e.record), at.id, at.key)

@@ -327,7 +327,7 @@ func (m *Tier) Await(hash uint64) {
 
 // Stats is a snapshot of the tier's size, see keepcache.MemoryStats.
 type Stats struct {
-	Entries     int
+	Entries     int64
 	PinnedBytes int64
 	CachedBytes int64
 }
@@ -363,7 +363,7 @@ func (m *Tier) Stats() Stats {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()
-		st.Entries += s.table.used
+		st.Entries += int64(s.table.used)
 		s.mu.RUnlock()
 	}
 	return st

@@ -39,11 +39,11 @@ const (
 
 // RepairReport is the result of Repair, see keepcache.RepairReport.
 type RepairReport struct {
-	Entries  int64
+	Entries  int
 	Buckets  int
-	Expired  int64
-	Unproved int64
-	Older    int64
+	Expired  int
+	Unproved int
+	Older    int
 	Whole    bool
 }
 

@@ -39,7 +39,7 @@ func (l Late) Put(id uint64, key string, e LateEntry) {
 }
 
 func JournalReportOf(r *journal.Report) JournalReport {
-	return JournalReport{FileBytes: r.Bytes, Pieces: r.Applied, Bytes: r.PieceBytes, Torn: r.Torn, Foreign: r.Foreign}
+	return JournalReport{FileBytes: r.Bytes, Records: r.Applied, Bytes: r.PieceBytes, Torn: r.Torn, Foreign: r.Foreign}
 }
 
 // JournalProblems says what is wrong with a journal, and where.

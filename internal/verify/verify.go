@@ -148,7 +148,7 @@ type Report struct {
 type JournalReport struct {
 	FileBytes        int64
 	Entries, Removed int
-	Pieces           int
+	Records          int
 	Bytes            int64
 	Torn             bool
 	Foreign          bool

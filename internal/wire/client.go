@@ -219,9 +219,9 @@ func (c *Client) Biggest(ctx context.Context, bucket string, limit int) (k Keys,
 	return k, c.get(ctx, "biggest", Query{Bucket: bucket, Limit: limit}.values(), &k)
 }
 
-// Soonest returns the entries that expire next, the soonest first: of one bucket, or for "" of all.
-func (c *Client) Soonest(ctx context.Context, bucket string, limit int) (k Keys, err error) {
-	return k, c.get(ctx, "soonest", Query{Bucket: bucket, Limit: limit}.values(), &k)
+// Expiring returns the entries that expire next, the soonest first: of one bucket, or for "" of all.
+func (c *Client) Expiring(ctx context.Context, bucket string, limit int) (k Keys, err error) {
+	return k, c.get(ctx, "expiring", Query{Bucket: bucket, Limit: limit}.values(), &k)
 }
 
 // Set stores a value: w.Bucket, Key, Value with Literals or Bytes, TTL or Expires, and Tags count.

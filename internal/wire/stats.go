@@ -113,26 +113,25 @@ type Compact struct {
 
 // Loads is keepcache.LoadStats.
 type Loads struct {
-	Loads        uint64        `json:"loads"`
-	Failures     uint64        `json:"failures"`
-	Time         time.Duration `json:"time_ns"`
-	Histogram    []uint64      `json:"histogram"`
-	Refreshes    uint64        `json:"refreshes"`
-	Stale        uint64        `json:"stale"`
-	NegativeHits uint64        `json:"negative_hits"`
-	Discarded    uint64        `json:"discarded"`
-	Mismatched   uint64        `json:"mismatched"`
-	CacheErrors  uint64        `json:"cache_errors"`
-	Remembered   uint64        `json:"remembered"`
-	TimedOut     uint64        `json:"timed_out"`
-	Skipped      uint64        `json:"skipped"`
-	Running      int64         `json:"running"`
-	Abandoned    int64         `json:"abandoned"`
+	Loads        uint64    `json:"loads"`
+	Failures     uint64    `json:"failures"`
+	Latencies    Latencies `json:"latencies"`
+	Refreshes    uint64    `json:"refreshes"`
+	Stale        uint64    `json:"stale"`
+	NegativeHits uint64    `json:"negative_hits"`
+	Discarded    uint64    `json:"discarded"`
+	Mismatched   uint64    `json:"mismatched"`
+	CacheErrors  uint64    `json:"cache_errors"`
+	Remembered   uint64    `json:"remembered"`
+	TimedOut     uint64    `json:"timed_out"`
+	Skipped      uint64    `json:"skipped"`
+	Running      int64     `json:"running"`
+	Abandoned    int64     `json:"abandoned"`
 }
 
 // Memory is keepcache.MemoryStats.
 type Memory struct {
-	Entries     int   `json:"entries"`
+	Entries     int64 `json:"entries"`
 	PinnedBytes int64 `json:"pinned_bytes"`
 	CachedBytes int64 `json:"cached_bytes"`
 }
@@ -167,7 +166,7 @@ type Sweep struct {
 	Moved    uint64        `json:"moved"`
 	Orphans  uint64        `json:"orphans"`
 	Lag      time.Duration `json:"lag_ns"`
-	Pending  int           `json:"pending"`
+	Pending  int64         `json:"pending"`
 	Last     int64         `json:"last_ms,omitempty"`
 	Err      string        `json:"error,omitempty"`
 }
@@ -189,7 +188,7 @@ func StatsOf(s keepcache.Stats, now time.Time) Stats {
 			words(s.Compact.Err),
 		},
 		Loads: Loads{
-			s.Loads.Loads, s.Loads.Failures, s.Loads.Time, trim(s.Loads.Histogram[:]), s.Loads.Refreshes,
+			s.Loads.Loads, s.Loads.Failures, Latencies{trim(s.Loads.Latencies.Counts[:]), s.Loads.Latencies.Time}, s.Loads.Refreshes,
 			s.Loads.Stale, s.Loads.NegativeHits, s.Loads.Discarded, s.Loads.Mismatched, s.Loads.CacheErrors,
 			s.Loads.Remembered, s.Loads.TimedOut, s.Loads.Skipped, s.Loads.Running, s.Loads.Abandoned,
 		},
@@ -232,7 +231,7 @@ func (w Stats) Stats() keepcache.Stats {
 			Took: w.Compact.Took, Gained: w.Compact.Gained, Err: cause(w.Compact.Err),
 		},
 		Loads: keepcache.LoadStats{
-			Loads: w.Loads.Loads, Failures: w.Loads.Failures, Time: w.Loads.Time, Refreshes: w.Loads.Refreshes,
+			Loads: w.Loads.Loads, Failures: w.Loads.Failures, Latencies: latencies(w.Loads.Latencies), Refreshes: w.Loads.Refreshes,
 			Stale: w.Loads.Stale, NegativeHits: w.Loads.NegativeHits, Discarded: w.Loads.Discarded,
 			Mismatched: w.Loads.Mismatched, CacheErrors: w.Loads.CacheErrors, Remembered: w.Loads.Remembered,
 			TimedOut: w.Loads.TimedOut, Skipped: w.Loads.Skipped, Running: w.Loads.Running, Abandoned: w.Loads.Abandoned,
@@ -249,7 +248,6 @@ func (w Stats) Stats() keepcache.Stats {
 			Err: cause(w.Sweep.Err),
 		},
 	}
-	copy(s.Loads.Histogram[:], w.Loads.Histogram)
 	for _, b := range w.Buckets {
 		s.Buckets[string(b.Name)] = keepcache.BucketStats{Entries: b.Entries, Bytes: b.Bytes, Cost: b.Cost}
 	}

@@ -146,7 +146,7 @@ func timeOf(ms int64) time.Time {
 	return time.UnixMilli(ms)
 }
 
-// Keys is a page of a list of entries: the answer to v1/keys, v1/biggest and v1/soonest.
+// Keys is a page of a list of entries: the answer to v1/keys, v1/biggest and v1/expiring.
 type Keys struct {
 	Entries []Entry `json:"entries"`
 	Damaged int     `json:"damaged,omitempty"` // entries that were left out because they are damaged

@@ -380,7 +380,7 @@ func TestDamage_Numbers(t *testing.T) {
 			path := cachetest.NewPath(t)
 			require.NoError(t, cachetest.OpenUnchecked(t, path).Close())
 			cachetest.WithBolt(t, path, false, change)
-			_, err := cachetest.TryOpen(path, &keepcache.Options{OnCorruption: keepcache.Fail})
+			_, err := cachetest.TryOpen(path, &keepcache.Options{OnCorruption: keepcache.CorruptionFail})
 			cachetest.RequireError(t, err, keepcache.ErrCorrupt, "open", path)
 		})
 	}

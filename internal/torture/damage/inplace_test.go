@@ -34,7 +34,7 @@ func TestOpen_EmptyFile(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, now.Size())
 
-	db := cachetest.Open(t, path, &keepcache.Options{OnCorruption: keepcache.Fail})
+	db := cachetest.Open(t, path, &keepcache.Options{OnCorruption: keepcache.CorruptionFail})
 	cachetest.MustSet(t, db.Bucket("b"), "k", "v", 0)
 	db = cachetest.Reopen(t, db, path, nil)
 	cachetest.RequireValue(t, db.Bucket("b"), "k", "v")
@@ -64,7 +64,7 @@ func TestOpen_EmptyFileCrash(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			path := cachetest.NewPath(t)
 			require.NoError(t, os.WriteFile(path, state, 0o600))
-			db := cachetest.Open(t, path, &keepcache.Options{OnCorruption: keepcache.Fail})
+			db := cachetest.Open(t, path, &keepcache.Options{OnCorruption: keepcache.CorruptionFail})
 			n, err := db.Bucket("b").Len()
 			require.NoError(t, err)
 			require.Zero(t, n)

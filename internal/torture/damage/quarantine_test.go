@@ -32,7 +32,7 @@ func TestQuarantine_Open(t *testing.T) {
 	clear(damaged[:8192]) // both meta pages; what they lead to is found without them
 	require.NoError(t, os.WriteFile(path, damaged, 0o600))
 
-	_, err = cachetest.TryOpen(path, &keepcache.Options{OnCorruption: keepcache.Fail})
+	_, err = cachetest.TryOpen(path, &keepcache.Options{OnCorruption: keepcache.CorruptionFail})
 	cachetest.RequireError(t, err, keepcache.ErrCorrupt, "open", path)
 	require.ErrorContains(t, err, "keepcache repair")
 	_, err = cachetest.TryOpen(path, &keepcache.Options{ReadOnly: true})

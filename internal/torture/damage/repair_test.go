@@ -119,7 +119,7 @@ func TestRepair_Damaged(t *testing.T) {
 			path, to := cachetest.NewPath(t), cachetest.NewPath(t)
 			content, names := damage(bytes.Clone(whole))
 			require.NoError(t, os.WriteFile(path, content, 0o600))
-			report, err := keepcache.Repair(context.Background(), path, to, names)
+			report, err := keepcache.Repair(context.Background(), path, to, &keepcache.RepairOptions{Buckets: names})
 			require.NoError(t, err)
 			there := lookRepaired(t, to, n)
 			t.Logf("%+v, %d of %d", report, there, n)
@@ -151,7 +151,7 @@ func TestRepair_Claims(t *testing.T) {
 	require.NoError(t, os.Truncate(path, 600<<20))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	report, err := keepcache.Repair(context.Background(), path, to, []string{"bucket0", "bucket1", "small"})
+	report, err := keepcache.Repair(context.Background(), path, to, &keepcache.RepairOptions{Buckets: []string{"bucket0", "bucket1", "small"}})
 	runtime.ReadMemStats(&after)
 	require.NoError(t, err)
 	require.Positive(t, report.Unproved)
@@ -198,7 +198,7 @@ func TestRepair_Nothing(t *testing.T) {
 		require.Empty(t, left)
 	}
 	to := cachetest.NewPath(t)
-	report, err := keepcache.Repair(t.Context(), unnamed, to, []string{"sessions"})
+	report, err := keepcache.Repair(t.Context(), unnamed, to, &keepcache.RepairOptions{Buckets: []string{"sessions"}})
 	require.NoError(t, err)
 	require.EqualValues(t, 100, report.Entries)
 

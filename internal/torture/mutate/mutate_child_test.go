@@ -138,7 +138,7 @@ func (u *user) health(outcome string) string {
 func (u *user) open(readOnly bool) (outcome string, ok bool) {
 	opts := &keepcache.Options{SweepInterval: -1, ReadOnly: readOnly, MemoryBytes: 8 << 20}
 	if u.number%4 == 0 {
-		opts.OnCorruption = keepcache.Fail
+		opts.OnCorruption = keepcache.CorruptionFail
 	}
 	db, err := keepcache.Open(u.path, opts)
 	switch {

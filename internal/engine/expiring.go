@@ -9,10 +9,11 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// Bounds of Soonest. Rows of the expiry index may be earlier than their entry's end, so some are looked at in vain.
+// Bounds of Expiring, in rows of the expiry index that it reads. A row may be earlier than the end of its entry, so
+// some are looked at in vain.
 const (
-	SoonestLookFree = 1024 // rows
-	SoonestLookEach = 8
+	ExpiringRowsFree = 1024 // for any n
+	ExpiringRowsEach = 8    // for each entry
 )
 
 // Ending is a live entry that ends at some time, without its value.
@@ -23,35 +24,45 @@ type Ending struct {
 	Size        int // of the value, in bytes
 }
 
-// Soonest returns the live entries that end first, the soonest first, n at most: of all buckets, or of those that are named.
-func (e *Engine) Soonest(n int, buckets []string) ([]Ending, error) {
+// EntryError is an error about one entry, of an operation on many.
+type EntryError struct {
+	Bucket, Key string
+	Err         error
+}
+
+func (e *EntryError) Error() string { return e.Err.Error() }
+func (e *EntryError) Unwrap() error { return e.Err }
+
+// Expiring returns the first n live entries in the order in which they end: of all buckets, or of those that are named.
+// An error that one entry gives is an *EntryError.
+func (e *Engine) Expiring(n int, buckets []string) ([]Ending, error) {
 	names := make(map[uint64]string)
 	for name, id := range e.bucketIDs() {
 		if len(buckets) == 0 || slices.Contains(buckets, name) {
 			names[id] = name
 		}
 	}
-	rows, err := e.store.ExpiryRows(SoonestLookFree + SoonestLookEach*n)
+	rows, err := e.store.ExpiryRows(ExpiringRowsFree + ExpiringRowsEach*n)
 	if err != nil {
 		return nil, err
 	}
 	// Memory knows first of what was written last.
-	var late SoonestRows
+	var late ExpiringRows
 	e.memory.EachPinned(func(p *memory.Pin) {
 		if p.Stored != nil && names[p.ID] != "" {
 			late.Add(n, p.StaleUntil, p.ID, p.Key)
 		}
 	})
-	return SoonestOf(n, names, append(rows, late...), func(_ uint64, bucket, key string) (Reading, error) {
+	return FirstExpiring(n, names, append(rows, late...), func(_ uint64, bucket, key string) (Reading, error) {
 		return e.Peek(newRef(bucket), key, true)
 	})
 }
 
-// SoonestRows are rows of entries that end first, in no order, and some more.
-type SoonestRows []store.ExpiryRow
+// ExpiringRows are rows of the entries that end first, in no order, and some more.
+type ExpiringRows []store.ExpiryRow
 
 // Add adds an entry, unless it never ends, and lets go of those that are not among the first n of very many.
-func (rows *SoonestRows) Add(n int, staleUntil int64, id uint64, key string) {
+func (rows *ExpiringRows) Add(n int, staleUntil int64, id uint64, key string) {
 	if staleUntil == format.Never {
 		return
 	}
@@ -65,9 +76,9 @@ func sortRows(rows []store.ExpiryRow) {
 	slices.SortFunc(rows, func(a, b store.ExpiryRow) int { return cmp.Compare(a.At, b.At) })
 }
 
-// SoonestOf returns the first n live entries of those that rows speak of, which are not later than their entries' ends.
+// FirstExpiring returns the first n live entries of those that rows speak of, which are not later than their entries' ends.
 // names are the buckets by their ids; rows of others are left out.
-func SoonestOf(n int, names map[uint64]string, rows []store.ExpiryRow, look func(id uint64, bucket, key string) (Reading, error)) ([]Ending, error) {
+func FirstExpiring(n int, names map[uint64]string, rows []store.ExpiryRow, look func(id uint64, bucket, key string) (Reading, error)) ([]Ending, error) {
 	sortRows(rows)
 	var found []Ending
 	seen := make(map[format.EntryKey]bool)
@@ -84,7 +95,7 @@ func SoonestOf(n int, names map[uint64]string, rows []store.ExpiryRow, look func
 		seen[at] = true
 		r, err := look(d.ID, bucket, at.Key)
 		if err != nil {
-			return nil, err
+			return nil, &EntryError{bucket, at.Key, err}
 		}
 		if !r.Live || r.Header.StaleUntil == format.Never {
 			continue

@@ -58,9 +58,9 @@ func TestAfter(t *testing.T) {
 	}
 }
 
-// TestSoonest finds what ends first, wherever it is, by what is true and not by what the index says, and so does a reader
+// TestExpiring finds what ends first, wherever it is, by what is true and not by what the index says, and so does a reader
 // without the lock.
-func TestSoonest(t *testing.T) {
+func TestExpiring(t *testing.T) {
 	path := newPath(t)
 	db := open(t, path, nil)
 	r := beside(t, path)
@@ -85,15 +85,15 @@ func TestSoonest(t *testing.T) {
 	}
 	for range 2 {
 		for _, db := range []*keepcache.DB{db, r} {
-			require.Equal(t, []string{"a/k02", "a/k03", "b/memory", "a/k04"}, keys(db.Soonest(4)))
-			require.Equal(t, []string{"b/memory", "b/k00"}, keys(db.Soonest(2, "b")))
-			require.Len(t, keys(db.Soonest(math.MaxInt)), 200)
-			require.Empty(t, keys(db.Soonest(0)))
-			first, err := db.Soonest(1)
+			require.Equal(t, []string{"a/k02", "a/k03", "b/memory", "a/k04"}, keys(db.Expiring(4)))
+			require.Equal(t, []string{"b/memory", "b/k00"}, keys(db.Expiring(2, "b")))
+			require.Len(t, keys(db.Expiring(math.MaxInt)), 200)
+			require.Empty(t, keys(db.Expiring(0)))
+			first, err := db.Expiring(1)
 			require.NoError(t, err)
 			_, err = first[0].AppendJSON(nil)
 			require.ErrorIs(t, err, keepcache.ErrCorrupt, "without its value")
-			require.Empty(t, keys(db.Soonest(5, "none")))
+			require.Empty(t, keys(db.Expiring(5, "none")))
 		}
 		committed(t, db)
 	}
