@@ -184,3 +184,26 @@ func ExampleLoadResult() {
 	// 1.17 false <nil> <nil>
 	// 1.17 true the source is down <nil>
 }
+
+// A slow source that fails now and then: nobody waits longer than a second, and the source is left in peace.
+func ExampleLoadOptions() {
+	db, close := exampleDB()
+	defer close()
+
+	opts := &keepcache.LoadOptions{
+		TTL:          10 * time.Minute,
+		Jitter:       0.1,                    // so that what was loaded together does not expire together
+		RefreshAhead: 0.1,                    // a read in the last tenth of the lifetime loads anew in the background
+		StaleFor:     time.Hour,              // an old value is better than none, for an hour
+		SoftTimeout:  100 * time.Millisecond, // then the old value is served, if there is one
+		HardTimeout:  time.Second,            // then the call fails, and the load goes on
+		LoadTimeout:  30 * time.Second,       // then the load is given up
+		RetryAfter:   5 * time.Second,        // after a failure
+		NegativeTTL:  time.Minute,            // for what does not exist
+	}
+	rates := keepcache.Of[float64](db.Bucket("rates"))
+	rate, result, err := rates.GetOrLoadResult(context.Background(), "EUR/USD",
+		func(context.Context, *keepcache.Load) (float64, error) { return 1.17, nil }, opts)
+	fmt.Println(rate, result.Stale, err)
+	// Output: 1.17 false <nil>
+}

@@ -74,3 +74,45 @@ func Example_service() {
 	fmt.Println(found, name, err)
 	// Output: true ada <nil>
 }
+
+// Watch what happens in one bucket. The loop ends with the cache.
+func ExampleDB_Watch() {
+	db, close := exampleDB()
+
+	watch := db.Watch(&keepcache.WatchOptions{
+		Kinds:  keepcache.EventSet | keepcache.EventDelete,
+		Bucket: "users",
+		Prefix: "a",
+		Buffer: 100,
+	})
+	users := db.Bucket("users")
+	for _, key := range []string{"ada", "grace"} {
+		if err := users.Set(key, true, time.Hour); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if _, err := users.Delete("ada"); err != nil {
+		log.Fatal(err)
+	}
+	close()
+	for e := range watch.Events() {
+		fmt.Println(e.Kind, e.Bucket, e.Key)
+	}
+	fmt.Println(watch.Dropped(), "dropped")
+	// Output:
+	// set users ada
+	// delete users ada
+	// 0 dropped
+}
+
+// A server that shows the cache ends before the cache does, whoever closes it.
+func ExampleDB_OnClose() {
+	db, close := exampleDB()
+
+	forget := db.OnClose(func() { fmt.Println("server stopped") })
+	close()
+	fmt.Println(forget())
+	// Output:
+	// server stopped
+	// false
+}

@@ -139,6 +139,30 @@ func ExampleOptions() {
 	// settings never expires
 }
 
+// A service with writes that must survive a power cut, little memory, and a file that a person looks at when it is
+// damaged.
+func ExampleOptions_tuned() {
+	defer inTempDir()()
+
+	db, err := keepcache.Open("app.cache", &keepcache.Options{
+		Sync:           keepcache.SyncAlways, // a write returns when it is durable; by default one is within SyncInterval
+		SyncInterval:   100 * time.Millisecond,
+		MaxValueBytes:  1 << 20,
+		MemoryBytes:    16 << 20,
+		JournalBytes:   8 << 20,         // what a crash leaves for the next Open to replay
+		CommitInterval: 5 * time.Second, // how long the file may lag behind the journal
+		CommitBytes:    2 << 20,         // or by how many bytes
+		CompactBytes:   64 << 20,        // of free pages that are given back to the disk
+		OnCorruption:   keepcache.CorruptionFail,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	fmt.Println(db.Set("key", "value", 0))
+	// Output: <nil>
+}
+
 func ExampleDB_Set() {
 	defer inTempDir()()
 
@@ -298,6 +322,38 @@ func ExampleDB_Stats() {
 	// Output:
 	// hits 1 misses 1 sets 1
 	// entries 1 in bucket default 1
+}
+
+// How often reads find what they look for, and how long reads take.
+func ExampleStats_HitRatio() {
+	defer inTempDir()()
+
+	db, err := keepcache.Open("app.cache", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+
+	if err := db.Set("key", "value", 0); err != nil {
+		log.Fatal(err)
+	}
+	before := db.Stats()
+	for _, key := range []string{"key", "key", "key", "none"} {
+		var value string
+		if _, err := db.Get(key, &value); err != nil {
+			log.Fatal(err)
+		}
+	}
+	stats := db.Stats()
+	fmt.Println(stats.HitRatio())
+	reads := stats.Reads.Sub(before.Reads) // a sample of them
+	fmt.Println(reads.Count() <= 4, reads.Quantile(0.99) < time.Minute)
+	fmt.Println(keepcache.LatencyBound(0), keepcache.LatencyBound(10))
+
+	// Output:
+	// 0.75
+	// true true
+	// 128ns 131.072µs
 }
 
 // The sweeper removes expired entries from the file by itself. Sweep has it done now.

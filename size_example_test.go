@@ -97,3 +97,24 @@ func ExampleDB_Backup() {
 	fmt.Println(found, value, err)
 	// Output: true value <nil>
 }
+
+// Repair saves what checksums prove out of a file that Open refuses or has put aside.
+func ExampleRepair() {
+	defer inTempDir()()
+
+	db, err := keepcache.Open("damaged.cache", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := db.Bucket("users").Set("1", "ada", 0); err != nil {
+		log.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		log.Fatal(err)
+	}
+
+	report, err := keepcache.Repair(context.Background(), "damaged.cache", "saved.cache",
+		&keepcache.RepairOptions{Buckets: []string{"users"}})
+	fmt.Println(report.Entries, "entry saved,", report.Unproved, "not,", err)
+	// Output: 1 entry saved, 0 not, <nil>
+}
