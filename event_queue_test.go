@@ -73,10 +73,15 @@ func TestEventQueue_Calls(t *testing.T) {
 					},
 				},
 			})
-			close(ready)
+			if name != "Close" {
+				close(ready)
+			}
 			for i := range 3 {
 				mustSet(t, db.Bucket("b"), numbered(i), 1, 0)
 				mustSet(t, db.Bucket("c"), numbered(i), 1, time.Duration(1+i*20)*time.Millisecond) // in memory and in the file
+			}
+			if name == "Close" {
+				close(ready) // not before all is written: then no write would be taken
 			}
 			left, late := map[keepcache.EventKind]int{keepcache.EventEvict: 2, keepcache.EventExpire: 3}, time.After(20*time.Second)
 			if name == "Close" {
