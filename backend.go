@@ -17,7 +17,7 @@ type backend interface {
 	// Reading.
 	Read(at *engine.Ref, key string, sliding bool) (engine.Reading, error)
 	Peek(at *engine.Ref, key string, sliding bool) (engine.Reading, error)
-	Scan(at *engine.Ref, first, prefix string, fn func([]engine.ScanEntry) bool) error
+	Scan(at *engine.Ref, scan engine.Scan, fn func([]engine.ScanEntry) bool) error
 	StateOf(h *format.Header, options []byte) engine.State
 	Invalidated(tags format.Tags) (revision uint64)
 	Now() time.Time

@@ -316,3 +316,35 @@ func BenchmarkLoad_Hit(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkScan walks over 10,000 entries of 200 bytes in the file, forwards and backwards, with values and without.
+func BenchmarkScan(b *testing.B) {
+	const entries = 10_000
+	db := newDB(b, nil)
+	many := make(map[string]any, entries)
+	for i := range entries {
+		many[numbered(i)] = make([]byte, 200)
+	}
+	bucket := db.Bucket("b")
+	require.NoError(b, bucket.SetMany(many, time.Hour))
+	committed(b, db)
+	for name, o := range map[string]keepcache.ScanOptions{
+		"forward": {}, "reverse": {Reverse: true}, "keys": {KeysOnly: true},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				n := 0
+				for _, err := range bucket.Scan(&o) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					n++
+				}
+				if n != entries {
+					b.Fatal(n)
+				}
+			}
+		})
+	}
+}

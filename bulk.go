@@ -119,7 +119,7 @@ func (b *Bucket) DeletePrefix(ctx context.Context, prefix string) (deleted int, 
 		return 0, b.fail("delete prefix", prefix, err)
 	}
 	b.voidFlightsOf(prefix)
-	scanErr := b.scan(prefix, func(found []engine.ScanEntry) bool {
+	scanErr := b.scan(&ScanOptions{Prefix: prefix, KeysOnly: true}, func(found []engine.ScanEntry) bool {
 		if err = ctx.Err(); err != nil {
 			return false
 		}

@@ -126,9 +126,9 @@
 // # Looking inside
 //
 // Package inspect serves an open cache over HTTP, or on a socket beside the file: a page, metrics, and a protocol that
-// the command speaks. It rests on what any program can use: [DB.Stats]; [DB.Watch], the events as they happen; [Bucket.After],
-// pages of a long list; [DB.Expiring], what expires next; and [Bucket.Look] with [Entry.AppendJSON], an entry and its value as
-// JSON without using it. [DB.OnClose] ends what serves a cache before the cache is closed.
+// the command speaks. It rests on what any program can use: [DB.Stats]; [DB.Watch], the events as they happen; [Bucket.Scan],
+// pages of a long list; [DB.Expiring], what expires next; and [Bucket.Stat] with [Entry.AppendJSON], an entry and its
+// value as JSON without using it. [DB.OnClose] ends what serves a cache before the cache is closed.
 //
 // # Caveats
 //

@@ -60,6 +60,10 @@ var (
 
 // Errors of the value that is there. The cache is unchanged.
 var (
+	// ErrNoValue is what Decode and AppendJSON return for an Entry that came without its value, such as those of
+	// DB.Expiring and of scans with ScanOptions.KeysOnly.
+	ErrNoValue = errors.New("the entry has no value")
+
 	// ErrNotInteger says that an Increment met a value that is not an integer of 64 bits with a sign.
 	ErrNotInteger = errors.New("the value is not an integer of 64 bits")
 	// ErrOverflow says that the sum of an Increment does not fit its type.

@@ -98,7 +98,7 @@ func ExampleBucket_Restore() {
 	if err := old.WithTags("team:a").Set("1", "ada", time.Hour); err != nil {
 		log.Fatal(err)
 	}
-	for e, err := range old.Kept("", "") {
+	for e, err := range old.Scan(&keepcache.ScanOptions{Stale: true}) {
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -115,19 +115,76 @@ func ExampleBucket_Restore() {
 	// Output: [team:a] true <nil>
 }
 
-// A page of a long list begins behind the last key of the page before.
-func ExampleBucket_After() {
+// Keys that sort by time give the latest entries first, a page at a time.
+func ExampleBucket_Scan() {
+	db, close := exampleDB()
+	defer close()
+
+	visits := db.Bucket("visits")
+	for _, day := range []string{"2026-01-30", "2026-01-31", "2026-02-01", "2026-02-02"} {
+		if err := visits.WithTags("site:a").Set(day, "visitors of "+day, 0); err != nil {
+			log.Fatal(err)
+		}
+	}
+	last := ""
+	for page := 1; page <= 2; page++ {
+		n := 0
+		for e, err := range visits.Scan(&keepcache.ScanOptions{
+			Prefix: "2026-", Reverse: true, After: last, Tag: "site:a", KeysOnly: true,
+		}) {
+			if err != nil {
+				log.Fatal(err)
+			}
+			if n++; n > 2 {
+				break
+			}
+			fmt.Println(page, e.Key, e.Size)
+			last = e.Key
+		}
+	}
+	// Output:
+	// 1 2026-02-02 23
+	// 1 2026-02-01 23
+	// 2 2026-01-31 23
+	// 2 2026-01-30 23
+}
+
+// A range has its first key and not its end.
+func ExampleView_Range() {
+	db, close := exampleDB()
+	defer close()
+
+	visits := keepcache.Of[int](db.Bucket("visits"))
+	err := visits.SetMany(map[string]int{"2026-01-31": 7, "2026-02-01": 3, "2026-02-02": 5, "2026-03-01": 2}, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for e, err := range visits.Range("2026-02", "2026-03") {
+		fmt.Println(e.Key, e.Value, err)
+	}
+	for e, err := range visits.Scan(&keepcache.ScanOptions{From: "2026-02", To: "2026-03", Reverse: true}) {
+		fmt.Println(e.Key, e.Value, err)
+	}
+	// Output:
+	// 2026-02-01 3 <nil>
+	// 2026-02-02 5 <nil>
+	// 2026-02-02 5 <nil>
+	// 2026-02-01 3 <nil>
+}
+
+// The keys of a bucket, without their values.
+func ExampleBucket_Keys() {
 	db, close := exampleDB()
 	defer close()
 
 	users := db.Bucket("users")
-	if err := users.SetMany(map[string]any{"ada": 1, "edsger": 2, "grace": 3}, 0); err != nil {
+	if err := users.SetMany(map[string]any{"ada": 1, "grace": 2}, 0); err != nil {
 		log.Fatal(err)
 	}
-	for e, err := range users.After("ada", "") {
-		fmt.Println(e.Key, err)
+	for key, err := range users.Keys() {
+		fmt.Println(key, err)
 	}
 	// Output:
-	// edsger <nil>
+	// ada <nil>
 	// grace <nil>
 }

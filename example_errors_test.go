@@ -24,6 +24,8 @@ func advice(err error) string {
 	case is(keepcache.ErrInvalidKey, keepcache.ErrInvalidName, keepcache.ErrInvalidTag, keepcache.ErrInvalidTTL,
 		keepcache.ErrInvalidOption, keepcache.ErrUnsupportedValue, keepcache.ErrOtherDB):
 		return "mend the call"
+	case is(keepcache.ErrNoValue):
+		return "read the entry with Stat: this one came without its value"
 	case is(keepcache.ErrTooLarge):
 		return "store less, or raise Options.MaxValueBytes"
 	case is(keepcache.ErrMismatch, keepcache.ErrNotInteger, keepcache.ErrOverflow):

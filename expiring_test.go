@@ -36,7 +36,7 @@ func TestAfter(t *testing.T) {
 		for last, more := "", true; more; {
 			more = false
 			n := 0
-			for e, err := range b.After(last, prefix) {
+			for e, err := range b.Scan(&keepcache.ScanOptions{After: last, Prefix: prefix}) {
 				require.NoError(t, err)
 				if n++; n > 7 {
 					more = true
@@ -50,10 +50,10 @@ func TestAfter(t *testing.T) {
 		}
 		require.Equal(t, expected, got, prefix)
 	}
-	for e, err := range b.After("c:999\xff", "") {
+	for e, err := range b.Scan(&keepcache.ScanOptions{After: "c:999\xff"}) {
 		require.Fail(t, "there is nothing behind the last key", "%v %v", e, err)
 	}
-	for e, err := range b.After("b:5", "b:4") {
+	for e, err := range b.Scan(&keepcache.ScanOptions{After: "b:5", Prefix: "b:4"}) {
 		require.Fail(t, "nothing behind the key has the prefix", "%v %v", e, err)
 	}
 }
@@ -92,7 +92,7 @@ func TestExpiring(t *testing.T) {
 			first, err := db.Expiring(1)
 			require.NoError(t, err)
 			_, err = first[0].AppendJSON(nil)
-			require.ErrorIs(t, err, keepcache.ErrCorrupt, "without its value")
+			require.ErrorIs(t, err, keepcache.ErrNoValue)
 			require.Empty(t, keys(db.Expiring(5, "none")))
 		}
 		committed(t, db)
@@ -123,5 +123,5 @@ func TestLook(t *testing.T) {
 	s := db.Stats()
 	require.Zero(t, s.Hits+s.Misses)
 	_, err = keepcache.Entry{}.AppendJSON(nil)
-	require.ErrorIs(t, err, keepcache.ErrCorrupt)
+	require.ErrorIs(t, err, keepcache.ErrNoValue)
 }

@@ -82,8 +82,11 @@ func TestForeign_Places(t *testing.T) {
 				return 1, <-done
 			})
 		},
-		"All":  func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error { exhaust(b.All(), end); return nil },
-		"Kept": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error { exhaust(b.Kept("", ""), end); return nil },
+		"All": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error { exhaust(b.All(), end); return nil },
+		"Scan": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
+			exhaust(b.Scan(&keepcache.ScanOptions{Stale: true}), end)
+			return nil
+		},
 		"View.All": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
 			for range keepcache.Of[any](b).All() {
 				end()

@@ -223,7 +223,7 @@ func requireFormat(t *testing.T, path string, db *keepcache.DB) *formatCache {
 			require.NoError(t, err)
 			live[e.Key] = true
 		}
-		for e, err := range db.Bucket(name).Kept("", "") {
+		for e, err := range db.Bucket(name).Scan(&keepcache.ScanOptions{Stale: true}) {
 			require.NoError(t, err)
 			text, err := e.AppendJSON(nil)
 			require.NoError(t, err)

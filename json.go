@@ -117,9 +117,6 @@ func (t *target) take(value []byte) (err error) {
 
 // appendJSON appends what appendValue made or format.OpenStored proved to dst as JSON.
 func appendJSON(dst, encoded []byte) ([]byte, error) {
-	if len(encoded) == 0 {
-		return dst, fmt.Errorf("%w: the entry has no value", ErrCorrupt)
-	}
 	dst, err := jsonpack.AppendJSON(dst, encoded)
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrCorrupt, err)

@@ -69,11 +69,11 @@ func (b *Bucket) beginAs(key string, h format.Header, t *format.Options) (*frame
 // tags, its sliding lifetime, and whether it is negative. Size and Revision do not count: the entry gets a revision of its
 // own, as of which its tags hold. Defaults of the bucket and tags of the handle do not count either.
 //
-// The value is as in Set, or an Entry whose value is taken as it is stored; that of a negative entry does not matter. A
+// The value is as in Set, or an Entry whose value is taken as it is stored, and ErrNoValue if it has none; that of a negative entry does not matter. A
 // ExpiresAt that has passed is that of a stale entry. A StaleUntil that has passed, or that is before ExpiresAt, is
-// ErrInvalidTTL. A zero ExpiresAt or StaleUntil is never, and a zero Written is now. Times are kept to the millisecond.
+// ErrInvalidTTL. A zero ExpiresAt or StaleUntil is never, and a zero WrittenAt is now. Times are kept to the millisecond.
 //
-//	for e, err := range from.Kept("", "") {
+//	for e, err := range from.Scan(&ScanOptions{Stale: true}) {
 //		if err == nil {
 //			err = to.Restore(e, e)
 //		}
@@ -89,8 +89,8 @@ func (b *Bucket) Restore(e Entry, value any) error {
 			rec.buf = append(rec.buf, jsonNull...)
 		case !isEntry:
 			rec.buf, err = appendValue(rec.buf, value, limit)
-		case len(from.value) == 0:
-			err = fmt.Errorf("%w: an Entry without one", ErrUnsupportedValue)
+		case from.value == nil:
+			err = ErrNoValue
 		case len(from.value) > limit:
 			err = fmt.Errorf("%w: its encoding passes %d bytes", ErrTooLarge, limit)
 		default:

@@ -127,7 +127,7 @@ func TestRestore_Refused(t *testing.T) {
 		"tag":        {keepcache.Entry{Tags: []string{""}}, 1, keepcache.ErrInvalidTag},
 		"etag":       {keepcache.Entry{ETag: strings.Repeat("e", keepcache.MaxETagBytes+1)}, 1, nil},
 		"value":      {keepcache.Entry{}, math.NaN(), keepcache.ErrUnsupportedValue},
-		"no value":   {keepcache.Entry{}, keepcache.Entry{}, keepcache.ErrUnsupportedValue},
+		"no value":   {keepcache.Entry{}, keepcache.Entry{}, keepcache.ErrNoValue},
 		"large":      {keepcache.Entry{}, strings.Repeat("x", 101), keepcache.ErrTooLarge},
 	} {
 		c.e.Key = "k"
@@ -162,7 +162,7 @@ func TestRestore_Copy(t *testing.T) {
 		}
 		copied := 0
 		for _, name := range []string{"b", "s"} {
-			for e, err := range from.Bucket(name).Kept("", "") {
+			for e, err := range from.Bucket(name).Scan(&keepcache.ScanOptions{Stale: true}) {
 				require.NoError(t, err)
 				require.NoError(t, to.Bucket(name).WithTags("of the handle").Restore(e, e))
 				copied++
@@ -236,7 +236,7 @@ func requireSame(t *testing.T, a, b *keepcache.DB) {
 	t.Helper()
 	for _, name := range []string{"b", "s"} {
 		list := func(db *keepcache.DB) (all []keepcache.Entry) {
-			for e, err := range db.Bucket(name).Kept("", "") {
+			for e, err := range db.Bucket(name).Scan(&keepcache.ScanOptions{Stale: true}) {
 				require.NoError(t, err)
 				e.Revision = 0
 				all = append(all, e) // with its value as it is stored

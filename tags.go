@@ -2,7 +2,6 @@ package keepcache
 
 import (
 	"fmt"
-	"iter"
 	"slices"
 
 	"github.com/keepcache/keepcache/internal/errs"
@@ -73,18 +72,4 @@ func (db *DB) InvalidateTags(tags ...string) error {
 		return db.fail("invalidate tags", "", err)
 	}
 	return nil
-}
-
-// Tagged ranges as All does over the live entries that have the tag. It costs a walk over the bucket.
-func (b *Bucket) Tagged(tag string) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		for e, err := range b.All() {
-			if err == nil && !slices.Contains(e.Tags, tag) {
-				continue
-			}
-			if !yield(e, err) {
-				return
-			}
-		}
-	}
 }

@@ -216,11 +216,34 @@ func Increment[T Integer](v View[T], key string, delta T, ttl time.Duration) (su
 
 // All ranges over the live entries in the byte order of their keys, as Bucket.All does. An entry whose
 // value does not fit T comes with the zero value and an error, and the range goes on.
-func (v View[T]) All() iter.Seq2[Item[T], error] {
+func (v View[T]) All() iter.Seq2[Item[T], error] { return v.Scan(nil) }
+
+// Prefix is All for the entries whose key begins with prefix. See Bucket.Prefix.
+func (v View[T]) Prefix(prefix string) iter.Seq2[Item[T], error] {
+	return v.Scan(&ScanOptions{Prefix: prefix})
+}
+
+// Range is All for the entries whose key is not less than from, and less than to. See Bucket.Range.
+func (v View[T]) Range(from, to string) iter.Seq2[Item[T], error] {
+	return v.Scan(&ScanOptions{From: from, To: to})
+}
+
+// Keys ranges over the keys. See Bucket.Keys.
+func (v View[T]) Keys() iter.Seq2[string, error] { return v.b.Keys() }
+
+// Tagged is All for the entries that have the tag. See Bucket.Tagged.
+func (v View[T]) Tagged(tag string) iter.Seq2[Item[T], error] {
+	return v.Scan(&ScanOptions{Tag: tag})
+}
+
+// Scan is All for the entries that the options say. With KeysOnly values are zero, and so are those of negative entries.
+// See Bucket.Scan.
+func (v View[T]) Scan(opts *ScanOptions) iter.Seq2[Item[T], error] {
+	keysOnly := opts != nil && opts.KeysOnly
 	return func(yield func(Item[T], error) bool) {
-		for e, err := range v.b.All() {
+		for e, err := range v.b.Scan(opts) {
 			item := Item[T]{Entry: e}
-			if err == nil {
+			if err == nil && !keysOnly && !e.Negative {
 				err = v.b.fail("iterate", e.Key, e.Decode(&item.Value))
 			}
 			if !yield(item, err) {

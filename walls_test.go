@@ -21,7 +21,7 @@ import (
 // What lies below never names what lies above. bbolt stands here too, because few may know it.
 var allowedImports = map[string]string{
 	".": "internal/beside internal/contend internal/disk internal/engine internal/errs internal/eventqueue internal/failures " +
-		"internal/foreign internal/format internal/ground internal/jsonpack internal/lockless internal/store internal/trust " +
+		"internal/foreign internal/format internal/ground internal/jsonpack internal/keyrange internal/lockless internal/store internal/trust " +
 		"internal/verify",
 	"inspect": ". internal/beside internal/display internal/glob internal/jsonpack internal/jsontext internal/rewrite internal/wire",
 	"cmd/keepcache": ". internal/beside internal/disk internal/display internal/glob internal/jsontext internal/pagetree internal/preflight " +
@@ -34,7 +34,7 @@ var allowedImports = map[string]string{
 	"internal/disk":    "internal/trust",
 	"internal/display": "",
 	"internal/engine": "internal/beside internal/clock internal/cost internal/disk internal/errs internal/format internal/ground internal/journal " +
-		"internal/memory internal/recency internal/store internal/verify",
+		"internal/keyrange internal/memory internal/recency internal/store internal/verify",
 	"internal/errs":       "",
 	"internal/eventqueue": "internal/foreign internal/ground",
 	"internal/failures":   "internal/format internal/ground",
@@ -45,15 +45,16 @@ var allowedImports = map[string]string{
 	"internal/journal":    "internal/beside internal/disk internal/ground internal/trust",
 	"internal/jsonpack":   "",
 	"internal/jsontext":   ". internal/jsonpack",
-	"internal/lockless": "internal/beside internal/cost internal/disk internal/engine internal/errs internal/format internal/journal internal/memory " +
+	"internal/keyrange":   "",
+	"internal/lockless": "internal/beside internal/cost internal/disk internal/engine internal/errs internal/format internal/journal internal/keyrange internal/memory " +
 		"internal/pagetree internal/store internal/verify",
-	"internal/memory":    "internal/clock internal/format",
+	"internal/memory":    "internal/clock internal/format internal/keyrange",
 	"internal/pagetree":  "",
 	"internal/preflight": "",
 	"internal/recency":   "",
 	"internal/rewrite":   ".",
 	"internal/salvage":   "",
-	"internal/store": "bbolt internal/beside internal/cost internal/disk internal/errs internal/format internal/journal internal/preflight internal/recency " +
+	"internal/store": "bbolt internal/beside internal/cost internal/disk internal/errs internal/format internal/journal internal/keyrange internal/preflight internal/recency " +
 		"internal/salvage internal/trust internal/verify",
 	"internal/torture/boltpatch": "bbolt internal/disk",
 	"internal/torture/cachetest": ". bbolt",

@@ -50,7 +50,7 @@ func FuzzServe(f *testing.F) {
 		{"POST", "v1/add", `{"key":{"base64":"/w=="},"value":"\u001b[2J"}`}, {"POST", "v1/delete", `{"key":"a"}`}, {"POST", "v1/touch", `{"key":"a","ttl_ms":-1}`},
 		{"POST", "v1/clear", `{"bucket":"b","prefix":"x"}`}, {"POST", "v1/invalidate", `{"tags":["t","u"]}`}, {"POST", "v1/sweep", `{}`}, {"GET", "metrics", ""},
 		{"POST", "v1/restore", `{"key":"r","value":1,"expires_at_ms":1,"stale_until_ms":-1,"etag":"e","tags":["t"],"sliding_ms":5,"negative":true}`},
-		{"GET", "v1/keys?kept=1", ""}, {"PUT", "v1/keys", ""}, {"GET", "v2/stats", ""}, {"GET", "events", ""}, {"GET", "x/v1/keys", ""}, {"GET", "v1%2fkeys", ""},
+		{"GET", "v1/keys?stale=1&reverse=1", ""}, {"PUT", "v1/keys", ""}, {"GET", "v2/stats", ""}, {"GET", "events", ""}, {"GET", "x/v1/keys", ""}, {"GET", "v1%2fkeys", ""},
 	} {
 		f.Add(seed[0], seed[1], []byte(seed[2]))
 	}

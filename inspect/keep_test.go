@@ -119,7 +119,7 @@ func TestRestore(t *testing.T) {
 		w.Value = json.RawMessage(`null`)
 		require.NoError(t, c.Restore(ctx, w))
 		found := false
-		for k, err := range b.Kept("", "") {
+		for k, err := range b.Scan(&keepcache.ScanOptions{Stale: true}) {
 			require.NoError(t, err)
 			if k.Key == e.Key {
 				found = true
@@ -133,7 +133,7 @@ func TestRestore(t *testing.T) {
 		require.True(t, found, e.Key)
 	}
 	count := func(kept bool, c *wire.Client) (keys []string, hidden int) {
-		for e, err := range c.All(ctx, wire.Query{Bucket: "b", Kept: kept, Limit: 2}, nil) {
+		for e, err := range c.All(ctx, wire.Query{Bucket: "b", Stale: kept, Limit: 2}, nil) {
 			require.NoError(t, err)
 			keys = append(keys, string(e.Key))
 			if e.ETagHidden {

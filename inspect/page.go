@@ -247,9 +247,9 @@ func (s *server) keysPage(v *visit) (any, error) {
 	}
 	typed := form.Get("prefix")
 	prefix := typedName(typed)
-	q.bucket, q.prefix, q.tag = bucket, prefix, typedName(form.Get("tag"))
+	q.bucket, q.scan.Prefix, q.tag = bucket, prefix, typedName(form.Get("tag"))
 	if q.match != nil {
-		q.prefix, q.none = narrower(prefix, q.match.Prefix)
+		q.scan.Prefix, q.none = narrower(prefix, q.match.Prefix)
 	}
 	q.values = false
 	page, _, err := s.page(v, q)
@@ -280,7 +280,7 @@ func (s *server) keysPage(v *visit) (any, error) {
 		data.Rows = append(data.Rows, rowOf(e, now))
 	}
 	same := []string{"bucket", bucket, "prefix", data.Prefix, "glob", data.Glob, "tag", data.Tag, "limit", form.Get("limit")}
-	if q.after != "" {
+	if q.scan.After != "" {
 		data.First = keysHref(same...)
 	}
 	if page.Next != nil {

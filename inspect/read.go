@@ -39,11 +39,12 @@ const (
 
 // query is what a request asks for.
 type query struct {
-	bucket, prefix, tag, after, key string
+	bucket, key string
 
+	scan   keepcache.ScanOptions // of a list
+	tag    string                // only entries that have it; a page counts the others as looked at
 	match  *glob.Glob
 	none   bool // nothing can match
-	kept   bool // stale and negative entries too
 	limit  int
 	values bool
 }
@@ -51,9 +52,13 @@ type query struct {
 func (s *server) query(r *http.Request) (q query, err error) {
 	v := r.URL.Query()
 	q = query{
-		bucket: v.Get("bucket"), prefix: v.Get("prefix"), tag: v.Get("tag"), after: v.Get("after"), key: v.Get("key"),
-		values: v.Get("values") == "1", kept: v.Get("kept") == "1",
+		bucket: v.Get("bucket"), key: v.Get("key"), tag: v.Get("tag"), values: v.Get("values") == "1",
+		scan: keepcache.ScanOptions{
+			Prefix: v.Get("prefix"), From: v.Get("from"), To: v.Get("to"), After: v.Get("after"),
+			Reverse: v.Get("reverse") == "1", Stale: v.Get("stale") == "1",
+		},
 	}
+	q.scan.KeysOnly = !q.values
 	if pattern := v.Get("glob"); pattern != "" {
 		if len(pattern) > mostPattern {
 			return q, badRequest("the pattern is longer than %d bytes", mostPattern)
@@ -61,7 +66,7 @@ func (s *server) query(r *http.Request) (q query, err error) {
 		if q.match, err = glob.Parse(pattern); err != nil {
 			return q, badRequest("the pattern: %w", err)
 		}
-		q.prefix, q.none = narrower(q.prefix, q.match.Prefix)
+		q.scan.Prefix, q.none = narrower(q.scan.Prefix, q.match.Prefix)
 	}
 	if text := v.Get("limit"); text != "" {
 		if q.limit, err = strconv.Atoi(text); err != nil || q.limit < 1 {
@@ -155,18 +160,17 @@ func (s *server) page(v *visit, q query) (page wire.Keys, large jsonpack.Encoded
 		page.Next = &next
 	}
 	v.collect()
-	entries := s.db.Bucket(q.bucket).After
-	if q.kept {
-		entries = s.db.Bucket(q.bucket).Kept
-	}
-	for e, err := range entries(q.after, q.prefix) {
+	for e, err := range s.db.Bucket(q.bucket).Scan(&q.scan) {
 		if len(page.Entries) == q.limit || bytes >= pageBytes || large != nil {
 			stop() // here is one more
 			break
 		}
 		v.collect()
-		v.copied(e.Size)
-		steps += entrySteps + e.Size/8
+		steps += entrySteps
+		if q.values {
+			v.copied(e.Size)
+			steps += e.Size / 8
+		}
 		matches := false
 		switch {
 		case errors.Is(err, keepcache.ErrCorrupt) && e.Key != "":

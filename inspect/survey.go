@@ -91,7 +91,7 @@ func (k *walk) copy() *walk {
 func (k *walk) step(db *keepcache.DB, deadline time.Time) bool {
 	now, n := time.Now(), 0
 	for len(k.names) > 0 {
-		for e, err := range db.Bucket(k.names[0]).After(k.after, "") {
+		for e, err := range db.Bucket(k.names[0]).Scan(&keepcache.ScanOptions{After: k.after}) {
 			if err != nil && !(errors.Is(err, keepcache.ErrCorrupt) && e.Key != "") {
 				return true // it is closed, or cannot be read; what is seen is seen
 			}

@@ -51,10 +51,9 @@ type cache interface {
 
 // listing says which entries to list.
 type listing struct {
-	bucket, prefix, glob, tag, after string
-	limit                            int // of what is wanted in all; 0: no limit
-	values                           bool
-	kept                             bool // stale and negative entries too
+	keepcache.ScanOptions
+	bucket, glob string
+	limit        int // of what is wanted in all; 0: no limit
 }
 
 // entry is an entry with its value, wherever it comes from.

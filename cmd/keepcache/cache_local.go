@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"iter"
-	"slices"
 	"time"
 
 	"github.com/keepcache/keepcache"
@@ -45,14 +44,8 @@ func (l *local) list(q listing) iter.Seq2[*entry, error] {
 				return
 			}
 		}
-		entries := l.db.Bucket(q.bucket).After
-		if q.kept {
-			entries = l.db.Bucket(q.bucket).Kept
-		}
-		for e, err := range entries(q.after, q.prefix) {
-			switch {
-			case err != nil:
-			case match != nil && !match.Match(e.Key), q.tag != "" && !slices.Contains(e.Tags, q.tag):
+		for e, err := range l.db.Bucket(q.bucket).Scan(&q.ScanOptions) {
+			if err == nil && match != nil && !match.Match(e.Key) {
 				continue
 			}
 			if !yield(&entry{Entry: e}, err) {

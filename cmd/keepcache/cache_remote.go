@@ -114,7 +114,8 @@ func (r *remote) list(q listing) iter.Seq2[*entry, error] {
 		}
 		damaged, told := 0, 0
 		for w, err := range r.client.All(r.ctx, wire.Query{
-			Bucket: q.bucket, Prefix: q.prefix, Glob: q.glob, Tag: q.tag, After: q.after, Limit: limit, Values: q.values, Kept: q.kept,
+			Bucket: q.bucket, Prefix: q.Prefix, From: q.From, To: q.To, Glob: q.glob, Tag: q.Tag, After: q.After, Limit: limit,
+			Values: !q.KeysOnly, Reverse: q.Reverse, Stale: q.Stale,
 		}, &damaged) {
 			for ; told < damaged; told++ {
 				if !yield(&entry{Entry: keepcache.Entry{Key: "?"}}, keepcache.ErrCorrupt) {
@@ -123,7 +124,7 @@ func (r *remote) list(q listing) iter.Seq2[*entry, error] {
 			}
 			var e *entry
 			if err == nil {
-				e, err = unwire(w, q.values)
+				e, err = unwire(w, !q.KeysOnly)
 			}
 			if !yield(e, err) || err != nil {
 				return

@@ -8,6 +8,8 @@ import (
 	"unicode"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keepcache/keepcache"
 )
 
 // Bounds of completion. A person waits for it, with a shell that does nothing else meanwhile.
@@ -135,7 +137,9 @@ func bucketNames(c cache, _, begin string) (names, groups []string, more bool) {
 // a shell completes directories.
 func keyNames(c cache, bucket, begin string) (names, groups []string, more bool) {
 	looked := 0
-	for e, err := range c.list(listing{bucket: bucket, prefix: begin, limit: completeMost}) {
+	for e, err := range c.list(listing{
+		ScanOptions: keepcache.ScanOptions{Prefix: begin, KeysOnly: true}, bucket: bucket, limit: completeMost,
+	}) {
 		if isDamagedEntry(e, err) {
 			continue
 		}
@@ -157,7 +161,9 @@ func keyGroups(c cache, bucket, begin string) (names, groups []string, more bool
 	after := ""
 	for range groupsMost {
 		key, found := "", false
-		for e, err := range c.list(listing{bucket: bucket, prefix: begin, after: after, limit: 1}) {
+		for e, err := range c.list(listing{
+			ScanOptions: keepcache.ScanOptions{Prefix: begin, After: after, KeysOnly: true}, bucket: bucket, limit: 1,
+		}) {
 			if err != nil && !isDamagedEntry(e, err) {
 				return nil, nil, false
 			}

@@ -91,7 +91,7 @@ func keptIn(t *testing.T, db *keepcache.DB) map[string]kept {
 	names, err := db.Buckets()
 	require.NoError(t, err)
 	for _, name := range names {
-		for e, err := range db.Bucket(name).Kept("", "") {
+		for e, err := range db.Bucket(name).Scan(&keepcache.ScanOptions{Stale: true}) {
 			require.NoError(t, err)
 			value, err := e.AppendJSON(nil)
 			require.NoError(t, err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keepcache/keepcache"
 	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
@@ -59,7 +60,7 @@ Times are in Unix milliseconds. Import reads all of it back.`,
 				defer p.end()
 				n, damaged, redacted := 0, 0, 0
 				for _, name := range names {
-					for e, err := range c.list(listing{bucket: name, values: true, kept: true}) {
+					for e, err := range c.list(listing{bucket: name, ScanOptions: keepcache.ScanOptions{Stale: true}}) {
 						if isDamagedEntry(e, err) {
 							damaged++
 							continue

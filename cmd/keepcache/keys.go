@@ -17,15 +17,19 @@ import (
 func newKeysCommand(f *flags) *cobra.Command {
 	var long, asJSON bool
 	var limit int
-	var after, pattern, tag string
+	var pattern string
+	scan := keepcache.ScanOptions{KeysOnly: true}
 	cmd := &cobra.Command{
 		Use:   "keys [PREFIX]",
 		Short: "List the keys of a bucket",
 		Long: `Keys lists the keys of a bucket in byte order, those that begin with PREFIX if
-it is given. There are no pattern characters in PREFIX; --glob takes a pattern
-for whole keys: * is any text, ? one character, [a-z] and [^a-z] one of a set,
-and \ takes the next character as it is. --tag lists only entries with a tag.
---long adds sizes and lifetimes.
+it is given. --reverse lists them in the opposite order. --from and --to list a
+range of keys, with its first key and without its end.
+
+There are no pattern characters in PREFIX; --glob takes a pattern for whole
+keys: * is any text, ? one character, [a-z] and [^a-z] one of a set, and \ takes
+the next character as it is. --tag lists only entries with a tag. --long adds
+sizes and lifetimes.
 
 With --limit it stops after so many keys, and says on standard error how to
 continue. A key that is not plain text is shown quoted; --quoted makes every
@@ -33,23 +37,19 @@ command read it like that.`,
 		Example: `  keepcache keys
   keepcache keys user: --long
   keepcache keys --glob 'user:*:name'
+  keepcache keys --from 2026-01 --to 2026-02 --reverse
   keepcache keys --limit 100 --after user:123
   keepcache keys --json`,
 		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			prefix := ""
-			var err error
 			if len(args) > 0 {
-				if prefix, err = f.name(args[0]); err != nil {
+				scan.Prefix = args[0]
+			}
+			for _, name := range []*string{&scan.Prefix, &scan.From, &scan.To, &scan.After, &scan.Tag} {
+				var err error
+				if *name, err = f.name(*name); err != nil {
 					return err
 				}
-			}
-			last, err := f.name(after)
-			if err != nil {
-				return err
-			}
-			if tag, err = f.name(tag); err != nil {
-				return err
 			}
 			if cmd.Flags().Changed("glob") {
 				match, err := glob.Parse(pattern)
@@ -57,9 +57,9 @@ command read it like that.`,
 					return usagef("--glob: %v", err)
 				}
 				switch {
-				case strings.HasPrefix(match.Prefix, prefix):
-					prefix = match.Prefix
-				case !strings.HasPrefix(prefix, match.Prefix):
+				case strings.HasPrefix(match.Prefix, scan.Prefix):
+					scan.Prefix = match.Prefix
+				case !strings.HasPrefix(scan.Prefix, match.Prefix):
 					return nil // no key begins with both
 				}
 			}
@@ -77,7 +77,7 @@ command read it like that.`,
 					fmt.Fprintf(out, "%10s  %16s  %s\n", "SIZE", "LIFETIME", "KEY")
 				}
 				damaged, n, shown := 0, 0, ""
-				q := listing{bucket: bucket, prefix: prefix, glob: pattern, tag: tag, after: last, limit: limit}
+				q := listing{ScanOptions: scan, bucket: bucket, glob: pattern, limit: limit}
 				for e, err := range c.list(q) {
 					switch {
 					case isDamagedEntry(e, err):
@@ -100,8 +100,11 @@ command read it like that.`,
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "show sizes and lifetimes")
 	cmd.Flags().StringVar(&pattern, "glob", "", "only keys that match this pattern")
 	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after so many keys (0: no limit)")
-	cmd.Flags().StringVar(&tag, "tag", "", "only entries with this tag")
-	cmd.Flags().StringVar(&after, "after", "", "begin after this key")
+	cmd.Flags().StringVar(&scan.Tag, "tag", "", "only entries with this tag")
+	cmd.Flags().StringVar(&scan.After, "after", "", "begin after this key")
+	cmd.Flags().StringVar(&scan.From, "from", "", "only keys that are not less than this one")
+	cmd.Flags().StringVar(&scan.To, "to", "", "only keys that are less than this one")
+	cmd.Flags().BoolVar(&scan.Reverse, "reverse", false, "list in descending order")
 	addJSON(cmd, &asJSON)
 	return cmd
 }

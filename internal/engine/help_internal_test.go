@@ -261,7 +261,7 @@ func (b *bucket) Increment(key string, delta int) error {
 
 // All returns the live entries, in key order.
 func (b *bucket) All() (live []ScanEntry, err error) {
-	err = b.db.Scan(&b.at, "", "", func(found []ScanEntry) bool {
+	err = b.db.Scan(&b.at, Scan{}, func(found []ScanEntry) bool {
 		live = append(live, slices.DeleteFunc(found, func(f ScanEntry) bool {
 			return f.Damage == nil && !b.db.StateOf(&f.Header, f.Options).Live
 		})...)

@@ -2,11 +2,11 @@ package engine
 
 import (
 	"bytes"
-	"slices"
-	"strings"
+	"unsafe"
 
 	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/keyrange"
 	"github.com/keepcache/keepcache/internal/store"
 )
 
@@ -15,17 +15,24 @@ type ScanEntry struct {
 	Key     string
 	Header  format.Header
 	Options []byte
-	Value   []byte
+	Value   []byte // nil in a scan without values
+	Size    int    // of the value, in bytes
 	Damage  error
 	Expired bool // its deadline had been reached before the scan came to it
 }
 
-// Scan hands what is stored under keys that begin with prefix and are not less than first to fn, in the order of the keys, a page at a
-// time and outside of any transaction, until fn returns false.
+// Scan is what a scan walks over.
+type Scan struct {
+	Keys     keyrange.Range
+	NoValues bool // leave out the values: they are not copied
+}
+
+// Scan hands what is stored under the keys of a range to fn, in its order, a page at a time and outside of any
+// transaction, until fn returns false. A page is fn's until it returns.
 //
 // It merges the keys that are pinned when it begins into the pages of the file: a key that lives all the
 // while is in one of the two, because what is unpinned is in the file.
-func (e *Engine) Scan(at *Ref, first, prefix string, fn func([]ScanEntry) bool) error {
+func (e *Engine) Scan(at *Ref, scan Scan, fn func([]ScanEntry) bool) error {
 	switch {
 	case e.closed.Load():
 		return errs.ErrClosed
@@ -33,7 +40,7 @@ func (e *Engine) Scan(at *Ref, first, prefix string, fn func([]ScanEntry) bool) 
 		return errs.ErrInvalidName
 	}
 	ns := e.find(at)
-	if ns == nil {
+	if ns == nil || scan.Keys.Empty() {
 		return nil
 	}
 	// One id for the whole range: a Clear in the middle ends it, and entries set after it are not seen.
@@ -41,34 +48,46 @@ func (e *Engine) Scan(at *Ref, first, prefix string, fn func([]ScanEntry) bool) 
 	if id == 0 {
 		return nil
 	}
-	pinned := e.memory.PinnedKeys(id, first, prefix)
-	from := []byte(first)
+	pinned := e.memory.PinnedKeys(id, scan.Keys)
+	var stored, merged []ScanEntry // their room is used for each page
+	rest := scan.Keys
 	for more := true; more || len(pinned) > 0; {
 		if e.closed.Load() {
 			return errs.ErrClosed
 		}
 		asOf := format.Millis(e.clock.Now())
-		var items []store.Item
-		var err error
+		stored = stored[:0]
 		if more {
-			if items, more, err = e.store.Page(id, from, []byte(prefix)); err != nil {
+			var err error
+			rest, more, err = e.store.Page(id, rest, func(key, record []byte) int {
+				stored = append(stored, openStored(ns.sum, key, record, asOf, scan.NoValues))
+				f := &stored[len(stored)-1]
+				return len(f.Key) + len(f.Options) + len(f.Value) + entryOverhead
+			})
+			if err != nil {
 				return err
 			}
-		}
-		if n := len(items); n > 0 {
-			// The least key after the last one is that key with a zero byte.
-			from = append(bytes.Clone(items[n-1].Key), 0)
 		}
 		n := len(pinned) // how many pinned keys belong into this page
 		switch {
 		case more:
-			n, _ = slices.BinarySearch(pinned, string(from))
-		case len(items) == 0:
+			n = scan.Keys.Search(pinned, stored[len(stored)-1].Key)
+			if n < len(pinned) && pinned[n] == stored[len(stored)-1].Key {
+				n++
+			}
+		case len(stored) == 0:
 			n = min(n, store.PageItems)
 		}
-		page, err := e.merge(ns, id, items, pinned[:n], asOf)
+		page := stored[:0]
+		if n > 0 {
+			page = merged[:0]
+		}
+		page, err := e.merge(page, ns, id, stored, pinned[:n], asOf, &scan)
 		if err != nil {
 			return err
+		}
+		if n > 0 {
+			merged = page
 		}
 		pinned = pinned[n:]
 		if ns.id.Load() != id || !fn(page) {
@@ -78,62 +97,82 @@ func (e *Engine) Scan(at *Ref, first, prefix string, fn func([]ScanEntry) bool) 
 	return nil
 }
 
-// merge makes one page of a scan out of a page of the file and of the pinned keys that belong to it. Where
-// memory knows a key it is right, and the file may be late. asOf is a moment before all of this was read.
-func (e *Engine) merge(ns *namespace, id uint64, items []store.Item, pinned []string, asOf int64) ([]ScanEntry, error) {
-	page := make([]ScanEntry, 0, len(items)+len(pinned))
-	for len(items) > 0 || len(pinned) > 0 {
-		var key string
-		var rec []byte
-		order := firstOf(items, pinned)
+// entryOverhead is about what an entry of a page takes beside its bytes.
+const entryOverhead = 128
+
+// openStored proves a record of the file and takes it apart. Key and record are part of the file: it keeps copies.
+func openStored(sum uint32, key, record []byte, asOf int64, noValue bool) ScanEntry {
+	if _, _, err := format.OpenStored(record, sum, unsafe.String(unsafe.SliceData(key), len(key))); err != nil {
+		return ScanEntry{Key: string(key), Damage: err}
+	}
+	if noValue {
+		f := StoredAs(string(key), record, 0, asOf)
+		f.Options, f.Value = bytes.Clone(f.Options), nil
+		return f
+	}
+	both := append(append(make([]byte, 0, len(key)+len(record)), key...), record...)
+	return StoredAs(unsafe.String(unsafe.SliceData(both), len(key)), both[len(key):], 0, asOf)
+}
+
+// merge appends one page of a scan to page, of what the file has and of the pinned keys that belong to the page. Where
+// memory knows a key it is right, and the file may be late. asOf is a moment before all of this was read. Without pinned
+// keys, page may be the room of stored.
+func (e *Engine) merge(
+	page []ScanEntry, ns *namespace, id uint64, stored []ScanEntry, pinned []string, asOf int64, scan *Scan,
+) ([]ScanEntry, error) {
+	for len(stored) > 0 || len(pinned) > 0 {
+		var f ScanEntry
+		fromFile := false
+		order := firstOf(stored, pinned, scan.Keys)
 		if order <= 0 {
-			key, rec, items = string(items[0].Key), items[0].Record, items[1:]
+			f, fromFile, stored = stored[0], true, stored[1:]
 		}
 		if order >= 0 {
 			// What the page says of a pinned key is late. If a commit has unpinned it meanwhile, the file knows now.
-			key, pinned, rec = pinned[0], pinned[1:], nil
+			f, fromFile, pinned = ScanEntry{Key: pinned[0]}, false, pinned[1:]
 		}
-		known := e.memory.Peek(e.memory.Hash(id, key), id, key)
-		if known.Known {
-			if known.Record != nil {
-				page = append(page, StoredAs(key, known.Record, known.Slid, asOf))
-			}
-			continue
-		}
-		if rec == nil { // pinned when the scan began, and in the file by now
-			var err error
-			if rec, err = e.store.Record(id, key); err != nil {
+		known := e.memory.Peek(e.memory.Hash(id, f.Key), id, f.Key)
+		switch {
+		case known.Known && known.Record == nil:
+			continue // deleted
+		case known.Known:
+			f = StoredAs(f.Key, known.Record, known.Slid, asOf)
+		case !fromFile: // pinned when the scan began, and in the file by now
+			record, err := e.store.Record(id, f.Key)
+			if err != nil {
 				return nil, err
 			}
-			if rec == nil {
+			if record == nil {
 				continue
 			}
+			f = openStored(ns.sum, []byte(f.Key), record, asOf, scan.NoValues)
 		}
-		if _, _, err := format.OpenStored(rec, ns.sum, key); err != nil {
-			page = append(page, ScanEntry{Key: key, Damage: err})
-			continue
+		if scan.NoValues {
+			f.Value = nil
 		}
-		page = append(page, StoredAs(key, rec, 0, asOf))
+		page = append(page, f)
 	}
 	return page, nil
 }
 
-// StoredAs takes apart a record that has been proved, of an entry that reads keep fresh until slid. asOf is a moment before it
-// was read.
+// StoredAs takes apart a record that has been proved, of an entry that reads keep fresh until slid. asOf is a moment
+// before it was read.
 func StoredAs(key string, rec []byte, slid, asOf int64) ScanEntry {
 	f := ScanEntry{Key: key, Header: format.ReadHeader(rec), Options: format.OptionBytes(rec), Value: format.Value(rec)}
+	f.Size = len(f.Value)
 	f.Header.Slide(slid)
 	f.Expired = asOf >= f.Header.ExpiresAt
 	return f
 }
 
-// firstOf compares the first item with the first pinned key. The end of a list comes after everything.
-func firstOf(items []store.Item, pinned []string) int {
+// firstOf compares the first key of the file with the first pinned one, in the order of a range. The end of a list
+// comes after everything.
+func firstOf(stored []ScanEntry, pinned []string, r keyrange.Range) int {
 	switch {
 	case len(pinned) == 0:
 		return -1
-	case len(items) == 0:
+	case len(stored) == 0:
 		return 1
 	}
-	return strings.Compare(string(items[0].Key), pinned[0])
+	return r.Compare(stored[0].Key, pinned[0])
 }

@@ -95,7 +95,7 @@ func (e *Engine) sweepTags(ctx context.Context, force bool) error {
 	all := true
 	for _, name := range names {
 		r := &Ref{Name: name}
-		scanErr := e.Scan(r, "", "", func(found []ScanEntry) bool {
+		scanErr := e.Scan(r, Scan{NoValues: true}, func(found []ScanEntry) bool {
 			for _, f := range found {
 				if err = ctx.Err(); err == nil && f.Damage == nil && e.invalid(&f.Header, f.Options) {
 					var over bool

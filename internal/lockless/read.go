@@ -10,6 +10,7 @@ import (
 	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/keyrange"
 	"github.com/keepcache/keepcache/internal/pagetree"
 	"github.com/keepcache/keepcache/internal/store"
 )
@@ -83,43 +84,51 @@ func (l *Reader) learnTags(v *view, options []byte) error {
 	return v.invalidated(format.ReadOptions(options).Tags, l.Learn)
 }
 
-// Scan hands what is stored under keys that begin with prefix and are not less than from to fn, in the order of the keys, a page at a
-// time, until fn returns false. Each page is of one moment.
-func (l *Reader) Scan(at *engine.Ref, from, prefix string, fn func([]engine.ScanEntry) bool) error {
-	if !format.ValidName(at.Name) {
+// Scan hands what is stored under the keys of a range to fn, in its order, a page at a time, until fn returns false.
+// Each page is of one moment.
+func (l *Reader) Scan(at *engine.Ref, scan engine.Scan, fn func([]engine.ScanEntry) bool) error {
+	switch {
+	case !format.ValidName(at.Name):
 		return errs.ErrInvalidName
+	case scan.Keys.Empty():
+		return nil
 	}
 	t := newTail(at.Name)
-	t.prefix = prefix
+	t.keys = scan.Keys
 	sum := format.BucketSum(at.Name)
-	id := uint64(0)
+	id, rest := uint64(0), scan.Keys
 	for first, more := true, true; more; first = false {
 		if l.Closed() {
 			return errs.ErrClosed
 		}
 		var page []engine.ScanEntry
-		var next string
+		next := rest
 		now := uint64(0)
 		err := l.withView(t, func(v *view) (err error) {
-			page, next, more = nil, from, false
+			page, next, more = nil, rest, false
 			if now = v.id(); now == 0 || !first && now != id {
 				return nil
 			}
-			var items []store.Item
-			if items, more, err = v.page(now, from, prefix); err != nil {
+			var items []item
+			if items, more, err = v.page(now, rest); err != nil {
 				return err
 			}
+			if n := len(items); n > 0 {
+				next.After(items[n-1].key)
+			}
 			for _, it := range items {
-				key := string(it.Key)
-				next = key + "\x00" // the least key after it
-				if _, _, err := format.OpenStored(it.Record, sum, key); err != nil {
-					page = append(page, engine.ScanEntry{Key: key, Damage: err})
+				if _, _, err := format.OpenStored(it.record, sum, it.key); err != nil {
+					page = append(page, engine.ScanEntry{Key: it.key, Damage: err})
 					continue
 				}
-				if err := l.learnTags(v, format.OptionBytes(it.Record)); err != nil {
+				if err := l.learnTags(v, format.OptionBytes(it.record)); err != nil {
 					return err
 				}
-				page = append(page, engine.StoredAs(key, it.Record, 0, v.began))
+				f := engine.StoredAs(it.key, it.record, 0, v.began)
+				if scan.NoValues {
+					f.Options, f.Value = bytes.Clone(f.Options), nil // or they keep the record
+				}
+				page = append(page, f)
 			}
 			return nil
 		})
@@ -130,44 +139,50 @@ func (l *Reader) Scan(at *engine.Ref, from, prefix string, fn func([]engine.Scan
 		if !first && now != id || !fn(page) {
 			return nil
 		}
-		id, from = now, next
+		id, rest = now, next
 	}
 	return nil
 }
 
-// page returns the entries of a bucket from key from on, as long as they begin with prefix, journal and file in one, and
-// whether more may follow.
-func (v *view) page(id uint64, from, prefix string) (items []store.Item, more bool, err error) {
+// item is an entry as file or journal have it.
+type item struct {
+	key    string
+	record []byte
+}
+
+// page returns the first entries of a range of a bucket, journal and file in one, and whether more may follow.
+func (v *view) page(id uint64, r keyrange.Range) (items []item, more bool, err error) {
 	entries, err := v.entries(id)
 	if err != nil {
 		return nil, false, err
 	}
-	late := v.tail.keys(id, from)
+	late := v.tail.keysIn(id, r)
 	size := 0
 	full := func() bool { return len(items) >= store.PageItems || size >= store.PageBytes }
-	add := func(key, record []byte) {
-		items = append(items, store.Item{Key: key, Record: record})
+	add := func(key string, record []byte) {
+		items = append(items, item{key, record})
 		size += len(key) + len(record)
 	}
 	// before adds what the journal has of keys up to one that the file has, and reports whether it has that one too.
 	before := func(key string) (same bool) {
-		for len(late) > 0 && late[0] <= key && !full() {
+		for len(late) > 0 && r.Compare(late[0], key) <= 0 && !full() {
 			record, known := v.tail.find(id, late[0], v.mark)
 			if known {
 				same = late[0] == key
 				if record != nil {
-					add([]byte(late[0]), record)
+					add(late[0], record)
 				}
 			}
 			late = late[1:]
 		}
 		return same
 	}
-	err = entries.Scan([]byte(from), func(e *pagetree.Element) (bool, error) {
-		if !bytes.HasPrefix(e.Key, []byte(prefix)) {
+	err = scanTree(entries, r, func(e *pagetree.Element) (bool, error) {
+		key := string(e.Key)
+		if !r.Contains(key) {
 			return false, nil
 		}
-		same := before(string(e.Key))
+		same := before(key)
 		if full() && !same {
 			more = true
 			return false, nil
@@ -180,7 +195,7 @@ func (v *view) page(id uint64, from, prefix string) (items []store.Item, more bo
 			return false, err
 		}
 		_, rec := format.SplitRow(bytes.Clone(value), e.Key)
-		add(bytes.Clone(e.Key), rec)
+		add(key, rec)
 		return true, nil
 	})
 	if err == nil && !more {
@@ -190,6 +205,17 @@ func (v *view) page(id uint64, from, prefix string) (items []store.Item, more bo
 		more = len(late) > 0
 	}
 	return items, more, err
+}
+
+// scanTree calls fn for the elements of a range in its order. It may go past its end.
+func scanTree(entries pagetree.Bucket, r keyrange.Range, fn func(*pagetree.Element) (bool, error)) error {
+	switch {
+	case !r.Reverse:
+		return entries.Scan([]byte(r.First), fn)
+	case r.End == "":
+		return entries.ScanBack(nil, fn)
+	}
+	return entries.ScanBack([]byte(r.End), fn)
 }
 
 // buckets returns the ids of all buckets by name.

@@ -3,12 +3,12 @@ package lockless
 import (
 	"bytes"
 	"errors"
-	"slices"
-	"strings"
+	"sort"
 
 	"github.com/keepcache/keepcache/internal/cost"
 	"github.com/keepcache/keepcache/internal/engine"
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/keyrange"
 	"github.com/keepcache/keepcache/internal/memory"
 )
 
@@ -19,8 +19,8 @@ import (
 // is decided when it is used: operations up to the file's mark are in the file, and may be outdated.
 type tail struct {
 	bucket  string // if empty, no entries are kept
-	onlyKey string // the only key to keep; if empty, every key with the prefix
-	prefix  string
+	onlyKey string // the only key to keep; if empty, every key in the range
+	keys    keyrange.Range
 	all     bool // keep the entries of every bucket; each try starts over
 	sizes   bool // keep only the sizes of records
 
@@ -141,7 +141,7 @@ func (t *tail) keep(o *format.Op, revision uint64) error {
 // wants reports whether an operation is on one of the keys to keep.
 func (t *tail) wants(o *format.Op) bool {
 	return t.bucket != "" && o.ID == t.id() && (t.onlyKey == "" || o.Key == t.onlyKey) &&
-		strings.HasPrefix(o.Key, t.prefix)
+		t.keys.Contains(o.Key)
 }
 
 // find returns what the journal has of a key above the mark. A nil record is a tombstone.
@@ -162,8 +162,8 @@ func (t *tail) expiring(n int, names map[uint64]string, mark uint64, rows *engin
 	}
 }
 
-// keys returns the kept keys of a bucket, beginning with from, sorted.
-func (t *tail) keys(id uint64, from string) []string {
+// keysIn returns the kept keys of a bucket that are in what is left of the range, in its order.
+func (t *tail) keysIn(id uint64, rest keyrange.Range) []string {
 	if t.sorted == nil || t.sortedID != id {
 		t.sorted, t.sortedID = make([]string, 0, len(t.entries)), id
 		for at := range t.entries {
@@ -171,9 +171,9 @@ func (t *tail) keys(id uint64, from string) []string {
 				t.sorted = append(t.sorted, at.key)
 			}
 		}
-		slices.Sort(t.sorted)
+		t.keys.Sort(t.sorted)
 	}
-	i, _ := slices.BinarySearch(t.sorted, from)
+	i := sort.Search(len(t.sorted), func(i int) bool { return rest.Contains(t.sorted[i]) })
 	return t.sorted[i:]
 }
 

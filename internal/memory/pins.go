@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/keyrange"
 )
 
 // Pin is a snapshot of one pinned entry, for a commit.
@@ -70,19 +71,19 @@ func (m *Tier) PinnedEntries() (n int) {
 	return n
 }
 
-// PinnedKeys returns copies of the pinned keys of a bucket that begin with prefix and are not less than first, sorted.
-func (m *Tier) PinnedKeys(id uint64, first, prefix string) (keys []string) {
+// PinnedKeys returns copies of the pinned keys of a bucket that are in a range, in its order.
+func (m *Tier) PinnedKeys(id uint64, r keyrange.Range) (keys []string) {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.RLock()
 		for e := s.pins.head; e != nil; e = e.next {
-			if e.id == id && strings.HasPrefix(e.key, prefix) && e.key >= first {
+			if e.id == id && r.Contains(e.key) {
 				keys = append(keys, strings.Clone(e.key))
 			}
 		}
 		s.mu.RUnlock()
 	}
-	slices.Sort(keys)
+	r.Sort(keys)
 	return keys
 }
 

@@ -52,27 +52,15 @@ func (b Bucket) Scan(from []byte, fn func(*Element) (bool, error)) error {
 			}
 			continue
 		case !at.page.leaf:
-			e, err := at.page.element(at.index)
+			p, err := b.below(at, len(way))
 			if err != nil {
 				return err
-			}
-			p, err := b.tree.page(e.child)
-			switch {
-			case err != nil:
-				return err
-			case len(way) == mostDepth:
-				return broken("the way to a key has no end")
-			case p.count == 0:
-				return broken("page %d has no elements", p.id)
 			}
 			way = append(way, place{page: p})
 			continue
 		}
-		e := Element{bucket: b, page: at.page}
-		if e.at, err = at.page.element(at.index); err != nil {
-			return err
-		}
-		if e.Key, err = at.page.keyOf(e.at); err != nil {
+		e, err := b.elementAt(at)
+		if err != nil {
 			return err
 		}
 		if !first && bytes.Compare(e.Key, last) <= 0 {
@@ -85,6 +73,86 @@ func (b Bucket) Scan(from []byte, fn func(*Element) (bool, error)) error {
 		at.index++
 	}
 	return nil
+}
+
+// ScanBack calls fn for each element whose key is below before, in the opposite order of the keys, until fn returns
+// false or an error. A nil before is behind all keys. The keys fall strictly: that is what ends a scan of pages that
+// lead in a circle.
+func (b Bucket) ScanBack(before []byte, fn func(*Element) (bool, error)) error {
+	if b.tree == nil {
+		return nil
+	}
+	way, err := b.seekBack(before)
+	if err != nil {
+		return err
+	}
+	var last []byte
+	for first := true; len(way) > 0; {
+		at := &way[len(way)-1]
+		if at.index--; at.index < 0 {
+			way = way[:len(way)-1]
+			continue
+		}
+		if !at.page.leaf {
+			p, err := b.below(at, len(way))
+			if err != nil {
+				return err
+			}
+			way = append(way, place{p, p.count})
+			continue
+		}
+		e, err := b.elementAt(at)
+		if err != nil {
+			return err
+		}
+		if !first && bytes.Compare(e.Key, last) >= 0 {
+			return broken("the keys of page %d are out of order", at.page.id)
+		}
+		first, last = false, e.Key
+		if more, err := fn(&e); err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// elementAt returns the element at a place in a leaf.
+func (b Bucket) elementAt(at *place) (e Element, err error) {
+	e = Element{bucket: b, page: at.page}
+	if e.at, err = at.page.element(at.index); err == nil {
+		e.Key, err = at.page.keyOf(e.at)
+	}
+	return e, err
+}
+
+// below returns the page below a place in a branch, where the way to that place has so many steps.
+func (b Bucket) below(at *place, steps int) (*page, error) {
+	e, err := at.page.element(at.index)
+	if err != nil {
+		return nil, err
+	}
+	p, err := b.tree.page(e.child)
+	switch {
+	case err != nil:
+		return nil, err
+	case steps == mostDepth:
+		return nil, broken("the way to a key has no end")
+	case p.count == 0:
+		return nil, broken("page %d has no elements", p.id)
+	}
+	return p, nil
+}
+
+// seekBack returns the way to the element that follows the last one whose key is below before.
+func (b Bucket) seekBack(before []byte) (way []place, err error) {
+	if before != nil {
+		return b.seek(before)
+	}
+	p, err := b.top()
+	if err != nil {
+		return nil, err
+	}
+	return append(way, place{p, p.count}), nil
 }
 
 // seek returns the way to the first element whose key is not below from. It may end behind the last element of a

@@ -116,6 +116,26 @@ func TestTree_Bbolt(t *testing.T) {
 					}
 				}
 				require.Zero(t, n)
+				before := []byte(from)
+				if from == "" {
+					before = nil
+				}
+				last = "\xff\xff"
+				require.NoError(t, b.ScanBack(before, func(e *pagetree.Element) (bool, error) {
+					value, err := e.Value()
+					require.NoError(t, err)
+					require.True(t, entries[string(e.Key)] == string(value))
+					require.Less(t, string(e.Key), last)
+					require.True(t, before == nil || string(e.Key) < from)
+					n, last = n+1, string(e.Key)
+					return true, nil
+				}))
+				for key := range entries {
+					if before == nil || key < from {
+						n--
+					}
+				}
+				require.Zero(t, n)
 			}
 		}
 		_, found, err := bucket(tree, "absent")
@@ -162,6 +182,7 @@ func TestTree_None(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, found)
 	require.NoError(t, b.Scan(nil, func(*pagetree.Element) (bool, error) { return true, nil }))
+	require.NoError(t, b.ScanBack(nil, func(*pagetree.Element) (bool, error) { return true, nil }))
 }
 
 // look reads all that there is of a file, which may be anything. It returns how many elements it saw.
@@ -177,6 +198,12 @@ func look(content []byte) (n int, err error) {
 				n++
 				_, err := e.Value()
 				return true, err
+			})
+		}
+		if err == nil {
+			err = b.ScanBack([]byte("0300"), func(e *pagetree.Element) (bool, error) {
+				n++
+				return true, nil
 			})
 		}
 		if err != nil {

@@ -2,9 +2,11 @@ package store
 
 import (
 	"bytes"
+	"fmt"
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
 	"github.com/keepcache/keepcache/internal/verify"
 )
@@ -94,4 +96,12 @@ func (s *Store) TagCount() (rows, floor uint64, err error) {
 		return nil
 	})
 	return rows, floor, err
+}
+
+// advances returns an error if a page of keys that begins at from ends before from: the pages would never end.
+func advances(from, last []byte) error {
+	if bytes.Compare(last, from) < 0 {
+		return fmt.Errorf("%w: %w", errs.ErrCorrupt, errKeyOrder)
+	}
+	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/keepcache/keepcache/internal/cost"
 	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/keyrange"
 )
 
 // Only records have checksums. If damage to something else would cost more than the damaged part itself, it is
@@ -84,12 +85,13 @@ func (s *Store) countNames(ids map[string]uint64) {
 
 // sealedFor reports whether any of the first records with the given id is sealed for a bucket of that name.
 func (s *Store) sealedFor(id uint64, name string) (bool, error) {
-	items, _, err := s.Page(id, nil, nil)
-	sum := format.BucketSum(name)
-	return slices.ContainsFunc(items, func(i Item) bool {
-		_, _, err := format.Open(i.Record, sum, string(i.Key))
-		return err == nil
-	}), err
+	sum, sealed := format.BucketSum(name), false
+	_, _, err := s.Page(id, keyrange.Range{}, func(key, record []byte) int {
+		_, _, err := format.Open(record, sum, string(key))
+		sealed = sealed || err == nil
+		return len(key) + len(record)
+	})
+	return sealed, err
 }
 
 // plausible reports whether the usage counts can be true for a file of so many bytes. Eviction relies on them, so a

@@ -4,13 +4,14 @@
 package store
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 	"github.com/keepcache/keepcache/internal/errs"
 	"github.com/keepcache/keepcache/internal/format"
+	"github.com/keepcache/keepcache/internal/keyrange"
 )
 
 // Store keeps the entries of one cache in its bbolt file. Its transactions are short, and everything it returns is a
@@ -329,50 +331,63 @@ func revisionsIn(tx *bolt.Tx) (mark, highest uint64) {
 	return mark, max(mark, format.ReadUint64(meta.Get(format.MetaHighest)))
 }
 
-// Item is one entry as the file holds it.
-type Item struct {
-	Key    []byte
-	Record []byte
-}
-
 // Pages of an iteration are short, so that no transaction lasts and no slow reader keeps old pages alive.
 const (
 	PageItems = 256
 	PageBytes = 256 << 10
 )
 
-// Page returns copies of the entries of a bucket from key from on, as long as they begin with prefix, and
-// whether more may follow. A page has at least one entry if there is one, and stops at PageItems or
-// PageBytes.
-func (s *Store) Page(id uint64, from, prefix []byte) (items []Item, more bool, err error) {
+// Page hands entries of a bucket to fn in the order of a range: key and record, which are part of the file and are to be
+// copied. fn returns how many bytes it keeps. It returns what of the range follows the page, and whether there may be
+// more entries in it. A page has at least one entry if there is one, and stops at PageItems or PageBytes.
+func (s *Store) Page(id uint64, r keyrange.Range, fn func(key, record []byte) (kept int)) (
+	rest keyrange.Range, more bool, err error,
+) {
+	rest = r
 	err = s.View(func(tx *bolt.Tx) error {
 		b := entriesOf(tx, id)
 		if b == nil {
 			return nil
 		}
-		c, size := b.Cursor(), 0
-		for k, v := c.Seek(from); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
-			if len(items) == PageItems || size >= PageBytes {
-				more = true
-				return advances(from, items[len(items)-1].Key)
+		last, items, size := "", 0, 0
+		k, v, next := start(b.Cursor(), r)
+		for ; k != nil && !more; k, v = next() {
+			key := unsafe.String(unsafe.SliceData(k), len(k)) // part of the file
+			if !r.Contains(key) {
+				break
+			}
+			if items > 0 && r.Compare(last, key) >= 0 { // or the pages would never end
+				return fmt.Errorf("%w: %w", errs.ErrCorrupt, errKeyOrder)
 			}
 			_, rec := format.SplitRow(v, k)
-			both := append(append(make([]byte, 0, len(k)+len(rec)), k...), rec...)
-			items = append(items, Item{Key: both[:len(k):len(k)], Record: both[len(k):]})
-			size += len(both)
+			size += fn(k, rec)
+			last, items = key, items+1
+			more = items == PageItems || size >= PageBytes
+		}
+		if items > 0 {
+			rest.After(strings.Clone(last))
 		}
 		return nil
 	})
-	return items, more, err
+	return rest, more, err
 }
 
-// advances returns an error if a page of keys that begins at from ends before from: the pages would
-// never end.
-func advances(from, last []byte) error {
-	if bytes.Compare(last, from) < 0 {
-		return fmt.Errorf("%w: %w", errs.ErrCorrupt, errKeyOrder)
+// start moves a cursor to the first entry of a range, and returns it and what moves on to the next one.
+func start(c *bolt.Cursor, r keyrange.Range) (k, v []byte, next func() (k, v []byte)) {
+	switch {
+	case !r.Reverse:
+		k, v = c.Seek([]byte(r.First))
+		return k, v, c.Next
+	case r.End == "":
+		k, v = c.Last()
+	default:
+		if k, _ = c.Seek([]byte(r.End)); k == nil {
+			k, v = c.Last()
+		} else {
+			k, v = c.Prev()
+		}
 	}
-	return nil
+	return k, v, c.Prev
 }
 
 // Size returns the size of the file in bytes, and what used returns. The map must not be changed.

@@ -128,10 +128,14 @@ type Query struct {
 	Prefix string // literal
 	Glob   string // pattern for whole keys: *, ?, [a-z], [^a-z] and \
 	Tag    string
-	After  string // only keys behind this one
+	From   string // only keys that are not less
+	To     string // only keys that are less
+	After  string // only keys that come after this one
 	Limit  int    // of one page; 0 is the server's own
 	Values bool   // with values
-	Kept   bool   // stale and negative entries too, which else no list has
+
+	Reverse bool // in descending order of the keys
+	Stale   bool // stale and negative entries too, as in keepcache.ScanOptions
 }
 
 func (q Query) values() url.Values {
@@ -145,6 +149,8 @@ func (q Query) values() url.Values {
 	set("prefix", q.Prefix)
 	set("glob", q.Glob)
 	set("tag", q.Tag)
+	set("from", q.From)
+	set("to", q.To)
 	set("after", q.After)
 	if q.Limit > 0 {
 		v.Set("limit", strconv.Itoa(q.Limit))
@@ -152,13 +158,16 @@ func (q Query) values() url.Values {
 	if q.Values {
 		v.Set("values", "1")
 	}
-	if q.Kept {
-		v.Set("kept", "1")
+	if q.Reverse {
+		v.Set("reverse", "1")
+	}
+	if q.Stale {
+		v.Set("stale", "1")
 	}
 	return v
 }
 
-// Keys returns a page of the entries that q asks for, in the byte order of their keys.
+// Keys returns a page of the entries that q asks for, in the order of their keys.
 func (c *Client) Keys(ctx context.Context, q Query) (k Keys, err error) {
 	return k, c.get(ctx, "keys", q.values(), &k)
 }
@@ -188,11 +197,12 @@ func (c *Client) All(ctx context.Context, q Query, damaged *int) iter.Seq2[Entry
 			if page.Next == nil {
 				return
 			}
-			if string(*page.Next) <= q.After {
+			next := string(*page.Next)
+			if next == "" || q.After != "" && (next <= q.After) != q.Reverse || next == q.After {
 				yield(Entry{}, fmt.Errorf("%w: its pages do not go on", ErrInternal))
 				return
 			}
-			q.After = string(*page.Next)
+			q.After = next
 		}
 	}
 }

@@ -57,15 +57,17 @@ func requireDamaged(t cachetest.Tester, b *keepcache.Bucket, key string) {
 	require.False(t, added)
 	_, err = b.Touch(key, time.Hour)
 	require.ErrorIs(t, err, keepcache.ErrCorrupt)
-	seen := false
-	for e, err := range b.Prefix(key) {
-		if e.Key == key {
-			require.ErrorIs(t, err, keepcache.ErrCorrupt)
-			require.Equal(t, keepcache.Entry{Key: key}, e)
-			seen = true
+	for _, o := range []keepcache.ScanOptions{{Prefix: key}, {Prefix: key, Reverse: true, KeysOnly: true}} {
+		seen := false
+		for e, err := range b.Scan(&o) {
+			if e.Key == key {
+				require.ErrorIs(t, err, keepcache.ErrCorrupt)
+				require.Equal(t, keepcache.Entry{Key: key}, e)
+				seen = true
+			}
 		}
+		require.True(t, seen, "iteration leaves out the damaged entry")
 	}
-	require.True(t, seen, "iteration leaves out the damaged entry")
 }
 
 // A flipped bit anywhere in a record makes the entry a miss, never another value; Verify reports it, and Set
