@@ -263,9 +263,11 @@ func TestLoad_Error(t *testing.T) {
 		_, err := s.b.GetOrLoad(t.Context(), "k", &got, s.load, &s.opts)
 		require.Error(t, err, "a 1 is no string")
 		requireValue(t, s.b, "k", int64(1))
-		for _, bad := range []keepcache.LoadOptions{{TTL: -5}, {StaleFor: -1}, {RetryAfter: -2}, {Jitter: 2}, {RefreshAhead: -1}, {HardTimeout: -1}, {LoadTimeout: -2}} {
+		_, err = s.b.GetOrLoad(t.Context(), "other", &got, s.load, &keepcache.LoadOptions{TTL: -5})
+		requireError(t, err, keepcache.ErrInvalidTTL, "load", s.path)
+		for _, bad := range []keepcache.LoadOptions{{StaleFor: -1}, {RetryAfter: -2}, {Jitter: 2}, {RefreshAhead: -1}, {HardTimeout: -1}, {LoadTimeout: -2}} {
 			_, err := s.b.GetOrLoad(t.Context(), "other", &got, s.load, &bad)
-			requireError(t, err, keepcache.ErrInvalidTTL, "load", s.path)
+			requireError(t, err, keepcache.ErrInvalidOption, "load", s.path)
 		}
 		_, err = s.db.Bucket("").GetOrLoad(t.Context(), "k", &got, s.load, nil)
 		requireError(t, err, keepcache.ErrInvalidName, "load", s.path)

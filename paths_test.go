@@ -390,7 +390,7 @@ func pathCopies(t tester, dir string) {
 	require.NoError(t, os.Symlink("b", "to"))
 	report, err := keepcache.Repair(context.Background(), "moved/app.cache", "to/repaired.cache", nil)
 	require.NoError(t, err)
-	require.Equal(t, int64(100), report.Entries)
+	require.Equal(t, 100, report.Entries)
 	holds(t, "b/repaired.cache", 100)
 }
 
