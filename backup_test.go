@@ -66,7 +66,8 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// A cache that is open for reading only can be backed up, with what a crash has left in its journal, and is not changed.
+// A cache that is open for reading only can be backed up, with what a crash has left in its journal, and is not
+// changed.
 func TestBackup_ReadOnly(t *testing.T) {
 	path := crashed(t, func(db *keepcache.DB) {
 		mustSet(t, db.Bucket("b"), "journal", 2, time.Hour)

@@ -24,8 +24,9 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// This is a reader of a cache's file and its journal that was written from docs/file-format.md alone. It uses nothing of the
-// project, so that the page is all that somebody else needs. Whatever it meets that the page does not allow is an error.
+// This is a reader of a cache's file and its journal that was written from docs/file-format.md alone. It uses nothing
+// of the project, so that the page is all that somebody else needs. Whatever it meets that the page does not allow is
+// an error.
 
 // formatNever is the time of what has none.
 const formatNever = math.MaxInt64
@@ -357,7 +358,8 @@ func (c *formatCache) readJournal(content []byte) error {
 	window := int(fle.Uint32(h[36:]))
 	switch want := max(j.block, 4096); {
 	case c.journal != 1 && c.journal != 2, c.journal == 1 && window != 0, c.journal == 2 && window != want,
-		j.block < 512, j.block > 32768, j.block&(j.block-1) != 0, j.segment < j.block, j.segment > 1<<30, j.segment%j.block != 0,
+		j.block < 512, j.block > 32768, j.block&(j.block-1) != 0, j.segment < j.block, j.segment > 1<<30,
+		j.segment%j.block != 0,
 		fle.Uint32(h[56:]) != 0:
 		return malformed("head of the journal: %x", h)
 	}
@@ -404,7 +406,8 @@ func fragment(b []byte, salt uint32) (typ byte, content []byte) {
 		return 0, nil
 	}
 	n := 8 + int(fle.Uint16(b[4:]))
-	if n == 8 || n > len(b) || b[6] < 1 || b[6] > 4 || b[7] != 0 || fle.Uint32(b) != crc32.Update(salt, formatCRC, b[4:n]) {
+	if n == 8 || n > len(b) || b[6] < 1 || b[6] > 4 || b[7] != 0 ||
+		fle.Uint32(b) != crc32.Update(salt, formatCRC, b[4:n]) {
 		return 0, nil
 	}
 	return b[6], b[8:n]
@@ -566,7 +569,8 @@ func (c *formatCache) apply(first, last uint64, piece []byte) error {
 	}
 }
 
-// kept returns the entries of all buckets that are not absent as of now, or may be served stale, or are negative, in the order of buckets and keys.
+// kept returns the entries of all buckets that are not absent as of now, or may be served stale, or are negative, in
+// the order of buckets and keys.
 func (c *formatCache) kept(now time.Time) (all []formatEntry, err error) {
 	for name, id := range c.names {
 		for key, rec := range c.records[id] {
@@ -602,7 +606,8 @@ func openFormatRecord(bucket, key string, rec []byte) (e formatEntry, err error)
 		return e, malformed("checksum")
 	}
 	at := func(off int) int64 { return int64(be.Uint64(rec[off:])) }
-	e = formatEntry{Bucket: bucket, Key: key, ExpiresAt: at(1), StaleUntil: at(9), Written: at(17), Revision: uint64(at(25))}
+	e = formatEntry{Bucket: bucket, Key: key, ExpiresAt: at(1), StaleUntil: at(9), Written: at(17),
+		Revision: uint64(at(25))}
 	e.asOf = e.Revision
 	n := int(be.Uint16(rec[33:]))
 	if e.StaleUntil < e.ExpiresAt || e.Revision == 0 || n > len(body)-35 {

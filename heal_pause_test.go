@@ -16,8 +16,8 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
-// Where each copy that takes the place of the file is in the trouble of the one before, attempts to heal are as rare as where none
-// can be made.
+// Where each copy that takes the place of the file is in the trouble of the one before, attempts to heal are as rare as
+// where none can be made.
 func TestHeal_Pause(t *testing.T) {
 	skipOnWindows(t, "an open file cannot be replaced")
 	for _, after := range []bool{false, true} {
@@ -62,8 +62,8 @@ func TestHeal_Pause(t *testing.T) {
 	}
 }
 
-// A file whose trouble lasts takes no journal from the cache that was not made yet: writes go on in memory and in the journal, and
-// none of them waits for commits, which fail.
+// A file whose trouble lasts takes no journal from the cache that was not made yet: writes go on in memory and in the
+// journal, and none of them waits for commits, which fail.
 func TestHeal_UnmadeJournal(t *testing.T) {
 	skipOnWindows(t, "the file cannot be taken away")
 	path := filepath.Join(t.TempDir(), "cache")
@@ -101,9 +101,9 @@ func TestHeal_UnmadeJournal(t *testing.T) {
 	}
 }
 
-// Where the journal was taken away together with the file, a cache that owes nothing to the file makes a new one. One that does can
-// only wait for commits, and where these fail writes fail too, but not one by one after a wait, and what they would have
-// replaced is still there.
+// Where the journal was taken away together with the file, a cache that owes nothing to the file makes a new one. One
+// that does can only wait for commits, and where these fail writes fail too, but not one by one after a wait, and what
+// they would have replaced is still there.
 func TestHeal_JournalTaken(t *testing.T) {
 	skipOnWindows(t, "the file cannot be taken away")
 	for _, owes := range []bool{false, true} {
@@ -160,8 +160,8 @@ func TestHeal_JournalTaken(t *testing.T) {
 	}
 }
 
-// What reads have given an entry to live is still its own after a write of its key that was taken back, and the file hears nothing
-// else of it.
+// What reads have given an entry to live is still its own after a write of its key that was taken back, and the file
+// hears nothing else of it.
 func TestHeal_RetractSliding(t *testing.T) {
 	skipOnWindows(t, "the file cannot be taken away")
 	synctest.Test(t, func(t *testing.T) {
@@ -203,7 +203,8 @@ func TestHeal_RetractSliding(t *testing.T) {
 	})
 }
 
-// Where a journal could not be made for a moment while the file is unavailable, only the write that met this is refused.
+// Where a journal could not be made for a moment while the file is unavailable, only the write that met this is
+// refused.
 func TestHeal_JournalNotMade(t *testing.T) {
 	skipOnWindows(t, "the file cannot be taken away")
 	path := filepath.Join(t.TempDir(), "cache")
