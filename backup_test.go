@@ -35,10 +35,10 @@ func TestBackup(t *testing.T) {
 	copyPath := filepath.Join(t.TempDir(), "copy.cache")
 	out, err := os.OpenFile(copyPath, os.O_CREATE|os.O_WRONLY, 0o600)
 	require.NoError(t, err)
-	pieces := 0
+	logRecords := 0
 	slow := writerFunc(func(p []byte) (int, error) {
 		mustSet(t, db.Bucket("b0"), "later", 1, 0)
-		if pieces++; runtime.GOOS != "windows" && pieces%8 == 1 {
+		if logRecords++; runtime.GOOS != "windows" && logRecords%8 == 1 {
 			require.NoError(t, db.Compact(t.Context())) // nothing is held back
 		}
 		return out.Write(p)

@@ -43,12 +43,12 @@ type formatCache struct {
 	tags     map[string]uint64
 	records  map[uint64]map[string][]byte // by id and key
 
-	inFile    map[uint64]int // entries of each id in the file, without the journal
-	costs     map[uint64]int64
-	rows      int  // of the expiry index
-	journal   int  // its version, 0 where there is none
-	pieces    int  // of the journal that the file does not have
-	cleanMark bool // the file was closed in order
+	inFile     map[uint64]int // entries of each id in the file, without the journal
+	costs      map[uint64]int64
+	rows       int  // of the expiry index
+	journal    int  // its version, 0 where there is none
+	logRecords int  // of the journal that the file does not have
+	cleanMark  bool // the file was closed in order
 }
 
 // formatEntry is one entry. Times are unix milliseconds, and Sliding is milliseconds.
@@ -377,11 +377,11 @@ func (c *formatCache) readJournal(content []byte) error {
 	if window > 0 {
 		j.overlay(content[16384 : 16384+j.block])
 	}
-	return j.pieces(func(first, last uint64, piece []byte) error {
+	return j.logRecords(func(first, last uint64, logRecord []byte) error {
 		if last > c.mark {
-			c.pieces++
+			c.logRecords++
 		}
-		return c.apply(first, last, piece)
+		return c.apply(first, last, logRecord)
 	})
 }
 
@@ -440,8 +440,8 @@ func (j *formatJournal) overlay(window []byte) {
 	}
 }
 
-// pieces calls fn for each piece, in the order in which they were written.
-func (j *formatJournal) pieces(fn func(first, last uint64, piece []byte) error) error {
+// log records calls fn for each log record, in the order in which they were written.
+func (j *formatJournal) logRecords(fn func(first, last uint64, logRecord []byte) error) error {
 	each := j.segment / j.block
 	epochs := map[uint64]int{} // of segments, to their first block
 	for from := 0; from < len(j.blocks); from += each {
@@ -458,7 +458,7 @@ func (j *formatJournal) pieces(fn func(first, last uint64, piece []byte) error) 
 		order = append(order, epoch)
 	}
 	slices.Sort(order)
-	var piece, head []byte
+	var logRecord, head []byte
 	var last uint64
 	for _, epoch := range order {
 		for n := epochs[epoch]; n < min(epochs[epoch]+each, len(j.blocks)); n++ {
@@ -477,14 +477,14 @@ func (j *formatJournal) pieces(fn func(first, last uint64, piece []byte) error) 
 				off += 8 + len(content)
 				if typ <= 2 {
 					if head != nil {
-						return malformed("a piece begins within another")
+						return malformed("a log record begins within another")
 					}
 					j.flushed = max(j.flushed, fle.Uint64(content[16:]))
-					head, piece = content[:28], bytes.Clone(content[28:])
+					head, logRecord = content[:28], bytes.Clone(content[28:])
 				} else if head == nil {
-					continue // the rest of a piece whose beginning was used anew
+					continue // the rest of a log record whose beginning was used anew
 				} else {
-					piece = append(piece, content...)
+					logRecord = append(logRecord, content...)
 				}
 				if typ == 2 || typ == 3 {
 					if off != len(b) {
@@ -493,11 +493,11 @@ func (j *formatJournal) pieces(fn func(first, last uint64, piece []byte) error) 
 					continue
 				}
 				first := fle.Uint64(head)
-				if first <= last || fle.Uint64(head[8:]) < first || int(fle.Uint32(head[24:])) != len(piece) {
-					return malformed("piece %x of %d bytes after revision %d", head, len(piece), last)
+				if first <= last || fle.Uint64(head[8:]) < first || int(fle.Uint32(head[24:])) != len(logRecord) {
+					return malformed("log record %x of %d bytes after revision %d", head, len(logRecord), last)
 				}
 				last = fle.Uint64(head[8:])
-				if err := fn(first, last, piece); err != nil {
+				if err := fn(first, last, logRecord); err != nil {
 					return err
 				}
 				head = nil
@@ -510,23 +510,23 @@ func (j *formatJournal) pieces(fn func(first, last uint64, piece []byte) error) 
 	return nil
 }
 
-// apply puts the outcomes of a piece into the cache.
-func (c *formatCache) apply(first, last uint64, piece []byte) error {
+// apply puts the outcomes of a log record into the cache.
+func (c *formatCache) apply(first, last uint64, logRecord []byte) error {
 	number := func() uint64 {
-		v, n := binary.Uvarint(piece)
-		piece = piece[max(n, 0):]
+		v, n := binary.Uvarint(logRecord)
+		logRecord = logRecord[max(n, 0):]
 		return v
 	}
 	take := func(n uint64) []byte {
-		n = min(n, uint64(len(piece)))
-		b := piece[:n]
-		piece = piece[n:]
+		n = min(n, uint64(len(logRecord)))
+		b := logRecord[:n]
+		logRecord = logRecord[n:]
 		return b
 	}
 	for revision := first; ; revision++ {
-		if len(piece) == 0 {
+		if len(logRecord) == 0 {
 			if revision != last+1 {
-				return malformed("outcomes up to %d in a piece up to %d", revision-1, last)
+				return malformed("outcomes up to %d in a log record up to %d", revision-1, last)
 			}
 			return nil
 		}

@@ -60,13 +60,13 @@ func TestFormat(t *testing.T) {
 				require.False(t, c.cleanMark)
 				require.Equal(t, map[bool]int{true: 1, false: 2}[opts.Sync == keepcache.SyncAlways], c.journal)
 				if name != "small" {
-					require.Greater(t, c.pieces, 50)
+					require.Greater(t, c.logRecords, 50)
 				}
 				db2 := open(t, left, &keepcache.Options{ReadOnly: true})
 				requireFormat(t, left, db2)
 				report, err := db2.Verify(t.Context())
 				require.NoError(t, err)
-				require.Equal(t, c.pieces, report.Journal.Records)
+				require.Equal(t, c.logRecords, report.Journal.Records)
 				require.Equal(t, c.rows, report.Rows)
 				require.Equal(t, len(c.names), report.Buckets)
 				require.NoError(t, db2.Close())

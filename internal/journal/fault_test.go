@@ -134,13 +134,13 @@ func (d *disk) writeBack(r *rand.Rand, p float64) {
 }
 
 // replay replays what is in the cache, which is what a process finds that comes after one that was killed.
-func (d *disk) replay(t require.TestingT, after uint64) []piece {
+func (d *disk) replay(t require.TestingT, after uint64) []record {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var got []piece
+	var got []record
 	r, err := journal.ReplayFrom(bytes.NewReader(d.cache), int64(len(d.cache)), identity, after,
 		func(first, last uint64, data []byte) error {
-			got = append(got, piece{first, last, bytes.Clone(data)})
+			got = append(got, record{first, last, bytes.Clone(data)})
 			return nil
 		})
 	require.NoError(t, err)

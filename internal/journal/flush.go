@@ -10,7 +10,7 @@ import (
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
-// flusher is the state of the group flush. Flushes are counted: a caller whose piece the running one no longer
+// flusher is the state of the group flush. Flushes are counted: a caller whose log record the running one no longer
 // covers waits for the next, which one of these callers leads.
 type flusher struct {
 	mu      sync.Mutex     // protects what follows

@@ -15,7 +15,7 @@ func FuzzReplay(f *testing.F) {
 	h.encode((*[headerSize]byte)(front))
 	block := make([]byte, 512)
 	(&blockHead{epoch: 1, flushed: 9}).encode(block, h.base(), 0)
-	(&pieceHead{first: 1, last: 1, length: 1 << 31}).encode(block[48:])
+	(&recordHead{first: 1, last: 1, length: 1 << 31}).encode(block[48:])
 	sealFragment(block[40:], fragFirst, saltOf(h.base(), 0, 1))
 	whole := bytes.Clone(block)
 	le.PutUint32(whole[72:], 10)
@@ -53,9 +53,9 @@ func FuzzReplay(f *testing.F) {
 		var before, behind runtime.MemStats
 		runtime.ReadMemStats(&before)
 		last := uint64(0)
-		r, err := ReplayFrom(bytes.NewReader(data), int64(len(data)), [16]byte{}, after, func(first, l uint64, piece []byte) error {
-			if first <= last || l < first || l <= after || len(piece) > len(data) {
-				t.Errorf("piece %d to %d of %d bytes after %d", first, l, len(piece), last)
+		r, err := ReplayFrom(bytes.NewReader(data), int64(len(data)), [16]byte{}, after, func(first, l uint64, record []byte) error {
+			if first <= last || l < first || l <= after || len(record) > len(data) {
+				t.Errorf("log record %d to %d of %d bytes after %d", first, l, len(record), last)
 			}
 			last = l
 			return nil

@@ -11,7 +11,7 @@ type segment struct {
 	index int
 	at    int64  // offset in the file
 	mem   []byte // nil where the file is not mapped
-	last  uint64 // highest sequence of any piece with a fragment in it
+	last  uint64 // highest sequence of any log record with a fragment in it
 	epoch uint64
 
 	stored int // bytes from its front that were stored to since it was begun
@@ -23,9 +23,9 @@ type segment struct {
 // fdatasync write all of them. Measured on a segment of 1 MiB: 300 us a flush instead of 120.
 var zeros = make([]byte, maxBlock)
 
-// need returns how many segments beyond the current one a piece of n bytes takes. mu is held.
+// need returns how many segments beyond the current one a log record of n bytes takes. mu is held.
 func (j *Journal) need(n int) int {
-	total := pieceHeader + n
+	total := recordHeader + n
 	off := j.off
 	if in := off % j.block; in != 0 {
 		room := j.block - in

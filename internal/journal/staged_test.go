@@ -33,7 +33,7 @@ func TestReplace(t *testing.T) {
 		require.NoError(t, j.Replace())
 		require.NoFileExists(t, path+".new")
 		require.Zero(t, j.Stats().Appends)
-		want := []piece{{6, 6, []byte("both")}}
+		want := []record{{6, 6, []byte("both")}}
 		got, r := replay(t, path, 5)
 		requireClean(t, r)
 		requireSame(t, want, got)
@@ -53,7 +53,7 @@ func TestReplace(t *testing.T) {
 		require.Equal(t, []string{path[:strings.LastIndexByte(path, os.PathSeparator)]}, synced)
 		got, r = replay(t, path, 5)
 		requireClean(t, r)
-		requireSame(t, append(want, piece{7, 7, []byte("new")}), got)
+		requireSame(t, append(want, record{7, 7, []byte("new")}), got)
 
 		require.NoError(t, j.Close(true))
 		require.NoFileExists(t, path)

@@ -8,8 +8,8 @@ type Stats struct {
 	FileBytes    int64         // of the file; 0 before the first Append
 	Segments     int           // made
 	FreeSegments int           // of those
-	Appends      uint64        // pieces
-	AppendBytes  uint64        // of these pieces, in bytes
+	Appends      uint64        // log records
+	AppendBytes  uint64        // of these log records, in bytes
 	Flushes      uint64        // of the file, however many callers shared them
 	FlushTime    time.Duration // in all flushes
 	LastFlush    time.Duration // how long the last one took

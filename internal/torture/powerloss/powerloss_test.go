@@ -75,7 +75,7 @@ func TestPowerLoss(t *testing.T) {
 	require.Less(t, s.Always, s.States)
 }
 
-// Where syncs do nothing, and where torn pieces of the journal pass for whole ones, the same test finds what is lost: it
+// Where syncs do nothing, and where torn log records of the journal pass for whole ones, the same test finds what is lost: it
 // can fail.
 func TestPowerLoss_CanFail(t *testing.T) {
 	if runtime.GOOS != "linux" {
@@ -94,7 +94,7 @@ func TestPowerLoss_CanFail(t *testing.T) {
 	for _, skip := range []string{"all", "journal", "file", "names"} {
 		finds("no sync of "+skip, skip == "journal", []string{"-powerloss.skip", skip})
 	}
-	noPieceSum := boltpatch.Edit{
+	noLogRecordSum := boltpatch.Edit{
 		File: "internal/journal/format.go",
 		Old:  "if le.Uint32(b) != crc32.Update(salt, castagnoli, b[4:n]) {",
 		New:  "if false {",
@@ -104,8 +104,8 @@ func TestPowerLoss_CanFail(t *testing.T) {
 		Old:  "if recordSum(body, bucket, key) != binary.BigEndian.Uint32(rec[len(body):]) && !TrustChecksums {",
 		New:  "if false {",
 	}
-	finds("no checksum of pieces", true, nil, noPieceSum)
-	finds("no checksum of pieces and records", false, nil, noPieceSum, noRecordSum)
+	finds("no checksum of log records", true, nil, noLogRecordSum)
+	finds("no checksum of log records and records", false, nil, noLogRecordSum, noRecordSum)
 	finds("no sync of what a killed process left", false, []string{"-powerloss.killed=60"}, boltpatch.Edit{
 		File: "internal/store/durable.go",
 		Old:  "if h.found.clean {",
