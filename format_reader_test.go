@@ -510,7 +510,7 @@ func (j *formatJournal) logRecords(fn func(first, last uint64, logRecord []byte)
 	return nil
 }
 
-// apply puts the outcomes of a log record into the cache.
+// apply puts the operations of a log record into the cache.
 func (c *formatCache) apply(first, last uint64, logRecord []byte) error {
 	number := func() uint64 {
 		v, n := binary.Uvarint(logRecord)
@@ -526,7 +526,7 @@ func (c *formatCache) apply(first, last uint64, logRecord []byte) error {
 	for revision := first; ; revision++ {
 		if len(logRecord) == 0 {
 			if revision != last+1 {
-				return malformed("outcomes up to %d in a log record up to %d", revision-1, last)
+				return malformed("operations up to %d in a log record up to %d", revision-1, last)
 			}
 			return nil
 		}
@@ -537,7 +537,7 @@ func (c *formatCache) apply(first, last uint64, logRecord []byte) error {
 		}
 		name, rec := string(take(n)), bytes.Clone(take(m))
 		if uint64(len(name)) != n || uint64(len(rec)) != m || n == 0 {
-			return malformed("outcome %d of revision %d", kind, revision)
+			return malformed("operation %d of revision %d", kind, revision)
 		}
 		if revision <= c.mark {
 			continue
@@ -560,11 +560,11 @@ func (c *formatCache) apply(first, last uint64, logRecord []byte) error {
 			}
 		case 4:
 			if id != 0 {
-				return malformed("tag outcome with id %d", id)
+				return malformed("tag operation with id %d", id)
 			}
 			c.tags[name] = revision
 		default:
-			return malformed("outcome %d", kind)
+			return malformed("operation %d", kind)
 		}
 	}
 }

@@ -102,7 +102,7 @@ func EachOp(first uint64, logRecord []byte, fn func(Op, uint64) error) error {
 	return nil
 }
 
-// Malformed are the log records of a journal that are whole but make no sense. None of the outcomes of such a log record counts.
+// Malformed are the log records of a journal that are whole but make no sense. None of the operations of such a log record counts.
 type Malformed struct {
 	LogRecords  int
 	First, Last uint64 // revisions that they bound
@@ -120,7 +120,7 @@ func (m *Malformed) Is(first, last uint64, logRecord []byte) bool {
 		return nil
 	})
 	if err == nil && n != last-first+1 {
-		err = fmt.Errorf("%w: it has %d outcomes of %d", ErrMalformed, n, last-first+1)
+		err = fmt.Errorf("%w: it has %d operations of %d", ErrMalformed, n, last-first+1)
 	}
 	if err == nil {
 		return false
