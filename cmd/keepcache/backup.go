@@ -22,10 +22,10 @@ func newBackupCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup [FILE]",
 		Short: "Write a copy of the cache",
-		Long: `Backup writes a copy of the cache to FILE, or to standard output without one.
-The copy is a cache file of its own: every command reads it, and restore puts
-it in place. FILE appears only when it is complete, and an existing one is kept
-unless --force is given.`,
+		Long: `Backup writes a copy of the cache to FILE, or to standard output without FILE.
+The copy is a cache file that every command can read; restore puts it in place.
+FILE appears only when it is complete. Backup replaces an existing FILE only
+with --force.`,
 		Example: `  keepcache backup app.backup
   keepcache backup | gzip > app.backup.gz`,
 		Args: oneArg,
@@ -66,10 +66,10 @@ func newRestoreCommand(f *flags) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use:   "restore BACKUP",
-		Short: "Make the cache from a backup",
-		Long: `Restore checks a backup entry by entry and puts a copy of it in the place of
-the cache file. BACKUP is - for standard input. An existing cache is kept
-unless --force is given; one that a program has open is never replaced: stop
+		Short: "Restore the cache from a backup",
+		Long: `Restore checks every entry of a backup and puts a copy of the backup in place
+of the cache file. If BACKUP is -, it reads standard input. It replaces an
+existing cache only with --force, and never one that a program has open: stop
 that program first.`,
 		Example: `  keepcache restore app.backup --file new.cache
   gunzip < app.backup.gz | keepcache restore -`,

@@ -113,5 +113,5 @@ func guard(fn func() error) (err error) {
 
 // addJSON adds the flag --json to a reading command.
 func addJSON(cmd *cobra.Command, asJSON *bool) {
-	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON, one object a line")
+	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON, one object per line")
 }

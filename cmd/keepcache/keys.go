@@ -22,18 +22,18 @@ func newKeysCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys [PREFIX]",
 		Short: "List the keys of a bucket",
-		Long: `Keys lists the keys of a bucket in byte order, those that begin with PREFIX if
-it is given. --reverse lists them in the opposite order. --from and --to list a
-range of keys, with its first key and without its end.
+		Long: `Keys lists the keys of a bucket in byte order, or with PREFIX only those that
+begin with it. --reverse lists them in the opposite order. --from and --to list
+a range of keys, which includes --from and excludes --to.
 
-There are no pattern characters in PREFIX; --glob takes a pattern for whole
-keys: * is any text, ? one character, [a-z] and [^a-z] one of a set, and \ takes
-the next character as it is. --tag lists only entries with a tag. --long adds
-sizes and lifetimes.
+PREFIX has no pattern characters. --glob takes a pattern for whole keys: *
+matches any text, ? one character, [a-z] and [^a-z] one character of a set, and
+\ takes the next character literally. --tag lists only entries with that tag.
+--long adds sizes and lifetimes.
 
-With --limit it stops after so many keys, and says on standard error how to
-continue. A key that is not plain text is shown quoted; --quoted makes every
-command read it like that.`,
+With --limit it stops after that many keys, and says on standard error how to
+continue. Keys that are not plain text are printed quoted; with --quoted, every
+command accepts them in that form.`,
 		Example: `  keepcache keys
   keepcache keys user: --long
   keepcache keys --glob 'user:*:name'

@@ -23,18 +23,18 @@ func newRootCommand() *cobra.Command {
 	f := &flags{}
 	root := &cobra.Command{
 		Use:   "keepcache",
-		Short: "Look into a keepcache file and change it",
-		Long: `keepcache looks into cache files and changes them.
+		Short: "Read and change cache files",
+		Long: `keepcache reads and changes cache files.
 
-A cache is one file. Name it with --file, or once for all commands in the
-environment variable KEEPCACHE_FILE. Values are JSON. Entries can have a
-lifetime, and are absent once it is over.
+A cache is one file. Name it with --file, or in the environment variable
+KEEPCACHE_FILE. Values are JSON. Entries can have a lifetime, and are absent
+after it.
 
-A cache that a program has open is reached through the socket beside the file,
-if the program serves one. If not, it is read without its lock and cannot be
-changed. --addr names a program instead of a file.
+If a program has the cache open and serves a socket beside the file, keepcache
+asks the program. Otherwise it reads the file without the lock and cannot
+change it. --addr names a program instead of a file.
 
-What was asked for goes to standard output, all messages to standard error.
+Data goes to standard output, messages go to standard error.
 
 Exit codes:
 ` + exitCodes,
@@ -58,9 +58,9 @@ Exit codes:
 	}
 	p := root.PersistentFlags()
 	p.StringVarP(&f.file, "file", "f", "", "cache file (default: $KEEPCACHE_FILE)")
-	p.StringVar(&f.addr, "addr", "", "running program in place of a file: unix:PATH or\nhttp://HOST/PATH (default: $KEEPCACHE_ADDR)")
+	p.StringVar(&f.addr, "addr", "", "running program instead of a file: unix:PATH or\nhttp://HOST/PATH (default: $KEEPCACHE_ADDR)")
 	p.StringVarP(&f.bucket, "bucket", "b", keepcache.DefaultBucket, "bucket")
-	p.BoolVar(&f.quoted, "quoted", false, "read names that begin with \" as quoted text, as\nkeys prints it")
+	p.BoolVar(&f.quoted, "quoted", false, "read names that begin with \" as quoted names, in\nthe form that keys prints")
 
 	root.AddGroup(
 		&cobra.Group{ID: groupEntries, Title: "Entries:"},
@@ -136,8 +136,8 @@ const helpWidth = 80
 func newHelpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [COMMAND]",
-		Short:   "Print what a command does and takes",
-		Long:    `Help prints what a command does, its flags, and examples.`,
+		Short:   "Describe a command",
+		Long:    `Help describes a command, with its flags and examples.`,
 		Example: `  keepcache help import`,
 		GroupID: groupOther,
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {

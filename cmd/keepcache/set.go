@@ -16,13 +16,14 @@ func newSetCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set KEY VALUE",
 		Short: "Store a value under a key",
-		Long: `Set stores a JSON value under a key and replaces what was there, lifetime
-included: without --ttl the entry never expires. VALUE is JSON; with --string
-it is text taken as it is, with --bytes any bytes. The VALUE - is read from
-standard input. A value such as -5 goes behind --, after all flags.
+		Long: `Set stores a value under a key, and replaces the old value and lifetime.
+Without --ttl the entry never expires. VALUE is JSON, or plain text with
+--string, or any bytes with --bytes. If VALUE is -, set reads standard input.
+Put a value such as -5 after --, and all flags before it.
 
-The entry keeps its tags unless --tag gives it others, and for how long a
-loader may serve it stale; its ETag goes. The file is made if there is none.`,
+An existing entry keeps its tags, unless --tag gives it others, and the time
+for which it may be served stale. It loses its ETag. If there is no cache file,
+set creates it.`,
 		Example: `  keepcache set user:123 '{"username":"ada","roles":["admin"]}' --ttl 5m
   keepcache set page:home '"<html>"' --tag product:7 --tag lang:en
   keepcache set degrees -- -5

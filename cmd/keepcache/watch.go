@@ -47,12 +47,13 @@ func newWatchCommand(f *flags) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Print what happens in a running cache",
+		Short: "Print the events of a running cache",
 		Long: `Watch prints the events of a cache that a program has open and serves on its
 socket, as they happen, until it is interrupted. The kinds are set, delete,
 hit, miss, stale, negative, load, load-failed, refresh, expire, evict, corrupt,
 compact, progress, unavailable, healed and quarantine. The program never waits
-for watch: events that come faster than they are sent are left out, and counted.`,
+for watch: if events come faster than they can be sent, some are dropped, and
+watch prints how many.`,
 		Example: `  keepcache watch
   keepcache watch --bucket sessions --prefix user: --kinds set,expire
   keepcache watch --json | jq .key`,
