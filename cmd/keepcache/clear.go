@@ -37,7 +37,7 @@ terminal, and requires --yes elsewhere.`,
 			}
 			asks := !yes && !cmd.Flags().Changed("prefix") && !cmd.Flags().Changed("bucket")
 			if asks && !canAsk(cmd) {
-				return usagef("this would empty the bucket %s: name it with --bucket, or say --yes", display.Name(f.bucket))
+				return usagef("this would empty the bucket %s: name it with --bucket, or use --yes", display.Name(f.bucket))
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()

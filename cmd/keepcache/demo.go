@@ -91,7 +91,7 @@ func (d *demo) run(ctx context.Context) error {
 	}
 	d.end()
 	if d.failed > 0 {
-		return fmt.Errorf("demo: %d of %d checks are not as promised", d.failed, d.checks)
+		return fmt.Errorf("demo: %d of %d checks failed", d.failed, d.checks)
 	}
 	return nil
 }

@@ -91,7 +91,7 @@ Times are in Unix milliseconds. Import reads these lines.`,
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "exported %s\n", plural(n, "entry", "entries"))
 				if redacted > 0 {
-					return fmt.Errorf("%s not what is stored: the running program hides a part of it", plural(redacted, "entry is", "entries are"))
+					return fmt.Errorf("%s redacted by the running program", plural(redacted, "entry is", "entries are"))
 				}
 				return damagedEntries(damaged)
 			})

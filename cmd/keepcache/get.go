@@ -22,9 +22,9 @@ func newGetCommand(f *flags) *cobra.Command {
 		Short: "Print the values of keys",
 		Long: `Get prints the value of a key as JSON. Members of objects are sorted, integers
 are exact, and floats always have a fraction, such as 1.0. On a terminal, lists
-and objects are indented. --string prints the text of a string without quotes. --bytes
-prints the raw bytes of a value that was stored as bytes. With several keys,
-get prints one value after the other.
+and objects are indented. --string prints the text of a string without quotes.
+--bytes prints the raw bytes of a value that was stored as bytes. With several
+keys, get prints one value after the other.
 
 An absent or expired key prints nothing, and the exit code is 3. With --json,
 get prints a line for each key, with "found" false if it is absent. The same
@@ -41,7 +41,7 @@ holds for ttl and stat.`,
 				}
 			}
 			if asBytes && len(args) > 1 {
-				return usagef("--bytes is for one key: nothing would say where its bytes end")
+				return usagef("--bytes takes only one key: several values could not be told apart")
 			}
 			return f.openKeys(cmd, showing, args, func(c cache, bucket, key string) error {
 				out := cmd.OutOrStdout()
@@ -57,7 +57,7 @@ holds for ttl and stat.`,
 					return printBytes(out, key, entry)
 				}
 				if entry.redacted {
-					fmt.Fprintln(cmd.ErrOrStderr(), "keepcache: the running program shows another value than it stores")
+					fmt.Fprintln(cmd.ErrOrStderr(), "keepcache: the running program does not show the value that it stores")
 				}
 				n, err := entry.node()
 				if err != nil {

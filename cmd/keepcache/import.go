@@ -69,7 +69,7 @@ succeeds.`,
 				err := im.run(ctx, in)
 				im.progress.end()
 				if l, ok := c.(*local); ok && l.fresh && err != nil {
-					return fmt.Errorf("%w; no cache file was made", err)
+					return fmt.Errorf("%w; no cache file was created", err)
 				}
 				words := "imported " + plural(im.imported, "entry", "entries")
 				if im.expired > 0 {
@@ -268,7 +268,7 @@ func (im *importer) parse(text []byte) (*line, error) {
 		return nil, lineWords(err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("there is more after the object")
+		return nil, errors.New("there is more text after the object")
 	}
 	l := &line{}
 	var err error
@@ -341,7 +341,7 @@ func lineWords(err error) error {
 	var mismatch *json.UnmarshalTypeError
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return errors.New("it is cut short")
+		return errors.New("it is truncated")
 	case errors.As(err, &mismatch) && mismatch.Field == "":
 		return fmt.Errorf("it is not an object but %s", mismatch.Value)
 	case errors.As(err, &mismatch):

@@ -87,7 +87,7 @@ command accepts them in that form.`,
 						return err
 					}
 					if limit > 0 && n == limit {
-						fmt.Fprintf(cmd.ErrOrStderr(), "keepcache: there are more; continue with --after %s\n", shellQuote(display.Name(shown)))
+						fmt.Fprintf(cmd.ErrOrStderr(), "keepcache: there are more keys; continue with --after %s\n", shellQuote(display.Name(shown)))
 						break
 					}
 					list.print(e.Entry)
@@ -99,11 +99,11 @@ command accepts them in that form.`,
 	}
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "show sizes and lifetimes")
 	cmd.Flags().StringVar(&pattern, "glob", "", "only keys that match this pattern")
-	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after so many keys (0: no limit)")
+	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after this many keys (0: no limit)")
 	cmd.Flags().StringVar(&scan.Tag, "tag", "", "only entries with this tag")
 	cmd.Flags().StringVar(&scan.After, "after", "", "begin after this key")
-	cmd.Flags().StringVar(&scan.From, "from", "", "only keys that are not less than this one")
-	cmd.Flags().StringVar(&scan.To, "to", "", "only keys that are less than this one")
+	cmd.Flags().StringVar(&scan.From, "from", "", "only keys from this one on")
+	cmd.Flags().StringVar(&scan.To, "to", "", "only keys before this one")
 	cmd.Flags().BoolVar(&scan.Reverse, "reverse", false, "list in descending order")
 	addJSON(cmd, &asJSON)
 	return cmd

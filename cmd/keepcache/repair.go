@@ -68,7 +68,7 @@ file, unless --allow-empty asks for an empty one.`,
 			fmt.Fprintf(errOut, "saved %s in %s to %s\n", plural(r.Entries, "entry", "entries"),
 				plural(r.Buckets, "bucket", "buckets"), strconv.Quote(to))
 			if !r.Whole {
-				fmt.Fprintln(errOut, "pages are missing, so all were searched: entries that were deleted can be back")
+				fmt.Fprintln(errOut, "pages are missing, so all pages were searched: deleted entries may have come back")
 			}
 			switch {
 			case r.Unproved > 0:
@@ -81,8 +81,8 @@ file, unless --allow-empty asks for an empty one.`,
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "the new file, which must not exist")
-	cmd.Flags().StringArrayVarP(&buckets, "bucket", "b", nil, "a bucket that the file may no longer name; may be repeated")
-	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "make an empty cache if nothing can be saved")
+	cmd.Flags().StringArrayVarP(&buckets, "bucket", "b", nil, "name of a bucket that the file may have lost; may be repeated")
+	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "create an empty cache if nothing can be saved")
 	return cmd
 }
 

@@ -57,13 +57,13 @@ const defaultMost = 64 << 20
 func (in *input) addFlags(cmd *cobra.Command) {
 	addTTL(cmd, &in.ttl, never)
 	cmd.Flags().StringArrayVar(&in.tags, "tag", nil, "give the entry this tag; may be repeated")
-	cmd.Flags().BoolVarP(&in.asString, "string", "s", false, "take VALUE as text, not as JSON")
-	cmd.Flags().BoolVar(&in.asBytes, "bytes", false, "take VALUE as bytes, not as JSON")
+	cmd.Flags().BoolVarP(&in.asString, "string", "s", false, "store VALUE as text, not as JSON")
+	cmd.Flags().BoolVar(&in.asBytes, "bytes", false, "store VALUE as bytes, not as JSON")
 	addMost(cmd, &in.most)
 }
 
 func addMost(cmd *cobra.Command, most *int64) {
-	cmd.Flags().Int64Var(most, "max-value-bytes", defaultMost, "largest value to take, up to 500 MiB")
+	cmd.Flags().Int64Var(most, "max-value-bytes", defaultMost, "largest value to accept, up to 500 MiB")
 }
 
 func (in *input) options() keepcache.Options { return keepcache.Options{MaxValueBytes: int(in.most)} }

@@ -62,7 +62,7 @@ refreshes that were skipped because too many loads were running.`,
 				fmt.Fprintf(out, "entries   %s\n", count(s.Entries))
 				fmt.Fprintf(out, "content   %s\n", size(s.Bytes))
 				if waiting := s.Memory.PinnedBytes; waiting > 0 {
-					fmt.Fprintf(out, "journal   %s that the file does not have yet\n", size(waiting))
+					fmt.Fprintf(out, "journal   %s not yet in the file\n", size(waiting))
 				}
 				fmt.Fprintf(out, "sweep     %s\n", sweep)
 				fmt.Fprintf(out, "buckets   %s\n", count(len(s.Buckets)))

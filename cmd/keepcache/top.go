@@ -58,8 +58,8 @@ With --once, or if standard output is not a terminal, top prints one view.`,
 			return t.print(ctx, cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().BoolVar(&once, "once", false, "print one picture and end")
-	cmd.Flags().DurationVarP(&interval, "interval", "i", defaultInterval, "time between two pictures")
+	cmd.Flags().BoolVar(&once, "once", false, "print one view and exit")
+	cmd.Flags().DurationVarP(&interval, "interval", "i", defaultInterval, "time between two updates")
 	return cmd
 }
 

@@ -214,17 +214,17 @@ func printChecks(cmd *cobra.Command, entries, pages checked) {
 func printJournal(out io.Writer, j keepcache.JournalReport) {
 	switch {
 	case j.Foreign:
-		fmt.Fprintf(out, "journal   belongs to another cache, so nothing in it counts\n")
+		fmt.Fprintf(out, "journal   belongs to another cache and is ignored\n")
 	case j.Records > 0:
-		fmt.Fprintf(out, "journal   has %s and %s that the file does not have yet, in %s (%s)\n",
+		fmt.Fprintf(out, "journal   has %s and %s not yet in the file, in %s (%s)\n",
 			plural(j.Entries, "entry", "entries"), plural(j.Removed, "removal", "removals"),
-			plural(j.Records, "sound record", "sound records"), size(j.Bytes))
+			plural(j.Records, "intact record", "intact records"), size(j.Bytes))
 	case j.Entries+j.Removed > 0:
-		fmt.Fprintf(out, "journal   has %s and %s that the file does not have yet\n",
+		fmt.Fprintf(out, "journal   has %s and %s not yet in the file\n",
 			plural(j.Entries, "entry", "entries"), plural(j.Removed, "removal", "removals"))
 	}
 	if j.Torn {
-		fmt.Fprintf(out, "journal   ends in a piece that is not whole, which is normal after a crash\n")
+		fmt.Fprintf(out, "journal   has a torn tail, which is normal after a crash\n")
 	}
 }
 

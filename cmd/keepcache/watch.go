@@ -93,7 +93,7 @@ watch prints how many.`,
 				case err != nil && ctx.Err() != nil:
 					return nil // an interrupt is how it ends
 				case errors.Is(err, io.EOF):
-					return fmt.Errorf("%s has closed the cache or ended", r.who())
+					return fmt.Errorf("%s has ended or closed the cache", r.who())
 				case err != nil:
 					return err
 				case asJSON:
@@ -113,7 +113,7 @@ watch prints how many.`,
 	}
 	cmd.Flags().StringVar(&prefix, "prefix", "", "only keys that begin with this")
 	cmd.Flags().StringSliceVar(&kinds, "kinds", nil, "only these kinds, separated by commas (default: all)")
-	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after so many events (0: no limit)")
+	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after this many events (0: no limit)")
 	addJSON(cmd, &asJSON)
 	return cmd
 }
