@@ -10,7 +10,7 @@ func newAddCommand(f *flags) *cobra.Command {
 		Use:   "add KEY VALUE",
 		Short: "Store a value only if the key is absent",
 		Long: `Add stores a value as set does, but only if the key is absent or expired. If it
-is there, add changes nothing and gives exit code 3.`,
+exists, add changes nothing, and the exit code is 3.`,
 		Example: `  keepcache add lock:nightly '"host-a"' --ttl 10m && run-nightly`,
 		Args:    keyArgs("KEY", "VALUE"),
 		RunE: func(cmd *cobra.Command, args []string) error {

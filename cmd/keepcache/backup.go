@@ -22,10 +22,10 @@ func newBackupCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup [FILE]",
 		Short: "Write a copy of the cache",
-		Long: `Backup writes a copy of the cache to FILE, or to standard output without one.
-The copy is a cache file of its own: every command reads it, and restore puts
-it in place. FILE appears only when it is complete, and an existing one is kept
-unless --force is given.`,
+		Long: `Backup writes a copy of the cache to FILE, or to standard output without FILE.
+The copy is a cache file that every command can read; restore puts it in place.
+FILE appears only when it is complete. Backup replaces an existing FILE only
+with --force.`,
 		Example: `  keepcache backup app.backup
   keepcache backup | gzip > app.backup.gz`,
 		Args: oneArg,
@@ -33,7 +33,7 @@ unless --force is given.`,
 			ctx, stop := interruptible(cmd)
 			defer stop()
 			if len(args) == 0 && isTerminal(cmd.OutOrStdout()) {
-				return usagef("a backup is binary: name a FILE, or redirect the output")
+				return usagef("a backup is binary: give a FILE, or redirect the output")
 			}
 			return f.openWith(cmd, copying, tellingProgress(cmd, "copying"), func(c cache, _ string) error {
 				write := func(w io.Writer) error {
@@ -58,7 +58,7 @@ unless --force is given.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "replace FILE if it is there")
+	cmd.Flags().BoolVar(&force, "force", false, "replace FILE if it exists")
 	return cmd
 }
 
@@ -66,10 +66,10 @@ func newRestoreCommand(f *flags) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use:   "restore BACKUP",
-		Short: "Make the cache from a backup",
-		Long: `Restore checks a backup entry by entry and puts a copy of it in the place of
-the cache file. BACKUP is - for standard input. An existing cache is kept
-unless --force is given; one that a program has open is never replaced: stop
+		Short: "Restore the cache from a backup",
+		Long: `Restore checks every entry of a backup and puts a copy of the backup in place
+of the cache file. If BACKUP is -, it reads standard input. It replaces an
+existing cache only with --force, and never one that a program has open: stop
 that program first.`,
 		Example: `  keepcache restore app.backup --file new.cache
   gunzip < app.backup.gz | keepcache restore -`,
@@ -107,7 +107,7 @@ that program first.`,
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "replace the cache if it is there")
+	cmd.Flags().BoolVar(&force, "force", false, "replace the cache if it exists")
 	return cmd
 }
 
@@ -123,7 +123,7 @@ func unrestorable(backup string, err error) error {
 		err = known.Err
 	}
 	if errors.Is(err, keepcache.ErrCorrupt) {
-		return fmt.Errorf("%s cannot be restored: %w (keepcache repair saves what can be proved of it)", name, err)
+		return fmt.Errorf("%s cannot be restored: %w (keepcache repair saves its intact entries)", name, err)
 	}
 	return fmt.Errorf("%s cannot be restored: %w", name, err)
 }
@@ -181,7 +181,7 @@ func replaceCache(tmp, path string) error {
 		return toStop(err, "; no cache is replaced that a program has open")
 	}
 	if _, err = os.Lstat(journalOf(path)); err == nil {
-		err = fmt.Errorf("%s was changed in the meantime", strconv.Quote(path))
+		err = fmt.Errorf("%s has changed in the meantime", strconv.Quote(path))
 	} else {
 		err = os.Rename(tmp, path)
 	}
@@ -211,7 +211,7 @@ func follow(f *os.File, path string) error {
 // place has write fill a file beside path, flushes it, and has finish put it there. Whatever fails, path is as before.
 func place(path string, force bool, write func(io.Writer) error, finish func(tmp, path string) error) (err error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return fmt.Errorf("%s is a directory: name a file in it", strconv.Quote(path))
+		return fmt.Errorf("%s is a directory; give a file in it", strconv.Quote(path))
 	} else if err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a regular file, and is not replaced", strconv.Quote(path))
 	}

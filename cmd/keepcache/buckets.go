@@ -13,9 +13,9 @@ func newBucketsCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "buckets",
 		Short: "List the buckets",
-		Long: `Buckets lists the buckets of the cache in byte order. --long adds their
-entries, expired ones that were not swept yet included, and the bytes of these.
-On a terminal it leaves out the middle of names that would not fit the line.`,
+		Long: `Buckets lists the buckets of the cache in byte order. --long adds the number
+and size of their entries, including expired ones that were not swept yet. On a
+terminal, names that do not fit the line are shortened in the middle.`,
 		Example: `  keepcache buckets --long`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.open(cmd, reading, func(c cache, _ string) error {

@@ -59,7 +59,7 @@ func runChild(ctx context.Context, timeout time.Duration, args ...string) ([]byt
 	case bounded.Err() != nil:
 		return nil, fmt.Errorf("did not finish within %s", showLifetime(timeout))
 	case err == nil && out.over:
-		return nil, errors.New("said too much")
+		return nil, errors.New("wrote too much output")
 	case err == nil:
 		return out.text, nil
 	}
@@ -73,7 +73,7 @@ func runChild(ctx context.Context, timeout time.Duration, args ...string) ([]byt
 	}
 	for _, words := range []string{"out of memory", "cannot allocate memory", "pthread_create failed"} {
 		if strings.Contains(first, words) {
-			return nil, errors.New("needed more memory than a sound file does")
+			return nil, errors.New("needed more memory than an intact file does")
 		}
 	}
 	return nil, fmt.Errorf("crashed: %s", strings.TrimPrefix(first, "panic: "))

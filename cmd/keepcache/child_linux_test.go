@@ -187,7 +187,7 @@ func TestLimitMemory(t *testing.T) {
 	os.Args[0] = "glutton"
 	defer func() { os.Args[0] = old }()
 	_, err := runChild(context.Background(), time.Minute)
-	require.ErrorContains(t, err, "needed more memory than a sound file does")
+	require.ErrorContains(t, err, "needed more memory than an intact file does")
 }
 
 // glutton is a program that takes 2 GiB where it may have 64 MiB.

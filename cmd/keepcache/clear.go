@@ -17,9 +17,9 @@ func newClearCommand(f *flags) *cobra.Command {
 		Use:   "clear",
 		Short: "Remove all entries of a bucket",
 		Long: `Clear removes all entries of a bucket, or with --prefix those whose key begins
-with it. With --drop the bucket goes as well. Without --bucket and --prefix it
-would empty the bucket default: it asks first on a terminal, and elsewhere
-wants --yes.`,
+with it. With --drop it removes the bucket as well. Without --bucket and
+--prefix it empties the bucket default. Then it asks for confirmation on a
+terminal, and requires --yes elsewhere.`,
 		Example: `  keepcache clear --bucket sessions
   keepcache clear --prefix user:
   keepcache clear --yes
@@ -37,7 +37,7 @@ wants --yes.`,
 			}
 			asks := !yes && !cmd.Flags().Changed("prefix") && !cmd.Flags().Changed("bucket")
 			if asks && !canAsk(cmd) {
-				return usagef("this would empty the bucket %s: name it with --bucket, or say --yes", display.Name(f.bucket))
+				return usagef("this would empty the bucket %s: name it with --bucket, or use --yes", display.Name(f.bucket))
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()

@@ -14,10 +14,10 @@ import (
 func newCompactCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "compact",
-		Short: "Shrink the file to what it holds",
-		Long: `Compact writes the file anew without its free pages and prints what that has
-saved. It needs space on the disk for the copy; the file does not change before
-the copy is complete. A program that has the cache open does this by itself
+		Short: "Shrink the file by dropping its free pages",
+		Long: `Compact rewrites the file without its free pages and prints how much that
+saved. It needs disk space for a copy, and does not change the file before the
+copy is complete. A program that has the cache open compacts it automatically
 when much of the file is free.`,
 		Example: `  keepcache compact`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

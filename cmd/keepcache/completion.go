@@ -7,11 +7,11 @@ import (
 func newCompletionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish|powershell",
-		Short: "Print a script for completion in a shell",
-		Long: `Completion prints a script with which a shell completes commands and flags, and
-the keys and buckets of the cache that the command line or the environment
-names. It offers up to 500 names, within a second, and only those that a shell
-takes without quotes.`,
+		Short: "Print a completion script for a shell",
+		Long: `Completion prints a script that makes a shell complete commands, flags, and the
+keys and buckets of the cache that the command line or the environment names.
+It offers up to 500 names, within a second, and only names that need no quotes
+in a shell.`,
 		Example: `  source <(keepcache completion bash)
   keepcache completion zsh > "${fpath[1]}/_keepcache"
   keepcache completion fish > ~/.config/fish/completions/keepcache.fish`,

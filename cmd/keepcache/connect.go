@@ -128,11 +128,11 @@ func (r *remote) refused() error {
 func hinted(err error, addr string) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w (a socket is for root and for the user whose program serves it)", err)
+		return fmt.Errorf("%w (only root and the user of the program can use its socket)", err)
 	case errors.Is(err, wire.ErrNoServer):
-		return fmt.Errorf("%w (a program serves a cache with inspect.Listen or inspect.Handler)", err)
+		return fmt.Errorf("%w (to serve a cache, a program uses inspect.Listen or inspect.Handler)", err)
 	case errors.Is(err, wire.ErrVersion):
-		return fmt.Errorf("%w (take the keepcache command of the version that the program was built with)", err)
+		return fmt.Errorf("%w (use the keepcache command of the version that the program was built with)", err)
 	}
 	return err
 }
@@ -171,15 +171,15 @@ func mark(w io.Writer, silent error) {
 	if silent != nil {
 		why = " (" + silent.Error() + ")"
 	}
-	fmt.Fprintln(w, "keepcache: "+printable("read beside the running program, without its lock"+why))
+	fmt.Fprintln(w, "keepcache: "+printable("read without the lock, while another program has the file open"+why))
 }
 
 // locked adds to the error of a locked file how it could be changed all the same.
 func locked(err, silent error) error {
-	hint := "it serves no socket by which this could be done; inspect.Listen serves one"
+	hint := "it serves no socket for this; inspect.Listen serves one"
 	switch {
 	case errors.Is(silent, wire.ErrVersion):
-		hint = silent.Error() + "; take the keepcache command of the version that the program was built with"
+		hint = silent.Error() + "; use the keepcache command of the version that the program was built with"
 	case silent != nil:
 		hint = silent.Error()
 	}
@@ -202,7 +202,7 @@ func unmade(err error, path string) error {
 		return err
 	}
 	told := *known
-	told.Hint = "the directory must be writable, so that a file can be made in it"
+	told.Hint = "the directory must be writable"
 	return &told
 }
 

@@ -8,8 +8,8 @@ func newDeleteCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete KEY...",
 		Short: "Remove keys",
-		Long: `Delete removes keys. Those that are absent are named on standard error, and
-give exit code 3.`,
+		Long: `Delete removes keys. It names absent keys on standard error; then the exit code
+is 3.`,
 		Example: `  keepcache delete temp-key
   keepcache delete user:1 user:2 user:3
   keepcache delete -- -k`,

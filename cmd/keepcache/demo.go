@@ -24,14 +24,13 @@ func newDemoCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
 		Short: "See a cache survive kill -9, in a few seconds",
-		Long: `Demo shows what a cache does: a process stores values and is killed; another
-one finds everything in place, with the lifetimes still running; an entry
-expires while you watch; a miss is filled from a source; a key is deleted. Each
-step prints what was expected and what was seen. Exit code 1 says that
-something was not as promised.
+		Long: `Demo shows what a cache does. A process stores values and is killed. Another
+process finds all of them, with their lifetimes still running. Then an entry
+expires, a miss is filled from a source, and a key is deleted. Each step prints
+what was expected and what was seen. The exit code is 1 if they differ.
 
-It works on a new file, in a temporary directory or where --file says, and
-leaves it for you to look into.`,
+Demo creates a new file, in a temporary directory or at --file. It leaves the
+file there, so that you can look at it.`,
 		Example: `  keepcache demo
   keepcache demo --file demo.cache`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -92,7 +91,7 @@ func (d *demo) run(ctx context.Context) error {
 	}
 	d.end()
 	if d.failed > 0 {
-		return fmt.Errorf("demo: %d of %d checks are not as promised", d.failed, d.checks)
+		return fmt.Errorf("demo: %d of %d checks failed", d.failed, d.checks)
 	}
 	return nil
 }

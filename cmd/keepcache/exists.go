@@ -12,10 +12,10 @@ func newExistsCommand(f *flags) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "exists KEY...",
-		Short: "Say whether keys are there",
-		Long: `Exists prints true if a key is there, and false if it is absent or expired. Of
-several keys each has a line, with its name. If one is absent the exit code is
-3.`,
+		Short: "Check whether keys exist",
+		Long: `Exists prints true if a key is there, and false if it is absent or expired.
+With several keys it prints a line with the name of each. If a key is absent,
+the exit code is 3.`,
 		Example: `  keepcache exists flag-key
   if keepcache exists flag-key > /dev/null; then echo on; fi`,
 		Args: someArgs("KEY"),

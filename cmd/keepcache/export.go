@@ -16,26 +16,26 @@ func newExportCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Write all entries as JSON Lines",
-		Long: `Export writes the entries of all buckets, or of the one that --bucket names, to
-standard output: live ones, those that a loader may still serve stale, and those
-that say that a loader found nothing. Each is a JSON object on a line of its
-own, with these members, which are left out where there is nothing to say:
+		Long: `Export writes the entries of all buckets, or only of --bucket, to standard
+output. That includes stale entries that may still be served, and negative
+entries, which record that a loader found nothing. Each entry is a line with a
+JSON object. It has these members; those that do not apply are left out:
 
   bucket          the bucket's name; bucket_base64 if it is not UTF-8
   etag            the ETag of a loaded value; etag_base64 if it is not UTF-8
   expires_at_ms   when it expires
   key             the key; key_base64 if it is not UTF-8
-  literals        which numbers of the value were stored as text
+  literals        positions of the numbers in the value that are stored as text
   loaded_at_ms    when it was loaded
-  negative        true: a loader found nothing; the value is null
-  retry_at_ms     when it may be loaded again, after a failure
-  sliding_ms      the lifetime that each read gives it anew, in milliseconds
-  stale_until_ms  until when it may be served stale, -1 for ever
-  tags            its tags; {"base64": ...} stands for one that is not UTF-8
+  negative        true if a loader found nothing; then the value is null
+  retry_at_ms     after a failed load, when it may be loaded again
+  sliding_ms      the lifetime that each read renews, in milliseconds
+  stale_until_ms  until when it may be served stale; -1 for no limit
+  tags            its tags; {"base64": ...} for a tag that is not UTF-8
   value           the value
   written_at_ms   when it was written
 
-Times are in Unix milliseconds. Import reads all of it back.`,
+Times are in Unix milliseconds. Import reads these lines.`,
 		Example: `  keepcache export > backup.jsonl
   keepcache export --bucket sessions | gzip > sessions.jsonl.gz`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -91,7 +91,7 @@ Times are in Unix milliseconds. Import reads all of it back.`,
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "exported %s\n", plural(n, "entry", "entries"))
 				if redacted > 0 {
-					return fmt.Errorf("%s not what is stored: the running program hides a part of it", plural(redacted, "entry is", "entries are"))
+					return fmt.Errorf("%s redacted by the running program", plural(redacted, "entry is", "entries are"))
 				}
 				return damagedEntries(damaged)
 			})

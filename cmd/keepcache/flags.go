@@ -47,7 +47,7 @@ func (f *flags) name(arg string) (string, error) {
 	}
 	name, err := parseDisplay(arg)
 	if err != nil {
-		return "", usagef("--quoted: %s is not well quoted", display.Name(arg))
+		return "", usagef("--quoted: %s is not correctly quoted", display.Name(arg))
 	}
 	return name, nil
 }
@@ -91,10 +91,10 @@ func (f *flags) openKeys(cmd *cobra.Command, how access, args []string, fn func(
 func present(path string) error {
 	info, err := os.Lstat(path)
 	if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
-		return fmt.Errorf("%s is empty (set, add, incr, import and restore make a cache of it)", strconv.Quote(path))
+		return fmt.Errorf("%s is empty (set, add, incr, import and restore turn it into a cache)", strconv.Quote(path))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no file %s (set, add, incr, import and restore make one)", strconv.Quote(path))
+		return fmt.Errorf("there is no file %s (set, add, incr, import and restore create one)", strconv.Quote(path))
 	}
 	return nil
 }
@@ -105,7 +105,7 @@ func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("the file cannot be read, it may be damaged: %v (keepcache verify has the details)", p)
+			err = fmt.Errorf("the file cannot be read and may be damaged: %v (keepcache verify has the details)", p)
 		}
 	}()
 	return fn()
@@ -113,5 +113,5 @@ func guard(fn func() error) (err error) {
 
 // addJSON adds the flag --json to a reading command.
 func addJSON(cmd *cobra.Command, asJSON *bool) {
-	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON, one object a line")
+	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON, one object per line")
 }

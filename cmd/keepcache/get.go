@@ -20,15 +20,15 @@ func newGetCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get KEY...",
 		Short: "Print the values of keys",
-		Long: `Get prints the value of a key as JSON: object members sorted, integers exact,
-and a float without a fraction as 1.0. On a terminal, lists and objects are
-indented. With --string the text of a string is printed as it is, with --bytes
-the bytes that a program stored as such. Of several keys it prints one value
-after the other.
+		Long: `Get prints the value of a key as JSON. Members of objects are sorted, integers
+are exact, and floats always have a fraction, such as 1.0. On a terminal, lists
+and objects are indented. --string prints the text of a string without quotes.
+--bytes prints the raw bytes of a value that was stored as bytes. With several
+keys, get prints one value after the other.
 
-An absent or expired key prints nothing and gives exit code 3. With --json each
-key has a line, also an absent one: then "found" is false. That is so for ttl
-and stat too.`,
+An absent or expired key prints nothing, and the exit code is 3. With --json,
+get prints a line for each key, with "found" false if it is absent. The same
+holds for ttl and stat.`,
 		Example: `  keepcache get user:123
   keepcache get motd --string
   keepcache get logo --bytes > logo.png
@@ -41,7 +41,7 @@ and stat too.`,
 				}
 			}
 			if asBytes && len(args) > 1 {
-				return usagef("--bytes is for one key: nothing would say where its bytes end")
+				return usagef("--bytes takes only one key: several values could not be told apart")
 			}
 			return f.openKeys(cmd, showing, args, func(c cache, bucket, key string) error {
 				out := cmd.OutOrStdout()
@@ -57,7 +57,7 @@ and stat too.`,
 					return printBytes(out, key, entry)
 				}
 				if entry.redacted {
-					fmt.Fprintln(cmd.ErrOrStderr(), "keepcache: the running program shows another value than it stores")
+					fmt.Fprintln(cmd.ErrOrStderr(), "keepcache: the running program does not show the value that it stores")
 				}
 				n, err := entry.node()
 				if err != nil {

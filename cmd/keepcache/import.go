@@ -28,17 +28,18 @@ func newImportCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import [FILE]",
 		Short: "Read entries that export wrote",
-		Long: `Import sets the entries in a file of JSON Lines, or in standard input, as
-export writes them. Entries of the same key are replaced, others stay.
-Deadlines are absolute: what has expired meanwhile is left out, and counted.
+		Long: `Import reads entries from FILE or standard input, in the JSON Lines that export
+writes, and stores them. It replaces entries with the same key and keeps all
+others. Deadlines are absolute: import skips entries that have expired, and
+counts them.
 
-Of the members of a line (keepcache help export) only key and value are
-required, and bucket without --bucket. ttl_ms in place of expires_at_ms is a
-lifetime from now on, in milliseconds, or -1 for ever. With --bucket everything
-goes into that bucket.
+Only key and value are required, and bucket unless --bucket is given. All other
+members (see keepcache help export) are optional. ttl_ms may replace
+expires_at_ms: it is a lifetime from now on, in milliseconds, or -1 for no
+expiry. With --bucket, all entries go into that bucket.
 
-At a bad line import stops and names it; the lines before it are imported. The
-cache file is made if there is none, and then only if the whole import
+At a bad line, import stops and names the line; the lines before it are stored.
+If there is no cache file, import creates one only if the whole import
 succeeds.`,
 		Example: `  keepcache export --file old.cache | keepcache import --file new.cache
   keepcache import backup.jsonl`,
@@ -68,7 +69,7 @@ succeeds.`,
 				err := im.run(ctx, in)
 				im.progress.end()
 				if l, ok := c.(*local); ok && l.fresh && err != nil {
-					return fmt.Errorf("%w; no cache file was made", err)
+					return fmt.Errorf("%w; no cache file was created", err)
 				}
 				words := "imported " + plural(im.imported, "entry", "entries")
 				if im.expired > 0 {
@@ -267,7 +268,7 @@ func (im *importer) parse(text []byte) (*line, error) {
 		return nil, lineWords(err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("there is more after the object")
+		return nil, errors.New("there is more text after the object")
 	}
 	l := &line{}
 	var err error
@@ -340,7 +341,7 @@ func lineWords(err error) error {
 	var mismatch *json.UnmarshalTypeError
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return errors.New("it is cut short")
+		return errors.New("it is truncated")
 	case errors.As(err, &mismatch) && mismatch.Field == "":
 		return fmt.Errorf("it is not an object but %s", mismatch.Value)
 	case errors.As(err, &mismatch):

@@ -11,11 +11,11 @@ func newIncrCommand(f *flags) *cobra.Command {
 	var ttl string
 	cmd := &cobra.Command{
 		Use:   "incr KEY",
-		Short: "Add to the integer of a key",
-		Long: `Incr adds 1, or what --by says, to the integer of a key and prints the sum. No
-increment is lost, however many programs add at the same time. An absent key
-counts as 0 and comes into being, with the lifetime of --ttl; one that is there
-keeps its own. A value that is not an integer of 64 bits is left alone, and the
+		Short: "Add to an integer value",
+		Long: `Incr adds 1, or the number in --by, to an integer value and prints the sum.
+This is atomic: no increment is lost if several programs add at the same time.
+An absent key starts at 0 with the lifetime in --ttl; an existing key keeps its
+lifetime. If the value is not a 64-bit integer, incr leaves it alone, and the
 exit code is 1.`,
 		Example: `  keepcache incr visits
   keepcache incr stock --by -3

@@ -8,10 +8,10 @@ func newInvalidateCommand(f *flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "invalidate TAG...",
 		Short: "Make all entries with a tag absent",
-		Long: `Invalidate makes every entry that has one of the tags absent, in all buckets.
-It costs one write, and is all or nothing. What is written with a tag after
-that is there again. It does not say how many entries there were: keys --tag
-lists those of a bucket.`,
+		Long: `Invalidate makes every entry with one of the tags absent, in all buckets. It is
+one atomic write, however many entries there are. Entries that are written
+later with the same tag are not affected. Invalidate does not count the
+entries; keys --tag lists those of a bucket.`,
 		Example: `  keepcache set page:home '"<html>"' --tag product:7
   keepcache invalidate product:7`,
 		Args: someArgs("TAG"),

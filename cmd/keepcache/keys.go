@@ -22,18 +22,18 @@ func newKeysCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys [PREFIX]",
 		Short: "List the keys of a bucket",
-		Long: `Keys lists the keys of a bucket in byte order, those that begin with PREFIX if
-it is given. --reverse lists them in the opposite order. --from and --to list a
-range of keys, with its first key and without its end.
+		Long: `Keys lists the keys of a bucket in byte order, or with PREFIX only those that
+begin with it. --reverse lists them in the opposite order. --from and --to list
+a range of keys, which includes --from and excludes --to.
 
-There are no pattern characters in PREFIX; --glob takes a pattern for whole
-keys: * is any text, ? one character, [a-z] and [^a-z] one of a set, and \ takes
-the next character as it is. --tag lists only entries with a tag. --long adds
-sizes and lifetimes.
+PREFIX has no pattern characters. --glob takes a pattern for whole keys: *
+matches any text, ? one character, [a-z] and [^a-z] one character of a set, and
+\ takes the next character literally. --tag lists only entries with that tag.
+--long adds sizes and lifetimes.
 
-With --limit it stops after so many keys, and says on standard error how to
-continue. A key that is not plain text is shown quoted; --quoted makes every
-command read it like that.`,
+With --limit it stops after that many keys, and says on standard error how to
+continue. Keys that are not plain text are printed quoted; with --quoted, every
+command accepts them in that form.`,
 		Example: `  keepcache keys
   keepcache keys user: --long
   keepcache keys --glob 'user:*:name'
@@ -87,7 +87,7 @@ command read it like that.`,
 						return err
 					}
 					if limit > 0 && n == limit {
-						fmt.Fprintf(cmd.ErrOrStderr(), "keepcache: there are more; continue with --after %s\n", shellQuote(display.Name(shown)))
+						fmt.Fprintf(cmd.ErrOrStderr(), "keepcache: there are more keys; continue with --after %s\n", shellQuote(display.Name(shown)))
 						break
 					}
 					list.print(e.Entry)
@@ -99,11 +99,11 @@ command read it like that.`,
 	}
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "show sizes and lifetimes")
 	cmd.Flags().StringVar(&pattern, "glob", "", "only keys that match this pattern")
-	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after so many keys (0: no limit)")
+	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after this many keys (0: no limit)")
 	cmd.Flags().StringVar(&scan.Tag, "tag", "", "only entries with this tag")
 	cmd.Flags().StringVar(&scan.After, "after", "", "begin after this key")
-	cmd.Flags().StringVar(&scan.From, "from", "", "only keys that are not less than this one")
-	cmd.Flags().StringVar(&scan.To, "to", "", "only keys that are less than this one")
+	cmd.Flags().StringVar(&scan.From, "from", "", "only keys from this one on")
+	cmd.Flags().StringVar(&scan.To, "to", "", "only keys before this one")
 	cmd.Flags().BoolVar(&scan.Reverse, "reverse", false, "list in descending order")
 	addJSON(cmd, &asJSON)
 	return cmd

@@ -51,11 +51,11 @@ func (f *flags) makeFile(w io.Writer, path string, how access, options keepcache
 	case how == creating:
 		return false, nil // a file has come, or the file system knows no links: once more, with the file itself
 	case errors.Is(err, fs.ErrExist):
-		return false, fmt.Errorf("%s was made by another process in the meantime; nothing was changed", strconv.Quote(path))
+		return false, fmt.Errorf("%s was created by another process in the meantime; nothing was changed", strconv.Quote(path))
 	}
 	// A file system without links. The renaming could replace a file that has come since, so look again.
 	if _, err := in.Lstat(real); !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("%s was made by another process in the meantime; nothing was changed", strconv.Quote(path))
+		return false, fmt.Errorf("%s was created by another process in the meantime; nothing was changed", strconv.Quote(path))
 	}
 	if err := in.Rename(name, real); err != nil {
 		return false, err

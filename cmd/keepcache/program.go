@@ -31,10 +31,10 @@ func (f *flags) program(ctx context.Context) (*remote, error) {
 	case r != nil:
 		return r, nil
 	case silent == nil:
-		return nil, fmt.Errorf("no program serves %s on %s; a program does so with inspect.Listen",
+		return nil, fmt.Errorf("no program serves %s on %s; programs do so with inspect.Listen",
 			display.Name(path), display.Name(wire.SocketPath(path)))
 	case errors.Is(silent, os.ErrNotExist), isRefused(silent):
-		return nil, fmt.Errorf("%s is left over from a program that has ended: nobody serves %s now",
+		return nil, fmt.Errorf("%s was left behind by a program that has ended: nobody serves %s now",
 			display.Name(wire.SocketPath(path)), display.Name(path))
 	}
 	return nil, hinted(silent, "")

@@ -18,19 +18,19 @@ func newRepairCommand(f *flags) *cobra.Command {
 	var buckets []string
 	cmd := &cobra.Command{
 		Use:   "repair --to FILE",
-		Short: "Save what is sound of a damaged file into a new one",
-		Long: `Repair reads a file in whatever state, such as one that was kept aside as
-app.cache.corrupt-TIME, and writes every entry that its checksum proves to a
-new cache file. The damaged file is only read. Of several versions of an entry
-the latest counts.
+		Short: "Save intact entries of a damaged file to a new one",
+		Long: `Repair reads a damaged file, such as a quarantined app.cache.corrupt-TIME, and
+writes every entry that passes its checksum to a new cache file. It does not
+change the damaged file. If it finds several versions of an entry, it saves the
+latest.
 
-If damage hides some pages, all pages are searched, also those that were given
-up: an entry that was deleted can be back then. An entry can be proved only
-under the name of its bucket. If the file no longer says which buckets there
-are, name them with --bucket, which may be repeated.
+If pages cannot be reached, repair searches all pages, including free ones, so
+deleted entries may come back. The checksum of an entry includes the name of
+its bucket. If the file no longer has the names of its buckets, give them with
+--bucket, which may be repeated.
 
-Exit code 0 says that everything is saved, 5 that something could not be saved
-or that pages are missing, and 1 that nothing was saved: then there is no new
+The exit code is 0 if everything was saved, and 5 if something could not be
+saved or pages are missing. It is 1 if nothing was saved. Then there is no new
 file, unless --allow-empty asks for an empty one.`,
 		Example: `  keepcache repair --file app.cache.corrupt-20060102T150405Z --to saved.cache
   keepcache repair -f damaged.cache --to saved.cache -b default -b sessions`,
@@ -68,7 +68,7 @@ file, unless --allow-empty asks for an empty one.`,
 			fmt.Fprintf(errOut, "saved %s in %s to %s\n", plural(r.Entries, "entry", "entries"),
 				plural(r.Buckets, "bucket", "buckets"), strconv.Quote(to))
 			if !r.Whole {
-				fmt.Fprintln(errOut, "pages are missing, so all were searched: entries that were deleted can be back")
+				fmt.Fprintln(errOut, "pages are missing, so all pages were searched: deleted entries may have come back")
 			}
 			switch {
 			case r.Unproved > 0:
@@ -81,8 +81,8 @@ file, unless --allow-empty asks for an empty one.`,
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "the new file, which must not exist")
-	cmd.Flags().StringArrayVarP(&buckets, "bucket", "b", nil, "a bucket that the file may no longer name; may be repeated")
-	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "make an empty cache if nothing can be saved")
+	cmd.Flags().StringArrayVarP(&buckets, "bucket", "b", nil, "name of a bucket that the file may have lost; may be repeated")
+	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "create an empty cache if nothing can be saved")
 	return cmd
 }
 

@@ -23,18 +23,18 @@ func newRootCommand() *cobra.Command {
 	f := &flags{}
 	root := &cobra.Command{
 		Use:   "keepcache",
-		Short: "Look into a keepcache file and change it",
-		Long: `keepcache looks into cache files and changes them.
+		Short: "Read and change cache files",
+		Long: `keepcache reads and changes cache files.
 
-A cache is one file. Name it with --file, or once for all commands in the
-environment variable KEEPCACHE_FILE. Values are JSON. Entries can have a
-lifetime, and are absent once it is over.
+A cache is one file. Name it with --file, or in the environment variable
+KEEPCACHE_FILE. Values are JSON. Entries can have a lifetime, and are absent
+after it.
 
-A cache that a program has open is reached through the socket beside the file,
-if the program serves one. If not, it is read without its lock and cannot be
-changed. --addr names a program instead of a file.
+If a program has the cache open and serves a socket beside the file, keepcache
+asks the program. Otherwise it reads the file without the lock and cannot
+change it. --addr names a program instead of a file.
 
-What was asked for goes to standard output, all messages to standard error.
+Data goes to standard output, messages go to standard error.
 
 Exit codes:
 ` + exitCodes,
@@ -58,9 +58,9 @@ Exit codes:
 	}
 	p := root.PersistentFlags()
 	p.StringVarP(&f.file, "file", "f", "", "cache file (default: $KEEPCACHE_FILE)")
-	p.StringVar(&f.addr, "addr", "", "running program in place of a file: unix:PATH or\nhttp://HOST/PATH (default: $KEEPCACHE_ADDR)")
+	p.StringVar(&f.addr, "addr", "", "running program instead of a file: unix:PATH or\nhttp://HOST/PATH (default: $KEEPCACHE_ADDR)")
 	p.StringVarP(&f.bucket, "bucket", "b", keepcache.DefaultBucket, "bucket")
-	p.BoolVar(&f.quoted, "quoted", false, "read names that begin with \" as quoted text, as\nkeys prints it")
+	p.BoolVar(&f.quoted, "quoted", false, "read names that begin with \" as quoted names, in\nthe form that keys prints")
 
 	root.AddGroup(
 		&cobra.Group{ID: groupEntries, Title: "Entries:"},
@@ -117,17 +117,17 @@ func refuseFlags(cmd *cobra.Command, _ []string) error {
 // unbucketed are the commands that speak of all buckets, or of none, with what to say to somebody who names one.
 var unbucketed = map[string]string{
 	"backup":     "copies the whole cache; export --bucket writes the entries of one bucket",
-	"buckets":    "lists all of them; keys --bucket lists the keys of one",
-	"compact":    "is about the whole file",
-	"completion": "has nothing to do with one",
-	"demo":       "makes a cache of its own",
+	"buckets":    "lists all buckets; keys --bucket lists the keys of one",
+	"compact":    "compacts the whole file",
+	"completion": "does not use a bucket",
+	"demo":       "creates its own cache",
 	"invalidate": "makes entries absent in all buckets; clear --bucket empties one",
-	"restore":    "puts the whole cache in place; import --bucket fills one bucket",
-	"stats":      "is about the whole cache; buckets --long has entries and bytes of each bucket",
+	"restore":    "restores the whole cache; import --bucket fills one bucket",
+	"stats":      "covers the whole cache; buckets --long shows the size of each bucket",
 	"sweep":      "removes expired entries in all buckets",
-	"top":        "is about the whole cache; its list of buckets has the size of each",
+	"top":        "covers the whole cache; its list of buckets shows the size of each",
 	"verify":     "checks the whole file",
-	"version":    "has nothing to do with one",
+	"version":    "does not use a bucket",
 }
 
 // helpWidth is the length of the longest line of help, in columns: that of a terminal that nobody has resized.
@@ -136,8 +136,8 @@ const helpWidth = 80
 func newHelpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [COMMAND]",
-		Short:   "Print what a command does and takes",
-		Long:    `Help prints what a command does, its flags, and examples.`,
+		Short:   "Describe a command",
+		Long:    `Help describes a command, with its flags and examples.`,
 		Example: `  keepcache help import`,
 		GroupID: groupOther,
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
@@ -221,9 +221,9 @@ func flagError(cmd *cobra.Command, err error) error {
 		return err
 	}
 	if cmd.Flags().Lookup("by") != nil {
-		err = fmt.Errorf("%w\nA number to add goes with --by, such as --by -5", err)
+		err = fmt.Errorf("%w\nUse --by for the number to add, such as --by -5", err)
 	}
-	return fmt.Errorf("%w\nAn argument that begins with - goes behind --: %s [flags] --%s", err, cmd.CommandPath(), args)
+	return fmt.Errorf("%w\nPut arguments that begin with - after --: %s [flags] --%s", err, cmd.CommandPath(), args)
 }
 
 // someArgs asks for one argument or more.
@@ -239,7 +239,7 @@ func someArgs(name string) cobra.PositionalArgs {
 // oneArg takes one argument or none.
 func oneArg(_ *cobra.Command, args []string) error {
 	if len(args) > 1 {
-		return fmt.Errorf("unexpected argument %q; quote what has spaces in it", args[1])
+		return fmt.Errorf("unexpected argument %q; quote arguments that contain spaces", args[1])
 	}
 	return nil
 }
@@ -259,7 +259,7 @@ func keyArgs(names ...string) cobra.PositionalArgs {
 
 // unexpected is the error of an argument too many. One that is the value of a flag gets the flag named.
 func unexpected(cmd *cobra.Command, arg string) error {
-	hint := "quote what has spaces in it"
+	hint := "quote arguments that contain spaces"
 	if _, err := strconv.ParseInt(arg, 10, 64); err == nil && cmd.Flags().Lookup("by") != nil {
 		hint = "--by " + arg + " adds it"
 	} else if _, err := parseLifetime(arg); err == nil && cmd.Flags().Lookup("ttl") != nil {
@@ -271,7 +271,7 @@ func unexpected(cmd *cobra.Command, arg string) error {
 // exclusive refuses flags that contradict each other.
 func exclusive(cmd *cobra.Command, a, b string) error {
 	if cmd.Flags().Changed(a) && cmd.Flags().Changed(b) {
-		return usagef("--%s and --%s exclude each other", a, b)
+		return usagef("--%s and --%s cannot be used together", a, b)
 	}
 	return nil
 }

@@ -16,13 +16,14 @@ func newSetCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set KEY VALUE",
 		Short: "Store a value under a key",
-		Long: `Set stores a JSON value under a key and replaces what was there, lifetime
-included: without --ttl the entry never expires. VALUE is JSON; with --string
-it is text taken as it is, with --bytes any bytes. The VALUE - is read from
-standard input. A value such as -5 goes behind --, after all flags.
+		Long: `Set stores a value under a key, and replaces the old value and lifetime.
+Without --ttl the entry never expires. VALUE is JSON, or plain text with
+--string, or any bytes with --bytes. If VALUE is -, set reads standard input.
+Put a value such as -5 after --, and all flags before it.
 
-The entry keeps its tags unless --tag gives it others, and for how long a
-loader may serve it stale; its ETag goes. The file is made if there is none.`,
+An existing entry keeps its tags, unless --tag gives it others, and the time
+for which it may be served stale. It loses its ETag. If there is no cache file,
+set creates it.`,
 		Example: `  keepcache set user:123 '{"username":"ada","roles":["admin"]}' --ttl 5m
   keepcache set page:home '"<html>"' --tag product:7 --tag lang:en
   keepcache set degrees -- -5
@@ -56,13 +57,13 @@ const defaultMost = 64 << 20
 func (in *input) addFlags(cmd *cobra.Command) {
 	addTTL(cmd, &in.ttl, never)
 	cmd.Flags().StringArrayVar(&in.tags, "tag", nil, "give the entry this tag; may be repeated")
-	cmd.Flags().BoolVarP(&in.asString, "string", "s", false, "take VALUE as text, not as JSON")
-	cmd.Flags().BoolVar(&in.asBytes, "bytes", false, "take VALUE as bytes, not as JSON")
+	cmd.Flags().BoolVarP(&in.asString, "string", "s", false, "store VALUE as text, not as JSON")
+	cmd.Flags().BoolVar(&in.asBytes, "bytes", false, "store VALUE as bytes, not as JSON")
 	addMost(cmd, &in.most)
 }
 
 func addMost(cmd *cobra.Command, most *int64) {
-	cmd.Flags().Int64Var(most, "max-value-bytes", defaultMost, "largest value to take, up to 500 MiB")
+	cmd.Flags().Int64Var(most, "max-value-bytes", defaultMost, "largest value to accept, up to 500 MiB")
 }
 
 func (in *input) options() keepcache.Options { return keepcache.Options{MaxValueBytes: int(in.most)} }

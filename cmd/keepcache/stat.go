@@ -19,10 +19,10 @@ func newStatCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stat KEY...",
 		Short: "Print the details of keys",
-		Long: `Stat prints the size of a key's encoded value, when it was written, when it
-expires, its tags, and its revision, which rises with every write. If a loader
-may serve the entry stale after that, it says until when. An absent key gives
-exit code 3.`,
+		Long: `Stat prints the size of a key's encoded value, when it was written and when it
+expires, its tags, and its revision, which rises with every write. If the entry
+may be served stale after it expires, stat says until when. If a key is absent,
+the exit code is 3.`,
 		Example: `  keepcache stat user:123`,
 		Args:    someArgs("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {

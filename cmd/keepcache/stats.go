@@ -23,14 +23,14 @@ func newStatsCommand(f *flags) *cobra.Command {
 		Short: "Print statistics of the cache",
 		Long: `Stats prints the size of the file, its free pages, the number and size of all
 entries, and both for each bucket. Expired entries count until the sweeper has
-removed them. After a crash it also prints how much the journal has that the
-file does not have yet.
+removed them. After a crash it also prints how much is in the journal but not
+yet in the file.
 
-Hits, loads, evictions and, with --json, the work of memory, journal and commits
-are counted since the cache was opened, by the program that has it open. Loads
-that timed out are among those that failed. "no load" are requests that got the
-remembered error of an earlier load, and refreshes that were skipped because
-too many loads were under way.`,
+If a program has the cache open, stats also prints what that program has
+counted since it opened the cache: hits, loads, evictions and, with --json,
+memory, journal and commits. Failed loads include those that timed out. "no
+load" counts requests that got the remembered error of an earlier load, and
+refreshes that were skipped because too many loads were running.`,
 		Example: `  keepcache stats
   keepcache stats --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -62,7 +62,7 @@ too many loads were under way.`,
 				fmt.Fprintf(out, "entries   %s\n", count(s.Entries))
 				fmt.Fprintf(out, "content   %s\n", size(s.Bytes))
 				if waiting := s.Memory.PinnedBytes; waiting > 0 {
-					fmt.Fprintf(out, "journal   %s that the file does not have yet\n", size(waiting))
+					fmt.Fprintf(out, "journal   %s not yet in the file\n", size(waiting))
 				}
 				fmt.Fprintf(out, "sweep     %s\n", sweep)
 				fmt.Fprintf(out, "buckets   %s\n", count(len(s.Buckets)))

@@ -17,8 +17,8 @@ func newSweepCommand(f *flags) *cobra.Command {
 		Use:   "sweep",
 		Short: "Remove expired entries from the file now",
 		Long: `Sweep removes expired and cleared entries from the file, in all buckets, and
-prints how many there were. No reader sees them before that either: sweeping
-only frees their space. A program that has the cache open does this by itself.`,
+prints how many it removed. Reads do not see such entries in any case: sweeping
+only frees their space. A program that has the cache open sweeps automatically.`,
 		Example: `  keepcache sweep`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := interruptible(cmd)

@@ -15,17 +15,17 @@ func newTopCommand(f *flags) *cobra.Command {
 	var interval time.Duration
 	cmd := &cobra.Command{
 		Use:   "top",
-		Short: "Watch a running cache at work",
-		Long: `Top shows what a cache does that a program has open and serves on its socket:
-operations per second, hit ratio, latencies, sizes and their limits, the work
-of the sweeper, and one of four lists: buckets, hot keys, big keys, and events.
-Hot keys come from a sample of the events.
+		Short: "Show a live view of a running cache",
+		Long: `Top shows a live view of a cache that a program has open and serves on its
+socket: operations per second, hit ratio, latencies, sizes and their limits,
+and the work of the sweeper. Below is one of four lists: buckets, hot keys, big
+keys, or events. Hot keys come from a sample of the events.
 
-"get" and hits count the reads of Get and of GetOrLoad alike, "set" what Set and
-its kin write and not what loads store. Latencies are those of Get and Set, of
-one call in 128. GetOrLoad is not timed, but each load is: where there are any,
-a line has how long the loads took that ended, how many are under way, and how
-many failed and how often a stale value was served.
+"get" and hits count reads by Get and GetOrLoad. "set" counts writes by Set and
+similar calls, but not values stored by loads. Latencies are those of Get and
+Set, sampled from one call in 128. GetOrLoad is not timed, but each load is. If
+there are loads, a line shows how long finished loads took, how many are
+running, how many failed, and how often a stale value was served.
 
   tab, arrows   next or previous list; b, h, g and e go to one
   s             sort by another column
@@ -33,7 +33,7 @@ many failed and how often a stale value was served.
   p             pause
   q             quit
 
-If standard output is not a terminal, or with --once, it prints one picture.`,
+With --once, or if standard output is not a terminal, top prints one view.`,
 		Example: `  keepcache top
   keepcache top --interval 5s
   keepcache top --once`,
@@ -58,8 +58,8 @@ If standard output is not a terminal, or with --once, it prints one picture.`,
 			return t.print(ctx, cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().BoolVar(&once, "once", false, "print one picture and end")
-	cmd.Flags().DurationVarP(&interval, "interval", "i", defaultInterval, "time between two pictures")
+	cmd.Flags().BoolVar(&once, "once", false, "print one view and exit")
+	cmd.Flags().DurationVarP(&interval, "interval", "i", defaultInterval, "time between two updates")
 	return cmd
 }
 

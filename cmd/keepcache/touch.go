@@ -9,8 +9,8 @@ func newTouchCommand(f *flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "touch KEY... --ttl LIFETIME",
 		Short: "Give keys a new lifetime",
-		Long: `Touch gives keys a new lifetime, from now on, and leaves their values alone. An
-absent or expired key stays absent, and gives exit code 3.`,
+		Long: `Touch gives keys a new lifetime, from now on, and keeps their values. An absent
+or expired key stays absent; then the exit code is 3.`,
 		Example: `  keepcache touch session-token --ttl 30m
   keepcache touch session-token --ttl never`,
 		Args: someArgs("KEY"),

@@ -13,9 +13,10 @@ func newTTLCommand(f *flags) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "ttl KEY...",
-		Short: "Print how long keys have to live",
-		Long: `TTL prints how long a key has to live, or never if it does not expire. Of
-several keys each has a line, with its name. An absent key gives exit code 3.`,
+		Short: "Print the remaining lifetime of keys",
+		Long: `TTL prints the remaining lifetime of a key, or never if it does not expire.
+With several keys it prints a line with the name of each. If a key is absent,
+the exit code is 3.`,
 		Example: `  keepcache ttl session-token`,
 		Args:    someArgs("KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {

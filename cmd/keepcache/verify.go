@@ -23,15 +23,13 @@ func newVerifyCommand(f *flags) *cobra.Command {
 		Use:   "verify",
 		Short: "Check the file for damage",
 		Long: `Verify checks every entry against its checksum and the expiry index, in the
-file and in the journal that a crash has left beside it; then it checks the
-pages of the file, also with bbolt's own check. Each check is a process of its
-own with bounded memory, so that a damaged file cannot crash verify. It changes
-nothing.
+file and in a journal that a crash left beside it. Then it checks the pages of
+the file, also with bbolt's own check. Each check runs in its own process with
+bounded memory, so a damaged file cannot crash verify. Verify changes nothing.
 
-If a program serves the cache on its socket, it checks the entries itself. If a
-program has the cache open without a socket, verify reads beside it, without
-the lock, and leaves out bbolt's own check. Exit code 1 says that the file is
-damaged.`,
+If a program serves the cache on its socket, that program checks the entries.
+If a program has the cache open without a socket, verify reads without the lock
+and skips bbolt's own check. The exit code is 1 if the file is damaged.`,
 		Example: `  keepcache verify --file app.cache`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			limit, err := parseLifetime(timeout)
@@ -216,17 +214,17 @@ func printChecks(cmd *cobra.Command, entries, pages checked) {
 func printJournal(out io.Writer, j keepcache.JournalReport) {
 	switch {
 	case j.Foreign:
-		fmt.Fprintf(out, "journal   belongs to another cache, so nothing in it counts\n")
+		fmt.Fprintf(out, "journal   belongs to another cache and is ignored\n")
 	case j.Records > 0:
-		fmt.Fprintf(out, "journal   has %s and %s that the file does not have yet, in %s (%s)\n",
+		fmt.Fprintf(out, "journal   has %s and %s not yet in the file, in %s (%s)\n",
 			plural(j.Entries, "entry", "entries"), plural(j.Removed, "removal", "removals"),
-			plural(j.Records, "sound record", "sound records"), size(j.Bytes))
+			plural(j.Records, "intact record", "intact records"), size(j.Bytes))
 	case j.Entries+j.Removed > 0:
-		fmt.Fprintf(out, "journal   has %s and %s that the file does not have yet\n",
+		fmt.Fprintf(out, "journal   has %s and %s not yet in the file\n",
 			plural(j.Entries, "entry", "entries"), plural(j.Removed, "removal", "removals"))
 	}
 	if j.Torn {
-		fmt.Fprintf(out, "journal   ends in a piece that is not whole, which is normal after a crash\n")
+		fmt.Fprintf(out, "journal   has a torn tail, which is normal after a crash\n")
 	}
 }
 

@@ -13,9 +13,9 @@ func newVersionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Long: `Version prints the version of this program, the revision of the source that it
-was built from and its time, the version of Go, and the system. --version does
-the same.`,
+		Long: `Version prints the version of this program, the revision and time of the source
+that it was built from, the version of Go, and the system. --version prints the
+same.`,
 		Example: `  keepcache version`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := buildVersion()

@@ -47,12 +47,13 @@ func newWatchCommand(f *flags) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Print what happens in a running cache",
+		Short: "Print the events of a running cache",
 		Long: `Watch prints the events of a cache that a program has open and serves on its
 socket, as they happen, until it is interrupted. The kinds are set, delete,
 hit, miss, stale, negative, load, load-failed, refresh, expire, evict, corrupt,
 compact, progress, unavailable, healed and quarantine. The program never waits
-for watch: events that come faster than they are sent are left out, and counted.`,
+for watch: if events come faster than they can be sent, some are dropped, and
+watch prints how many.`,
 		Example: `  keepcache watch
   keepcache watch --bucket sessions --prefix user: --kinds set,expire
   keepcache watch --json | jq .key`,
@@ -92,7 +93,7 @@ for watch: events that come faster than they are sent are left out, and counted.
 				case err != nil && ctx.Err() != nil:
 					return nil // an interrupt is how it ends
 				case errors.Is(err, io.EOF):
-					return fmt.Errorf("%s has closed the cache or ended", r.who())
+					return fmt.Errorf("%s has ended or closed the cache", r.who())
 				case err != nil:
 					return err
 				case asJSON:
@@ -112,7 +113,7 @@ for watch: events that come faster than they are sent are left out, and counted.
 	}
 	cmd.Flags().StringVar(&prefix, "prefix", "", "only keys that begin with this")
 	cmd.Flags().StringSliceVar(&kinds, "kinds", nil, "only these kinds, separated by commas (default: all)")
-	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after so many events (0: no limit)")
+	cmd.Flags().IntVarP(&limit, "limit", "n", 0, "stop after this many events (0: no limit)")
 	addJSON(cmd, &asJSON)
 	return cmd
 }
