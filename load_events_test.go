@@ -16,7 +16,8 @@ import (
 )
 
 // loadEvents are what is told of around a load.
-const loadEvents = keepcache.EventLoad | keepcache.EventLoadFailed | keepcache.EventRefresh | keepcache.EventCorrupt | keepcache.EventDelete
+const loadEvents = keepcache.EventLoad | keepcache.EventLoadFailed | keepcache.EventRefresh |
+	keepcache.EventCorrupt | keepcache.EventDelete
 
 // requestInHandler asks for a key, and fails the test if that waits for longer than any load takes in it.
 func requestInHandler(t *testing.T, b *keepcache.Bucket, key string, opts *keepcache.LoadOptions) {

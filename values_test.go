@@ -85,7 +85,8 @@ func TestValues_Integers(t *testing.T) {
 		int32(math.MinInt32): int64(math.MinInt32),
 		int64(math.MinInt64): int64(math.MinInt64), int64(math.MaxInt64): int64(math.MaxInt64),
 		int64(1<<53 + 1): int64(1<<53 + 1),
-		uint8(255):       int64(255), uint16(65535): int64(65535), uint32(math.MaxUint32): int64(math.MaxUint32), uint(7): int64(7),
+		uint8(255):       int64(255), uint16(65535): int64(65535), uint32(math.MaxUint32): int64(math.MaxUint32),
+		uint(7):               int64(7),
 		uint64(math.MaxInt64): int64(math.MaxInt64), uint64(math.MaxInt64 + 1): uint64(math.MaxInt64 + 1),
 		uint64(math.MaxUint64): uint64(math.MaxUint64), time.Second: int64(1_000_000_000),
 	} {

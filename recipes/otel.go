@@ -9,8 +9,8 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// Observe reports a cache to OpenTelemetry: meter asks for Stats once each time that it collects, until the registration
-// that it returns is unregistered. name becomes the attribute cache.
+// Observe reports a cache to OpenTelemetry: meter asks for Stats once each time that it collects, until the
+// registration that it returns is unregistered. name becomes the attribute cache.
 func Observe(meter metric.Meter, db *keepcache.DB, name string) (metric.Registration, error) {
 	var failed error
 	counter := func(name, unit, description string) metric.Int64ObservableCounter {
@@ -43,7 +43,8 @@ func Observe(meter metric.Meter, db *keepcache.DB, name string) (metric.Registra
 		return metric.WithAttributes(all...)
 	}
 	hit, miss := with("result", "hit"), with("result", "miss")
-	expired, size, number, explicit := with("reason", "expired"), with("reason", "size"), with("reason", "entries"), with("reason", "explicit")
+	expired, size, number, explicit := with("reason", "expired"), with("reason", "size"), with("reason", "entries"),
+		with("reason", "explicit")
 	plain := with()
 	return meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		s := db.Stats()

@@ -102,7 +102,8 @@ func EachOp(first uint64, logRecord []byte, fn func(Op, uint64) error) error {
 	return nil
 }
 
-// Malformed are the log records of a journal that are whole but make no sense. None of the operations of such a log record counts.
+// Malformed are the log records of a journal that are whole but make no sense. None of the operations of such a log
+// record counts.
 type Malformed struct {
 	LogRecords  int
 	First, Last uint64 // revisions that they bound

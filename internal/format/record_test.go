@@ -20,8 +20,8 @@ func allocated(fn func()) uint64 {
 // fuzzRoom is what a fuzz target may allocate beside 64 times its input, in bytes: the fuzzing engine allocates too.
 const fuzzRoom = 64 << 10
 
-// FuzzRecord reads anything as a record: as it is, which its checksum refuses, and with a checksum that is right, so that what
-// lies behind it is reached.
+// FuzzRecord reads anything as a record: as it is, which its checksum refuses, and with a checksum that is right, so
+// that what lies behind it is reached.
 func FuzzRecord(f *testing.F) {
 	now := time.Now()
 	plain := Frame(Header{ExpiresAt: Never, StaleUntil: Never, WrittenAt: Millis(now)}, &Options{}, []byte("\xa1v"))

@@ -10,8 +10,9 @@ import (
 // log record survives the death of the process, and Flush(last) makes it survive the loss of power. first must be
 // greater than every sequence appended before. The parts may be used again at once.
 //
-// After an error nothing of the log record is in the journal. ErrFull asks for a Release, ErrTooLarge is final, ErrFailed
-// means that the journal can take nothing more. Any other error, of a full disk above all, may have passed at the next call.
+// After an error nothing of the log record is in the journal. ErrFull asks for a Release, ErrTooLarge is final,
+// ErrFailed means that the journal can take nothing more. Any other error, of a full disk above all, may have passed at
+// the next call.
 func (j *Journal) Append(first, last uint64, parts ...[]byte) error {
 	n := 0
 	for _, p := range parts {
@@ -174,9 +175,9 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 	return nil
 }
 
-// undo wipes the headers of a write that failed, the n bytes at off: all of it may be in the file. If it was
-// the first of its log record, the next log record can take its place. Otherwise fragments of a log record that does not exist are in the
-// file, and no other may be written among them.
+// undo wipes the headers of a write that failed, the n bytes at off: all of it may be in the file. If it was the first
+// of its log record, the next log record can take its place. Otherwise fragments of a log record that does not exist
+// are in the file, and no other may be written among them.
 func (j *Journal) undo(off int64, n int, first bool, cause error) error {
 	if err := j.Err(); err != nil {
 		return err

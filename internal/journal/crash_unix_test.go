@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 
 func childRecord(seq uint64) []byte { return content(seq, int(seq*7919)%5000) }
 
-// appendForEver is the child. It tells on its standard output, 16 bytes at a time, which sequence it appended last and up to
-// which the imagined store has everything.
+// appendForEver is the child. It tells on its standard output, 16 bytes at a time, which sequence it appended last and
+// up to which the imagined store has everything.
 func appendForEver(path string, o journal.Options) {
 	o.Identity, o.SegmentBytes, o.MaxBytes = identity, 64<<10, 2<<20
 	j, err := journal.New(path, o)
@@ -100,6 +100,7 @@ func TestKill(t *testing.T) {
 		require.NoError(t, err)
 		require.False(t, r.Damaged() || r.Gap, "%+v", r)
 		require.GreaterOrEqual(t, next, last+1)
-		t.Logf("%s: killed after %d log records, %d in the store, %d replayed, torn %v", mode, last, released, r.Applied, r.Torn)
+		t.Logf("%s: killed after %d log records, %d in the store, %d replayed, torn %v", mode, last, released, r.Applied,
+			r.Torn)
 	}
 }

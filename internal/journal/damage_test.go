@@ -12,8 +12,8 @@ import (
 	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
-// sample makes a journal in which segments were used again, and returns its bytes, its log records and what was released. Half of
-// the log records above that are flushed.
+// sample makes a journal in which segments were used again, and returns its bytes, its log records and what was
+// released. Half of the log records above that are flushed.
 func sample(t *testing.T, o journal.Options) (image []byte, records []record, released, flushed uint64) {
 	path := tempPath(t)
 	o.SegmentBytes, o.MaxBytes = 4096, 16<<10+4*4096
@@ -47,8 +47,10 @@ func sample(t *testing.T, o journal.Options) (image []byte, records []record, re
 	return image, records, released, flushed
 }
 
-// checkImage replays an image that was damaged, and fails on a wrong log record, or on a loss below the mark that is not reported.
-func checkImage(t *testing.T, what string, image []byte, records []record, after, flushed uint64) (journal.Report, int) {
+// checkImage replays an image that was damaged, and fails on a wrong log record, or on a loss below the mark that is
+// not reported.
+func checkImage(t *testing.T, what string, image []byte, records []record, after, flushed uint64) (journal.Report,
+	int) {
 	var got []record
 	r, err := journal.ReplayFrom(bytes.NewReader(image), int64(len(image)), identity, after,
 		func(first, last uint64, data []byte) error {
@@ -79,7 +81,8 @@ func checkImage(t *testing.T, what string, image []byte, records []record, after
 	return r, missing
 }
 
-// No flipped byte makes a wrong log record, and one below the flushed mark is reported and costs only the log record that it is in.
+// No flipped byte makes a wrong log record, and one below the flushed mark is reported and costs only the log record
+// that it is in.
 func TestDamage_EveryByte(t *testing.T) {
 	image, records, released, flushed := sample(t, journal.Options{})
 	r, missing := checkImage(t, "whole", image, records, released, flushed)
@@ -192,8 +195,8 @@ func TestDamage_OldWindow(t *testing.T) {
 	}
 }
 
-// The marks of the log records themselves tell damage from a torn tail, also in a journal of one block, of which even the
-// header is damaged.
+// The marks of the log records themselves tell damage from a torn tail, also in a journal of one block, of which even
+// the header is damaged.
 func TestDamage_OneBlock(t *testing.T) {
 	path := tempPath(t)
 	j := newJournal(t, path, journal.Options{SegmentBytes: 4096, MaxBytes: 1 << 20})

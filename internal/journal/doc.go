@@ -18,6 +18,6 @@
 //
 // # Creation
 //
-// The head is written and synced under the name path + ".new", which is then renamed to path. The directory is
-// synced before the first Flush returns. A journal that takes over what another one has gets all of that under the first name.
+// The head is written and synced under the name path + ".new", which is then renamed to path. The directory is synced
+// before the first Flush returns. A journal that takes over what another one has gets all of that under the first name.
 package journal

@@ -16,8 +16,9 @@ import (
 
 const sector = 512
 
-// disk is a file in memory with a page cache above it: what is written is in the cache, and reaches the disk with a sync, or
-// sector by sector whenever it pleases. Its hooks, if they are set, run before the operation and can make it fail.
+// disk is a file in memory with a page cache above it: what is written is in the cache, and reaches the disk with a
+// sync, or sector by sector whenever it pleases. Its hooks, if they are set, run before the operation and can make it
+// fail.
 type disk struct {
 	mu      sync.Mutex
 	cache   []byte // its capacity never changes, so that it can be mapped

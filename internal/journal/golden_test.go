@@ -10,8 +10,8 @@ import (
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
-// goldenRecords are what the golden journals hold: some that were released and overwritten, some that were flushed, and some at
-// the end that were not. The last ones of version 2 are in its window alone.
+// goldenRecords are what the golden journals hold: some that were released and overwritten, some that were flushed, and
+// some at the end that were not. The last ones of version 2 are in its window alone.
 func goldenRecords() (records []record) {
 	for seq := uint64(1); seq <= 40; seq++ {
 		records = append(records, record{2*seq - 1, 2 * seq, content(seq, int(seq*seq*7)%1800)})

@@ -49,9 +49,10 @@ type Options struct {
 	SegmentBytes int
 	// NoMap makes Append write with pwrite although the file could be mapped. Default: false.
 	NoMap bool
-	// Window has log records stored to one small map and copied to their places a block at a time, which makes Append several times
-	// as fast and a flush of one log record slower: it is for a journal that is flushed only now and then. Where nothing can be
-	// mapped the file has room for it, and that is all. Default: false, log records are stored to a map of their places.
+	// Window has log records stored to one small map and copied to their places a block at a time, which makes Append
+	// several times as fast and a flush of one log record slower: it is for a journal that is flushed only now and then.
+	// Where nothing can be mapped the file has room for it, and that is all. Default: false, log records are stored to a
+	// map of their places.
 	Window bool
 	// Staged has the journal made beside the file at its path, which stays as it is until Replace puts the journal in its
 	// place: for one that takes over what is there. Default: false.
@@ -233,9 +234,9 @@ func (j *Journal) Release(mark uint64) {
 	j.used.Store(int64(len(j.live)) * int64(j.opt.SegmentBytes))
 }
 
-// Replace flushes a journal that is Staged, and has it take the place of the file at its path. After an error that one is
-// still there, or already the journal. Until the next Flush a power cut may bring back the one that was replaced, with what was
-// on disk of it.
+// Replace flushes a journal that is Staged, and has it take the place of the file at its path. After an error that one
+// is still there, or already the journal. Until the next Flush a power cut may bring back the one that was replaced,
+// with what was on disk of it.
 func (j *Journal) Replace() error {
 	if err := j.Flush(j.last.Load()); err != nil {
 		return err
@@ -256,9 +257,10 @@ func (j *Journal) Replace() error {
 	return nil
 }
 
-// Close ends the background work and closes the file. It does not flush. With remove the file is deleted too, also one that
-// New found unless the journal is Staged and has not replaced it: for a caller whose store has everything, and before another
-// journal of this path takes its first Append. Waiting calls of Flush return ErrClosed. A second Close does nothing.
+// Close ends the background work and closes the file. It does not flush. With remove the file is deleted too, also one
+// that New found unless the journal is Staged and has not replaced it: for a caller whose store has everything, and
+// before another journal of this path takes its first Append. Waiting calls of Flush return ErrClosed. A second Close
+// does nothing.
 func (j *Journal) Close(remove bool) error {
 	j.mu.Lock()
 	if j.closed {

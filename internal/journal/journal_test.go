@@ -272,7 +272,8 @@ func TestRelease_InsideRecord(t *testing.T) {
 	requireSame(t, all, got)
 }
 
-// A block that cannot be copied out of the window takes its log record with it, and neither what was before nor what comes after.
+// A block that cannot be copied out of the window takes its log record with it, and neither what was before nor what
+// comes after.
 func TestWindow_CopyFails(t *testing.T) {
 	const full = 1024 - 40 - 36 // bytes of a log record that fills a block
 	for name, c := range map[string]struct{ first, second int }{
@@ -306,8 +307,8 @@ func TestWindow_CopyFails(t *testing.T) {
 	}
 }
 
-// A write that fails half way, of a log record by pwrite or of a block out of the window, loses no other log record: either its place is
-// taken by the next one, or the journal refuses all that follows.
+// A write that fails half way, of a log record by pwrite or of a block out of the window, loses no other log record:
+// either its place is taken by the next one, or the journal refuses all that follows.
 func TestAppend_WriteFails(t *testing.T) {
 	for _, name := range []string{"pwrite", "window"} {
 		t.Run(name, func(t *testing.T) {

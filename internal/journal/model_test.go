@@ -21,7 +21,8 @@ func TestModel(t *testing.T) {
 		path := filepath.Join(dir, "j")
 		segment := 4096 * rapid.IntRange(1, 3).Draw(t, "segment")
 		o := journal.Options{
-			Identity: identity, SegmentBytes: segment, NoMap: rapid.Bool().Draw(t, "pwrite"), Window: rapid.Bool().Draw(t, "window"),
+			Identity: identity, SegmentBytes: segment, NoMap: rapid.Bool().Draw(t, "pwrite"),
+			Window:   rapid.Bool().Draw(t, "window"),
 			MaxBytes: 20<<10 + int64(segment*rapid.IntRange(2, 6).Draw(t, "segments")),
 			After:    rapid.Uint64Range(0, 100).Draw(t, "after"),
 		}
@@ -32,7 +33,8 @@ func TestModel(t *testing.T) {
 		last, released := o.After, o.After
 		t.Repeat(map[string]func(*rapid.T){
 			"append": func(t *rapid.T) {
-				n := rapid.OneOf(rapid.IntRange(0, 300), rapid.IntRange(300, 1200), rapid.IntRange(0, j.MaxRecord()+1)).Draw(t, "bytes")
+				n := rapid.OneOf(rapid.IntRange(0, 300), rapid.IntRange(300, 1200), rapid.IntRange(0, j.MaxRecord()+1)).Draw(t,
+					"bytes")
 				first := last + rapid.Uint64Range(1, 3).Draw(t, "skip")
 				p := record{first, first + rapid.Uint64Range(0, 5).Draw(t, "count"), content(first, n)}
 				cut := rapid.IntRange(0, n).Draw(t, "cut")

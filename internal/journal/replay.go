@@ -45,19 +45,21 @@ type Report struct {
 // Damaged reports whether something that had been on disk was lost, or may have been.
 func (r *Report) Damaged() bool { return r.Holes > 0 || r.Unreadable }
 
-// Replay reads the journal at path and calls fn for each log record that has a sequence above after, in the
-// order in which they were appended. A log record that reaches across after is given whole. log record is valid only during the call.
-// A file that does not exist is an empty journal.
+// Replay reads the journal at path and calls fn for each log record that has a sequence above after, in the order in
+// which they were appended. A log record that reaches across after is given whole. log record is valid only during the
+// call. A file that does not exist is an empty journal.
 //
-// Replay never changes the file. It holds one block in memory, and one log record, as far as it was really found. Damage is no
-// error but in the Report; an error is ErrVersion, what reading the file returned, or what fn returned, which ends the
-// replay. Beside a live writer, damage and a gap may only mean that the writer was at work: try again.
-func Replay(path string, identity [16]byte, after uint64, fn func(first, last uint64, record []byte) error) (Report, error) {
+// Replay never changes the file. It holds one block in memory, and one log record, as far as it was really found.
+// Damage is no error but in the Report; an error is ErrVersion, what reading the file returned, or what fn returned,
+// which ends the replay. Beside a live writer, damage and a gap may only mean that the writer was at work: try again.
+func Replay(path string, identity [16]byte, after uint64, fn func(first, last uint64, record []byte) error) (Report,
+	error) {
 	return ReplayIn(nil, path, identity, after, fn)
 }
 
 // ReplayIn is Replay for a journal in a directory that is held open.
-func ReplayIn(dir *disk.Dir, path string, identity [16]byte, after uint64, fn func(first, last uint64, record []byte) error) (Report, error) {
+func ReplayIn(dir *disk.Dir, path string, identity [16]byte, after uint64,
+	fn func(first, last uint64, record []byte) error) (Report, error) {
 	f, err := openProved(dir, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Report{}, nil
@@ -74,7 +76,8 @@ func ReplayIn(dir *disk.Dir, path string, identity [16]byte, after uint64, fn fu
 }
 
 // ReplayFrom is Replay for a journal of size bytes that is already open.
-func ReplayFrom(src io.ReaderAt, size int64, identity [16]byte, after uint64, fn func(first, last uint64, record []byte) error) (Report, error) {
+func ReplayFrom(src io.ReaderAt, size int64, identity [16]byte, after uint64,
+	fn func(first, last uint64, record []byte) error) (Report, error) {
 	r := replay{src: src, size: size, after: after, fn: fn}
 	r.Report.Bytes = size
 	h, err := readHead(src, size)
@@ -243,9 +246,9 @@ func (r *replay) proven(p place, k int64, epoch uint64) uint64 {
 	return epoch
 }
 
-// readBlock reads block k of a segment into buf and returns its header. It reports false if the block is not readable, or
-// a leftover: then the header has an epoch. If only the header is bad the block is used without it, and the header returned
-// is zero.
+// readBlock reads block k of a segment into buf and returns its header. It reports false if the block is not readable,
+// or a leftover: then the header has an epoch. If only the header is bad the block is used without it, and the header
+// returned is zero.
 func (r *replay) readBlock(p place, k int64, buf []byte) (blockHead, bool, error) {
 	if _, err := readFull(r.src, buf, r.front+p.index*r.segment+k*int64(r.block)); err != nil {
 		return blockHead{}, false, fmt.Errorf("journal: replay: %w", err)

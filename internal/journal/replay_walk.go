@@ -87,8 +87,8 @@ func (r *replay) walkBlock(i int, k int64, next bool) (stop bool, err error) {
 }
 
 // skip returns the distance in bytes from a bad fragment to the next good one in its block, or to the end of b, which
-// is that of the block. The length of a fragment is mostly known twice, and mostly neither is what is bad. rest is what is missing of the
-// log record that is begun, in bytes, or 0.
+// is that of the block. The length of a fragment is mostly known twice, and mostly neither is what is bad. rest is what
+// is missing of the log record that is begun, in bytes, or 0.
 func skip(b []byte, salt uint32, rest int) int {
 	if len(b) < minStart {
 		return len(b)
@@ -179,9 +179,9 @@ func (r *replay) apply(h recordHead, data []byte) error {
 	return r.fn(h.first, h.last, data)
 }
 
-// bad is called where what should follow does not, in block k of the segment at place i. size is what is given up, in bytes,
-// unless it was never used. It reports true if that is the end of the journal, and otherwise begins the search for a
-// block that is readable.
+// bad is called where what should follow does not, in block k of the segment at place i. size is what is given up, in
+// bytes, unless it was never used. It reports true if that is the end of the journal, and otherwise begins the search
+// for a block that is readable.
 func (r *replay) bad(i int, k int64, size int, unused bool) (stop bool, err error) {
 	torn := r.open || !unused
 	r.open = false

@@ -60,8 +60,8 @@ func TestReplace(t *testing.T) {
 	})
 }
 
-// A staged journal that is closed before it has replaced anything leaves nothing, or what a crash there would, and never touches
-// what is at its path.
+// A staged journal that is closed before it has replaced anything leaves nothing, or what a crash there would, and
+// never touches what is at its path.
 func TestReplace_Not(t *testing.T) {
 	for _, remove := range []bool{true, false} {
 		path := tempPath(t)

@@ -107,7 +107,8 @@ func TestJournal_Malformed(t *testing.T) {
 	remove := func(key string) []byte { return append([]byte{2, 1, byte(len(key))}, key...) }
 	name := func(id byte, name string) []byte { return append([]byte{3, id, byte(len(name))}, name...) }
 	for i, logRecord := range [][]byte{
-		name(7, "before"), {9, 9, 9}, append(remove("first"), 0xff), {1, 1, 1, 1, 'k', 'v'}, append(remove("x"), remove("y")...), name(8, "after"),
+		name(7, "before"), {9, 9, 9}, append(remove("first"), 0xff), {1, 1, 1, 1, 'k', 'v'},
+		append(remove("x"), remove("y")...), name(8, "after"),
 	} {
 		revision := mark + uint64(i) + 1
 		require.NoError(t, j.Append(revision, revision, logRecord))
