@@ -58,12 +58,13 @@ func TestServed(t *testing.T) {
 	fmt.Printf("serving %s\n", l.Addr())
 	mux := http.NewServeMux()
 	mux.Handle("/debug/cache/", inspect.Handler(db, &inspect.Options{ShowValues: true, Authorize: authorize}))
-	mux.Handle("/refused/", inspect.Handler(db, &inspect.Options{Authorize: func(*http.Request) error { return errors.New("not today") }}))
+	mux.Handle("/refused/", inspect.Handler(db,
+		&inspect.Options{Authorize: func(*http.Request) error { return errors.New("not today") }}))
 	t.Log(http.Serve(l, mux))
 }
 
-// TestBrowser_Password asks for the password in a real browser, takes it, refuses without it in a page that has its style,
-// and says across its top that the program is gone, until it is back.
+// TestBrowser_Password asks for the password in a real browser, takes it, refuses without it in a page that has its
+// style, and says across its top that the program is gone, until it is back.
 func TestBrowser_Password(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.cache")
 	exe, err := os.Executable()

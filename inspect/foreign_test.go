@@ -15,8 +15,8 @@ import (
 	"github.com/keepcache/keepcache/inspect"
 )
 
-// An Authorize or a Redact that panics or ends its goroutine costs its own request and nothing else: whatever number of them there
-// has been, the next request is answered, and the cache can be closed.
+// An Authorize or a Redact that panics or ends its goroutine costs its own request and nothing else: whatever number of
+// them there has been, the next request is answered, and the cache can be closed.
 func TestForeign(t *testing.T) {
 	db := open(t, nil)
 	require.NoError(t, db.Set("k", "value", 0))
@@ -42,7 +42,8 @@ func TestForeign(t *testing.T) {
 			srv.Config.ErrorLog = log.New(io.Discard, "", 0) // of net/http, which recovers
 			srv.Start()
 			defer srv.Close()
-			paths := []string{"/", "/keys?values=1", "/entry?key=k", "/entry?key=large", "/metrics", "/v1/stats", "/v1/keys?values=1", "/v1/get?key=k", "/v1/get?key=large"}
+			paths := []string{"/", "/keys?values=1", "/entry?key=k", "/entry?key=large", "/metrics", "/v1/stats",
+				"/v1/keys?values=1", "/v1/get?key=k", "/v1/get?key=large"}
 			ask := func(path string) (status int) {
 				resp, err := srv.Client().Get(srv.URL + path)
 				if err != nil {

@@ -26,8 +26,9 @@ import (
 // A socket that a killed process left behind is replaced, one that somebody serves is not: that is an error, as any
 // other failure to listen. Options.Hosts means nothing on a socket.
 //
-// The socket is beside the file that was opened, whatever the working directory and links lead to since; it is an error if the directory
-// has been renamed. It ends when db is closed, or with the function that it returns, and takes the socket away.
+// The socket is beside the file that was opened, whatever the working directory and links lead to since; it is an error
+// if the directory has been renamed. It ends when db is closed, or with the function that it returns, and takes the
+// socket away.
 func Listen(db *keepcache.DB, options *Options) (stop func() error, err error) {
 	if options == nil {
 		options = &Options{ShowValues: true}

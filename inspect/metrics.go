@@ -102,7 +102,8 @@ func (e *exposition) stats(s keepcache.Stats) {
 	e.counter("keepcache_sets", "Values written.", "", float64(s.Sets))
 	e.counter("keepcache_deletes", "Entries removed by calls.", "", float64(s.Deletes))
 	e.counter("keepcache_damaged_reads", "Damaged entries met by reads.", "", float64(s.Damaged))
-	e.histogram("keepcache_read_duration_seconds", "Time that reads took to find a value, of a sample of about one in 128.",
+	e.histogram("keepcache_read_duration_seconds",
+		"Time that reads took to find a value, of a sample of about one in 128.",
 		s.Reads)
 	e.histogram("keepcache_write_duration_seconds", "Time that writes of a value took, of a sample of about one in 128.",
 		s.Writes)
@@ -113,7 +114,8 @@ func (e *exposition) stats(s keepcache.Stats) {
 	e.gauge("keepcache_entry_bytes", "Keys and records of the entries.", "", float64(s.Bytes))
 	e.gauge("keepcache_entry_cost_bytes", "Bytes of the file that entries and buckets need.", "", float64(s.Cost))
 	if budget := s.Budgets.Bytes; budget >= 0 {
-		e.gauge("keepcache_entry_budget_bytes", "Bound of the bytes of the file that entries and buckets need.", "", float64(budget))
+		e.gauge("keepcache_entry_budget_bytes", "Bound of the bytes of the file that entries and buckets need.", "",
+			float64(budget))
 	}
 	e.gauge("keepcache_memory_budget_bytes", "Bound of the memory that entries take.", "", float64(s.Budgets.MemoryBytes))
 	if len(s.Buckets) <= mostBucketLabels {
@@ -130,13 +132,16 @@ func (e *exposition) stats(s keepcache.Stats) {
 	e.counter("keepcache_removed_entries", "Entries that left the cache, by reason.",
 		`reason="expired"`, float64(s.Evictions.Expired), `reason="size"`, float64(s.Evictions.Size),
 		`reason="entries"`, float64(s.Evictions.Entries), `reason="explicit"`, float64(s.Evictions.Explicit))
-	e.counter("keepcache_evicted_bytes", "Keys and records that were evicted to keep a budget.", "", float64(s.Evictions.Bytes))
+	e.counter("keepcache_evicted_bytes", "Keys and records that were evicted to keep a budget.", "",
+		float64(s.Evictions.Bytes))
 	e.counter("keepcache_compactions", "Compactions that ended well.", "", float64(s.Compact.Compactions))
 	e.counter("keepcache_compaction_failures", "Compactions that failed.", "", float64(s.Compact.Failed))
 
-	e.gauge("keepcache_unavailable", "1 while the file cannot be used and reads and writes go on without it, else 0.", "", flag(s.Health.Unavailable))
+	e.gauge("keepcache_unavailable", "1 while the file cannot be used and reads and writes go on without it, else 0.", "",
+		flag(s.Health.Unavailable))
 	e.counter("keepcache_health_failures", "Times that the file could not be used.", "", float64(s.Health.Failures))
-	e.counter("keepcache_quarantined_files", "Damaged files and journals that were kept aside.", "", float64(s.Health.Quarantined))
+	e.counter("keepcache_quarantined_files", "Damaged files and journals that were kept aside.", "",
+		float64(s.Health.Quarantined))
 	e.counter("keepcache_lost_writes", "Writes that damaged journals may have lost.", "", float64(s.Health.LostWrites))
 
 	e.counter("keepcache_loads", "Runs of a loader.", "", float64(s.Loads.Loads))
@@ -145,33 +150,45 @@ func (e *exposition) stats(s keepcache.Stats) {
 		s.Loads.Latencies)
 	e.counter("keepcache_refreshes", "Loads begun in the background.", "", float64(s.Loads.Refreshes))
 	e.counter("keepcache_stale_hits", "Requests served with a stale value.", "", float64(s.Loads.Stale))
-	e.counter("keepcache_negative_hits", "Requests answered from the memory that there is no such thing.", "", float64(s.Loads.NegativeHits))
-	e.counter("keepcache_discarded_loads", "Loaded values not stored, because the key changed meanwhile.", "", float64(s.Loads.Discarded))
-	e.counter("keepcache_mismatched_loads", "Stored values that did not fit and were loaded anew.", "", float64(s.Loads.Mismatched))
-	e.counter("keepcache_load_cache_errors", "Times that the cache failed around a load, which went on.", "", float64(s.Loads.CacheErrors))
-	e.counter("keepcache_remembered_load_failures", "Requests answered with the error of a load that had failed lately.", "", float64(s.Loads.Remembered))
+	e.counter("keepcache_negative_hits", "Requests answered from the memory that there is no such thing.", "",
+		float64(s.Loads.NegativeHits))
+	e.counter("keepcache_discarded_loads", "Loaded values not stored, because the key changed meanwhile.", "",
+		float64(s.Loads.Discarded))
+	e.counter("keepcache_mismatched_loads", "Stored values that did not fit and were loaded anew.", "",
+		float64(s.Loads.Mismatched))
+	e.counter("keepcache_load_cache_errors", "Times that the cache failed around a load, which went on.", "",
+		float64(s.Loads.CacheErrors))
+	e.counter("keepcache_remembered_load_failures", "Requests answered with the error of a load that had failed lately.",
+		"", float64(s.Loads.Remembered))
 	e.counter("keepcache_timed_out_loads", "Loads that passed LoadTimeout.", "", float64(s.Loads.TimedOut))
-	e.counter("keepcache_skipped_refreshes", "Refreshes not begun, because all slots were taken.", "", float64(s.Loads.Skipped))
+	e.counter("keepcache_skipped_refreshes", "Refreshes not begun, because all slots were taken.", "",
+		float64(s.Loads.Skipped))
 	e.gauge("keepcache_running_loads", "Loads under way.", "", float64(s.Loads.Running))
-	e.gauge("keepcache_abandoned_loaders", "Loaders that have not returned, although their load has passed LoadTimeout.", "", float64(s.Loads.Abandoned))
+	e.gauge("keepcache_abandoned_loaders", "Loaders that have not returned, although their load has passed LoadTimeout.",
+		"", float64(s.Loads.Abandoned))
 
 	e.gauge("keepcache_memory_entries", "Entries in memory.", "", float64(s.Memory.Entries))
 	e.gauge("keepcache_memory_bytes", "Memory that entries take; pinned ones are not in the file yet.",
 		`state="pinned"`, float64(s.Memory.PinnedBytes), `state="cached"`, float64(s.Memory.CachedBytes))
 	e.gauge("keepcache_journal_bytes", "Size of the journal.", "", float64(s.Journal.FileBytes))
-	e.gauge("keepcache_journal_used_bytes", "Part of the journal that the file does not have yet.", "", float64(s.Journal.UsedBytes))
-	e.gauge("keepcache_journal_failed", "1 while the journal is out of order and writes wait for commits, else 0.", "", flag(s.Journal.Failed))
+	e.gauge("keepcache_journal_used_bytes", "Part of the journal that the file does not have yet.", "",
+		float64(s.Journal.UsedBytes))
+	e.gauge("keepcache_journal_failed", "1 while the journal is out of order and writes wait for commits, else 0.", "",
+		flag(s.Journal.Failed))
 	e.counter("keepcache_journal_appends", "Pieces appended to the journal.", "", float64(s.Journal.Appends))
 	e.counter("keepcache_journal_flushes", "Flushes of the journal to the disk.", "", float64(s.Journal.Flushes))
-	e.counter("keepcache_journal_flush_seconds", "Time spent in flushes of the journal.", "", s.Journal.FlushTime.Seconds())
+	e.counter("keepcache_journal_flush_seconds", "Time spent in flushes of the journal.", "",
+		s.Journal.FlushTime.Seconds())
 	e.counter("keepcache_commits", "Commits to the file.", "", float64(s.Commit.Commits))
 	e.counter("keepcache_commit_failures", "Commits to the file that failed.", "", float64(s.Commit.Failed))
 	e.counter("keepcache_committed_entries", "Entries written and removed in commits.", "", float64(s.Commit.Entries))
 	e.counter("keepcache_commit_seconds", "Time spent in commits.", "", s.Commit.Time.Seconds())
 	e.gauge("keepcache_longest_commit_seconds", "Time that the longest commit took.", "", s.Commit.Longest.Seconds())
 	e.counter("keepcache_sweeps", "Sweeps for expired entries.", "", float64(s.Sweep.Sweeps))
-	e.gauge("keepcache_sweep_lag_seconds", "Time since the most overdue entry has been due for removal.", "", s.Sweep.Lag.Seconds())
-	e.gauge("keepcache_sweep_pending_buckets", "Cleared and dropped buckets that are not empty yet.", "", float64(s.Sweep.Pending))
+	e.gauge("keepcache_sweep_lag_seconds", "Time since the most overdue entry has been due for removal.", "",
+		s.Sweep.Lag.Seconds())
+	e.gauge("keepcache_sweep_pending_buckets", "Cleared and dropped buckets that are not empty yet.", "",
+		float64(s.Sweep.Pending))
 }
 
 func flag(b bool) float64 {

@@ -21,8 +21,8 @@ type Options struct {
 
 	// Authorize decides about each request before anything is done; an error refuses it, and its words are sent. An error
 	// that is a *Refusal chooses status and headers too. BasicAuth makes a function that asks for a password. The page's
-	// style, script and icon, which say nothing of the cache, are served before it is asked. Default: nil, everybody is let
-	// in whom Hosts lets in.
+	// style, script and icon, which say nothing of the cache, are served before it is asked. Default: nil, everybody is
+	// let in whom Hosts lets in.
 	Authorize func(r *http.Request) error
 
 	// Hosts are the names, without a port, by which the handler may be asked for besides localhost, names under it, and

@@ -107,7 +107,8 @@ func (s *server) figures(stats keepcache.Stats, samples []sample, reads, writes 
 		ratio,
 		{Label: "Reads", Value: number(last.hits + last.misses), Unit: "/s", Note: number(last.misses) + "/s missed"},
 		{Label: "Writes", Value: number(last.sets), Unit: "/s", Note: number(last.deletes) + "/s deleted"},
-		{Label: "Entries", Value: number(float64(stats.Entries)), Note: count(stats.Entries) + " in " + count(len(stats.Buckets)) + " buckets"},
+		{Label: "Entries", Value: number(float64(stats.Entries)),
+			Note: count(stats.Entries) + " in " + count(len(stats.Buckets)) + " buckets"},
 		latency,
 		wait,
 		lag,
@@ -132,7 +133,8 @@ func facts(s keepcache.Stats) []fact {
 		{"Flushes", count(s.Journal.Flushes)},
 	}
 	if l := s.Loads; l.Loads > 0 || l.Running > 0 {
-		f = append(f, fact{"Loads", count(l.Loads) + ", " + count(l.Failures) + " failed"}, fact{"Loads under way", count(l.Running)}, fact{"Served stale", count(l.Stale)})
+		f = append(f, fact{"Loads", count(l.Loads) + ", " + count(l.Failures) + " failed"},
+			fact{"Loads under way", count(l.Running)}, fact{"Served stale", count(l.Stale)})
 		if l.Skipped > 0 {
 			f = append(f, fact{"Refreshes skipped, no slot free", count(l.Skipped)})
 		}

@@ -32,8 +32,9 @@ func (e *Refusal) Error() string {
 }
 
 // BasicAuth returns a function for Options.Authorize that lets in who sends the user and the password by HTTP's basic
-// authentication, and has a browser ask for them. An empty password is an error, so that a variable that is not set lets in
-// nobody. Both are compared in constant time. They cross the network as they are: beyond the own machine use TLS.
+// authentication, and has a browser ask for them. An empty password is an error, so that a variable that is not set
+// lets in nobody. Both are compared in constant time. They cross the network as they are: beyond the own machine use
+// TLS.
 func BasicAuth(user, password string) (func(*http.Request) error, error) {
 	if password == "" {
 		return nil, errors.New("keepcache: basic authentication: the password is empty")
@@ -42,7 +43,8 @@ func BasicAuth(user, password string) (func(*http.Request) error, error) {
 	return func(r *http.Request) error {
 		u, p, given := r.BasicAuth()
 		gotUser, gotPassword := sha256.Sum256([]byte(u)), sha256.Sum256([]byte(p))
-		same := subtle.ConstantTimeCompare(gotUser[:], wantUser[:]) & subtle.ConstantTimeCompare(gotPassword[:], wantPassword[:])
+		same := subtle.ConstantTimeCompare(gotUser[:], wantUser[:]) & subtle.ConstantTimeCompare(gotPassword[:],
+			wantPassword[:])
 		if same == 1 {
 			return nil
 		}
@@ -57,8 +59,8 @@ func BasicAuth(user, password string) (func(*http.Request) error, error) {
 	}, nil
 }
 
-// secure sets what keeps an answer from being more than it is: no script, style or frame of anybody else, no guessing of
-// types, no copy in a cache.
+// secure sets what keeps an answer from being more than it is: no script, style or frame of anybody else, no guessing
+// of types, no copy in a cache.
 func secure(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "+
 		"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
@@ -74,8 +76,8 @@ func private(h http.Header) {
 	h.Set("Cache-Control", "no-store")
 }
 
-// admit refuses requests that are not for this handler, by the name they use for it and by where they come from. page says
-// that what is asked for is a page.
+// admit refuses requests that are not for this handler, by the name they use for it and by where they come from. page
+// says that what is asked for is a page.
 func (s *server) admit(r *http.Request, page bool) error {
 	if !s.anyHost && !s.isHost(r.Host) {
 		return fmt.Errorf("%w: it is not known by the name %.100q (inspect.Options.Hosts)", wire.ErrForbidden, r.Host)
@@ -89,8 +91,8 @@ func (s *server) admit(r *http.Request, page bool) error {
 	return nil
 }
 
-// fromElsewhere reports whether a browser says that a page of another origin makes the request. Only the answer is kept from
-// such a page, not the work for it, so it is refused before there is any.
+// fromElsewhere reports whether a browser says that a page of another origin makes the request. Only the answer is kept
+// from such a page, not the work for it, so it is refused before there is any.
 func fromElsewhere(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "none", "same-origin":
@@ -152,15 +154,18 @@ func (s *server) isHost(host string) bool {
 	}
 	if inner, ok := strings.CutPrefix(name, "["); ok { // brackets are for IPv6 alone
 		addr, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
-		return strings.HasSuffix(inner, "]") && err == nil && addr.Is6() && (addr.IsLoopback() || s.isOwnHost(inner[:len(inner)-1]))
+		return strings.HasSuffix(inner, "]") && err == nil && addr.Is6() &&
+			(addr.IsLoopback() || s.isOwnHost(inner[:len(inner)-1]))
 	}
 	if addr, err := netip.ParseAddr(name); err == nil && addr.IsLoopback() {
 		return addr.Is4()
 	}
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	return name == "localhost" || strings.HasSuffix(name, ".localhost") && !strings.ContainsAny(name, ":/@[]") || s.isOwnHost(name)
+	return name == "localhost" || strings.HasSuffix(name, ".localhost") && !strings.ContainsAny(name, ":/@[]") ||
+		s.isOwnHost(name)
 }
 
 func (s *server) isOwnHost(name string) bool {
-	return slices.ContainsFunc(s.o.Hosts, func(own string) bool { return name != "" && strings.EqualFold(strings.Trim(own, "[]"), name) })
+	return slices.ContainsFunc(s.o.Hosts,
+		func(own string) bool { return name != "" && strings.EqualFold(strings.Trim(own, "[]"), name) })
 }

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// route returns the part of a request's path that is this handler's own: what is behind the place where it is mounted, in
-// one spelling alone. A proxy's rule for a path thereby holds for whatever is answered under it.
+// route returns the part of a request's path that is this handler's own: what is behind the place where it is mounted,
+// in one spelling alone. A proxy's rule for a path thereby holds for whatever is answered under it.
 //
-// With http.StripPrefix that is the whole path. Without, the pattern says it by which http.ServeMux chose the handler. Of a
-// handler that is called in any other way the path begins at the root.
+// With http.StripPrefix that is the whole path. Without, the pattern says it by which http.ServeMux chose the handler.
+// Of a handler that is called in any other way the path begins at the root.
 func route(r *http.Request) (rest string, ok bool) {
 	rest = strings.TrimPrefix(r.URL.Path, "/")
 	if dir, ok := mount(r.Pattern); ok && !stripped(r, dir) {

@@ -34,9 +34,9 @@ type server struct {
 	survey  survey
 }
 
-// Handler returns a handler that shows db. It may be mounted under any path that ends in a slash: on an http.ServeMux with
-// http.StripPrefix or without, on anything else with it. nil options are the defaults. It samples Stats in the background
-// until db is closed.
+// Handler returns a handler that shows db. It may be mounted under any path that ends in a slash: on an http.ServeMux
+// with http.StripPrefix or without, on anything else with it. nil options are the defaults. It samples Stats in the
+// background until db is closed.
 func Handler(db *keepcache.DB, options *Options) http.Handler { return newServer(db, options) }
 
 func newServer(db *keepcache.DB, options *Options) *server {
@@ -160,7 +160,8 @@ func (s *server) serveAPI(v *visit, number int, name string, fail func(error)) {
 		v.leave()
 		answer.send(v)
 	default:
-		v.send(wire.TypeJSON, http.StatusOK, func(buf *bytes.Buffer) error { return json.NewEncoder(buf).Encode(answer) }, fail)
+		v.send(wire.TypeJSON, http.StatusOK, func(buf *bytes.Buffer) error { return json.NewEncoder(buf).Encode(answer) },
+			fail)
 	}
 }
 

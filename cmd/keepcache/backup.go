@@ -111,8 +111,8 @@ that program first.`,
 	return cmd
 }
 
-// unrestorable is the error of a backup that prove has found wanting. It leaves out what was said of the copy that was looked at: its
-// path, and what to do about a cache there.
+// unrestorable is the error of a backup that prove has found wanting. It leaves out what was said of the copy that was
+// looked at: its path, and what to do about a cache there.
 func unrestorable(backup string, err error) error {
 	name := "standard input"
 	if backup != "-" {
@@ -160,9 +160,9 @@ func prove(ctx context.Context, path string) (entries int, err error) {
 	return entries, err
 }
 
-// replaceCache puts the file tmp in the place of the cache at path. Closing that one first takes its journal away, which
-// must not stay beside another file. Its lock is held meanwhile by a DB that only reads: one that writes would take
-// the name back from whoever took it.
+// replaceCache puts the file tmp in the place of the cache at path. Closing that one first takes its journal away,
+// which must not stay beside another file. Its lock is held meanwhile by a DB that only reads: one that writes would
+// take the name back from whoever took it.
 func replaceCache(tmp, path string) error {
 	if _, err := os.Lstat(path); err != nil {
 		if _, err := os.Lstat(journalOf(path)); err == nil {
@@ -170,7 +170,8 @@ func replaceCache(tmp, path string) error {
 		}
 		return os.Link(tmp, path)
 	}
-	db, err := keepcache.Open(path, &keepcache.Options{LockTimeout: lockWait, SweepInterval: -1, MaxBytes: -1, CompactBytes: -1})
+	db, err := keepcache.Open(path,
+		&keepcache.Options{LockTimeout: lockWait, SweepInterval: -1, MaxBytes: -1, CompactBytes: -1})
 	if err != nil {
 		return toStop(err, "; no cache is replaced that a program has open")
 	}

@@ -18,9 +18,9 @@ const (
 	checkPagesName   = "internal-check-pages"
 )
 
-// What a check may take of memory, in bytes: checkBytes, checkPageBytes for each 4 KiB of the file, for bbolt's own list of its pages
-// and ours, and checkJournalTimes what the journal has, which is held in memory. A check that reads beside a program also holds
-// a value at a time.
+// What a check may take of memory, in bytes: checkBytes, checkPageBytes for each 4 KiB of the file, for bbolt's own
+// list of its pages and ours, and checkJournalTimes what the journal has, which is held in memory. A check that reads
+// beside a program also holds a value at a time.
 const (
 	checkBytes        = 256 << 20
 	checkPageBytes    = 128

@@ -25,9 +25,10 @@ import (
 
 var (
 	checkFiles = flag.Int("check.files", effort.Of(120, 500), "how many damaged files the pages are checked of")
-	checkBolt  = flag.Int("check.bbolt", effort.Of(20, 40), "on how many of them the check is compared with bbolt's, which takes a process for each")
-	checkSeed  = flag.Uint64("check.seed", 0, "seed of the damages; 0 for a new one")
-	checkDir   = flag.String("check.dir", "", "directory of the sound files, to be kept or used again")
+	checkBolt  = flag.Int("check.bbolt", effort.Of(20, 40),
+		"on how many of them the check is compared with bbolt's, which takes a process for each")
+	checkSeed = flag.Uint64("check.seed", 0, "seed of the damages; 0 for a new one")
+	checkDir  = flag.String("check.dir", "", "directory of the sound files, to be kept or used again")
 )
 
 func init() {
@@ -35,9 +36,9 @@ func init() {
 	programs["bolter"] = bolter
 }
 
-// auditor checks the pages of damaged files as the command does, and says of each whether it is sound, and in the end how much
-// memory it took at most. Its arguments are a directory with sound files, the seed, and the numbers of the first file and of the
-// one behind the last.
+// auditor checks the pages of damaged files as the command does, and says of each whether it is sound, and in the end
+// how much memory it took at most. Its arguments are a directory with sound files, the seed, and the numbers of the
+// first file and of the one behind the last.
 func auditor() {
 	limitMemory(checkBytes)
 	eachMutated(os.Args[1:], func(number int, _, path string) {
@@ -53,8 +54,8 @@ func auditor() {
 	fmt.Println("peak", string(bytes.TrimSpace(line)))
 }
 
-// bolter checks the same files with bbolt's own check, with which it may come to any end. One more argument is how long a file may
-// take.
+// bolter checks the same files with bbolt's own check, with which it may come to any end. One more argument is how long
+// a file may take.
 func bolter() {
 	limitMemory(192 << 20)
 	patience, err := time.ParseDuration(os.Args[5])
@@ -85,7 +86,8 @@ func bolter() {
 	})
 }
 
-// boltPatience is how long bbolt's check may take before it counts as hung, which costs that long for each file on which it is.
+// boltPatience is how long bbolt's check may take before it counts as hung, which costs that long for each file on
+// which it is.
 const boltPatience = 3 * time.Second
 
 // exitAgain says that the next process is to go on.
@@ -272,7 +274,8 @@ func TestCheckPages_Mutated(t *testing.T) {
 		}
 	}
 	t.Logf("%d damaged files: damage found in %d, %d MiB of memory at most; of the first %d bbolt's check found damage in %d, "+
-		"on %d of which its process ended, and ours in %d", *checkFiles, found, peak>>10, *checkBolt, boltFound, ended, *checkBolt-boltSound)
+		"on %d of which its process ended, and ours in %d", *checkFiles, found, peak>>10, *checkBolt, boltFound, ended,
+		*checkBolt-boltSound)
 	require.Less(t, int64(peak)<<10, int64(checkBytes))
 	require.Positive(t, boltFound)
 	require.Positive(t, found)

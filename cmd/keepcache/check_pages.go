@@ -15,8 +15,9 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// newCheckPagesCommand returns the command that checks the pages. It runs bbolt's own check too, but only on a file that ours finds
-// sound: on any other that takes any amount of memory and time, in a goroutine of bbolt's own, where nobody can end it.
+// newCheckPagesCommand returns the command that checks the pages. It runs bbolt's own check too, but only on a file
+// that ours finds sound: on any other that takes any amount of memory and time, in a goroutine of bbolt's own, where
+// nobody can end it.
 func newCheckPagesCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    checkPagesName + " FILE",
@@ -112,8 +113,8 @@ var errMoved = errors.New("the file was changed while it was read")
 // besideFor is how long a check beside a program that has the file open is tried again because the file has changed.
 const besideFor = 5 * time.Second
 
-// checkPagesBeside checks the pages of a file that a program has open, if that leaves it alone for long enough. As long as no
-// transaction is completed, all pages of the last one stay as they are.
+// checkPagesBeside checks the pages of a file that a program has open, if that leaves it alone for long enough. As long
+// as no transaction is completed, all pages of the last one stay as they are.
 func checkPagesBeside(ctx context.Context, path string) (checked, error) {
 	for end := time.Now().Add(besideFor); ; {
 		c := checked{Beside: true}

@@ -30,9 +30,10 @@ const (
 	mostChildWords  = 64 << 10
 )
 
-// runChild runs this program with args and returns what it wrote to standard output. Unless it exits by
-// itself with code 0 and a bounded output, the error says how it ended. It does not outlive ctx, nor this process, however that
-// ends: its standard input is a pipe that then breaks, which watchParent notices, and where the system can it kills the child.
+// runChild runs this program with args and returns what it wrote to standard output. Unless it exits by itself with
+// code 0 and a bounded output, the error says how it ended. It does not outlive ctx, nor this process, however that
+// ends: its standard input is a pipe that then breaks, which watchParent notices, and where the system can it kills the
+// child.
 func runChild(ctx context.Context, timeout time.Duration, args ...string) ([]byte, error) {
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -87,8 +88,8 @@ func watchParent(in io.Reader) {
 	}()
 }
 
-// limitMemory bounds the memory that this process takes from now on, in bytes, softly for the garbage collector and, where the
-// system can, hard. The map of a file does not count.
+// limitMemory bounds the memory that this process takes from now on, in bytes, softly for the garbage collector and,
+// where the system can, hard. The map of a file does not count.
 func limitMemory(n int64) {
 	debug.SetMemoryLimit(n / 4 * 3)
 	limitData(n)

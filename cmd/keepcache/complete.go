@@ -19,7 +19,8 @@ const (
 	groupsMost   = 100 // groups of keys: finding each costs a page of the list
 )
 
-// moreNames is shown where there are so many names that a part of them would mislead: a shell completes what they share.
+// moreNames is shown where there are so many names that a part of them would mislead: a shell completes what they
+// share.
 const moreNames = "there are too many names to show: type more of it"
 
 // completeNames has the shell complete keys and the names of buckets, and offer files only where one belongs.
@@ -65,8 +66,9 @@ func completeNames(root *cobra.Command, f *flags) {
 			}
 		}
 		for name, complete := range map[string]cobra.CompletionFunc{
-			"ttl": cobra.NoFileCompletions, "tag": cobra.NoFileCompletions, "glob": cobra.NoFileCompletions, "limit": cobra.NoFileCompletions,
-			"by": cobra.NoFileCompletions, "timeout": cobra.NoFileCompletions, "interval": cobra.NoFileCompletions,
+			"ttl": cobra.NoFileCompletions, "tag": cobra.NoFileCompletions, "glob": cobra.NoFileCompletions,
+			"limit": cobra.NoFileCompletions,
+			"by":    cobra.NoFileCompletions, "timeout": cobra.NoFileCompletions, "interval": cobra.NoFileCompletions,
 			"max-value-bytes": cobra.NoFileCompletions, "after": keys(0), "prefix": keys(0), "to": files,
 			"kinds": cobra.FixedCompletions(kindNames(), cobra.ShellCompDirectiveNoFileComp),
 		} {
@@ -80,9 +82,10 @@ func completeNames(root *cobra.Command, f *flags) {
 	}
 }
 
-// complete returns the names that list finds, in the time that there is. Whatever goes wrong, nothing is offered: where a
-// person types, an error has no place.
-func (f *flags) complete(cmd *cobra.Command, begin string, list func(c cache, bucket, begin string) (names, groups []string, more bool)) ([]string, cobra.ShellCompDirective) {
+// complete returns the names that list finds, in the time that there is. Whatever goes wrong, nothing is offered: where
+// a person types, an error has no place.
+func (f *flags) complete(cmd *cobra.Command, begin string,
+	list func(c cache, bucket, begin string) (names, groups []string, more bool)) ([]string, cobra.ShellCompDirective) {
 	type found struct {
 		names, groups []string
 		more          bool
@@ -133,8 +136,8 @@ func bucketNames(c cache, _, begin string) (names, groups []string, more bool) {
 	return names, nil, false
 }
 
-// keyNames returns the keys that begin so. Where there are many it returns what they begin with, up to the next separator, as
-// a shell completes directories.
+// keyNames returns the keys that begin so. Where there are many it returns what they begin with, up to the next
+// separator, as a shell completes directories.
 func keyNames(c cache, bucket, begin string) (names, groups []string, more bool) {
 	looked := 0
 	for e, err := range c.list(listing{
@@ -189,8 +192,8 @@ func keyGroups(c cache, bucket, begin string) (names, groups []string, more bool
 	return nil, nil, true
 }
 
-// typable reports whether a name can be put into the command line of any shell as it is. Others are not offered: they come
-// from a file, and what one shell quotes another runs.
+// typable reports whether a name can be put into the command line of any shell as it is. Others are not offered: they
+// come from a file, and what one shell quotes another runs.
 func typable(name string) bool {
 	for i, r := range name {
 		switch {

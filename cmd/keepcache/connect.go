@@ -43,7 +43,8 @@ func (f *flags) open(cmd *cobra.Command, how access, fn func(c cache, bucket str
 	return f.openWith(cmd, how, keepcache.Options{}, fn)
 }
 
-func (f *flags) openWith(cmd *cobra.Command, how access, options keepcache.Options, fn func(c cache, bucket string) error) error {
+func (f *flags) openWith(cmd *cobra.Command, how access, options keepcache.Options,
+	fn func(c cache, bucket string) error) error {
 	bucket, err := f.name(f.bucket)
 	if err != nil {
 		return err
@@ -138,7 +139,8 @@ func hinted(err error, addr string) error {
 }
 
 // openFile opens the file. silent says why the program that may have it open could not be asked.
-func (f *flags) openFile(w io.Writer, path string, how access, options keepcache.Options, silent error, fn func(*local) error) error {
+func (f *flags) openFile(w io.Writer, path string, how access, options keepcache.Options, silent error,
+	fn func(*local) error) error {
 	// A command changes what it says and nothing else: budgets and upkeep are for the program whose cache it is.
 	options.SweepInterval, options.MaxBytes, options.CompactBytes = -1, -1, -1
 	options.OnCorruption = keepcache.CorruptionFail
@@ -206,8 +208,8 @@ func unmade(err error, path string) error {
 	return &told
 }
 
-// toStop adds to the error of a locked file that the program has to stop that has it open. What the library says of others who can
-// read beside it helps nobody who cannot go on without the lock.
+// toStop adds to the error of a locked file that the program has to stop that has it open. What the library says of
+// others who can read beside it helps nobody who cannot go on without the lock.
 func toStop(err error, why string) error {
 	var known *keepcache.Error
 	if !errors.Is(err, keepcache.ErrLocked) || !errors.As(err, &known) {

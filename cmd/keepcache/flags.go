@@ -64,9 +64,10 @@ func (f *flags) names(args []string) ([]string, error) {
 	return names, nil
 }
 
-// openKeys opens the cache for a command that has keys as its arguments, and calls fn with one after the other. A key for
-// which the answer is no does not keep it from the others; a failure does.
-func (f *flags) openKeys(cmd *cobra.Command, how access, args []string, fn func(c cache, bucket, key string) error) error {
+// openKeys opens the cache for a command that has keys as its arguments, and calls fn with one after the other. A key
+// for which the answer is no does not keep it from the others; a failure does.
+func (f *flags) openKeys(cmd *cobra.Command, how access, args []string,
+	fn func(c cache, bucket, key string) error) error {
 	keys, err := f.names(args)
 	if err != nil {
 		return err

@@ -13,9 +13,10 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
-// makeFile has fn fill a new cache file, which gets its name when that has succeeded: a command that fails leaves no file.
-// made reports whether it did so. It does not where there is a file, also one that has come meanwhile.
-func (f *flags) makeFile(w io.Writer, path string, how access, options keepcache.Options, fn func(*local) error) (made bool, err error) {
+// makeFile has fn fill a new cache file, which gets its name when that has succeeded: a command that fails leaves no
+// file. made reports whether it did so. It does not where there is a file, also one that has come meanwhile.
+func (f *flags) makeFile(w io.Writer, path string, how access, options keepcache.Options,
+	fn func(*local) error) (made bool, err error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -51,11 +52,13 @@ func (f *flags) makeFile(w io.Writer, path string, how access, options keepcache
 	case how == creating:
 		return false, nil // a file has come, or the file system knows no links: once more, with the file itself
 	case errors.Is(err, fs.ErrExist):
-		return false, fmt.Errorf("%s was created by another process in the meantime; nothing was changed", strconv.Quote(path))
+		return false, fmt.Errorf("%s was created by another process in the meantime; nothing was changed",
+			strconv.Quote(path))
 	}
 	// A file system without links. The renaming could replace a file that has come since, so look again.
 	if _, err := in.Lstat(real); !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("%s was created by another process in the meantime; nothing was changed", strconv.Quote(path))
+		return false, fmt.Errorf("%s was created by another process in the meantime; nothing was changed",
+			strconv.Quote(path))
 	}
 	if err := in.Rename(name, real); err != nil {
 		return false, err

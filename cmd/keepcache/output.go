@@ -42,8 +42,8 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// nameAfter returns a function that writes a name at the end of a line of w, behind so many columns: as it is, and on a terminal with
-// its middle left out where it would not fit the line.
+// nameAfter returns a function that writes a name at the end of a line of w, behind so many columns: as it is, and on a
+// terminal with its middle left out where it would not fit the line.
 func nameAfter(w io.Writer, columns int) func(name string) string {
 	if !isTerminal(w) {
 		return display.Name

@@ -58,7 +58,8 @@ Exit codes:
 	}
 	p := root.PersistentFlags()
 	p.StringVarP(&f.file, "file", "f", "", "cache file (default: $KEEPCACHE_FILE)")
-	p.StringVar(&f.addr, "addr", "", "running program instead of a file: unix:PATH or\nhttp://HOST/PATH (default: $KEEPCACHE_ADDR)")
+	p.StringVar(&f.addr, "addr", "",
+		"running program instead of a file: unix:PATH or\nhttp://HOST/PATH (default: $KEEPCACHE_ADDR)")
 	p.StringVarP(&f.bucket, "bucket", "b", keepcache.DefaultBucket, "bucket")
 	p.BoolVar(&f.quoted, "quoted", false, "read names that begin with \" as quoted names, in\nthe form that keys prints")
 
@@ -99,9 +100,9 @@ Exit codes:
 	return root
 }
 
-// refuseFlags refuses --file and --addr without a name, as a script gives them whose variable is not set: the environment could
-// name another cache than the one that was meant. And it refuses --bucket where a command speaks of all of them: it would do more
-// than was meant.
+// refuseFlags refuses --file and --addr without a name, as a script gives them whose variable is not set: the
+// environment could name another cache than the one that was meant. And it refuses --bucket where a command speaks of
+// all of them: it would do more than was meant.
 func refuseFlags(cmd *cobra.Command, _ []string) error {
 	for _, name := range []string{"file", "addr"} {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {

@@ -82,9 +82,10 @@ func sayChecks(cmd *cobra.Command, path string, entries, pages checked, asJSON b
 	return nil
 }
 
-// verifyRunning has the program that serves the cache check its entries, and reports whether there is one. silent says why one that
-// may be there could not be asked.
-func (f *flags) verifyRunning(ctx context.Context, cmd *cobra.Command, limit time.Duration, asJSON bool) (done bool, silent, err error) {
+// verifyRunning has the program that serves the cache check its entries, and reports whether there is one. silent says
+// why one that may be there could not be asked.
+func (f *flags) verifyRunning(ctx context.Context, cmd *cobra.Command, limit time.Duration, asJSON bool) (done bool,
+	silent, err error) {
 	var r *remote
 	if addr := f.address(); addr != "" {
 		if r, err = dial(ctx, addr); err != nil {
