@@ -52,9 +52,14 @@ func newWatchCommand(f *flags) *cobra.Command {
 socket, as they happen, until it is interrupted. The kinds are set, delete,
 hit, miss, stale, negative, load, load-failed, refresh, expire, evict, corrupt,
 compact, progress, unavailable, healed and quarantine. The program never waits
-for watch: events that come faster than they are sent are left out, and counted.`,
+for watch: events that come faster than they are sent are left out, and counted.
+
+Without --bucket it prints the events of all buckets. A line has the time, the
+kind, the bucket, the key and, for some kinds, a detail: how long a load took,
+or an error.`,
 		Example: `  keepcache watch
   keepcache watch --bucket sessions --prefix user: --kinds set,expire
+  keepcache watch --kinds miss --limit 20
   keepcache watch --json | jq .key`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w := wire.Watch{}
