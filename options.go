@@ -152,7 +152,7 @@ type BucketOptions struct {
 	// entry; TTL, Stat and ranges only look. Most such reads write nothing: the new deadline is kept in memory
 	// until it is more than an eighth of the lifetime from the one on disk, so that a crash forgets an eighth at
 	// most. That write gives the entry a new revision. Entries that were written while Sliding was off keep
-	// their deadline. Default: false.
+	// their deadline. An entry without a lifetime never expires, so DefaultTTL mostly goes with it. Default: false.
 	Sliding bool
 }
 
