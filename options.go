@@ -154,8 +154,8 @@ type BucketOptions struct {
 	// Sliding lets a lifetime begin anew with each Get, GetBytes, GetMany, Exists and GetOrLoad that finds the entry; TTL,
 	// Stat and ranges only look. Most such reads write nothing: the new deadline stays in memory until it is more than an
 	// eighth of the lifetime later than the one on disk. So a crash forgets at most an eighth. The write that stores the
-	// deadline gives the entry a new revision. Entries that were written while Sliding was off keep their deadline.
-	// Default: false.
+	// deadline gives the entry a new revision. Entries that were written while Sliding was off keep their deadline. An
+	// entry without a lifetime never expires, so Sliding mostly goes with a DefaultTTL. Default: false.
 	Sliding bool
 }
 

@@ -11,8 +11,10 @@ import (
 
 // Stats is a snapshot of a cache. Counters start with Open.
 type Stats struct {
-	Hits     uint64 // reads of a value that found the key, in memory or in the file
-	Misses   uint64 // reads of a value that found it absent or expired
+	// Hits and Misses count the reads of values: Get and its kin, and GetOrLoad. A stale value that GetOrLoad serves is a
+	// hit. An ErrNotFound that it remembers is neither, see LoadStats.NegativeHits. Exists, Stat and ranges do not count.
+	Hits     uint64 // those that found the key, in memory or in the file
+	Misses   uint64 // those that found it absent or expired
 	FileHits uint64 // hits that memory did not have
 	Sets     uint64 // values written, one a key: Set and its kin, Add, Swap, Update, Increment, CompareAndSwap, Apply
 	Deletes  uint64 // live entries removed by Delete, DeleteMany, DeletePrefix and Take

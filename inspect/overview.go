@@ -128,7 +128,8 @@ func facts(s keepcache.Stats) []fact {
 		{"Writes", count(s.Sets)},
 		{"Deletes", count(s.Deletes)},
 		{"Expired", count(s.Evictions.Expired)},
-		{"Evicted", count(s.Evictions.Size + s.Evictions.Entries)},
+		{"Evicted over size", count(s.Evictions.Size)},
+		{"Evicted over count", count(s.Evictions.Entries)},
 		{"Commits", count(s.Commit.Commits) + ", the longest " + span(s.Commit.Longest)},
 		{"Flushes", count(s.Journal.Flushes)},
 	}
