@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// route returns the part of a request's path that is this handler's own: what is behind the place where it is mounted, in
-// one spelling alone. A proxy's rule for a path thereby holds for whatever is answered under it.
+// route returns the part of a request's path that follows the mount point of the handler. ok is false if the path is
+// not in its one valid spelling. So a proxy's rule for a path cannot be bypassed by another spelling.
 //
-// With http.StripPrefix that is the whole path. Without, the pattern says it by which http.ServeMux chose the handler. Of a
-// handler that is called in any other way the path begins at the root.
+// With http.StripPrefix that part is the whole path. Without it, the pattern of http.ServeMux tells the mount point. If
+// there is no pattern, the mount point is the root.
 func route(r *http.Request) (rest string, ok bool) {
 	rest = strings.TrimPrefix(r.URL.Path, "/")
 	if dir, ok := mount(r.Pattern); ok && !stripped(r, dir) {
@@ -22,7 +22,8 @@ func route(r *http.Request) (rest string, ok bool) {
 	return rest, strings.HasSuffix(r.URL.EscapedPath(), rest) // or it is spelt another way: v1%2fkeys
 }
 
-// mount returns the segments of the path under which a pattern has its handler answer everything.
+// mount returns the segments of the path below which a pattern matches everything. ok is false if there is no such
+// path.
 func mount(pattern string) (dir []string, ok bool) {
 	_, path, found := strings.Cut(pattern, "/") // what is before it is a method and a host
 	if !found {
