@@ -288,15 +288,15 @@ func (s *server) keysPage(v *visit) (any, error) {
 	}
 	switch {
 	case page.Next != nil && len(page.Entries) == 0:
-		data.Nothing = "Nothing so far."
+		data.Nothing = "No match so far."
 	case data.Filtered:
 		data.Nothing = "No key matches."
 	default:
 		data.Nothing = "No keys."
 	}
-	data.Looked = fmt.Sprintf("%s shown of %s looked at", count(len(page.Entries)), count(page.Looked))
+	data.Looked = fmt.Sprintf("%s shown, %s scanned", count(len(page.Entries)), count(page.Looked))
 	if page.Damaged > 0 {
-		data.Damaged = fmt.Sprintf("%s left out: damaged. keepcache verify tells more.", count(page.Damaged))
+		data.Damaged = fmt.Sprintf("%s damaged, not shown. Run keepcache verify for details.", count(page.Damaged))
 	}
 	return data, nil
 }
@@ -368,7 +368,7 @@ func (s *server) entryPage(v *visit) (any, error) {
 	}
 	switch {
 	case value == nil && !s.o.ShowValues:
-		data.NoValue = "Values are hidden. inspect.Options.ShowValues shows them."
+		data.NoValue = "Values are hidden. Set inspect.Options.ShowValues to show them."
 	case value == nil:
 		data.NoValue = "This value is not shown."
 	default:

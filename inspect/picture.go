@@ -106,7 +106,7 @@ func opsChart(samples []sample) chart {
 		return func(i int) (float64, bool) { return of(all[i]), true }
 	}
 	return chart{
-		Label: "Operations a second over the last minutes", From: ago(samples), Top: number(top), Middle: number(top / 2),
+		Label: "Operations per second in the last minutes", From: ago(samples), Top: number(top), Middle: number(top / 2),
 		Lines: []line{
 			curve("hits", xs, top, pick(func(r rate) float64 { return r.hits }), true),
 			curve("misses", xs, top, pick(func(r rate) float64 { return r.misses }), false),
@@ -118,7 +118,7 @@ func opsChart(samples []sample) chart {
 func ratioChart(samples []sample) chart {
 	xs, all := rates(samples)
 	return chart{
-		Label: "Hit ratio over the last minutes", From: ago(samples), Top: "100 %", Middle: "50 %",
+		Label: "Hit ratio in the last minutes", From: ago(samples), Top: "100 %", Middle: "50 %",
 		Lines: []line{curve("ratio", xs, 1, func(i int) (float64, bool) { return all[i].ratio() }, true)},
 	}
 }
@@ -161,7 +161,7 @@ func upright(class string, x, width, part float64) box {
 }
 
 func lifeBars(lives []int64) bars {
-	b := bars{Label: "Entries by what is left of their lifetime", Empty: "No entries."}
+	b := bars{Label: "Entries by remaining lifetime", Empty: "No entries."}
 	most, all := int64(0), int64(0)
 	for _, n := range lives {
 		most, all = max(most, n), all+n
@@ -186,7 +186,7 @@ func lifeBars(lives []int64) bars {
 
 // latencyBars draws reads beside writes, over the part of the range that has any.
 func latencyBars(reads, writes keepcache.Latencies) bars {
-	b := bars{Label: "Reads and writes by how long they took", Empty: "Nothing has been timed yet: one operation in 128 is."}
+	b := bars{Label: "Latency of reads and writes", Empty: "No samples yet. One operation in 128 is timed."}
 	first, last := -1, -1
 	mostReads, mostWrites := uint64(0), uint64(0)
 	for i := range reads.Counts {
