@@ -15,18 +15,19 @@ import (
 )
 
 const (
-	// mostValueBytes is the largest value to take over HTTP: the library's own default. It bounds what one request makes
-	// the program hold.
+	// mostValueBytes is the largest value accepted over HTTP, the default limit of the library. It bounds the memory of
+	// one request.
 	mostValueBytes = 64 << 20
 
-	// mostBodyBytes is the largest body: most values are not twice as long as JSON text, and no bytes are as base64.
+	// mostBodyBytes is the largest body. Most values at most double in size as JSON text, and bytes grow by a third as
+	// base64.
 	mostBodyBytes = 2*mostValueBytes + 1<<20
 
-	// mostMembers bounds the members of a body, of which there are some twenty.
+	// mostMembers bounds the members of a body. The protocol has about twenty.
 	mostMembers = 64
 )
 
-// write is the body of a POST, with a value that is a part of the body.
+// write is the body of a POST. Its value is a slice of the body's text.
 type write struct {
 	wire.Write
 	value []byte // JSON text
@@ -35,12 +36,12 @@ type write struct {
 func checkJSON(r *http.Request) error {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != wire.TypeJSON {
-		return badRequest("the body is %.50q and not %s", r.Header.Get("Content-Type"), wire.TypeJSON)
+		return badRequest("the Content-Type is %.50q and not %s", r.Header.Get("Content-Type"), wire.TypeJSON)
 	}
 	return nil
 }
 
-// body reads the body of a POST. One that is large is read alone, and stays so until the visit is over.
+// body reads the body of a POST. Only one large body at a time is read, until its visit ends.
 func (v *visit) body() (b write, err error) {
 	size := v.r.ContentLength
 	if size > mostBodyBytes {
@@ -51,7 +52,7 @@ func (v *visit) body() (b write, err error) {
 			return b, err
 		}
 	}
-	// A time for the client to send it in. Not every server can; then its own holds.
+	// Limit the time for sending it. If the server does not support deadlines, its own timeout applies.
 	_ = v.control.SetReadDeadline(time.Now().Add(streamStall + rateTime(max(size, 0))))
 	defer v.control.SetReadDeadline(time.Time{})
 	text, err := readBody(http.MaxBytesReader(v.w, v.r.Body, mostBodyBytes), size)
@@ -71,7 +72,7 @@ func (v *visit) body() (b write, err error) {
 	return b, nil
 }
 
-// readBody reads size bytes, or all that there is if it is negative. It takes memory as bytes arrive.
+// readBody reads size bytes, or everything if size is negative. It allocates memory as the bytes arrive.
 func readBody(r io.Reader, size int64) ([]byte, error) {
 	if size < 0 {
 		return io.ReadAll(r)
@@ -86,7 +87,7 @@ func readBody(r io.Reader, size int64) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(text) == cap(text) { // once the first bytes have come the others are believed in
+		if len(text) == cap(text) { // when the first bytes have arrived, the declared size is trusted
 			text = append(make([]byte, 0, max(size+1, int64(2*cap(text)))), text...)
 		}
 	}
@@ -146,7 +147,7 @@ func (b *write) parse(text []byte) error {
 		case "by":
 			into = &b.By
 		default:
-			return badRequest("there is no member %.50q", m.name)
+			return badRequest("unknown member %.50q", m.name)
 		}
 		if err := json.Unmarshal(m.text, into); err != nil {
 			return badRequest("%s: %w", m.name, err)
@@ -155,17 +156,17 @@ func (b *write) parse(text []byte) error {
 	return nil
 }
 
-// member is one of an object: a part of its text.
+// member is a member of an object, as a slice of its text.
 type member struct {
 	name string
 	text []byte
 }
 
-// split takes an object, whose text is valid, apart into its members. It builds nothing of their values.
+// split splits an object, whose text is valid, into its members. It does not decode their values.
 func split(text []byte) (members []member, err error) {
 	i := space(text, 0)
 	if text[i] != '{' {
-		return nil, badRequest("the body is no object")
+		return nil, badRequest("the body is not a JSON object")
 	}
 	for i = space(text, i+1); text[i] != '}'; {
 		if text[i] == ',' {
@@ -177,12 +178,12 @@ func split(text []byte) (members []member, err error) {
 		var m member
 		end := skip(text, i)
 		if end-i > 200 {
-			return nil, badRequest("there is no member %.50q", text[i:end])
+			return nil, badRequest("unknown member %.50q", text[i:end])
 		}
 		if err := json.Unmarshal(text[i:end], &m.name); err != nil {
 			return nil, badRequest("%w", err)
 		}
-		i = space(text, space(text, end)+1) // behind the colon
+		i = space(text, space(text, end)+1) // after the colon
 		end = skip(text, i)
 		m.text = text[i:end]
 		members = append(members, m)
@@ -198,7 +199,7 @@ func space(text []byte, i int) int {
 	return i
 }
 
-// skip returns where the value ends that begins at text[i:].
+// skip returns the end of the value that begins at text[i].
 func skip(text []byte, i int) int {
 	for depth := 0; i < len(text); i++ {
 		switch text[i] {
@@ -213,7 +214,7 @@ func skip(text []byte, i int) int {
 			continue
 		case '}', ']':
 			depth--
-		default: // of a number or a word, up to what ends it
+		default: // a part of a number or a word
 			if depth > 0 {
 				continue
 			}

@@ -8,7 +8,7 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// shorten leaves out the middle of what is long.
+// shorten leaves out the middle of a long text.
 func shorten(text string, most int) string {
 	runes := []rune(text)
 	if len(runes) <= most {
@@ -17,7 +17,7 @@ func shorten(text string, most int) string {
 	return string(runes[:most*3/4]) + " … " + string(runes[len(runes)-most/4:])
 }
 
-// count writes a number with its digits in groups of three.
+// count formats a number with its digits in groups of three.
 func count[N int | int64 | uint64](n N) string {
 	digits := strconv.FormatInt(int64(n), 10)
 	var b strings.Builder
@@ -30,7 +30,7 @@ func count[N int | int64 | uint64](n N) string {
 	return b.String()
 }
 
-// size writes a number of bytes for a person.
+// size formats a number of bytes for people.
 func size[N int | int64 | uint64](n N) string {
 	if n < 1024 {
 		return strconv.FormatInt(int64(n), 10) + " B"
@@ -44,7 +44,7 @@ func size[N int | int64 | uint64](n N) string {
 	return strconv.FormatFloat(f, 'f', 1, 64) + " " + unit
 }
 
-// span writes a duration for a person: two units at most.
+// span formats a duration for people, in at most two units.
 func span(d time.Duration) string {
 	switch {
 	case d == keepcache.NoExpiry:
@@ -75,7 +75,7 @@ func pair(d, large time.Duration, l string, small time.Duration, s string) strin
 	return text
 }
 
-// number writes a number that is no count of things, with three digits.
+// number formats a measured number with three digits.
 func number(f float64) string {
 	switch {
 	case f >= 999.5:

@@ -1,19 +1,20 @@
-// Package inspect serves a running cache to those who want to look inside: a page for people, metrics for Prometheus,
-// and the protocol that the keepcache command speaks. It uses the standard library alone, and a program that does
-// not import it has no part of it.
+// Package inspect serves a running cache for inspection: a page for people, metrics for Prometheus, and the protocol
+// that the keepcache command speaks. It uses only the standard library. A program that does not import it contains none
+// of it.
 //
 //	stop, err := inspect.Listen(db, nil) // on a socket beside the file, for the keepcache command
 //	mux.Handle("/debug/cache/", inspect.Handler(db, nil))
 //
 // # Safety
 //
-// By default a handler only reads, and shows no values: Options.ShowValues and Options.AllowWrites are off. A write is
-// a POST from the page's own origin. Requests that name the server by anything but a loopback name are refused, so that
-// no foreign page gets at it by a name that leads to this machine; Options.Hosts allows others. Options.Authorize is
-// for the program's own authentication: a handler that is mounted where others can reach it needs one.
+// By default a handler only reads, and shows no values: Options.ShowValues and Options.AllowWrites are off. A write
+// must be a POST from the page's own origin. The host of a request must be localhost or a loopback address, so that a
+// foreign page cannot reach the handler through a DNS name of its own that resolves to this machine. Options.Hosts
+// allows other hosts. Options.Authorize is for the program's own authentication: a handler that others can reach needs
+// it.
 //
-// Looking costs the cache little: answers are bounded in length and time, streams in number and rate, and a stream that
-// is read too slowly loses events instead of holding up an operation.
+// Inspection costs the cache little. Answers are bounded in length and time, and streams in number and rate. If a
+// client reads a stream too slowly, the stream drops events and does not delay operations.
 //
 // docs/inspect.md describes the protocol.
 package inspect

@@ -13,20 +13,20 @@ import (
 )
 
 const (
-	// streamPause is how long a stream lets events gather before it sends them together: what a busy cache has to pay
-	// for being watched is bounded by the buffer that fills meanwhile, and a person does not see the difference.
+	// streamPause is how long a stream collects events before it sends them together. The buffer that fills meanwhile
+	// bounds what watching costs a busy cache, and people do not notice the delay.
 	streamPause = 100 * time.Millisecond
 
-	// burst is how many pauses' worth of events may gather: what comes all at once is sent a little later.
+	// burst is the size of the buffer, in events of so many pauses: a burst is sent a little later and not dropped.
 	burst = 10
 
-	// turnBytes is what is sent together at most: names may be long.
+	// turnBytes limits how many bytes are sent together: names may be long.
 	turnBytes = 256 << 10
 
-	// streamAlive is how often a stream without events says that it is there.
+	// streamAlive is how often a stream without events sends a sign of life.
 	streamAlive = 15 * time.Second
 
-	// streamStall is how long a reader may take nothing before its stream ends.
+	// streamStall is how long a client may read nothing before its stream ends.
 	streamStall = 20 * time.Second
 )
 
@@ -39,7 +39,7 @@ var kindNames = func() map[string]keepcache.EventKind {
 	return names
 }()
 
-// kindsOf reads a list of names of kinds, with commas between them.
+// kindsOf parses a list of names of kinds, separated by commas.
 func kindsOf(list string) (kinds keepcache.EventKind, err error) {
 	if list == "" {
 		return 0, nil
@@ -47,7 +47,7 @@ func kindsOf(list string) (kinds keepcache.EventKind, err error) {
 	for name := range strings.SplitSeq(list, ",") {
 		kind, ok := kindNames[name]
 		if !ok {
-			return 0, badRequest("there is no kind of events %.50q", name)
+			return 0, badRequest("unknown kind of event %.50q", name)
 		}
 		kinds |= kind
 	}
@@ -76,7 +76,7 @@ func (s *server) events(v *visit) (any, error) {
 		kind = wire.TypeLines
 	}
 	w.Header().Set("Content-Type", kind)
-	w.Header().Set("X-Accel-Buffering", "no") // or a proxy in between keeps what it should pass on
+	w.Header().Set("X-Accel-Buffering", "no") // otherwise a proxy may buffer the events
 	if out.alive(); out.flush() != nil {
 		return nil, nil
 	}
@@ -110,7 +110,7 @@ func (s *server) events(v *visit) (any, error) {
 	}
 }
 
-// eventOf puts an event on the wire.
+// eventOf converts an event for the protocol.
 func eventOf(e keepcache.Event) wire.Event {
 	w := wire.Event{
 		Time: e.Time.UnixMilli(), Kind: e.Kind.String(), Bucket: wire.Name(e.Bucket), Key: wire.Name(e.Key),
@@ -130,7 +130,7 @@ type stream struct {
 	buf     bytes.Buffer
 }
 
-// waiting writes the events that wait in a watch, most at most, and reports whether it has ended.
+// waiting writes up to most pending events of a watch, and reports whether the watch has ended.
 func (o *stream) waiting(watch *keepcache.Watch, most int) (ended bool) {
 	for n := 0; n < most && o.buf.Len() < turnBytes; n++ {
 		select {
@@ -149,13 +149,13 @@ func (o *stream) waiting(watch *keepcache.Watch, most int) (ended bool) {
 func (o *stream) event(e wire.Event) {
 	text, err := json.Marshal(e)
 	if err != nil {
-		return // there is nothing in it that cannot be marshalled
+		return // cannot happen: everything in it can be marshalled
 	}
 	if o.lines {
 		o.buf.Write(append(text, '\n'))
 		return
 	}
-	// Line ends within the text are escaped, so that it is one line of data.
+	// The text is one line of data: line ends within it are escaped.
 	o.buf.WriteString("data: ")
 	o.buf.Write(append(text, "\n\n"...))
 }
@@ -169,7 +169,7 @@ func (o *stream) alive() {
 }
 
 func (o *stream) flush() error {
-	// Not every server can set deadlines; then its own hold.
+	// If the server does not support deadlines, its own timeouts apply.
 	_ = o.control.SetWriteDeadline(time.Now().Add(streamStall))
 	_, err := o.w.Write(o.buf.Bytes())
 	o.buf.Reset()

@@ -28,10 +28,10 @@ func Example() {
 
 	// For the keepcache command, beside the file:
 	if _, err := inspect.Listen(db, nil); err != nil {
-		log.Print(err) // the daemon goes on without it
+		log.Print(err) // the daemon continues without it
 	}
 
-	// For a browser, where the program's other pages are, for who knows the password. Without one there is no page.
+	// For a browser, beside the program's other pages, with a password. Without a password there is no page.
 	mux := http.NewServeMux()
 	if authorize, err := inspect.BasicAuth("admin", os.Getenv("DEBUG_PASSWORD")); err != nil {
 		log.Print(err)
@@ -49,7 +49,7 @@ func Example() {
 	// Output: app.cache
 }
 
-// A page for the people of a team, where values hold secrets.
+// A page for a team, for a cache whose values contain secrets.
 func ExampleHandler() {
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {

@@ -8,13 +8,13 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// Samples for the pictures of the last minutes.
+// Sampling for the charts of the last minutes.
 const (
 	sampleTime = 2 * time.Second // Stats costs some 20 µs
 	sampleMost = 300             // ten minutes
 )
 
-// sample is what of Stats a picture is drawn from.
+// sample has the parts of Stats that charts show.
 type sample struct {
 	at                                  time.Time
 	hits, misses, sets, deletes, loads  uint64
@@ -61,7 +61,7 @@ func (h *history) add(s sample) {
 	h.samples = append(h.samples, s)
 }
 
-// recent returns a copy of the samples, with one of now at the end.
+// recent returns a copy of the samples, followed by a current one.
 func (h *history) recent(now sample) []sample {
 	h.mu.Lock()
 	defer h.mu.Unlock()

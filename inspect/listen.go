@@ -19,24 +19,24 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// Listen serves db on a socket beside its file, <path>.sock, where the keepcache command finds it. Who may connect is
-// who may open the file: the socket has mode 0600. So nil options show values, which are in the file too; options that
-// are given hold as they are. Writes are for Options.AllowWrites in either case.
+// Listen serves db on a socket beside its file, <path>.sock, where the keepcache command finds it. The socket has mode
+// 0600, so whoever can connect to it can read the file as well. Therefore nil options show values. Other options apply
+// as they are. Writes always require Options.AllowWrites.
 //
-// A socket that a killed process left behind is replaced, one that somebody serves is not: that is an error, as any
-// other failure to listen. Options.Hosts means nothing on a socket.
+// Listen replaces a socket that a killed process left behind. If another process serves the socket, Listen returns an
+// error. Options.Hosts has no effect on a socket.
 //
-// The socket is beside the file that was opened, whatever the working directory and links lead to since; it is an error
-// if the directory has been renamed. It ends when db is closed, or with the function that it returns, and takes the
-// socket away.
+// The socket is beside the file that was opened, even if the working directory or a link on the path has changed since.
+// If the directory of the file was renamed or removed, Listen returns an error. Serving ends, and the socket is
+// removed, when db is closed or stop is called.
 func Listen(db *keepcache.DB, options *Options) (stop func() error, err error) {
 	if options == nil {
 		options = &Options{ShowValues: true}
 	}
-	path := beside.Path(db.Path(), ".sock") // what its directory was named when the cache was opened
+	path := beside.Path(db.Path(), ".sock") // with the name that the directory had when the cache was opened
 	var l *socket
 	if db.Stats().Health.Moved {
-		// It would stand beside somebody else's file.
+		// At that path the socket would be in another directory.
 		err = errors.New("the directory of the cache was renamed or removed since it was opened")
 	} else {
 		l, err = listen(path)
@@ -73,15 +73,15 @@ func Listen(db *keepcache.DB, options *Options) (stop func() error, err error) {
 	}, nil
 }
 
-// socket is a listener whose name goes before it does, and only if it still is its own.
+// socket is a listener whose name is removed before it is closed, if the name still belongs to it.
 type socket struct {
 	net.Listener
 	path string
 	own  fs.FileInfo
 }
 
-// remove takes the name away. That another process has put its socket there meanwhile is not to be expected, as the
-// file is locked; where it did, its socket stays.
+// remove removes the name, unless another process has put its own socket there. That is unlikely, because the file is
+// locked.
 func (s *socket) remove() error {
 	now, err := os.Lstat(s.path)
 	if err != nil || !os.SameFile(now, s.own) {
@@ -90,8 +90,8 @@ func (s *socket) remove() error {
 	return os.Remove(s.path)
 }
 
-// listen makes a socket at path with mode 0600. It comes into being under another name, so that nobody can connect
-// before it has its mode, and a name that leads to a socket always leads to one that is served.
+// listen creates a socket at path with mode 0600. It creates the socket under another name and renames it. So nobody
+// can connect before the mode is set, and there is never a socket at path that is not served yet.
 func listen(path string) (*socket, error) {
 	if err := stale(path); err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func listen(path string) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // its first name is gone by then
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // the first name no longer exists then
 	var own fs.FileInfo
 	if err = os.Chmod(tmp, 0o600); err == nil {
 		if own, err = os.Lstat(tmp); err == nil {
@@ -123,7 +123,7 @@ func listen(path string) (*socket, error) {
 	return &socket{Listener: l, path: path, own: own}, nil
 }
 
-// stale returns nil if there is nothing at path that is in the way: nothing at all, or a socket that nobody serves.
+// stale returns nil if path is free: there is nothing, or only a socket that nobody serves.
 func stale(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -132,7 +132,7 @@ func stale(path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return errors.New("there is something else by that name")
+		return errors.New("something else has that name")
 	}
 	ctx, stop := context.WithTimeout(context.Background(), time.Second)
 	defer stop()

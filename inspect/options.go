@@ -5,45 +5,48 @@ import (
 	"time"
 )
 
-// Options say what a handler shows and allows. The zero value, as a nil, is the safe choice of everything.
+// Options say what a handler shows and allows. The zero value, like nil, selects the safe default of each option.
 type Options struct {
-	// ShowValues shows the values of entries, and their ETags, and lets the whole cache be copied if there is no Redact.
-	// Without it there are keys, sizes, times and tags. Default: false.
+	// ShowValues shows the values and ETags of entries, and allows a backup of the whole cache if there is no Redact.
+	// Without ShowValues, clients see only keys, sizes, times and tags. Default: false.
 	ShowValues bool
 
-	// AllowWrites takes writes: set, add, delete, touch, clear, invalidate, sweep and compact. Default: false.
+	// AllowWrites allows changes: set, restore, add, delete, touch, increment, clear, invalidate, sweep and compact.
+	// Default: false.
 	AllowWrites bool
 
-	// Redact is given the JSON of each value before it is shown and returns what to show instead, as JSON; nil shows
-	// nothing. It may be called from several goroutines at once. A panic in it hides the value, and so does a text of more
-	// than 1 MiB, before or after it. ETags are not shown then. Default: nil, values are shown as they are.
+	// Redact gets the JSON of each value before it is shown, and returns the JSON to show instead. If it returns nil,
+	// the value is hidden. It may be called from several goroutines at the same time. A value is also hidden if Redact
+	// panics, or if the JSON before or after Redact is longer than 1 MiB. With Redact, ETags are not shown. Default:
+	// nil, values are shown unchanged.
 	Redact func(bucket, key string, value []byte) []byte
 
-	// Authorize decides about each request before anything is done; an error refuses it, and its words are sent. An error
-	// that is a *Refusal chooses status and headers too. BasicAuth makes a function that asks for a password. The page's
-	// style, script and icon, which say nothing of the cache, are served before it is asked. Default: nil, everybody is
-	// let in whom Hosts lets in.
+	// Authorize decides about each request before any work is done. If it returns an error, the request is refused, and
+	// the text of the error is sent. If the error is a *Refusal, it also chooses status and headers. BasicAuth returns
+	// an Authorize that asks for a password. The page's style sheet, script and icon, which contain nothing of the
+	// cache, are served without calling Authorize. Default: nil, every request that Hosts allows is served.
 	Authorize func(r *http.Request) error
 
-	// Hosts are the names, without a port, by which the handler may be asked for besides localhost, names under it, and
-	// addresses of the loopback. Default: none.
+	// Hosts are more host names, without a port, under which the handler may be reached. localhost, names under
+	// localhost, and loopback addresses are always allowed. Default: none.
 	Hosts []string
 
-	// PageEntries is the most entries of one answer, 10,000 at most. Default: 1000, as for values below 1.
+	// PageEntries is the maximum number of entries in one answer, up to 10,000. Default: 1000, also for values below 1.
 	PageEntries int
 
-	// Streams is the most event streams at one time; another is refused. Default: 8, as for values below 1.
+	// Streams is the maximum number of event streams at one time. Further streams are refused. Default: 8, also for
+	// values below 1.
 	Streams int
 
-	// StreamRate is the most events that each stream sends in a second; others are dropped, and counted. Default: 1000, as
-	// for values below 1.
+	// StreamRate is the maximum number of events that each stream sends in a second. Others are dropped and counted.
+	// Default: 1000, also for values below 1.
 	StreamRate int
 
-	// Timeout is the longest time for the work on one answer, except for streams, Verify, Compact, Sweep, Clear and
-	// Backup, which end with their request. Default: 10 s, as for values below 1.
+	// Timeout limits the work on one answer. It does not apply to streams, biggest, verify, compact, sweep, clear and
+	// backup, which end with their request. Default: 10 s, also for values below 1.
 	Timeout time.Duration
 
-	// Title is the heading of the page. Default: the name of the cache's file.
+	// Title is the title of the page. Default: the name of the cache's file.
 	Title string
 }
 

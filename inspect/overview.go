@@ -10,7 +10,7 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// figure is a number with a few words.
+// figure is a number with a label and a note.
 type figure struct{ Label, Value, Unit, Note string }
 
 // overviewData is what the overview shows.
@@ -20,7 +20,7 @@ type overviewData struct {
 	Ops, Ratio        chart
 	Latency, Lives    bars
 	Surveyed          string
-	Alarm             string // what is wrong now
+	Alarm             string // a current problem, or empty
 	Gauges            []gauge
 	Buckets           []bucketRow
 	MoreBuckets       int
@@ -38,7 +38,8 @@ func (s *server) overview() overviewData {
 	first := samples[0]
 	d := overviewData{frameData: s.frame("overview", "Overview"), Now: now.Format("15:04:05")}
 	if h := stats.Health; h.Unavailable {
-		d.Alarm = "The file has been unavailable since " + h.Since.Format("15:04:05") + "; reads and writes go on without it."
+		d.Alarm = "The file has been unavailable since " + h.Since.Format("15:04:05") +
+			". Reads and writes continue in memory."
 		if h.Err != nil {
 			d.Alarm += " " + display.Text(h.Err.Error(), 300)
 		}
@@ -54,9 +55,10 @@ func (s *server) overview() overviewData {
 	case walk.looked == 0:
 		d.Surveyed = "no entries"
 	case whole:
-		d.Surveyed = fmt.Sprintf("%s entries, seen %s ago", count(walk.looked), span(now.Sub(walk.ended)))
+		d.Surveyed = fmt.Sprintf("%s entries, scanned %s ago", count(walk.looked), span(now.Sub(walk.ended)))
 	default:
-		d.Surveyed = fmt.Sprintf("%s of %s entries seen so far", count(walk.looked), count(max(stats.Entries, walk.looked)))
+		d.Surveyed = fmt.Sprintf("%s of %s entries scanned so far", count(walk.looked),
+			count(max(stats.Entries, walk.looked)))
 	}
 	for _, e := range walk.biggest(s.db) {
 		if r := rowOf(e, now); len(d.Biggest) < shortList {
@@ -115,7 +117,7 @@ func (s *server) figures(stats keepcache.Stats, samples []sample, reads, writes 
 	}
 }
 
-// percent writes a part of 1.
+// percent formats a fraction from 0 to 1.
 func percent(part float64) (value, unit string) {
 	return strconv.FormatFloat(100*part, 'f', 1, 64), "%"
 }
@@ -135,12 +137,12 @@ func facts(s keepcache.Stats) []fact {
 	}
 	if l := s.Loads; l.Loads > 0 || l.Running > 0 {
 		f = append(f, fact{"Loads", count(l.Loads) + ", " + count(l.Failures) + " failed"},
-			fact{"Loads under way", count(l.Running)}, fact{"Served stale", count(l.Stale)})
+			fact{"Loads running", count(l.Running)}, fact{"Served stale", count(l.Stale)})
 		if l.Skipped > 0 {
-			f = append(f, fact{"Refreshes skipped, no slot free", count(l.Skipped)})
+			f = append(f, fact{"Refreshes skipped, no free slot", count(l.Skipped)})
 		}
 		if l.Abandoned > 0 {
-			f = append(f, fact{"Loaders past their time", count(l.Abandoned)})
+			f = append(f, fact{"Loaders past LoadTimeout", count(l.Abandoned)})
 		}
 	}
 	if s.Compact.Compactions > 0 {
@@ -156,7 +158,7 @@ func facts(s keepcache.Stats) []fact {
 		f = append(f, fact{"Directory", "renamed or removed since the cache was opened"})
 	}
 	if s.Health.Quarantined > 0 {
-		f = append(f, fact{"Kept aside, damaged", display.Name(s.Health.Aside)})
+		f = append(f, fact{"Last quarantined file", display.Name(s.Health.Aside)})
 	}
 	for _, err := range []struct {
 		label string

@@ -26,14 +26,14 @@ var assets embed.FS
 
 var pages = template.Must(template.ParseFS(assets, "assets/page.html"))
 
-// files are what a page consists of besides itself.
+// files are the style sheet, script and icon of the pages, with their content types.
 var files = map[string]string{
 	"style.css": "text/css; charset=utf-8",
 	"script.js": "text/javascript; charset=utf-8",
 	"icon.svg":  "image/svg+xml",
 }
 
-// frame is what every page shows.
+// frame has the parts that every page shows.
 type frameData struct {
 	Name, Heading, Title, Path string
 	PID                        int
@@ -50,7 +50,7 @@ func (s *server) frame(name, heading string) frameData {
 // pageNames are the pages that a link may lead to.
 var pageNames = map[string]bool{"": true, "keys": true, "entry": true, "events": true}
 
-// servePage answers what is no part of the protocol.
+// servePage answers requests outside of the protocol.
 func (s *server) servePage(v *visit, name string, fail func(error)) {
 	if !isGet(v.r) {
 		v.w.Header().Set("Allow", "GET, HEAD")
@@ -58,7 +58,7 @@ func (s *server) servePage(v *visit, name string, fail func(error)) {
 		return
 	}
 	if u, err := url.ParseRequestURI(v.r.RequestURI); v.r.URL.Path == "" && err == nil && !strings.HasSuffix(u.Path, "/") {
-		// StripPrefix has left nothing, because the slash is missing at the end, without which no link is right.
+		// StripPrefix left nothing: the slash at the end is missing, and without it relative links are wrong.
 		base := path.Base(u.EscapedPath())
 		v.w.Header().Set("Location", base+"/")
 		v.w.WriteHeader(http.StatusMovedPermanently)
@@ -100,14 +100,14 @@ func (s *server) servePage(v *visit, name string, fail func(error)) {
 
 const pageType = "text/html; charset=utf-8"
 
-// serveFile answers with a part of the page that is the same for everybody.
+// serveFile answers with one of the files, which are the same for everybody.
 func serveFile(v *visit, name, kind string) {
-	text, _ := assets.ReadFile("assets/" + name) // it is there, as files says
+	text, _ := assets.ReadFile("assets/" + name) // exists, because it is one of the files
 	v.w.Header().Set("Content-Type", kind)
 	_, _ = v.patient(int64(len(text))).Write(text)
 }
 
-// failPage says what went wrong to somebody who is let in.
+// failPage shows an error to an authorized client.
 func (v *visit) failPage(err error) {
 	f, status := statusOf(v.w.Header(), err)
 	v.errorPage(status, "error", struct {
@@ -116,13 +116,13 @@ func (v *visit) failPage(err error) {
 	}{v.s.frame("error", http.StatusText(status)), http.StatusText(status), pageWords(f.Message)})
 }
 
-// refusePage says that somebody is not let in, and nothing else.
+// refusePage tells a client that it is refused, and nothing about the cache.
 func (v *visit) refusePage(err error) {
 	f, status := statusOf(v.w.Header(), err)
 	v.errorPage(status, "refused", struct{ Status, Message string }{http.StatusText(status), pageWords(f.Message)})
 }
 
-// pageWords returns the words of an error for a page, without what the heading above them says: the status.
+// pageWords returns the text of an error for a page, without the status, which is in the heading above it.
 func pageWords(message string) string {
 	for _, kind := range []error{wire.ErrMethod, wire.ErrBadRequest, wire.ErrForbidden, wire.ErrBusy} {
 		if rest, ok := strings.CutPrefix(message, kind.Error()+": "); ok && rest != "" {
@@ -158,7 +158,8 @@ func rowOf(e wire.Entry, now time.Time) row {
 	r := row{
 		Href: entryHref(string(e.Bucket), string(e.Key)), Key: shorten(display.Name(string(e.Key)), shownKey),
 		Bucket: shorten(display.Name(string(e.Bucket)), shownKey), Size: size(int64(e.Size)), Life: "never",
-		Written: age(now.Sub(time.UnixMilli(e.WrittenAt))), WrittenISO: time.UnixMilli(e.WrittenAt).UTC().Format(time.RFC3339),
+		Written:    age(now.Sub(time.UnixMilli(e.WrittenAt))),
+		WrittenISO: time.UnixMilli(e.WrittenAt).UTC().Format(time.RFC3339),
 	}
 	if e.ExpiresAt != 0 {
 		r.Until = e.ExpiresAt
@@ -170,7 +171,7 @@ func rowOf(e wire.Entry, now time.Time) row {
 	return r
 }
 
-// age says how long something is past.
+// age says how long ago something was.
 func age(d time.Duration) string {
 	if d < time.Second {
 		return "just now"
@@ -178,7 +179,7 @@ func age(d time.Duration) string {
 	return span(d) + " ago"
 }
 
-// Links are made of percent-encoded bytes alone, whatever the names.
+// Links percent-encode the bytes of names.
 func entryHref(bucket, key string) template.URL {
 	return template.URL("entry?" + link("bucket", bucket, "key", key))
 }
@@ -210,7 +211,7 @@ func bucketRows(s keepcache.Stats, here string) (rows []bucketRow, more int) {
 	return rows, 0
 }
 
-// typedName reads what a person typed, which may be quoted as names are shown.
+// typedName parses a name that a person typed. It may be quoted, in the form in which names are shown.
 func typedName(text string) string {
 	if strings.HasPrefix(text, `"`) {
 		if name, err := strconv.Unquote(text); err == nil {
@@ -279,7 +280,8 @@ func (s *server) keysPage(v *visit) (any, error) {
 	for _, e := range page.Entries {
 		data.Rows = append(data.Rows, rowOf(e, now))
 	}
-	same := []string{"bucket", bucket, "prefix", data.Prefix, "glob", data.Glob, "tag", data.Tag, "limit", form.Get("limit")}
+	same := []string{"bucket", bucket, "prefix", data.Prefix, "glob", data.Glob, "tag", data.Tag, "limit",
+		form.Get("limit")}
 	if q.scan.After != "" {
 		data.First = keysHref(same...)
 	}
@@ -288,15 +290,15 @@ func (s *server) keysPage(v *visit) (any, error) {
 	}
 	switch {
 	case page.Next != nil && len(page.Entries) == 0:
-		data.Nothing = "Nothing so far."
+		data.Nothing = "No match so far."
 	case data.Filtered:
 		data.Nothing = "No key matches."
 	default:
 		data.Nothing = "No keys."
 	}
-	data.Looked = fmt.Sprintf("%s shown of %s looked at", count(len(page.Entries)), count(page.Looked))
+	data.Looked = fmt.Sprintf("%s shown, %s scanned", count(len(page.Entries)), count(page.Looked))
 	if page.Damaged > 0 {
-		data.Damaged = fmt.Sprintf("%s left out: damaged. keepcache verify tells more.", count(page.Damaged))
+		data.Damaged = fmt.Sprintf("%s damaged, not shown. Run keepcache verify for details.", count(page.Damaged))
 	}
 	return data, nil
 }
@@ -320,7 +322,7 @@ func (s *server) entryPage(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	bucketName, _ := json.Marshal(wire.Name(q.bucket)) // a name is always marshalled
+	bucketName, _ := json.Marshal(wire.Name(q.bucket)) // cannot fail for a name
 	keyName, _ := json.Marshal(wire.Name(q.key))
 	data := struct {
 		frameData
@@ -338,7 +340,8 @@ func (s *server) entryPage(v *visit) (any, error) {
 		Editable            bool
 		TTL                 string
 	}{
-		frameData: s.frame("entry", shorten(display.Name(q.key), 60)), Bucket: display.Name(q.bucket), Key: display.Name(q.key),
+		frameData: s.frame("entry", shorten(display.Name(q.key), 60)), Bucket: display.Name(q.bucket),
+		Key:        display.Name(q.key),
 		BucketHref: keysHref("bucket", q.bucket), BucketName: string(bucketName), KeyName: string(keyName),
 		Facts: []fact{
 			{"Size of the encoded value", size(int64(e.Size))},
@@ -368,7 +371,7 @@ func (s *server) entryPage(v *visit) (any, error) {
 	}
 	switch {
 	case value == nil && !s.o.ShowValues:
-		data.NoValue = "Values are hidden. inspect.Options.ShowValues shows them."
+		data.NoValue = "Values are hidden. Set inspect.Options.ShowValues to show them."
 	case value == nil:
 		data.NoValue = "This value is not shown."
 	default:

@@ -9,7 +9,7 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// chart is a picture of lines over time, 600 by 160.
+// chart shows lines over time, in a view box of 600 by 160.
 type chart struct {
 	Label, From, Top, Middle string
 	Lines                    []line
@@ -19,10 +19,10 @@ type line struct{ Class, Path, Area string }
 
 const chartWidth, chartHeight = 600.0, 160.0
 
-// rate is how often things happened in a second.
+// rate has the number of operations per second.
 type rate struct{ hits, misses, sets, deletes float64 }
 
-// rateOf returns the rate between the first and the last of some samples.
+// rateOf returns the rate between the first and the last sample.
 func rateOf(samples []sample) rate {
 	a, b := samples[0], samples[len(samples)-1]
 	took := b.at.Sub(a.at).Seconds()
@@ -41,8 +41,8 @@ func (r rate) ratio() (float64, bool) {
 	return r.hits / (r.hits + r.misses), true
 }
 
-// rates returns how often things happened between each two samples, with where in the picture that is. Several samples
-// make one point where there are more of them than a picture shows.
+// rates returns the rates between samples, with their positions in the chart. If there are more samples than a chart
+// shows, several of them make one point.
 func rates(samples []sample) (xs []float64, rates []rate) {
 	const most = 150
 	step := (len(samples) + most - 1) / most
@@ -51,12 +51,12 @@ func rates(samples []sample) (xs []float64, rates []rate) {
 	for i := len(samples) - 1; i > 0; i -= step {
 		from := max(0, i-step)
 		if samples[i].at.Sub(samples[from].at) < sampleTime/4 && from > 0 {
-			from-- // the one of now may follow closely on the one before
+			from-- // the current sample may follow the one before it very closely
 		}
 		xs = append(xs, chartWidth*samples[i].at.Sub(first).Seconds()/max(whole, 1e-9))
 		rates = append(rates, rateOf([]sample{samples[from], samples[i]}))
 	}
-	if n := len(rates); n > 0 { // the oldest rate holds from the beginning on
+	if n := len(rates); n > 0 { // extend the oldest rate to the left edge
 		xs, rates = append(xs, 0), append(rates, rates[n-1])
 	}
 	return xs, rates
@@ -106,7 +106,7 @@ func opsChart(samples []sample) chart {
 		return func(i int) (float64, bool) { return of(all[i]), true }
 	}
 	return chart{
-		Label: "Operations a second over the last minutes", From: ago(samples), Top: number(top), Middle: number(top / 2),
+		Label: "Operations per second in the last minutes", From: ago(samples), Top: number(top), Middle: number(top / 2),
 		Lines: []line{
 			curve("hits", xs, top, pick(func(r rate) float64 { return r.hits }), true),
 			curve("misses", xs, top, pick(func(r rate) float64 { return r.misses }), false),
@@ -118,7 +118,7 @@ func opsChart(samples []sample) chart {
 func ratioChart(samples []sample) chart {
 	xs, all := rates(samples)
 	return chart{
-		Label: "Hit ratio over the last minutes", From: ago(samples), Top: "100 %", Middle: "50 %",
+		Label: "Hit ratio in the last minutes", From: ago(samples), Top: "100 %", Middle: "50 %",
 		Lines: []line{curve("ratio", xs, 1, func(i int) (float64, bool) { return all[i].ratio() }, true)},
 	}
 }
@@ -127,7 +127,7 @@ func ago(samples []sample) string {
 	return span(samples[len(samples)-1].at.Sub(samples[0].at).Round(time.Second)) + " ago"
 }
 
-// nice rounds up to a number that divides well.
+// nice rounds up to a round number for an axis.
 func nice(f float64) float64 {
 	unit := math.Pow(10, math.Floor(math.Log10(f)))
 	for _, n := range []float64{1, 2, 4, 5, 10} {
@@ -138,7 +138,7 @@ func nice(f float64) float64 {
 	return 10 * unit
 }
 
-// bars is a picture of bars side by side.
+// bars is a bar chart.
 type bars struct {
 	Label, Empty string
 	Bars         []bar
@@ -161,7 +161,7 @@ func upright(class string, x, width, part float64) box {
 }
 
 func lifeBars(lives []int64) bars {
-	b := bars{Label: "Entries by what is left of their lifetime", Empty: "No entries."}
+	b := bars{Label: "Entries by remaining lifetime", Empty: "No entries."}
 	most, all := int64(0), int64(0)
 	for _, n := range lives {
 		most, all = max(most, n), all+n
@@ -184,9 +184,9 @@ func lifeBars(lives []int64) bars {
 	return b
 }
 
-// latencyBars draws reads beside writes, over the part of the range that has any.
+// latencyBars draws reads beside writes, over the range of latencies that occur.
 func latencyBars(reads, writes keepcache.Latencies) bars {
-	b := bars{Label: "Reads and writes by how long they took", Empty: "Nothing has been timed yet: one operation in 128 is."}
+	b := bars{Label: "Latency of reads and writes", Empty: "No samples yet. One operation in 128 is timed."}
 	first, last := -1, -1
 	mostReads, mostWrites := uint64(0), uint64(0)
 	for i := range reads.Counts {
@@ -201,7 +201,7 @@ func latencyBars(reads, writes keepcache.Latencies) bars {
 	if first < 0 {
 		return b
 	}
-	for ; last-first < 7 && last < len(reads.Counts)-1; last++ { // a few bars more, so that they are not too wide
+	for ; last-first < 7 && last < len(reads.Counts)-1; last++ { // at least eight bars, so that they are not too wide
 	}
 	for i := first; i <= last; i++ {
 		bound := "more"
@@ -213,7 +213,8 @@ func latencyBars(reads, writes keepcache.Latencies) bars {
 			label = bound
 		}
 		b.Bars = append(b.Bars, bar{
-			Label: label, Title: "up to " + bound + ": " + count(reads.Counts[i]) + " reads, " + count(writes.Counts[i]) + " writes",
+			Label: label, Title: "up to " + bound + ": " + count(reads.Counts[i]) + " reads, " + count(writes.Counts[i]) +
+				" writes",
 			Parts: []box{
 				upright("hits", 0.5, 4.3, part(int64(reads.Counts[i]), int64(mostReads))),
 				upright("sets", 5.2, 4.3, part(int64(writes.Counts[i]), int64(mostWrites))),
@@ -223,7 +224,7 @@ func latencyBars(reads, writes keepcache.Latencies) bars {
 	return b
 }
 
-// gauge is a bar that says what something is full of.
+// gauge is a bar that shows what uses a limited space.
 type gauge struct {
 	Label, Note string
 	Parts       []box
@@ -237,7 +238,8 @@ func gauges(s keepcache.Stats) []gauge {
 			width := 1000 * part(parts[i+2].(int64), whole)
 			width = min(width, 1000-at)
 			g.Parts = append(g.Parts, box{
-				Class: parts[i].(string), Label: parts[i+1].(string) + " " + size(parts[i+2].(int64)), X: fixed(at), Width: fixed(width),
+				Class: parts[i].(string), Label: parts[i+1].(string) + " " + size(parts[i+2].(int64)), X: fixed(at),
+				Width: fixed(width),
 			})
 			at += width
 		}
@@ -254,10 +256,13 @@ func gauges(s keepcache.Stats) []gauge {
 	held := min(s.Bytes, max(0, s.FileBytes-s.FreeBytes))
 	return []gauge{
 		live,
-		fill("File", size(s.FileBytes), s.FileBytes, "live", "live", held, "cached", "structure", other, "free", "free", s.FreeBytes),
-		fill("Memory", size(s.Memory.PinnedBytes+s.Memory.CachedBytes)+bound(s.Budgets.MemoryBytes), max(s.Budgets.MemoryBytes, s.Memory.PinnedBytes+s.Memory.CachedBytes),
+		fill("File", size(s.FileBytes), s.FileBytes, "live", "live", held, "cached", "structure", other, "free", "free",
+			s.FreeBytes),
+		fill("Memory", size(s.Memory.PinnedBytes+s.Memory.CachedBytes)+bound(s.Budgets.MemoryBytes),
+			max(s.Budgets.MemoryBytes, s.Memory.PinnedBytes+s.Memory.CachedBytes),
 			"pinned", "not in the file yet", s.Memory.PinnedBytes, "live", "cached", s.Memory.CachedBytes),
-		fill("Journal", size(s.Journal.UsedBytes)+bound(s.Budgets.JournalBytes), max(s.Budgets.JournalBytes, s.Journal.UsedBytes), "journal", "in use", s.Journal.UsedBytes),
+		fill("Journal", size(s.Journal.UsedBytes)+bound(s.Budgets.JournalBytes),
+			max(s.Budgets.JournalBytes, s.Journal.UsedBytes), "journal", "in use", s.Journal.UsedBytes),
 	}
 }
 
@@ -268,7 +273,7 @@ func bound(n int64) string {
 	return " of " + size(n)
 }
 
-// part returns n of all, from 0 to 1.
+// part returns the fraction of all that n is, from 0 to 1.
 func part(n, all int64) float64 {
 	if all <= 0 || n <= 0 {
 		return 0
@@ -276,5 +281,5 @@ func part(n, all int64) float64 {
 	return min(1, float64(n)/float64(all))
 }
 
-// fixed writes a coordinate.
+// fixed formats a coordinate.
 func fixed(f float64) string { return strconv.FormatFloat(math.Round(f*10)/10, 'f', -1, 64) }

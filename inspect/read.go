@@ -20,31 +20,31 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// Bounds of the work for one page of keys. What is beyond is for the next page.
+// Bounds of the work for one page of keys. The next page continues where they are reached.
 const (
 	defaultLimit  = 100
-	pageLooks     = 200_000 // entries looked at
+	pageLooks     = 200_000 // entries scanned
 	pageTime      = 250 * time.Millisecond
 	pageBytes     = 4 << 20 // of names and values
-	redactBytes   = 1 << 20 // of a value's text that Options.Redact is given
-	mostPattern   = 1024    // bytes of a pattern: matching takes as many steps a character of a key at worst
-	pageSteps     = 1 << 19 // of work between two looks at the clock, so that a page has some on a slow day too
-	entrySteps    = 1 << 9  // of them for an entry: it stands for some 2 µs
-	lookEvery     = 64      // entries between two looks at the clock, for walks that take what time they are given
-	lookBytes     = 1 << 20 // of their values
+	redactBytes   = 1 << 20 // of JSON that Options.Redact gets
+	mostPattern   = 1024    // bytes of a pattern: at worst, each character of a key takes as many steps to match
+	pageSteps     = 1 << 19 // of work between two readings of the clock, so a page has some entries on a slow machine too
+	entrySteps    = 1 << 9  // of work that an entry counts as, about 2 µs
+	lookEvery     = 64      // entries between two readings of the clock, in scans with a time limit
+	lookBytes     = 1 << 20 // of values between them
 	biggestTime   = 2 * time.Second
 	mostRanked    = 1000 // of biggest and expiring
 	defaultRanked = 20
 )
 
-// query is what a request asks for.
+// query has the parameters of a request.
 type query struct {
 	bucket, key string
 
 	scan   keepcache.ScanOptions // of a list
-	tag    string                // only entries that have it; a page counts the others as looked at
+	tag    string                // only entries with this tag; a page counts the others as scanned
 	match  *glob.Glob
-	none   bool // nothing can match
+	none   bool // no key can match
 	limit  int
 	values bool
 }
@@ -76,7 +76,7 @@ func (s *server) query(r *http.Request) (q query, err error) {
 	return q, nil
 }
 
-// narrower returns the one of two prefixes that begins with the other, or that no key begins with both.
+// narrower returns the prefix that begins with the other one. ok is false if no key can begin with both.
 func narrower(a, b string) (prefix string, none bool) {
 	if len(a) < len(b) {
 		a, b = b, a
@@ -84,7 +84,7 @@ func narrower(a, b string) (prefix string, none bool) {
 	return a, a[:len(b)] != b
 }
 
-// named is query for requests that speak of one bucket, which is the default one if none is named.
+// named is query for requests about one bucket, by default the default bucket.
 func (s *server) named(r *http.Request) (q query, err error) {
 	if q, err = s.query(r); err == nil && q.bucket == "" {
 		q.bucket = keepcache.DefaultBucket
@@ -116,7 +116,7 @@ func (s *server) keys(v *visit) (any, error) {
 			return nil, err
 		}
 		page, large, err := s.page(v, q)
-		if err == nil && page.Looked == 0 { // only then, because the list of all buckets may be long
+		if err == nil && page.Looked == 0 { // not always, because the list of all buckets may be long
 			err = s.known(q.bucket)
 		}
 		if err != nil || large == nil {
@@ -131,7 +131,7 @@ func (s *server) keys(v *visit) (any, error) {
 	}
 }
 
-// known refuses a bucket that there is not, except for the default one, which every cache may be said to have.
+// known refuses a bucket that does not exist. The default bucket always counts as existing.
 func (s *server) known(bucket string) error {
 	if bucket == keepcache.DefaultBucket {
 		return nil
@@ -143,8 +143,8 @@ func (s *server) known(bucket string) error {
 	return err
 }
 
-// page returns a page of a bucket's entries. A value that is too large for a page with others is returned beside it, and
-// its entry is the only one.
+// page returns a page of the entries of a bucket. If a value is too large to share a page, its entry is alone on the
+// page, and the value is returned separately.
 func (s *server) page(v *visit, q query) (page wire.Keys, large jsonpack.Encoded, err error) {
 	page = wire.Keys{Entries: []wire.Entry{}}
 	if q.none {
@@ -162,7 +162,7 @@ func (s *server) page(v *visit, q query) (page wire.Keys, large jsonpack.Encoded
 	v.collect()
 	for e, err := range s.db.Bucket(q.bucket).Scan(&q.scan) {
 		if len(page.Entries) == q.limit || bytes >= pageBytes || large != nil {
-			stop() // here is one more
+			stop() // there is another entry
 			break
 		}
 		v.collect()
@@ -196,7 +196,7 @@ func (s *server) page(v *visit, q query) (page wire.Keys, large jsonpack.Encoded
 				case err != nil:
 					return page, nil, err
 				case rest != nil && len(page.Entries) > 0:
-					stop() // it begins the next page
+					stop() // this entry begins the next page
 					return page, nil, nil
 				}
 				large, size = rest, size+len(entry.Value)
@@ -219,7 +219,7 @@ func (s *server) page(v *visit, q query) (page wire.Keys, large jsonpack.Encoded
 	return page, large, nil
 }
 
-// namesSize is what the names of an entry take.
+// namesSize returns the size of an entry's names.
 func namesSize(w *wire.Entry) int {
 	n := len(w.Bucket) + len(w.Key) + len(w.ETag)
 	for _, tag := range w.Tags {
@@ -228,8 +228,8 @@ func namesSize(w *wire.Entry) int {
 	return n
 }
 
-// entryOf is what may be shown of an entry beside its value. A loader may have put anything into its ETag, so that is shown
-// to who may see values.
+// entryOf returns what may be shown of an entry, without its value. A loader may have put anything into the ETag, so it
+// is shown only where values are shown.
 func (s *server) entryOf(bucket string, e keepcache.Entry) wire.Entry {
 	w := wire.EntryOf(bucket, e)
 	if !s.o.ShowValues || s.o.Redact != nil {
@@ -239,15 +239,16 @@ func (s *server) entryOf(bucket string, e keepcache.Entry) wire.Entry {
 	return w
 }
 
-// value puts the value of e into an answer, as far as it may be shown. If its text has more than most bytes, it does not, and
-// returns the value.
-func (s *server) value(ctx context.Context, w *wire.Entry, e keepcache.Entry, most int) (large jsonpack.Encoded, err error) {
+// value puts the value of e into an answer, if it may be shown. If its text has more than most bytes, value returns it
+// instead.
+func (s *server) value(ctx context.Context, w *wire.Entry, e keepcache.Entry, most int) (large jsonpack.Encoded,
+	err error) {
 	encoded, redacted, err := s.shown(ctx, string(w.Bucket), e)
 	if err != nil || encoded == nil {
 		w.Hidden = true
 		return nil, err
 	}
-	if len(encoded)/3 > most { // no text is that much shorter
+	if len(encoded)/3 > most { // text is never less than a third of the encoding
 		return encoded, nil
 	}
 	text, places, whole, err := jsontext.AppendSome(ctx, nil, encoded, most)
@@ -261,18 +262,19 @@ func (s *server) value(ctx context.Context, w *wire.Entry, e keepcache.Entry, mo
 	return nil, nil
 }
 
-// shown returns the value of e as it may be shown, or nothing.
-func (s *server) shown(ctx context.Context, bucket string, e keepcache.Entry) (encoded jsonpack.Encoded, redacted bool, err error) {
+// shown returns the value of e in the form that may be shown, or nil.
+func (s *server) shown(ctx context.Context, bucket string, e keepcache.Entry) (encoded jsonpack.Encoded, redacted bool,
+	err error) {
 	if !s.o.ShowValues {
 		return nil, false, nil
 	}
 	if e.Decode(&encoded) != nil || len(encoded) == 0 {
-		return nil, false, nil // the record was proved, so this does not happen
+		return nil, false, nil // cannot happen: the record has passed its checksum
 	}
 	if s.o.Redact == nil {
 		return encoded, false, nil
 	}
-	if len(encoded)/3 > redactBytes { // no text is that much shorter
+	if len(encoded)/3 > redactBytes { // text is never less than a third of the encoding
 		return nil, false, nil
 	}
 	text, _, whole, err := jsontext.AppendSome(ctx, nil, encoded, redactBytes)
@@ -288,12 +290,12 @@ func (s *server) shown(ctx context.Context, bucket string, e keepcache.Entry) (e
 	}
 	encoded, err = jsonpack.Append(nil, &jsonpack.Text{JSON: shown}, redactBytes)
 	if err != nil {
-		return nil, false, nil // nothing that a value could be
+		return nil, false, nil // not a valid value
 	}
 	return encoded, true, nil
 }
 
-// redact asks the program what to show of a value. What is no JSON, or longer than what it is given at most, shows nothing.
+// redact calls Options.Redact. If the result is not JSON, or is longer than redactBytes, the value is hidden.
 func (s *server) redact(bucket, key string, text []byte) (shown []byte) {
 	defer func() {
 		if recover() != nil {
@@ -335,13 +337,13 @@ func (s *server) entry(v *visit) (any, error) {
 	}
 }
 
-// find returns the entry that a request names, and enters the gate for it.
+// find returns the entry that a request names. It enters the gate.
 func (s *server) find(v *visit, q query) (e keepcache.Entry, err error) {
 	if err := v.enter(); err != nil {
 		return e, err
 	}
 	if q.values && s.sent == (slotKey{q.bucket, q.key}) && len(s.large) > 0 && !v.large {
-		// It is being sent to another: do not read it in vain.
+		// This value is being sent to another client: do not read it in vain.
 		if err := v.turn(); err != nil {
 			return e, err
 		}
@@ -364,7 +366,7 @@ func (s *server) exists(v *visit) (any, error) {
 	}
 	e, err := s.find(v, q)
 	if errors.Is(err, keepcache.ErrCorrupt) || errors.Is(err, keepcache.ErrNotFound) {
-		return wire.Found{}, nil // absent to all who do not look closely
+		return wire.Found{}, nil // stale and negative entries are absent for Exists
 	}
 	fresh := e.ExpiresAt.IsZero() || time.Now().Before(e.ExpiresAt)
 	return wire.Found{Found: fresh && err == nil}, err
@@ -396,7 +398,7 @@ func (s *server) expiring(v *visit) (any, error) {
 	return page, err
 }
 
-// link returns a query string of pairs of names and values, without those that are empty.
+// link returns a query string of pairs of names and values, without empty values.
 func link(pairs ...string) string {
 	v := url.Values{}
 	for i := 0; i+1 < len(pairs); i += 2 {

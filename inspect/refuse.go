@@ -16,7 +16,7 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// Refusal is an error for Options.Authorize that chooses what the answer looks like.
+// Refusal is an error that Options.Authorize can return to choose the answer.
 type Refusal struct {
 	Status  int         // of the answer, from 400 to 599. Default: 403.
 	Header  http.Header // set in the answer, such as WWW-Authenticate. Default: none.
@@ -31,10 +31,9 @@ func (e *Refusal) Error() string {
 	return e.Message
 }
 
-// BasicAuth returns a function for Options.Authorize that lets in who sends the user and the password by HTTP's basic
-// authentication, and has a browser ask for them. An empty password is an error, so that a variable that is not set
-// lets in nobody. Both are compared in constant time. They cross the network as they are: beyond the own machine use
-// TLS.
+// BasicAuth returns a function for Options.Authorize that requires this user and password by HTTP basic authentication.
+// Browsers ask for them. An empty password is an error, so that an unset variable does not let everybody in. User and
+// password are compared in constant time. They are sent unencrypted: use TLS for anything but the local machine.
 func BasicAuth(user, password string) (func(*http.Request) error, error) {
 	if password == "" {
 		return nil, errors.New("keepcache: basic authentication: the password is empty")
@@ -59,8 +58,8 @@ func BasicAuth(user, password string) (func(*http.Request) error, error) {
 	}, nil
 }
 
-// secure sets what keeps an answer from being more than it is: no script, style or frame of anybody else, no guessing
-// of types, no copy in a cache.
+// secure sets the security headers of an answer: no foreign scripts, styles or frames, no guessing of content types,
+// and no copies in HTTP caches.
 func secure(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "+
 		"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
@@ -70,34 +69,34 @@ func secure(h http.Header) {
 	private(h)
 }
 
-// private sets the part of it that is about an answer without a page.
+// private sets the security headers that also matter for answers that are not pages.
 func private(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 }
 
-// admit refuses requests that are not for this handler, by the name they use for it and by where they come from. page
-// says that what is asked for is a page.
+// admit refuses requests with a foreign host or from a foreign origin. page says that the request is for a page.
 func (s *server) admit(r *http.Request, page bool) error {
 	if !s.anyHost && !s.isHost(r.Host) {
-		return fmt.Errorf("%w: it is not known by the name %.100q (inspect.Options.Hosts)", wire.ErrForbidden, r.Host)
+		return fmt.Errorf("%w: the host %.100q is not allowed (inspect.Options.Hosts allows hosts)", wire.ErrForbidden,
+			r.Host)
 	}
 	if err := s.origins.Check(r); err != nil {
 		return fmt.Errorf("%w: %w", wire.ErrForbidden, err)
 	}
 	if fromElsewhere(r) && !(page && isNavigation(r)) {
-		return fmt.Errorf("%w: the request comes from another site's page", wire.ErrForbidden)
+		return fmt.Errorf("%w: the request comes from a page of another site", wire.ErrForbidden)
 	}
 	return nil
 }
 
-// fromElsewhere reports whether a browser says that a page of another origin makes the request. Only the answer is kept
-// from such a page, not the work for it, so it is refused before there is any.
+// fromElsewhere reports whether a browser says that a page of another origin makes the request. A browser hides the
+// answer from such a page, but the server would still do the work. So the request is refused before any work is done.
 func fromElsewhere(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "none", "same-origin":
 		return false
-	case "": // no browser, or one that does not say so of plain HTTP
+	case "": // not a browser, or one that does not send the header over plain HTTP
 		origin := r.Header.Get("Origin")
 		if origin == "" {
 			return false
@@ -108,13 +107,13 @@ func fromElsewhere(r *http.Request) bool {
 	return true
 }
 
-// isNavigation reports whether a browser shows the answer as a page of its own: somebody followed a link.
+// isNavigation reports whether a browser shows the answer as a top-level page, as after a click on a link.
 func isNavigation(r *http.Request) bool {
 	return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document" &&
 		(r.Method == http.MethodGet || r.Method == http.MethodHead)
 }
 
-// authorize asks the program.
+// authorize calls Options.Authorize.
 func (s *server) authorize(r *http.Request) error {
 	if s.o.Authorize == nil {
 		return nil
@@ -125,7 +124,7 @@ func (s *server) authorize(r *http.Request) error {
 	return nil
 }
 
-// statusOf returns the status of the answer that an error is, and sets the headers that come with it.
+// statusOf returns the failure and the status with which err is answered, and sets the headers of a Refusal.
 func statusOf(h http.Header, err error) (f wire.Failure, status int) {
 	f, status = wire.FailureOf(err)
 	var refusal *Refusal
@@ -140,8 +139,8 @@ func statusOf(h http.Header, err error) (f wire.Failure, status int) {
 	return f, status
 }
 
-// isHost reports whether a Host header names this server. A page of a foreign name whose address was turned to this
-// machine sends that name.
+// isHost reports whether the host of a request is allowed. A foreign page whose DNS name was redirected to this machine
+// sends that name.
 func (s *server) isHost(host string) bool {
 	name := host
 	if h, port, err := net.SplitHostPort(host); err == nil {

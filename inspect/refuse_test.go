@@ -259,8 +259,9 @@ func TestRoute(t *testing.T) {
 		"/plain/x/":          "none",
 		"/plain/x/style.css": "none", "/plain/v01/stats": "none", "/plain/v+1/stats": "none", "/plain/metrics": "metrics",
 		"/plain/%6detrics": "none",
-		"/t/a/cache/":      "page", "/t/a/cache/v1/stats": "api", "/t/v1/cache/v1/stats": "api", "/t/a/cache/x/v1/stats": "none",
-		"/rest/": "page", "/rest/v1/stats": "api", "/rest/v1/v1/stats": "bad",
+		"/t/a/cache/":      "page", "/t/a/cache/v1/stats": "api", "/t/v1/cache/v1/stats": "api",
+		"/t/a/cache/x/v1/stats": "none",
+		"/rest/":                "page", "/rest/v1/stats": "api", "/rest/v1/v1/stats": "bad",
 		"/out/in/": "page", "/out/in/v1/stats": "api", "/out/in/x/v1/stats": "none", "/strip/": "page",
 		"/strip/v1/stats": "api",
 	} {

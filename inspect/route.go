@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// route returns the part of a request's path that is this handler's own: what is behind the place where it is mounted,
-// in one spelling alone. A proxy's rule for a path thereby holds for whatever is answered under it.
+// route returns the part of a request's path that follows the mount point of the handler. ok is false if the path is
+// not in its one valid spelling. So a proxy's rule for a path cannot be bypassed by another spelling.
 //
-// With http.StripPrefix that is the whole path. Without, the pattern says it by which http.ServeMux chose the handler.
-// Of a handler that is called in any other way the path begins at the root.
+// With http.StripPrefix that part is the whole path. Without it, the pattern of http.ServeMux tells the mount point. If
+// there is no pattern, the mount point is the root.
 func route(r *http.Request) (rest string, ok bool) {
 	rest = strings.TrimPrefix(r.URL.Path, "/")
 	if dir, ok := mount(r.Pattern); ok && !stripped(r, dir) {
@@ -19,12 +19,13 @@ func route(r *http.Request) (rest string, ok bool) {
 			rest = r.URL.Path[n:]
 		}
 	}
-	return rest, strings.HasSuffix(r.URL.EscapedPath(), rest) // or it is spelt another way: v1%2fkeys
+	return rest, strings.HasSuffix(r.URL.EscapedPath(), rest) // false for another spelling: v1%2fkeys
 }
 
-// mount returns the segments of the path under which a pattern has its handler answer everything.
+// mount returns the segments of the path below which a pattern matches everything. ok is false if there is no such
+// path.
 func mount(pattern string) (dir []string, ok bool) {
-	_, path, found := strings.Cut(pattern, "/") // what is before it is a method and a host
+	_, path, found := strings.Cut(pattern, "/") // method and host come before it
 	if !found {
 		return nil, false
 	}
@@ -33,7 +34,7 @@ func mount(pattern string) (dir []string, ok bool) {
 	case path[at:] == "*" || strings.HasPrefix(path[at:], "{") && strings.HasSuffix(path, "...}"):
 		path = path[:at]
 	default:
-		return nil, false // that of one path
+		return nil, false // a pattern of a single path
 	}
 	if path == "" {
 		return nil, true
@@ -41,7 +42,7 @@ func mount(pattern string) (dir []string, ok bool) {
 	return strings.Split(strings.TrimSuffix(path, "/"), "/"), true
 }
 
-// heads returns how many bytes of a path the segments are with which it begins, or -1 if it begins otherwise.
+// heads returns the length of the segments at the beginning of a path, or -1 if the path does not begin with them.
 func heads(path string, dir []string) int {
 	n := 1
 	if !strings.HasPrefix(path, "/") {
@@ -57,7 +58,7 @@ func heads(path string, dir []string) int {
 	return n
 }
 
-// stripped reports whether the segments have been taken off the path of a request, as http.StripPrefix does.
+// stripped reports whether the segments were removed from the path of a request, as http.StripPrefix does.
 func stripped(r *http.Request, dir []string) bool {
 	u, err := url.ParseRequestURI(r.RequestURI)
 	if err != nil {
@@ -72,7 +73,7 @@ func stripped(r *http.Request, dir []string) bool {
 	return n >= 0 && heads("/"+strings.Join(segments[n:], "/")+"/", dir) >= 0
 }
 
-// version takes the version of the protocol off what route returns: v1/keys is keys.
+// version splits the version of the protocol off a result of route: v1/keys is version 1 and keys.
 func version(rest string) (number int, name string, ok bool) {
 	part, name, found := strings.Cut(rest, "/")
 	digits, isVersion := strings.CutPrefix(part, "v")

@@ -12,17 +12,17 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// outsize is an answer with a value that is too large to be whole in memory as text: it is written while it is read.
+// outsize is an answer with a value that is too large to be in memory as text. It is sent while the value is read.
 type outsize struct {
 	entry   wire.Entry // without its value
 	encoded []byte
-	page    *wire.Keys // of which the entry is the only one; nil: the entry is the answer
+	page    *wire.Keys // with only this entry, or nil if the entry itself is the answer
 }
 
-// send sends it. What goes wrong on the way breaks the answer off, which a client sees.
+// send sends the answer. An error truncates the answer, which the client notices.
 func (o *outsize) send(v *visit) {
 	v.w.Header().Set("Content-Type", wire.TypeJSON)
-	// The text may be six times what is stored, but hardly is.
+	// The text may be six times as long as what is stored, but rarely is.
 	out := v.patient(2 * int64(len(o.encoded)))
 	ctx, stop := context.WithDeadline(v.r.Context(), out.until)
 	defer stop()
@@ -56,7 +56,7 @@ func (o *outsize) write(ctx context.Context, out *patient) error {
 	if err != nil {
 		return err
 	}
-	if literals > 0 { // they are read once more for their places
+	if literals > 0 { // read the value again for their positions
 		next := byte('[')
 		w.WriteString(`,"literals":`)
 		err := jsontext.EachLiteral(ctx, o.encoded, func(place int) error {
@@ -76,5 +76,5 @@ func (o *outsize) write(ctx context.Context, out *patient) error {
 		w.Write(tail)
 	}
 	w.WriteByte('\n')
-	return w.Flush() // has the first error of all of them
+	return w.Flush() // returns the first error of all writes
 }

@@ -24,7 +24,7 @@ type server struct {
 	o       Options
 	path    string
 	since   time.Time
-	anyHost bool // the request came through a socket, where no name is of any use to anybody
+	anyHost bool // any host is allowed: the server is on a socket, which no DNS name leads to
 
 	origins *http.CrossOriginProtection
 	closing context.Context // ends when the cache is closed
@@ -34,9 +34,9 @@ type server struct {
 	survey  survey
 }
 
-// Handler returns a handler that shows db. It may be mounted under any path that ends in a slash: on an http.ServeMux
-// with http.StripPrefix or without, on anything else with it. nil options are the defaults. It samples Stats in the
-// background until db is closed.
+// Handler returns a handler that serves db for inspection. It may be mounted under any path that ends in a slash: on an
+// http.ServeMux with or without http.StripPrefix, on any other router with it. If options is nil, the defaults apply.
+// The handler samples Stats in the background until db is closed.
 func Handler(db *keepcache.DB, options *Options) http.Handler { return newServer(db, options) }
 
 func newServer(db *keepcache.DB, options *Options) *server {
@@ -55,8 +55,8 @@ func newServer(db *keepcache.DB, options *Options) *server {
 	return s
 }
 
-// endpoint answers one path of the protocol. What it returns is sent as JSON, unless it has answered by itself and
-// returns nothing.
+// endpoint answers one path of the protocol. Its result is sent as JSON. A nil result means that it has already sent
+// the answer.
 type endpoint struct {
 	method string
 	answer func(s *server, v *visit) (any, error)
@@ -116,7 +116,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(err)
 		return
 	case isFile && exact && isGet(r):
-		// Before the program is asked: they are the same everywhere, and the page that asks for a password needs them.
+		// Before authorize: these files are the same for every cache, and the page of a refusal needs them.
 		serveFile(v, rest, kind)
 		return
 	}
@@ -242,7 +242,7 @@ func (s *server) hello(*visit) (any, error) {
 	}, nil
 }
 
-// program names the program that serves, as far as it knows itself.
+// program returns the module path and version of this program, if they are known.
 func program() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -10,17 +10,18 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// A survey walks over all entries, a little with each request, so that a page that is looked at all the time takes a
-// part of the time that does not matter, whatever the size of the cache.
+// A survey scans all entries, in a short step with each request. So a page that is always open takes little time,
+// whatever the size of the cache.
 const (
-	surveyStep  = 15 * time.Millisecond // of the walk, with each request
-	surveyFirst = 60 * time.Millisecond // with the first one
-	surveyEvery = time.Second           // between two steps at least
-	surveyPause = 20 * time.Second      // from the end of one walk to the beginning of the next
+	surveyStep  = 15 * time.Millisecond // the length of a step
+	surveyFirst = 60 * time.Millisecond // the length of the first step
+	surveyEvery = time.Second           // the minimum time between two steps
+	surveyPause = 20 * time.Second      // from the end of one scan to the start of the next
 	surveyTop   = 10
 )
 
-// lifetimes are the upper bounds of the bars of the picture of lifetimes. After them come longer ones, and none.
+// lifetimes are the upper bounds of the bars in the chart of lifetimes. Two more bars are for longer lifetimes and for
+// no expiry.
 var lifetimes = []struct {
 	bound time.Duration
 	label string
@@ -34,7 +35,7 @@ var lifetimes = []struct {
 	{30 * 24 * time.Hour, "30d"},
 }
 
-// survey holds the last walk that came to its end, and the one that is on its way.
+// survey holds the last complete scan, and the current one.
 type survey struct {
 	mu    sync.Mutex // held for the length of a step
 	last  *walk
@@ -42,17 +43,17 @@ type survey struct {
 	moved time.Time // when the last step ended
 }
 
-// walk is what was seen of the entries so far.
+// walk is the state of a scan and what it has found so far.
 type walk struct {
-	names  []string // of buckets that are still to be walked over; the first of them is on its way
-	after  string   // the last key that was looked at
+	names  []string // buckets that remain; the first one is being scanned
+	after  string   // the last key that was scanned
 	ended  time.Time
 	looked int64
-	lives  []int64 // entries by what is left of their lifetime, as lifetimes has it, longer and none behind it
+	lives  []int64 // entries by remaining lifetime: one count for each of lifetimes, then longer ones, then no expiry
 	top    ranking
 }
 
-// step walks on, if it is time to, and returns the best that there is.
+// step continues the scan, if it is time to, and returns the latest result.
 func (v *survey) step(db *keepcache.DB, entryOf func(string, keepcache.Entry) wire.Entry) (best *walk, whole bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -87,13 +88,13 @@ func (k *walk) copy() *walk {
 	return &c
 }
 
-// step walks on until the deadline, and reports whether the walk is at its end.
+// step continues the scan until the deadline, and reports whether it is complete.
 func (k *walk) step(db *keepcache.DB, deadline time.Time) bool {
 	now, n := time.Now(), 0
 	for len(k.names) > 0 {
 		for e, err := range db.Bucket(k.names[0]).Scan(&keepcache.ScanOptions{After: k.after}) {
 			if err != nil && !(errors.Is(err, keepcache.ErrCorrupt) && e.Key != "") {
-				return true // it is closed, or cannot be read; what is seen is seen
+				return true // the cache is closed or cannot be read: keep what was found
 			}
 			k.after = e.Key
 			if err == nil {
@@ -109,13 +110,13 @@ func (k *walk) step(db *keepcache.DB, deadline time.Time) bool {
 		}
 		k.names, k.after = k.names[1:], ""
 		if n++; n%lookEvery == 0 && !time.Now().Before(deadline) {
-			return false // also where all of them are empty
+			return false // check the time after each bucket, even if all are empty
 		}
 	}
 	return true
 }
 
-// lifeOf returns the bar of the picture to which an entry belongs.
+// lifeOf returns the bar of the chart to which an entry belongs.
 func lifeOf(e keepcache.Entry, now time.Time) int {
 	if e.ExpiresAt.IsZero() {
 		return len(lifetimes) + 1
@@ -129,8 +130,8 @@ func lifeOf(e keepcache.Entry, now time.Time) int {
 	return len(lifetimes)
 }
 
-// biggest returns the entries that were seen with the largest values and still are there, as far as that is known: one
-// with a large value is not read for that.
+// biggest returns the entries with the largest values of the scan that still exist. Entries with large values are not
+// read to check that.
 func (k *walk) biggest(db *keepcache.DB) (found []wire.Entry) {
 	for _, w := range k.top.entries {
 		if w.Size < largeValue {

@@ -11,16 +11,16 @@ import (
 	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
-// Bounds of what a page shows of a value: the rest is for the protocol and the command.
+// Bounds of what a page shows of a value. The protocol and the command show all of it.
 const (
 	mostNodes  = 5000
-	mostDepth  = 60 // of nested elements; what is deeper is shown as text
+	mostDepth  = 60 // levels of nesting; deeper ones are shown as text
 	mostString = 4096
 	mostText   = 256 << 10 // of all strings together
-	openNodes  = 120       // values up to that are unfolded whole, others on their first two levels
+	openNodes  = 120       // values with up to so many nodes are unfolded completely, others in their first two levels
 )
 
-// node is a part of a JSON value as a page shows it.
+// node is a node in the tree that a page shows of a JSON value.
 type node struct {
 	Named            bool // it is a member of an object
 	Name             string
@@ -32,7 +32,8 @@ type node struct {
 	Open             bool
 }
 
-// tree makes a page's picture of a value, and says what it leaves out. It reads as much as it shows, and goes over the rest.
+// tree makes the tree of a value, and a note about what it leaves out. It decodes only what it shows and skips the
+// rest.
 func tree(ctx context.Context, encoded []byte) (n *node, cut string, err error) {
 	b := &builder{ctx: ctx, r: jsonpack.NewReader(encoded), nodes: mostNodes, bytes: mostText}
 	first, err := b.r.Next()
@@ -48,12 +49,13 @@ func tree(ctx context.Context, encoded []byte) (n *node, cut string, err error) 
 	}
 	unfold(n, open)
 	if b.cut {
-		cut = fmt.Sprintf("The value is long: a part of it is shown, of %s. The command and the protocol have all of it.", size(len(encoded)))
+		cut = fmt.Sprintf("This is a part of the value of %s. The command and the protocol show all of it.",
+			size(len(encoded)))
 	}
 	return n, cut, nil
 }
 
-// unfold opens so many levels.
+// unfold opens the first levels of the tree.
 func unfold(n *node, levels int) {
 	if n.Open = levels > 0; n.Open {
 		for _, kid := range n.Kids {
@@ -70,8 +72,8 @@ type builder struct {
 	cut   bool
 }
 
-// node makes a picture of the value that begins with a part, and reads on to its end. Once there is no room for more nothing is
-// read any more.
+// node makes the node of the value that begins with a part, and reads to its end. When there is no room for more, it
+// stops reading.
 func (b *builder) node(part jsonpack.Part, depth int) (*node, error) {
 	b.nodes--
 	n := &node{Opening: "[", Closing: "]"}
@@ -124,16 +126,16 @@ func (b *builder) node(part jsonpack.Part, depth int) (*node, error) {
 		k.Named, k.Name = kid.Named, name
 		n.Kids = append(n.Kids, k)
 	}
-	if n.Kids == nil { // there was room for nothing
+	if n.Kids == nil { // there was no room for any
 		n.Class, n.Text = "fold", n.Opening+" … "+n.Closing
 	}
 	return n, nil
 }
 
-// quoted is a string as JSON, or the base64 of bytes, without its middle where it is long.
+// quoted returns a string as JSON, or bytes as base64, without the middle if it is long.
 func (b *builder) quoted(part jsonpack.Part) string {
 	text := part.Text
-	if len(text) > 2*mostString { // the rest is not looked at
+	if len(text) > 2*mostString { // avoid work for the part that is not shown
 		b.cut = true
 		n := mostString / 4 * 3 // whole groups of base64
 		for part.Kind == '"' && !utf8.RuneStart(text[n]) {

@@ -10,44 +10,46 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// Bounds of what all answers of a handler take together, whoever asks for them and however slowly they are read.
+// Bounds of the memory for all answers of a handler together, whatever the clients ask for and however slowly they
+// read.
 const (
-	// mostAnswers is how many answers are under way, streams aside.
+	// mostAnswers is the maximum number of requests in progress, apart from streams.
 	mostAnswers = 64
 
-	// smallAnswer is what an answer may take without being counted: mostAnswers of them are little.
+	// smallAnswer is the size up to which answers are not counted: mostAnswers of them need little memory.
 	smallAnswer = 64 << 10
 
-	// heldBytes is what larger answers take, until they are read.
+	// heldBytes is the memory for larger answers, until clients have read them.
 	heldBytes = 32 << 20
 
-	// heldWait is how long an answer waits for others to be read.
+	// heldWait is how long an answer waits until clients have read others.
 	heldWait = time.Second
 
-	// largeValue is the text of a value from which on there is one at a time, and never whole in memory.
+	// largeValue is the size of text from which a value is large. Only one large value at a time is sent, and never
+	// whole in memory.
 	largeValue = 1 << 20
 
-	// largeGarbage is how many bytes of copies of large values may be garbage before it is collected. The collector itself
-	// would let them grow to as much as the program uses.
+	// largeGarbage is how many bytes of copied large values may become garbage before a collection is forced. The
+	// collector itself would let the garbage grow to the size of the program's heap.
 	largeGarbage = 24 << 20
 
-	// leastRate is how many bytes a second a client must take, or send, at least.
+	// leastRate is the minimum number of bytes per second that a client must read or send.
 	leastRate = 1 << 20
 )
 
 // slotKey names an entry.
 type slotKey struct{ bucket, key string }
 
-// bounds are the tokens that those bounds are kept with.
+// bounds are the semaphores that enforce these bounds.
 type bounds struct {
-	answers chan struct{} // one for each answer
-	gate    chan struct{} // one for whoever reads the cache and has what he found in memory
-	large   chan struct{} // one for a large value, read or written
-	held    chan struct{} // one for each smallAnswer bytes of larger answers
-	streams chan struct{} // one for each event stream
-	long    chan struct{} // one for long work
+	answers chan struct{} // a token for each answer
+	gate    chan struct{} // one token, for the visit that reads the cache and keeps the result in memory
+	large   chan struct{} // one token, for a large value that is read or written
+	held    chan struct{} // a token for each smallAnswer bytes of larger answers
+	streams chan struct{} // a token for each event stream
+	long    chan struct{} // one token, for long work
 
-	copied int     // bytes of large values since garbage was collected; protected by the gate
+	copied int     // bytes of large values since the last forced collection; protected by the gate
 	sent   slotKey // the large value that is being sent; protected by the gate
 }
 
@@ -58,7 +60,7 @@ func newBounds(streams int) bounds {
 	}
 }
 
-// visit is a request on its way to its answer, with the tokens that it has.
+// visit is a request in progress, with the tokens that it holds.
 type visit struct {
 	s   *server
 	w   http.ResponseWriter
@@ -75,7 +77,7 @@ func (s *server) begin(w http.ResponseWriter, r *http.Request) *visit {
 	return &visit{s: s, w: w, r: r, ctx: r.Context(), control: http.NewResponseController(w)}
 }
 
-// take takes a token that is free, or returns ErrBusy, and gives it back with the visit.
+// take takes a free token, or returns ErrBusy. The token is returned at the end of the visit.
 func (v *visit) take(tokens chan struct{}) error {
 	select {
 	case tokens <- struct{}{}:
@@ -86,7 +88,7 @@ func (v *visit) take(tokens chan struct{}) error {
 	}
 }
 
-// within gives the work a time, and ends it when the cache is closed.
+// within sets a timeout for the work. The work also ends when the cache is closed.
 func (v *visit) within(d time.Duration) {
 	ctx, stop := context.WithCancel(v.ctx)
 	if d > 0 {
@@ -97,7 +99,7 @@ func (v *visit) within(d time.Duration) {
 	v.done = append(v.done, stop, func() { unhook() })
 }
 
-// end gives all tokens back.
+// end returns all tokens.
 func (v *visit) end() {
 	v.leave()
 	for range v.held {
@@ -113,7 +115,7 @@ func (v *visit) end() {
 	v.done = nil
 }
 
-// enter waits until nobody else reads the cache.
+// enter waits until no other visit reads the cache.
 func (v *visit) enter() error {
 	if v.gate {
 		return nil
@@ -134,16 +136,16 @@ func (v *visit) leave() {
 	}
 }
 
-// late is the error of a visit whose time was over while it waited for others.
+// late is the error of a visit whose time ran out while it waited for others.
 func (v *visit) late() error {
 	if v.r.Context().Err() != nil || v.s.closing.Err() != nil {
 		return v.ctx.Err()
 	}
-	return fmt.Errorf("%w: others are served first", wire.ErrBusy)
+	return fmt.Errorf("%w: timed out while waiting for other requests", wire.ErrBusy)
 }
 
-// alone reports whether this visit may have a large value. If not, another has one: the value that was read is to be
-// forgotten, and read again after turn.
+// alone reports whether this visit may hold a large value. If another visit holds one, the caller must drop the value
+// that it read, and read it again after turn.
 func (v *visit) alone() bool {
 	if v.large {
 		return true
@@ -156,7 +158,8 @@ func (v *visit) alone() bool {
 	return v.large
 }
 
-// turn lets the others in and waits until this visit may have a large value. Meanwhile it holds nothing of the cache.
+// turn leaves the gate and waits until this visit may hold a large value. Meanwhile the visit keeps nothing of the
+// cache in memory.
 func (v *visit) turn() error {
 	if v.alone() {
 		return nil
@@ -171,7 +174,7 @@ func (v *visit) turn() error {
 	}
 }
 
-// collect has the garbage of large copies collected before there is another. It is called inside the gate.
+// collect forces a garbage collection before there is too much garbage of large copies. It is called inside the gate.
 func (v *visit) collect() {
 	if v.s.copied >= largeGarbage {
 		v.s.copied = 0
@@ -179,14 +182,14 @@ func (v *visit) collect() {
 	}
 }
 
-// copied counts what a look has copied out of the file.
+// copied counts bytes that a read has copied out of the file.
 func (v *visit) copied(size int) {
 	if size >= largeValue {
 		v.s.copied += size
 	}
 }
 
-// hold counts an answer that is about to be sent, and leaves the gate.
+// hold reserves memory for an answer that is about to be sent, and leaves the gate.
 func (v *visit) hold(bytes int) error {
 	defer v.leave()
 	if bytes <= smallAnswer {
@@ -209,7 +212,7 @@ func (v *visit) hold(bytes int) error {
 		case v.s.held <- struct{}{}:
 			v.held++
 		case <-late:
-			return fmt.Errorf("%w: others have not read their answers yet", wire.ErrBusy)
+			return fmt.Errorf("%w: other clients have not read their answers yet", wire.ErrBusy)
 		case <-v.ctx.Done():
 			return v.late()
 		}
@@ -217,13 +220,13 @@ func (v *visit) hold(bytes int) error {
 	return nil
 }
 
-// patient returns a writer of an answer of so many bytes to a client who must take them within a time, and something now
-// and then.
+// patient returns a writer for an answer of so many bytes. The client must read all of them within a time, and must not
+// stop reading for long.
 func (v *visit) patient(bytes int64) *patient {
 	return &patient{w: v.w, control: v.control, until: time.Now().Add(streamStall + rateTime(bytes))}
 }
 
-// rateTime is how long so many bytes may take.
+// rateTime returns how long a transfer of so many bytes may take.
 func rateTime(bytes int64) time.Duration {
 	return time.Duration(bytes/leastRate+1) * time.Second
 }
@@ -231,7 +234,7 @@ func rateTime(bytes int64) time.Duration {
 type patient struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
-	until   time.Time // zero: no end, as long as the client takes something
+	until   time.Time // zero for no limit, as long as the client keeps reading
 	n       int64
 }
 
@@ -242,7 +245,7 @@ func (p *patient) Write(b []byte) (n int, err error) {
 		if !p.until.IsZero() && p.until.Before(deadline) {
 			deadline = p.until
 		}
-		_ = p.control.SetWriteDeadline(deadline) // not every server can; then its own holds
+		_ = p.control.SetWriteDeadline(deadline) // if the server cannot do this, its own timeout applies
 		var k int
 		k, err = p.w.Write(b[:min(len(b), piece)])
 		n, p.n, b = n+k, p.n+int64(k), b[k:]

@@ -12,7 +12,7 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// set stores a value. What else the entry has that is there it keeps, as far as it is not told otherwise and it does not
+// set stores a value. It keeps the other properties of an existing entry, unless the request changes them or they
 // belong to the old value.
 func (s *server) set(v *visit) (any, error) {
 	b, value, err := v.toStore()
@@ -53,37 +53,36 @@ func (s *server) add(v *visit) (any, error) {
 	return wire.Found{Found: !added}, err
 }
 
-// restore stores an entry exactly as it is told.
+// restore stores an entry exactly as the request says.
 func (s *server) restore(v *visit) (any, error) {
 	b, value, err := v.toStore()
 	if err != nil {
 		return nil, err
 	}
 	if b.TTL != 0 || min(b.ExpiresAt, b.WrittenAt, b.LoadedAt, b.RetryAt) < 0 || b.StaleUntil < -1 {
-		return nil, badRequest("a time is negative, or ttl_ms is there")
+		return nil, badRequest("a time is negative, or there is a ttl_ms")
 	}
 	return struct{}{}, s.db.Bucket(string(b.Bucket)).Restore(b.Entry(), value)
 }
 
-// toStore reads what is to be stored. Its text is turned into what is stored by the library, which stops where that is
-// larger than it takes.
+// toStore returns the value to store. The library encodes its text, and stops when the encoding becomes too large.
 func (v *visit) toStore() (b write, value any, err error) {
 	if b, err = v.body(); err != nil {
 		return b, nil, err
 	}
 	switch {
 	case b.Bytes != nil && b.value != nil:
-		return b, nil, badRequest("there are both value and bytes")
+		return b, nil, badRequest("the body has both value and bytes")
 	case b.Bytes != nil:
 		return b, b.Bytes, nil
 	case b.value == nil:
-		return b, nil, badRequest("there is no value")
+		return b, nil, badRequest("the body has no value")
 	}
 	slices.Sort(b.Literals)
 	return b, &jsonpack.Text{JSON: b.value, Literals: b.Literals}, nil
 }
 
-// deadline returns the point in time at which what is written is to expire, or else for how long it is to live.
+// deadline returns when the entry expires, or a zero time and its lifetime.
 func (b *write) deadline() (until time.Time, ttl time.Duration, err error) {
 	if b.ExpiresAt == 0 {
 		ttl, err = lifetime(b.TTL)
@@ -95,7 +94,7 @@ func (b *write) deadline() (until time.Time, ttl time.Duration, err error) {
 	return time.UnixMilli(b.ExpiresAt), 0, nil
 }
 
-// lifetime reads a lifetime as the protocol has it.
+// lifetime converts a lifetime of the protocol.
 func lifetime(ms int64) (time.Duration, error) {
 	switch {
 	case ms == -1:
@@ -154,7 +153,7 @@ func (s *server) invalidate(v *visit) (any, error) {
 		return nil, err
 	}
 	if b.Tags == nil || len(*b.Tags) == 0 {
-		return nil, badRequest("there are no tags")
+		return nil, badRequest("the body has no tags")
 	}
 	return struct{}{}, s.db.InvalidateTags(b.TagList()...)
 }
@@ -168,7 +167,7 @@ func (s *server) clear(v *visit) (any, error) {
 	var n int
 	switch {
 	case b.Prefix != "" && b.Drop:
-		return nil, badRequest("prefix and drop exclude each other")
+		return nil, badRequest("prefix and drop cannot be used together")
 	case b.Prefix != "":
 		n, err = bucket.DeletePrefix(v.ctx, string(b.Prefix))
 		return wire.Removed{Removed: n}, err
@@ -199,7 +198,8 @@ func (s *server) verify(v *visit) (any, error) {
 	found, err := s.db.Verify(v.ctx)
 	report := wire.Report{
 		Buckets: found.Buckets, Entries: found.Entries, Expired: found.Expired, Pending: found.Pending, Rows: found.Rows,
-		Journal:  wire.ReportJournal{FileBytes: found.Journal.FileBytes, Entries: found.Journal.Entries, Removed: found.Journal.Removed},
+		Journal: wire.ReportJournal{FileBytes: found.Journal.FileBytes, Entries: found.Journal.Entries,
+			Removed: found.Journal.Removed},
 		Problems: []string{}, More: found.More,
 	}
 	for _, p := range found.Problems {
@@ -208,14 +208,15 @@ func (s *server) verify(v *visit) (any, error) {
 	return report, err
 }
 
-// backup sends a copy of the whole cache, values and all. It changes nothing, so it is for who may see them.
+// backup sends a copy of the whole cache, including values. It changes nothing, so it requires only that values are
+// shown.
 func (s *server) backup(v *visit) (any, error) {
 	if !s.o.ShowValues || s.o.Redact != nil {
 		return nil, wire.ErrNoValues
 	}
 	v.w.Header().Set("Trailer", wire.ResultTrailer)
 	v.w.Header().Set("Content-Type", "application/octet-stream")
-	// The reader must not stall, but may take his time.
+	// The client must keep reading, but may read slowly.
 	out := &patient{w: v.w, control: v.control}
 	err := s.db.Backup(v.ctx, out)
 	switch {

@@ -1,3 +1,3 @@
-// Package recipes shows how a cache's Stats get into other systems of metrics than the one that package inspect serves
-// by itself. It is a module of its own, so that the cache depends on none of them; take from it what you need.
+// Package recipes exports the Stats of a cache to metrics systems that package inspect does not serve. It is a separate
+// module, so that the cache itself does not depend on them. Copy what you need.
 package recipes

@@ -9,8 +9,8 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// Observe reports a cache to OpenTelemetry: meter asks for Stats once each time that it collects, until the
-// registration that it returns is unregistered. name becomes the attribute cache.
+// Observe reports a cache to OpenTelemetry. meter reads Stats once for each collection, until the returned registration
+// is unregistered. name becomes the attribute cache.
 func Observe(meter metric.Meter, db *keepcache.DB, name string) (metric.Registration, error) {
 	var failed error
 	counter := func(name, unit, description string) metric.Int64ObservableCounter {

@@ -6,13 +6,13 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// Collector shows a cache in a registry of the Prometheus client library. inspect.Metrics serves the same and more
-// without it; this is for programs that have a registry anyway.
+// Collector exports a cache through a registry of the Prometheus client library. inspect.Metrics serves the same
+// metrics and more without that library. Use Collector in programs that have a registry anyway.
 //
 //	prometheus.MustRegister(recipes.Collector{DB: db, Name: "sessions"})
 type Collector struct {
 	DB   *keepcache.DB
-	Name string // becomes the label cache, which tells several caches of a program apart
+	Name string // becomes the label cache, which distinguishes several caches of a program
 }
 
 var (

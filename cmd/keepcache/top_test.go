@@ -97,7 +97,7 @@ func TestTop_Shows(t *testing.T) {
 	require.Contains(t, text(), "   5.0 MiB           never  default / 日本語")
 	require.False(t, v.press("e"))
 	require.Contains(t, text(), `evict        default  "old\nkey"  size`)
-	require.Contains(t, text(), "12 events left out")
+	require.Contains(t, text(), "12 events dropped")
 	require.False(t, v.press("p"))
 	require.Contains(t, text(), "PAUSED")
 	require.True(t, v.press("q"))

@@ -145,7 +145,7 @@ func kindNames() (names []string) {
 // eventLine writes an event for a person.
 func eventLine(e wire.Event) string {
 	if e.Dropped > 0 {
-		return fmt.Sprintf("%s  %s left out, they came too fast", eventTime(e), plural(e.Dropped, "event", "events"))
+		return fmt.Sprintf("%s  %s dropped, they came too fast", eventTime(e), plural(e.Dropped, "event", "events"))
 	}
 	line := fmt.Sprintf("%s  %-11s", eventTime(e), e.Kind)
 	if e.Bucket != "" {

@@ -1,13 +1,13 @@
-// What the pages cannot do without a script: run lifetimes down, renew the overview, say that the program is gone, show
-// events, send writes. It puts
-// text into the page as text and never as HTML, except for pages of this server, which escaped everything.
+// This script does what the pages cannot do without one: count lifetimes down, refresh the overview, say that the
+// program does not answer, show events and send writes. It inserts text as text and never as HTML, except for pages of
+// this server, which has escaped everything in them.
 "use strict";
 
 (() => {
   const page = document.body.dataset.page;
   const $ = (selector, from = document) => from.querySelector(selector);
 
-  // span is how the server writes a duration, to the second.
+  // span formats a duration as the server does, to the second.
   const span = (ms, long) => {
     if (ms <= 0) return "expired";
     const s = Math.floor(ms / 1000), d = Math.floor(s / 86400), h = Math.floor(s / 3600) % 24, m = Math.floor(s / 60) % 60;
@@ -44,8 +44,8 @@
     }
   });
 
-  // beside names a path next to this page. A page that was opened at http://USER:PASSWORD@HOST/ hands these on to what is relative to it, and
-  // fetch takes no such address; the browser sends them all the same.
+  // beside returns the URL of a path next to this page. If the page was opened at http://USER:PASSWORD@HOST/, relative
+  // URLs include user and password, and fetch refuses those. The browser sends the password all the same.
   const beside = (path) => {
     const url = new URL(path, location.href);
     url.username = url.password = "";
@@ -66,7 +66,7 @@
     where.classList.toggle("bad", Boolean(bad));
   };
 
-  // A lifetime as the command reads it: 90s, 5m, 1h30m, 7d, never.
+  // A lifetime in the form that the command accepts: 90s, 5m, 1h30m, 7d, never.
   const lifetime = (text) => {
     if (text.trim() === "never") return -1;
     const units = { ms: 1, s: 1e3, m: 6e4, h: 36e5, d: 864e5 };
@@ -90,8 +90,8 @@
     then(on);
   });
 
-  // ask fetches what a page is renewed from. A program that does not answer is said to be gone, with the time of its last
-  // answer, and what is shown is greyed until it answers again.
+  // ask fetches new data for a page. If the program does not answer, the page says so, with the time of the last answer,
+  // and turns grey until the program answers again.
   const clock = (at) => at.toLocaleTimeString("en-GB");
   let heard = new Date();
   const gone = (words) => {
@@ -102,23 +102,23 @@
     try {
       const answer = await fetch(beside(path), { redirect: "error", signal: AbortSignal.timeout(5000) });
       if (answer.status === 401 || answer.status === 403) {
-        gone(`The program has refused to answer since ${clock(heard)}. What is shown is from then. Load the page anew.`);
+        gone(`The program has refused to answer since ${clock(heard)}. The page shows that time. Reload the page.`);
         return null;
       }
-      if (answer.status === 429) return null; // it is busy, and there
+      if (answer.status === 429) return null; // busy, but alive
       if (!answer.ok) throw new Error(answer.statusText);
       const text = await answer.text();
       heard = new Date();
       gone("");
       return text;
     } catch {
-      gone(`No answer from the program since ${clock(heard)}. What is shown is from then.`);
+      gone(`No answer from the program since ${clock(heard)}. The page shows that time.`);
       return null;
     }
   };
   const renewEvery = 2000;
 
-  // beat asks now and then whether the program is there, and has renew show what it says, if it is time to.
+  // beat regularly checks whether the program answers, and calls renew to refresh the page.
   const beat = (renew) => {
     let timer = 0;
     const next = async () => {
@@ -187,7 +187,7 @@
         if (form.elements.ttl) body.ttl_ms = lifetime(form.elements.ttl.value);
         let text = JSON.stringify(body);
         if (op === "set") {
-          JSON.parse(form.elements.value.value); // for its words; the text goes as it is, numbers exact
+          JSON.parse(form.elements.value.value); // only for its error; the text is sent unchanged, with exact numbers
           text = `${text.slice(0, -1)},"value":${form.elements.value.value}}`;
         }
         const answer = await fetch(beside(`v1/${op}`), {
@@ -234,7 +234,7 @@
         mark.textContent = e.kind;
         kind.append(mark);
         cell(row, shown(e.bucket), "name");
-        cell(row, e.kind === "dropped" ? `${e.dropped} more came too fast to show` : [shown(e.key), shown(e.detail), far(e), shown(e.error)].filter(Boolean).join("  "), "name");
+        cell(row, e.kind === "dropped" ? `${e.dropped} events dropped, they came too fast` : [shown(e.key), shown(e.detail), far(e), shown(e.error)].filter(Boolean).join("  "), "name");
         rows.append(row);
       }
       waited = [];
