@@ -198,7 +198,9 @@ func TestMount(t *testing.T) {
 func TestPages_Errors(t *testing.T) {
 	db := open(t, nil)
 	_, base := serve(t, db, nil)
-	_, refusing := serve(t, db, &inspect.Options{Authorize: func(*http.Request) error { return &inspect.Refusal{Status: 401, Message: "who are you?"} }})
+	_, refusing := serve(t, db, &inspect.Options{Authorize: func(*http.Request) error {
+		return &inspect.Refusal{Status: 401, Message: "who are you?"}
+	}})
 	for path, want := range map[string]string{
 		base + "keys?limit=x":    `<h1>Bad Request</h1><p>limit is "x"</p>`,
 		base + "entry?key=none":  `<h1>Not Found</h1><p>no key none in bucket default</p>`,
