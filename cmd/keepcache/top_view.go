@@ -145,7 +145,7 @@ func showLatency(l keepcache.Latencies) string {
 func showLoads(now, before keepcache.Latencies) string {
 	for i := range now.Counts {
 		if now.Counts[i] < before.Counts[i] {
-			return "none ended" // the program is another one now
+			return "none ended" // the program was restarted
 		}
 	}
 	ended := now.Sub(before)
