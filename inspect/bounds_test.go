@@ -58,7 +58,8 @@ func peak(fn func()) uint64 {
 	return most - before
 }
 
-// TestBounds_LargeValue looks at a large value 20 times at once, in each way that there is, for at most 64 MiB of memory.
+// TestBounds_LargeValue looks at a large value 20 times at once, in each way that there is, for at most 64 MiB of
+// memory.
 func TestBounds_LargeValue(t *testing.T) {
 	db := open(t, &keepcache.Options{MemoryBytes: 16 << 20})
 	b := db.Bucket("b")
@@ -241,8 +242,8 @@ func (s *slow) Write(p []byte) (int, error) {
 	}
 }
 
-// TestBounds_SlowReaders holds few answers for who does not read them, refuses the others, and lets go of all of them in
-// the end.
+// TestBounds_SlowReaders holds few answers for who does not read them, refuses the others, and lets go of all of them
+// in the end.
 func TestBounds_SlowReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := open(t, nil)

@@ -62,8 +62,8 @@ func TestServed(t *testing.T) {
 	t.Log(http.Serve(l, mux))
 }
 
-// TestBrowser_Password asks for the password in a real browser, takes it, refuses without it in a page that has its style,
-// and says across its top that the program is gone, until it is back.
+// TestBrowser_Password asks for the password in a real browser, takes it, refuses without it in a page that has its
+// style, and says across its top that the program is gone, until it is back.
 func TestBrowser_Password(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.cache")
 	exe, err := os.Executable()

@@ -19,8 +19,8 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// TestCost_Million lists the first keys of a million by a prefix in less than 50 ms, and looks for a pattern over all of
-// them in bounded memory. It takes a minute, so it is asked for by KEEPCACHE_LONG.
+// TestCost_Million lists the first keys of a million by a prefix in less than 50 ms, and looks for a pattern over all
+// of them in bounded memory. It takes a minute, so it is asked for by KEEPCACHE_LONG.
 func TestCost_Million(t *testing.T) {
 	if os.Getenv("KEEPCACHE_LONG") == "" {
 		t.Skip("KEEPCACHE_LONG is not set")
@@ -80,9 +80,9 @@ func TestCost_Million(t *testing.T) {
 	require.Less(t, peak, before.HeapAlloc+64<<20)
 }
 
-// BenchmarkLooking measures what looking costs the program that is looked at. The load is the same for each: nine reads and
-// a write, alone; watched by somebody who is behind, as everybody is who watches a busy cache; and with a page that is renewed
-// every two seconds and a stream of all events, whose own work is in the measurement too.
+// BenchmarkLooking measures what looking costs the program that is looked at. The load is the same for each: nine reads
+// and a write, alone; watched by somebody who is behind, as everybody is who watches a busy cache; and with a page that
+// is renewed every two seconds and a stream of all events, whose own work is in the measurement too.
 func BenchmarkLooking(b *testing.B) {
 	for _, how := range []string{"alone", "watched", "page and stream"} {
 		b.Run(how, func(b *testing.B) {
@@ -124,8 +124,8 @@ func BenchmarkLooking(b *testing.B) {
 	}
 }
 
-// BenchmarkLooking_Second measures what a page and a stream take by themselves, whatever the load: an operation is a second
-// of looking at a cache of 100,000 entries, with 2,000 events in it of which the stream sends 1,000.
+// BenchmarkLooking_Second measures what a page and a stream take by themselves, whatever the load: an operation is a
+// second of looking at a cache of 100,000 entries, with 2,000 events in it of which the stream sends 1,000.
 func BenchmarkLooking_Second(b *testing.B) {
 	db := open(b, nil)
 	for i := range 100_000 {

@@ -15,8 +15,8 @@ import (
 	"github.com/keepcache/keepcache/inspect"
 )
 
-// An Authorize or a Redact that panics or ends its goroutine costs its own request and nothing else: whatever number of them there
-// has been, the next request is answered, and the cache can be closed.
+// An Authorize or a Redact that panics or ends its goroutine costs its own request and nothing else: whatever number of
+// them there has been, the next request is answered, and the cache can be closed.
 func TestForeign(t *testing.T) {
 	db := open(t, nil)
 	require.NoError(t, db.Set("k", "value", 0))

@@ -39,8 +39,8 @@ var fuzzed = func() func(testing.TB) http.Handler {
 	}
 }()
 
-// FuzzServe sends requests of any kind, writes and patterns included. Every answer is bounded, is what its type says, and
-// brings nothing that a terminal or a browser would obey.
+// FuzzServe sends requests of any kind, writes and patterns included. Every answer is bounded, is what its type says,
+// and brings nothing that a terminal or a browser would obey.
 func FuzzServe(f *testing.F) {
 	for _, seed := range [][3]string{
 		{"GET", "", ""}, {"GET", "v1/", ""}, {"GET", "v1/stats", ""}, {"GET", "v1/buckets", ""}, {"GET", "v1/keys?glob=*[a-z]?\\*&values=1&limit=3", ""},

@@ -129,8 +129,8 @@ func TestListen_Link(t *testing.T) {
 	require.Equal(t, wire.SocketPath(db.Path()), wire.SocketPath(link))
 }
 
-// TestListen_Moved puts the socket beside the file that was opened, wherever the process is by then, and not into a directory that has taken
-// the place of the file's.
+// TestListen_Moved puts the socket beside the file that was opened, wherever the process is by then, and not into a
+// directory that has taken the place of the file's.
 func TestListen_Moved(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)

@@ -68,7 +68,8 @@ func TestBasicAuth(t *testing.T) {
 	}
 }
 
-// TestRefused shows nothing of the machine to who is refused, whatever the reason, and lets the program choose the answer.
+// TestRefused shows nothing of the machine to who is refused, whatever the reason, and lets the program choose the
+// answer.
 func TestRefused(t *testing.T) {
 	db := open(t, nil)
 	refusing := func(err error) http.Handler {
@@ -171,8 +172,8 @@ func TestMethods(t *testing.T) {
 	require.ErrorIs(t, wire.Failure{Code: "bad_method"}.Err(), wire.ErrBadRequest)
 }
 
-// TestContentType takes JSON and nothing else for every POST, those too that need nothing of their body: a form of another
-// page can send other types without asking.
+// TestContentType takes JSON and nothing else for every POST, those too that need nothing of their body: a form of
+// another page can send other types without asking.
 func TestContentType(t *testing.T) {
 	db := open(t, nil)
 	h := inspect.Handler(db, everything)

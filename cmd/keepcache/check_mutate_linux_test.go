@@ -35,9 +35,9 @@ func init() {
 	programs["bolter"] = bolter
 }
 
-// auditor checks the pages of damaged files as the command does, and says of each whether it is sound, and in the end how much
-// memory it took at most. Its arguments are a directory with sound files, the seed, and the numbers of the first file and of the
-// one behind the last.
+// auditor checks the pages of damaged files as the command does, and says of each whether it is sound, and in the end
+// how much memory it took at most. Its arguments are a directory with sound files, the seed, and the numbers of the
+// first file and of the one behind the last.
 func auditor() {
 	limitMemory(checkBytes)
 	eachMutated(os.Args[1:], func(number int, _, path string) {
@@ -53,8 +53,8 @@ func auditor() {
 	fmt.Println("peak", string(bytes.TrimSpace(line)))
 }
 
-// bolter checks the same files with bbolt's own check, with which it may come to any end. One more argument is how long a file may
-// take.
+// bolter checks the same files with bbolt's own check, with which it may come to any end. One more argument is how long
+// a file may take.
 func bolter() {
 	limitMemory(192 << 20)
 	patience, err := time.ParseDuration(os.Args[5])
@@ -85,7 +85,8 @@ func bolter() {
 	})
 }
 
-// boltPatience is how long bbolt's check may take before it counts as hung, which costs that long for each file on which it is.
+// boltPatience is how long bbolt's check may take before it counts as hung, which costs that long for each file on
+// which it is.
 const boltPatience = 3 * time.Second
 
 // exitAgain says that the next process is to go on.

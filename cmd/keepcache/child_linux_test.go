@@ -16,8 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// parent is a program that runs a child, which never ends by itself, as verify runs a check, and for "pipe" as other systems than
-// Linux do. The child writes its number to a file. For "signal" it does not look whether its parent is still there.
+// parent is a program that runs a child, which never ends by itself, as verify runs a check, and for "pipe" as other
+// systems than Linux do. The child writes its number to a file. For "signal" it does not look whether its parent is
+// still there.
 func parent() {
 	how, file := os.Args[1], os.Args[2]
 	if how == "stuck" {
@@ -56,7 +57,8 @@ func program(t *testing.T, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// peakOf returns the most memory that a process had, in bytes, or what this one had when it was started, if that is more.
+// peakOf returns the most memory that a process had, in bytes, or what this one had when it was started, if that is
+// more.
 func peakOf(cmd *exec.Cmd) int64 {
 	return int64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) << 10
 }

@@ -51,7 +51,8 @@ func TestTypable(t *testing.T) {
 	}
 }
 
-// TestMake_Together has several commands make the same file at the same time: nothing that one of them has stored is lost.
+// TestMake_Together has several commands make the same file at the same time: nothing that one of them has stored is
+// lost.
 func TestMake_Together(t *testing.T) {
 	for range 5 {
 		path := filepath.Join(t.TempDir(), "app.cache")

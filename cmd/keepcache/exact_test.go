@@ -17,8 +17,8 @@ import (
 	"github.com/keepcache/keepcache/inspect"
 )
 
-// TestExportImport_Exact ensures that entries come back with all that they say, from a file, from beside a program that has
-// it open, and from and to a program that shows it.
+// TestExportImport_Exact ensures that entries come back with all that they say, from a file, from beside a program that
+// has it open, and from and to a program that shows it.
 func TestExportImport_Exact(t *testing.T) {
 	dir, err := os.MkdirTemp("", "kc") // short enough for a socket
 	require.NoError(t, err)

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestHelp_Width requires that every page of help, and the usage behind it, fits a terminal of 80 columns, and that each
-// command has an example.
+// TestHelp_Width requires that every page of help, and the usage behind it, fits a terminal of 80 columns, and that
+// each command has an example.
 func TestHelp_Width(t *testing.T) {
 	pages := [][]string{{"help"}}
 	for _, cmd := range newRootCommand().Commands() {

@@ -30,8 +30,8 @@ var alone = map[string]bool{
 	checkEntriesName: true, checkPagesName: true, demoWriterName: true,
 }
 
-// lasting are the commands that last for as long as a server works or sends, and end when they are interrupted. Lists do so only
-// with servers that send without end, and fast: a page of them has 1 GiB at most.
+// lasting are the commands that last for as long as a server works or sends, and end when they are interrupted. Lists
+// do so only with servers that send without end, and fast: a page of them has 1 GiB at most.
 var lasting = map[string]bool{
 	"watch": true, "backup": true, "clear": true, "sweep": true, "compact": true, "verify": true,
 	"keys, endless": true, "export, endless": true, "keys, endless pages": true, "keys, pages of nothing": true, "export, endless pages": true, "export, pages of nothing": true,
@@ -153,8 +153,9 @@ func twisted(v any) any {
 	return "text"
 }
 
-// TestHostileServer_EachCommand sends each command to servers that answer what no honest one would. It ends by itself, or, if it lasts
-// for as long as the server works, when it is interrupted; what it prints can be shown; and it never panics.
+// TestHostileServer_EachCommand sends each command to servers that answer what no honest one would. It ends by itself,
+// or, if it lasts for as long as the server works, when it is interrupted; what it prints can be shown; and it never
+// panics.
 func TestHostileServer_EachCommand(t *testing.T) {
 	defer func(before time.Duration) { answerWait = before }(answerWait)
 	answerWait = 500 * time.Millisecond

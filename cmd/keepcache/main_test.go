@@ -51,8 +51,9 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// hold is a program that opens the cache of its first argument, writes as many entries to a bucket as its third one says, if
-// there is one, writes the file of its second, and keeps the cache open until it is killed. It leaves its entries in the journal.
+// hold is a program that opens the cache of its first argument, writes as many entries to a bucket as its third one
+// says, if there is one, writes the file of its second, and keeps the cache open until it is killed. It leaves its
+// entries in the journal.
 func hold() {
 	options := &keepcache.Options{CommitInterval: time.Hour, CommitBytes: 16 << 20}
 	db, err := keepcache.Open(os.Args[1], options)
@@ -74,8 +75,8 @@ func hold() {
 	db.Close()
 }
 
-// serve is a program that opens the cache of its first argument, serves it on its socket, writes the file of its second,
-// and keeps it open until it is killed. Further arguments are what it allows.
+// serve is a program that opens the cache of its first argument, serves it on its socket, writes the file of its
+// second, and keeps it open until it is killed. Further arguments are what it allows.
 func serve() {
 	options := &inspect.Options{}
 	busy, loads := false, false

@@ -14,8 +14,9 @@ import (
 
 func init() { programs["onterminal"] = onTerminal }
 
-// onTerminal runs the command line that follows its first argument with a terminal as standard output, which has as many columns as
-// that says, and prints what the terminal got. (The ttyout of testscript closes the terminal before it has read all of it.)
+// onTerminal runs the command line that follows its first argument with a terminal as standard output, which has as
+// many columns as that says, and prints what the terminal got. (The ttyout of testscript closes the terminal before it
+// has read all of it.)
 func onTerminal() {
 	if err := runOnTerminal(os.Args[1], os.Args[2], os.Args[3:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
