@@ -111,8 +111,8 @@ that program first.`,
 	return cmd
 }
 
-// unrestorable is the error of a backup that prove has found wanting. It leaves out what was said of the copy that was
-// looked at: its path, and what to do about a cache there.
+// unrestorable is the error of a backup that prove has rejected. It leaves out the path of the temporary copy, and the
+// hint about a cache at that path.
 func unrestorable(backup string, err error) error {
 	name := "standard input"
 	if backup != "-" {
@@ -128,7 +128,7 @@ func unrestorable(backup string, err error) error {
 	return fmt.Errorf("%s cannot be restored: %w", name, err)
 }
 
-// copyUntil copies all of r to w, unless ctx ends first. A read that waits is then left behind.
+// copyUntil copies all of r to w, unless ctx ends first. Then it abandons a read that still waits.
 func copyUntil(ctx context.Context, w io.Writer, r io.Reader) error {
 	copied := make(chan error, 1)
 	go func() {
@@ -143,7 +143,7 @@ func copyUntil(ctx context.Context, w io.Writer, r io.Reader) error {
 	}
 }
 
-// prove returns how many entries a backup has, or what is wrong with it.
+// prove verifies a backup and returns how many entries it has.
 func prove(ctx context.Context, path string) (entries int, err error) {
 	err = guard(func() error {
 		db, err := keepcache.Open(path, &keepcache.Options{ReadOnly: true, LockTimeout: lockWait})
@@ -160,9 +160,9 @@ func prove(ctx context.Context, path string) (entries int, err error) {
 	return entries, err
 }
 
-// replaceCache puts the file tmp in the place of the cache at path. Closing that one first takes its journal away,
-// which must not stay beside another file. Its lock is held meanwhile by a DB that only reads: one that writes would
-// take the name back from whoever took it.
+// replaceCache replaces the cache at path by the file tmp. It closes that cache first, which removes its journal: the
+// journal must not stay beside another file. Meanwhile a read-only DB holds the lock. A DB that writes would take the
+// path back from the new file.
 func replaceCache(tmp, path string) error {
 	if _, err := os.Lstat(path); err != nil {
 		if _, err := os.Lstat(journalOf(path)); err == nil {
@@ -189,10 +189,10 @@ func replaceCache(tmp, path string) error {
 	return errors.Join(err, db.Close())
 }
 
-// journalOf returns where the journal of the cache at path is.
+// journalOf returns the path of the journal of the cache at path.
 func journalOf(path string) string { return beside.Path(path, "-journal") }
 
-// follow gives f owner, group, mode and labels of the file at path, if there is one that it is to replace.
+// follow gives f the owner, group, mode and labels of the file at path that it replaces, if there is one.
 func follow(f *os.File, path string) error {
 	old, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -209,7 +209,8 @@ func follow(f *os.File, path string) error {
 	return like.GiveTo(f)
 }
 
-// place has write fill a file beside path, flushes it, and has finish put it there. Whatever fails, path is as before.
+// place creates a file beside path, calls write to fill it, flushes it, and calls finish to put it at path. If anything
+// fails, path is unchanged.
 func place(path string, force bool, write func(io.Writer) error, finish func(tmp, path string) error) (err error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return fmt.Errorf("%s is a directory; give a file in it", strconv.Quote(path))
@@ -219,11 +220,11 @@ func place(path string, force bool, write func(io.Writer) error, finish func(tmp
 	if _, err := os.Lstat(path); err == nil && !force {
 		return fmt.Errorf("%s already exists (--force replaces it)", strconv.Quote(path))
 	}
-	// The directory is settled here: a link on the way may be turned while the copy is written.
+	// Resolve the directory now: a link on the path may change while the copy is written.
 	if path, err = disk.Resolve(path); err != nil {
 		return err
 	}
-	const random = 10 // bytes that os.CreateTemp puts behind a name at the most
+	const random = 10 // the most bytes that os.CreateTemp appends to a name
 	dir, prefix := filepath.Split(beside.Prefix(path, ".part-", random))
 	f, err := os.CreateTemp(dir, prefix+"*")
 	if err != nil {

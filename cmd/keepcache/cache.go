@@ -15,34 +15,34 @@ import (
 	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
-// cache is what the commands see of a cache. There are two: a file that this process opens, and a program that has
-// it open and answers on its socket.
+// cache is a cache as the commands use it. There are two implementations: a file that this process opens, and a running
+// program that has it open and serves it.
 type cache interface {
-	// find returns an entry, or an noError. The value comes with it if it is asked for.
+	// find returns an entry, with its value if that is requested, or a noError.
 	find(bucket, key string, values bool) (*entry, error)
 	exists(bucket, key string) (bool, error)
-	// list ranges over the entries of a bucket in the order of their keys. A damaged entry is an ErrCorrupt beside an
-	// entry with its key, where that is known; the range goes on behind it.
+	// list ranges over the entries of a bucket in the order of their keys. For a damaged entry it yields ErrCorrupt and
+	// an entry with its key, if the key is known, and continues.
 	list(q listing) iter.Seq2[*entry, error]
-	// buckets returns the names of all buckets in their order.
+	// buckets returns the sorted names of all buckets.
 	buckets() ([]string, error)
 	stats() (keepcache.Stats, error)
 
-	// set stores a value. An entry that is there keeps its tags if w has none.
+	// set stores a value. An existing entry keeps its tags if w has none.
 	set(bucket string, w write) error
 	// add stores a value if the key is absent, and reports whether it was.
 	add(bucket string, w write) (bool, error)
-	// increment adds to an integer and returns the sum. The lifetime is that of an entry that it makes.
+	// increment adds to an integer and returns the sum. The lifetime applies only to a new entry.
 	increment(bucket, key string, by int64, ttl time.Duration) (int64, error)
-	// restore stores an entry as it was exported. It reports false if it is gone by now.
+	// restore stores an entry as it was exported. It reports false if the entry has expired meanwhile.
 	restore(bucket string, e keepcache.Entry, v value) (bool, error)
-	// together is how many calls of restore may run at the same time.
+	// together returns how many calls of restore may run at the same time.
 	together() int
 	delete(bucket, key string) (bool, error)
 	touch(bucket, key string, ttl time.Duration) (bool, error)
 	// invalidate makes all entries with one of the tags absent, all or nothing.
 	invalidate(tags []string) error
-	// clear removes the entries of a bucket, or those that begin with prefix, or the bucket too.
+	// clear removes the entries of a bucket, or those whose keys begin with prefix, and with drop the bucket too.
 	clear(ctx context.Context, bucket, prefix string, drop bool) (removed int, err error)
 	sweep(ctx context.Context) (removed int, err error)
 	compact(ctx context.Context) (before, after int64, err error)
@@ -56,7 +56,7 @@ type listing struct {
 	limit        int // of what is wanted in all; 0: no limit
 }
 
-// entry is an entry with its value, wherever it comes from.
+// entry is an entry with its value, from a file or from a program.
 type entry struct {
 	keepcache.Entry
 	wired    *jsontext.Node // the value, where it came over the wire
@@ -118,8 +118,7 @@ func (v *value) stored() (any, error) {
 	return n.Stored(v.text, &jsontext.Literals{Places: v.literals}), nil
 }
 
-// known refuses a bucket that the cache does not have, except for the default one, which every cache may
-// be said to have.
+// known refuses a bucket that does not exist. The default bucket always counts as existing.
 func known(c cache, bucket string) error {
 	if bucket == keepcache.DefaultBucket {
 		return nil

@@ -15,8 +15,8 @@ import (
 // local is a cache that this process has open.
 type local struct {
 	db       *keepcache.DB
-	unlocked bool // it is open with NoLock
-	fresh    bool // it is a new file, which goes if the command fails
+	unlocked bool // opened with NoLock
+	fresh    bool // it is a new file, which is removed if the command fails
 }
 
 func (l *local) find(bucket, key string, _ bool) (*entry, error) {
@@ -90,7 +90,7 @@ func (l *local) restore(bucket string, e keepcache.Entry, v value) (bool, error)
 	return restored(e, err)
 }
 
-// restored says whether an entry was restored. That it was gone is no error.
+// restored reports whether an entry was restored. An entry that has expired is not an error.
 func restored(e keepcache.Entry, err error) (bool, error) {
 	if errors.Is(err, keepcache.ErrInvalidTTL) && !e.StaleUntil.IsZero() && !time.Now().Before(e.StaleUntil) {
 		return false, nil
@@ -107,7 +107,7 @@ func (l *local) touch(bucket, key string, ttl time.Duration) (bool, error) {
 	return l.db.Bucket(bucket).Touch(key, ttl)
 }
 
-// clear removes all entries, and frees their room at once: no daemon may be there to do it.
+// clear removes all entries and frees their space at once: there may be no daemon to do it later.
 func (l *local) clear(ctx context.Context, bucket, prefix string, drop bool) (n int, err error) {
 	b := l.db.Bucket(bucket)
 	if prefix != "" {
@@ -138,7 +138,7 @@ func (l *local) compact(ctx context.Context) (before, after int64, err error) {
 
 func (l *local) backup(ctx context.Context, w io.Writer) error { return l.db.Backup(ctx, w) }
 
-// isDamagedEntry reports whether an element of list stands for a damaged entry, behind which the range goes on.
+// isDamagedEntry reports whether an element of list stands for a damaged entry, after which the range continues.
 func isDamagedEntry(e *entry, err error) bool {
 	return errors.Is(err, keepcache.ErrCorrupt) && e != nil && e.Key != ""
 }

@@ -14,20 +14,20 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// remote is a cache that another program has open and shows.
+// remote is a cache that another program has open and serves.
 type remote struct {
 	client *wire.Client
 	hello  wire.Hello
-	ctx    context.Context // of what is over at once
+	ctx    context.Context // of short requests
 }
 
-// helloWait is how long a program may take to say who it is before it counts as hung.
+// helloWait is how long a program may take to answer the first request before it counts as hung.
 const helloWait = 2 * time.Second
 
-// answerWait is how long it may take for what is over at once. Tests change it.
+// answerWait is how long a program may take for a short request. Tests change it.
 var answerWait = 30 * time.Second
 
-// dial asks the program at addr who it is.
+// dial connects to the program at addr.
 func dial(ctx context.Context, addr string) (*remote, error) {
 	client, err := wire.New(addr)
 	if err != nil {
@@ -82,7 +82,7 @@ func (r *remote) find(bucket, key string, values bool) (*entry, error) {
 	return unwire(w, values)
 }
 
-// unwire takes an entry off the wire.
+// unwire converts an entry of the protocol.
 func unwire(w wire.Entry, values bool) (*entry, error) {
 	e := &entry{Entry: w.Entry(), redacted: w.Redacted, partial: w.ETagHidden}
 	switch {
@@ -108,7 +108,7 @@ func (r *remote) exists(bucket, key string) (bool, error) {
 
 func (r *remote) list(q listing) iter.Seq2[*entry, error] {
 	return func(yield func(*entry, error) bool) {
-		limit := 0 // the server's own
+		limit := 0 // the default of the server
 		if q.limit > 0 {
 			limit = q.limit + 1 // one more, to see whether there are more
 		}
@@ -163,7 +163,7 @@ func (v *value) fill(w *wire.Write) {
 	}
 }
 
-// wired returns what is to be stored as the protocol has it.
+// wired converts a write for the protocol.
 func (w *write) wired(bucket string) wire.Write {
 	to := wire.Write{Bucket: wire.Name(bucket), Key: wire.Name(w.key), TTL: wire.TTL(w.ttl)}
 	w.value.fill(&to)

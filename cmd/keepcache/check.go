@@ -12,15 +12,15 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// The commands that verify runs in processes of their own. They are not for people.
+// Commands that verify runs in separate processes. They are not for users.
 const (
 	checkEntriesName = "internal-check-entries"
 	checkPagesName   = "internal-check-pages"
 )
 
-// What a check may take of memory, in bytes: checkBytes, checkPageBytes for each 4 KiB of the file, for bbolt's own
-// list of its pages and ours, and checkJournalTimes what the journal has, which is held in memory. A check that reads
-// beside a program also holds a value at a time.
+// The memory that a check may use, in bytes: checkBytes, plus checkPageBytes for each 4 KiB of the file, for our list
+// of pages and bbolt's, plus checkJournalTimes the size of the journal, whose contents are in memory. A check beside a
+// running program also holds one value at a time.
 const (
 	checkBytes        = 256 << 20
 	checkPageBytes    = 128
@@ -69,7 +69,7 @@ func checkEntries(cmd *cobra.Command, path string) (c checked) {
 	case err != nil:
 		return checked{Err: printable(err.Error()), Code: exitCode(err)}
 	}
-	// There is no Close: the process ends now, and after a problem Close may wait for ever.
+	// No Close: the process ends now, and on a damaged file Close may never return.
 	ctx, stop := interruptible(cmd)
 	defer stop()
 	r, err := db.Verify(ctx)
@@ -86,10 +86,10 @@ func checkEntries(cmd *cobra.Command, path string) (c checked) {
 	return c
 }
 
-// mostLine is how many bytes of the words of a problem are shown.
+// mostLine is the maximum length of a problem's text, in bytes.
 const mostLine = 1000
 
-// oneLine returns the words of a problem as one printable line of a bounded length.
+// oneLine returns the text of a problem as one printable line of bounded length.
 func oneLine(words string) string {
 	words = strings.ReplaceAll(strings.TrimPrefix(cut(words), "keepcache: "), "\n", ": ")
 	return cut(printable(words))

@@ -15,9 +15,9 @@ import (
 	"github.com/keepcache/keepcache/internal/store"
 )
 
-// newCheckPagesCommand returns the command that checks the pages. It runs bbolt's own check too, but only on a file
-// that ours finds sound: on any other that takes any amount of memory and time, in a goroutine of bbolt's own, where
-// nobody can end it.
+// newCheckPagesCommand returns the command that checks the pages. It also runs bbolt's own check, but only if ours
+// finds nothing: on a damaged file, bbolt's check may take any amount of memory and time, in a goroutine that cannot be
+// stopped.
 func newCheckPagesCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    checkPagesName + " FILE",
@@ -37,7 +37,7 @@ func newCheckPagesCommand() *cobra.Command {
 	}
 }
 
-// problem notes a problem.
+// problem records a problem.
 func (c *checked) problem(words string) {
 	if len(c.Problems) == keepcache.MaxProblems {
 		c.More++
@@ -56,7 +56,7 @@ func checkPages(ctx context.Context, path string) (c checked, err error) {
 	if !info.Mode().IsRegular() {
 		return c, errors.New("it is not a regular file")
 	}
-	checker, boltErr := store.NewChecker(path) // whose lock keeps the file as it is
+	checker, boltErr := store.NewChecker(path) // its lock keeps the file unchanged
 	if errors.Is(boltErr, keepcache.ErrLocked) {
 		return checkPagesBeside(ctx, path)
 	}
@@ -110,11 +110,11 @@ func (c *checked) audit(ctx context.Context, path string) (state pagetree.Meta, 
 
 var errMoved = errors.New("the file was changed while it was read")
 
-// besideFor is how long a check beside a program that has the file open is tried again because the file has changed.
+// besideFor is how long a check beside a running program is retried when the file has changed.
 const besideFor = 5 * time.Second
 
-// checkPagesBeside checks the pages of a file that a program has open, if that leaves it alone for long enough. As long
-// as no transaction is completed, all pages of the last one stay as they are.
+// checkPagesBeside checks the pages of a file that a program has open, if no transaction completes during the check:
+// until then, all pages of the last transaction stay unchanged.
 func checkPagesBeside(ctx context.Context, path string) (checked, error) {
 	for end := time.Now().Add(besideFor); ; {
 		c := checked{Beside: true}

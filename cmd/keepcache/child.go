@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// self returns a command that runs this very program with other arguments.
+// self returns a command that runs this program with other arguments.
 func self(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -24,16 +24,16 @@ func self(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// Bounds of what a child may say, in bytes.
+// Bounds of the output of a child, in bytes.
 const (
 	mostChildOutput = 4 << 20
 	mostChildWords  = 64 << 10
 )
 
-// runChild runs this program with args and returns what it wrote to standard output. Unless it exits by itself with
-// code 0 and a bounded output, the error says how it ended. It does not outlive ctx, nor this process, however that
-// ends: its standard input is a pipe that then breaks, which watchParent notices, and where the system can it kills the
-// child.
+// runChild runs this program with args and returns what the child wrote to standard output. If the child does not exit
+// with code 0, or writes too much, the error says how it ended. The child ends with ctx, and with this process, however
+// that ends: its standard input is a pipe that breaks then, which watchParent notices, and if the system supports it,
+// the system kills the child.
 func runChild(ctx context.Context, timeout time.Duration, args ...string) ([]byte, error) {
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -49,7 +49,7 @@ func runChild(ctx context.Context, timeout time.Duration, args ...string) ([]byt
 	out, words := &capped{most: mostChildOutput}, &capped{most: mostChildWords}
 	cmd.Stdout, cmd.Stderr = out, words
 	cmd.WaitDelay = time.Second
-	// To Linux the parent is the thread that started the child, and so that one has to stay.
+	// For Linux, the parent is the thread that started the child, so this thread must stay.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	dieWithParent(cmd)
@@ -80,7 +80,7 @@ func runChild(ctx context.Context, timeout time.Duration, args ...string) ([]byt
 	return nil, fmt.Errorf("crashed: %s", strings.TrimPrefix(first, "panic: "))
 }
 
-// watchParent ends this process, which runChild has started, when the other end of its standard input is closed.
+// watchParent ends this process, a child of runChild, when the other end of its standard input is closed.
 func watchParent(in io.Reader) {
 	go func() {
 		_, _ = io.Copy(io.Discard, in)
@@ -88,8 +88,8 @@ func watchParent(in io.Reader) {
 	}()
 }
 
-// limitMemory bounds the memory that this process takes from now on, in bytes, softly for the garbage collector and,
-// where the system can, hard. The map of a file does not count.
+// limitMemory limits the memory, in bytes, that this process may use from now on. It sets a soft limit for the garbage
+// collector and, if the system supports it, a hard limit. The memory map of a file does not count.
 func limitMemory(n int64) {
 	debug.SetMemoryLimit(n / 4 * 3)
 	limitData(n)

@@ -8,13 +8,13 @@ import (
 	"syscall"
 )
 
-// dieWithParent has the system kill the child when the thread that starts it ends.
+// dieWithParent makes the system kill the child when the thread that started it ends.
 func dieWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
 
-// limitData lets this process have n more bytes of memory of its own than now, address space that nothing was stored to
-// included. What wants more ends it.
+// limitData lets this process use n more bytes of private memory than now, including reserved address space. An
+// allocation beyond that ends the process.
 func limitData(n int64) {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_DATA, &limit) != nil {
@@ -26,7 +26,7 @@ func limitData(n int64) {
 	}
 	if most := uint64(have + n); most < uint64(limit.Max) {
 		limit.Cur = most
-		_ = syscall.Setrlimit(syscall.RLIMIT_DATA, &limit) // the soft limit holds all the same
+		_ = syscall.Setrlimit(syscall.RLIMIT_DATA, &limit) // if it fails, there is still the soft limit
 	}
 }
 

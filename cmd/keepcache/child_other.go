@@ -4,8 +4,8 @@ package main
 
 import "os/exec"
 
-// dieWithParent does nothing here: the pipe has to do.
+// dieWithParent does nothing on this system: the pipe must suffice.
 func dieWithParent(*exec.Cmd) {}
 
-// limitData does nothing here: the soft limit has to do.
+// limitData does nothing on this system: the soft limit must suffice.
 func limitData(int64) {}

@@ -37,7 +37,7 @@ when much of the file is free.`,
 	}
 }
 
-// tellingProgress returns options that have the progress of long work shown.
+// tellingProgress returns options that show the progress of long work.
 func tellingProgress(cmd *cobra.Command, what string) keepcache.Options {
 	p := newProgress(cmd.ErrOrStderr())
 	if p == nil {

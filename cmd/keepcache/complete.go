@@ -12,22 +12,22 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// Bounds of completion. A person waits for it, with a shell that does nothing else meanwhile.
+// Bounds of completion: a person waits for it, and the shell does nothing else meanwhile.
 const (
 	completeWait = time.Second
 	completeMost = 500 // names; a shell asks before it shows a hundred
-	groupsMost   = 100 // groups of keys: finding each costs a page of the list
+	groupsMost   = 100 // groups of keys: each costs a page of the list
 )
 
-// moreNames is shown where there are so many names that a part of them would mislead: a shell completes what they
-// share.
+// moreNames is offered if there are too many names. Only a part of them would mislead, because a shell completes their
+// common prefix.
 const moreNames = "there are too many names to show: type more of it"
 
-// completeNames has the shell complete keys and the names of buckets, and offer files only where one belongs.
+// completeNames makes the shell complete keys and names of buckets, and offer files only where an argument is a file.
 func completeNames(root *cobra.Command, f *flags) {
 	register := func(cmd *cobra.Command, flag string, complete cobra.CompletionFunc) {
 		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
-			panic(err) // there is no such flag
+			panic(err) // unknown flag
 		}
 	}
 	files := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -82,8 +82,8 @@ func completeNames(root *cobra.Command, f *flags) {
 	}
 }
 
-// complete returns the names that list finds, in the time that there is. Whatever goes wrong, nothing is offered: where
-// a person types, an error has no place.
+// complete returns the names that list finds within the time limit. On an error it offers nothing, because an error
+// message would disturb the person who is typing.
 func (f *flags) complete(cmd *cobra.Command, begin string,
 	list func(c cache, bucket, begin string) (names, groups []string, more bool)) ([]string, cobra.ShellCompDirective) {
 	type found struct {
@@ -136,8 +136,8 @@ func bucketNames(c cache, _, begin string) (names, groups []string, more bool) {
 	return names, nil, false
 }
 
-// keyNames returns the keys that begin so. Where there are many it returns what they begin with, up to the next
-// separator, as a shell completes directories.
+// keyNames returns the keys with a prefix. If there are too many, it returns their beginnings up to the next separator,
+// as a shell completes directories.
 func keyNames(c cache, bucket, begin string) (names, groups []string, more bool) {
 	looked := 0
 	for e, err := range c.list(listing{
@@ -181,7 +181,7 @@ func keyGroups(c cache, bucket, begin string) (names, groups []string, more bool
 		after = key
 		if end := strings.IndexAny(key[len(begin):], ":/.-_|@,"); end >= 0 {
 			group := key[:len(begin)+end+1]
-			after = group + "\xff" // behind all keys of the group that are UTF-8
+			after = group + "\xff" // after all keys of the group that are UTF-8
 			if typable(group) && (len(groups) == 0 || groups[len(groups)-1] != group) {
 				groups = append(groups, group)
 			}
@@ -192,13 +192,13 @@ func keyGroups(c cache, bucket, begin string) (names, groups []string, more bool
 	return nil, nil, true
 }
 
-// typable reports whether a name can be put into the command line of any shell as it is. Others are not offered: they
-// come from a file, and what one shell quotes another runs.
+// typable reports whether a name is safe in the command line of any shell without quotes. Other names are not offered:
+// they come from a file, and what is quoted for one shell may be executed by another.
 func typable(name string) bool {
 	for i, r := range name {
 		switch {
 		case unicode.IsLetter(r), unicode.IsDigit(r), strings.ContainsRune("_:./", r):
-		case i > 0 && strings.ContainsRune("-=,+@%", r): // the first letter of a flag, or of something that a shell replaces
+		case i > 0 && strings.ContainsRune("-=,+@%", r): // may begin a flag, or something that a shell expands
 		default:
 			return false
 		}

@@ -15,10 +15,10 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// addressVariable is the environment variable that names a running program where --addr does not.
+// addressVariable is the environment variable that names a running program if --addr is not given.
 const addressVariable = "KEEPCACHE_ADDR"
 
-// access is what a command means to do to the cache.
+// access says what a command does with the cache.
 type access int
 
 const (
@@ -34,11 +34,12 @@ func (a access) writes() bool { return a == changing || a.creates() }
 
 func (a access) creates() bool { return a == creating || a == filling }
 
-// locks reports whether the file has to be open for writing.
+// locks reports whether the file must be open for writing.
 func (a access) locks() bool { return a.writes() || a == copying }
 
-// open finds the cache and calls fn with it: by --addr, or else the program that serves its socket, or else the file
-// itself. A file that another program has open without a socket is read without its lock where a command only reads.
+// open finds the cache and calls fn with it. The cache is the program at --addr, or the program that serves the socket
+// of the file, or the file itself. If another program has the file open without a socket, commands that only read use
+// the file without the lock.
 func (f *flags) open(cmd *cobra.Command, how access, fn func(c cache, bucket string) error) error {
 	return f.openWith(cmd, how, keepcache.Options{}, fn)
 }
@@ -84,8 +85,8 @@ func (f *flags) openWith(cmd *cobra.Command, how access, options keepcache.Optio
 	return f.openFile(cmd.ErrOrStderr(), path, how, options, silent, func(l *local) error { return fn(l, bucket) })
 }
 
-// address returns where the program is that was named, or nothing. A file that is named on the command line comes
-// before an address in the environment.
+// address returns the address of a running program, if one is given. A file on the command line takes precedence over
+// an address in the environment.
 func (f *flags) address() string {
 	if f.addr == "" && f.file == "" {
 		return os.Getenv(addressVariable)
@@ -93,8 +94,8 @@ func (f *flags) address() string {
 	return f.addr
 }
 
-// callSocket asks the program that serves the socket of the cache at path. Where there is none, silent says why, or is
-// nil if there is no socket.
+// callSocket connects to the program that serves the socket of the cache at path. If nobody serves it, silent says why;
+// it is nil if there is no socket.
 func (f *flags) callSocket(ctx context.Context, path string) (r *remote, silent error) {
 	socket := wire.SocketPath(path)
 	if _, err := os.Lstat(socket); err != nil {
@@ -107,7 +108,7 @@ func (f *flags) callSocket(ctx context.Context, path string) (r *remote, silent 
 	return r, nil
 }
 
-// run calls fn with the program's cache, and says what its refusal means.
+// run calls fn with the program's cache, and explains a refusal.
 func (r *remote) run(how access, bucket string, fn func(c cache, bucket string) error) error {
 	if how.writes() && !r.hello.Writes {
 		return r.refused()
@@ -119,13 +120,13 @@ func (r *remote) run(how access, bucket string, fn func(c cache, bucket string) 
 	return err
 }
 
-// refused is the error of a write to a program that takes none. To who wants to write, the file is as good as locked.
+// refused is the error of a write to a program that allows none. For a writer, the file is as good as locked.
 func (r *remote) refused() error {
 	return fmt.Errorf("%w: %s has it open and allows no changes (inspect.Options.AllowWrites allows them)",
 		keepcache.ErrLocked, r.who())
 }
 
-// hinted adds to an error of --addr what to do about it.
+// hinted adds a hint to an error of --addr.
 func hinted(err error, addr string) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
@@ -138,10 +139,10 @@ func hinted(err error, addr string) error {
 	return err
 }
 
-// openFile opens the file. silent says why the program that may have it open could not be asked.
+// openFile opens the file. silent says why a program that may have it open did not answer.
 func (f *flags) openFile(w io.Writer, path string, how access, options keepcache.Options, silent error,
 	fn func(*local) error) error {
-	// A command changes what it says and nothing else: budgets and upkeep are for the program whose cache it is.
+	// A command changes only what it is told to: budgets and maintenance are up to the program that owns the cache.
 	options.SweepInterval, options.MaxBytes, options.CompactBytes = -1, -1, -1
 	options.OnCorruption = keepcache.CorruptionFail
 	options.LockTimeout = lockWait
@@ -167,7 +168,7 @@ func (f *flags) openFile(w io.Writer, path string, how access, options keepcache
 	})
 }
 
-// mark says on w that what follows was read without the lock, and why.
+// mark reports on w that the data was read without the lock, and why.
 func mark(w io.Writer, silent error) {
 	why := ""
 	if silent != nil {
@@ -176,7 +177,7 @@ func mark(w io.Writer, silent error) {
 	fmt.Fprintln(w, "keepcache: "+printable("read without the lock, while another program has the file open"+why))
 }
 
-// locked adds to the error of a locked file how it could be changed all the same.
+// locked adds to the error of a locked file a hint how to change it all the same.
 func locked(err, silent error) error {
 	hint := "it serves no socket for this; inspect.Listen serves one"
 	switch {
@@ -194,7 +195,7 @@ func locked(err, silent error) error {
 	return fmt.Errorf("%w (%s)", err, hint)
 }
 
-// unmade leaves out of the error of a file that could not be made what to do about one that is there.
+// unmade removes from the error of a file that could not be created the hint for an existing file.
 func unmade(err error, path string) error {
 	var known *keepcache.Error
 	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &known) {
@@ -208,8 +209,8 @@ func unmade(err error, path string) error {
 	return &told
 }
 
-// toStop adds to the error of a locked file that the program has to stop that has it open. What the library says of
-// others who can read beside it helps nobody who cannot go on without the lock.
+// toStop adds to the error of a locked file that the program must be stopped first. It removes the library's hint about
+// reading beside the program, which does not help a command that needs the lock.
 func toStop(err error, why string) error {
 	var known *keepcache.Error
 	if !errors.Is(err, keepcache.ErrLocked) || !errors.As(err, &known) {
@@ -224,7 +225,7 @@ func toStop(err error, why string) error {
 	return &told
 }
 
-// shownPath returns the name of the cache's file: as it was given, or as the program says that was named.
+// shownPath returns the path of the cache's file, as it was given or as the program reports it.
 func (f *flags) shownPath(c cache) string {
 	if r, ok := c.(*remote); ok && f.address() != "" {
 		return string(r.hello.Path)

@@ -46,8 +46,8 @@ file there, so that you can look at it.`,
 	}
 }
 
-// demoFile returns where the demo puts its file. It takes no file that exists, and does not look into the
-// environment, where the name of somebody's real cache may stand.
+// demoFile returns the path for the demo's file. It refuses an existing file. It ignores the environment, which may
+// name a real cache.
 func demoFile(path string) (string, error) {
 	if path == "" {
 		dir, err := os.MkdirTemp("", "keepcache-demo-")
@@ -69,7 +69,7 @@ type demo struct {
 	failed int
 
 	begun time.Time            // just before the writer was started
-	set   map[string]time.Time // when the writer's Set had returned, by key
+	set   map[string]time.Time // when the writer's Set returned, by key
 }
 
 func (d *demo) run(ctx context.Context) error {
@@ -103,7 +103,7 @@ func (d *demo) heading(format string, args ...any) {
 	d.say("\n%s\n", d.style.bold(fmt.Sprintf("%d. "+format, append([]any{d.step}, args...)...)))
 }
 
-// columns says what the columns of check are.
+// columns prints the headings of the columns of check.
 func (d *demo) columns() {
 	d.say("   %s\n", d.style.dim(fmt.Sprintf("%-21s %-22s %s", "", "expected", "seen")))
 }
@@ -121,7 +121,7 @@ func (d *demo) judge(what, expected, seen string, ok bool) {
 	d.say("   %-21s %-22s %-22s %s\n", what, expected, seen, verdict)
 }
 
-// write lets a process of its own set the values, and kills it as soon as the last Set has returned.
+// write starts a process that sets the values, and kills it as soon as the last Set has returned.
 func (d *demo) write(ctx context.Context) error {
 	writer, err := self(ctx, demoWriterName, "--", d.path)
 	if err != nil {
@@ -179,7 +179,7 @@ func lifetimeWords(ttl time.Duration) string {
 	return "for " + showRound(ttl)
 }
 
-// read goes through the promises.
+// read checks the promises.
 func (d *demo) read(ctx context.Context, db *keepcache.DB, took time.Duration) error {
 	d.say("   %s\n", d.style.dim(fmt.Sprintf("open took %s", took.Round(100*time.Microsecond))))
 	steps := []func(context.Context, *keepcache.DB) error{
@@ -198,7 +198,7 @@ func (d *demo) read(ctx context.Context, db *keepcache.DB, took time.Duration) e
 
 func (d *demo) everything(_ context.Context, db *keepcache.DB) error {
 	d.columns()
-	// The token first: its time is running out.
+	// The token first, because it expires soon.
 	if err := d.checkGet(db, "session-token", `"abc123xyz"`); err != nil {
 		return err
 	}
@@ -243,7 +243,7 @@ func (d *demo) expiry(ctx context.Context, db *keepcache.DB) error {
 	}
 	countdown := isTerminal(d.out) && os.Getenv("TERM") != "dumb"
 	var there bool
-	var last time.Time // of the last look that found it
+	var last time.Time // when the entry was last found
 	for {
 		before := time.Now()
 		if there, err = db.Exists("session-token"); err != nil {
@@ -368,7 +368,7 @@ func (d *demo) end() {
 	}
 }
 
-// programName returns how to start this program: as it was started, as far as that can be known.
+// programName returns the command line name of this program, if possible as it was started.
 func programName() string {
 	program, err := os.Executable()
 	if err == nil && strings.Contains(program, "go-build") {
@@ -392,7 +392,7 @@ func (d *demo) checkGet(db *keepcache.DB, key, expected string) error {
 	return nil
 }
 
-// checkTTL checks that of the lifetime of key passed what passed since its Set.
+// checkTTL checks that the lifetime of key has run down by the time since its Set.
 func (d *demo) checkTTL(db *keepcache.DB, key string, lifetime time.Duration) error {
 	before := time.Now()
 	ttl, found, err := db.Bucket(keepcache.DefaultBucket).TTL(key)
@@ -409,12 +409,12 @@ func (d *demo) checkTTL(db *keepcache.DB, key string, lifetime time.Duration) er
 	return nil
 }
 
-// rounding is by how much the library rounds a deadline up.
+// rounding is the most by which the library rounds a deadline up.
 const rounding = time.Millisecond
 
 func showLeft(d time.Duration) string { return showLifetime(d) + " left" }
 
-// showRound writes a lifetime of whole minutes or seconds without zeros behind it.
+// showRound formats a lifetime of whole minutes or seconds without trailing zero units.
 func showRound(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {

@@ -10,7 +10,7 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// demoWriterName is the command that demo runs in a process of its own, and kills. It is not for people.
+// demoWriterName is the command that demo runs in a separate process and kills. It is not for users.
 const demoWriterName = "internal-demo-writer"
 
 // demoEntry is one value of the service that demo plays.
@@ -56,7 +56,7 @@ func newDemoWriterCommand() *cobra.Command {
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), e.key)
 			}
-			// The cache stays open until the demo kills this process, or is itself no more.
+			// The cache stays open until the demo kills this process or ends.
 			_, err = io.Copy(io.Discard, cmd.InOrStdin())
 			return err
 		},

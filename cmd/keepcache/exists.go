@@ -38,7 +38,7 @@ the exit code is 3.`,
 					fmt.Fprintln(out, found)
 				}
 				if !found {
-					return &noError{} // it has been said
+					return &noError{} // already reported
 				}
 				return nil
 			})

@@ -37,13 +37,13 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// noError is the answer no: there is no such key or bucket, or the key that is to be added is there. Without words it
-// only sets the exit code.
+// noError is the answer no: there is no such key or bucket, or add found the key. Without words it only sets the exit
+// code.
 type noError struct{ words string }
 
 func (e *noError) Error() string { return e.words }
 
-// partialError says that a command has done its work for all but what is damaged.
+// partialError says that a command has done its work except for damaged data.
 type partialError struct{ err error }
 
 func (e *partialError) Error() string { return e.err.Error() }
@@ -84,7 +84,7 @@ func exitCode(err error) int {
 	return exitError
 }
 
-// limits says what a name has to be like, if err says that one is not.
+// limits returns the limits of a key, name or tag, if err says that one is invalid.
 func limits(err error) string {
 	switch {
 	case errors.Is(err, keepcache.ErrInvalidKey):
@@ -98,7 +98,7 @@ func limits(err error) string {
 	return ""
 }
 
-// complain says on w why cmd failed, if it did.
+// complain prints on w why cmd failed, if it did.
 func complain(cmd *cobra.Command, w io.Writer, err error) {
 	if err == nil || err.Error() == "" {
 		return

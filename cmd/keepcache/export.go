@@ -55,7 +55,7 @@ Times are in Unix milliseconds. Import reads these lines.`,
 				out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
 				p := newProgress(cmd.ErrOrStderr())
 				if isTerminal(cmd.OutOrStdout()) {
-					p = nil // the entries themselves show how far it is
+					p = nil // the entries themselves show the progress
 				}
 				defer p.end()
 				n, damaged, redacted := 0, 0, 0

@@ -14,7 +14,7 @@ import (
 	"github.com/keepcache/keepcache/internal/display"
 )
 
-// fileVariable is the environment variable that names the cache file where --file does not.
+// fileVariable is the environment variable that names the cache file if --file is not given.
 const fileVariable = "KEEPCACHE_FILE"
 
 // lockWait is how long a command waits for a file that another process holds. It is long enough for
@@ -64,8 +64,8 @@ func (f *flags) names(args []string) ([]string, error) {
 	return names, nil
 }
 
-// openKeys opens the cache for a command that has keys as its arguments, and calls fn with one after the other. A key
-// for which the answer is no does not keep it from the others; a failure does.
+// openKeys opens the cache for a command whose arguments are keys, and calls fn with each of them. After the answer no
+// for a key it continues with the others. After a failure it stops.
 func (f *flags) openKeys(cmd *cobra.Command, how access, args []string,
 	fn func(c cache, bucket, key string) error) error {
 	keys, err := f.names(args)
@@ -81,14 +81,14 @@ func (f *flags) openKeys(cmd *cobra.Command, how access, args []string,
 			}
 			if err != nil {
 				complain(cmd, cmd.ErrOrStderr(), err)
-				answer = &noError{} // it has been said
+				answer = &noError{} // already reported
 			}
 		}
 		return answer
 	})
 }
 
-// present refuses a path where nothing is: only set, add, incr and import make a file.
+// present refuses a path without a cache: only set, add, incr, import and restore create one.
 func present(path string) error {
 	info, err := os.Lstat(path)
 	if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
@@ -100,8 +100,8 @@ func present(path string) error {
 	return nil
 }
 
-// guard turns a panic or a fault, which a damaged file can cause, into an error. The cache is not closed
-// then: its state is unknown, and the process is about to end anyway.
+// guard turns a panic or a memory fault, which a damaged file can cause, into an error. Then the cache is not closed:
+// its state is unknown, and the process is about to end anyway.
 func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -112,7 +112,7 @@ func guard(fn func() error) (err error) {
 	return fn()
 }
 
-// addJSON adds the flag --json to a reading command.
+// addJSON adds the flag --json to a command that reads.
 func addJSON(cmd *cobra.Command, asJSON *bool) {
 	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON, one object per line")
 }

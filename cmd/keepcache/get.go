@@ -82,8 +82,8 @@ holds for ttl and stat.`,
 	return cmd
 }
 
-// printObject prints what --json prints of a key that was looked for: what print does where it is there, and an object
-// that says so where it is absent.
+// printObject prints the JSON object of a key. If the key is there, it calls print for the members. If the key is
+// absent, the object says so.
 func printObject(w io.Writer, bucket, key string, err error, print func() error) error {
 	var no *noError
 	switch {
@@ -125,7 +125,7 @@ func expiresMember(o *object, e keepcache.Entry) {
 	o.int("expires_at_ms", e.ExpiresAt.UnixMilli())
 }
 
-// lifetimeMember writes how long an entry has to live, null if for ever.
+// lifetimeMember writes the remaining lifetime of an entry, or null if it never expires.
 func lifetimeMember(o *object, e keepcache.Entry) {
 	if e.ExpiresAt.IsZero() {
 		o.null("ttl_ms")

@@ -84,8 +84,8 @@ succeeds.`,
 	return cmd
 }
 
-// longestLine is the longest line to read for values of up to most bytes: JSON writes a byte of a string,
-// or of a key, as six characters at worst.
+// longestLine returns the length of the longest line for values of up to most bytes: in JSON, a byte of a string or key
+// takes up to six characters.
 func longestLine(most int64) int {
 	const names = 6 * (keepcache.MaxKeyBytes + keepcache.MaxNameBytes)
 	return int(min(6*most+names+1024, math.MaxInt32))
@@ -117,7 +117,7 @@ type line struct {
 	bucket string
 	entry  keepcache.Entry
 	value  value
-	gone   bool // it was gone when its turn came
+	gone   bool // it had expired when it was its turn
 	err    error
 }
 
@@ -152,13 +152,13 @@ func (im *importer) run(ctx context.Context, in io.Reader) error {
 	}
 }
 
-// lineError says which line is bad. It does not wrap the cause: an invalid key in a line is not wrong usage.
+// lineError names a bad line. It does not wrap the cause: an invalid key in a line is not wrong usage.
 func lineError(number int, err error) error {
 	return fmt.Errorf("line %d: %s", number, strings.TrimPrefix(err.Error(), "keepcache: "))
 }
 
-// readLine returns the next line without its end, io.EOF after the last one, and an error for one that is
-// longer than longest.
+// readLine returns the next line without its line end, io.EOF after the last line, and an error if a line is longer
+// than longest.
 func readLine(r *bufio.Reader, longest int) ([]byte, error) {
 	var text []byte
 	for {
@@ -176,7 +176,7 @@ func readLine(r *bufio.Reader, longest int) ([]byte, error) {
 	}
 }
 
-// add puts l into the batch. Lines of one batch are set at the same time, so it has no key twice.
+// add puts l into the batch. The lines of a batch are set at the same time, so a batch has no key twice.
 func (im *importer) add(l *line, size int) error {
 	id := [2]string{l.bucket, l.entry.Key}
 	if im.seen[id] || len(im.batch) == batchLines || im.bytes+size > batchBytes {
@@ -247,8 +247,7 @@ type record struct {
 	Written      *int64          `json:"written_at_ms"`
 }
 
-// isCacheFile reports whether text is the beginning of a cache file: a meta page of bbolt, with its number, kind and
-// magic.
+// isCacheFile reports whether text begins like a cache file: with a meta page of bbolt.
 func isCacheFile(text []byte) bool {
 	const kind, meta, magicAt, magic = 8, 4, 16, 0xed0cdaed
 	return len(text) >= magicAt+4 && binary.NativeEndian.Uint16(text[kind:]) == meta &&
@@ -295,13 +294,13 @@ func (im *importer) parse(text []byte) (*line, error) {
 	return l, nil
 }
 
-// fill puts what a line says into an entry, but for key and value.
+// fill copies the members of a line to an entry, except key and value.
 func (r *record) fill(e *keepcache.Entry, now time.Time) error {
 	w := wire.Write{Key: wire.Name(e.Key), Negative: r.Negative}
 	for _, m := range []struct {
 		name       string
 		from, into *int64
-		never      bool // -1 stands for it
+		never      bool // -1 means never
 	}{
 		{"expires_at_ms", r.Expires, &w.ExpiresAt, false}, {"ttl_ms", r.TTL, &w.TTL, true},
 		{"stale_until_ms", r.Gone, &w.StaleUntil, true},
@@ -340,7 +339,7 @@ func (r *record) fill(e *keepcache.Entry, now time.Time) error {
 	return nil
 }
 
-// lineWords says in the words of import what encoding/json has against a line.
+// lineWords rephrases an error of encoding/json for a line of import.
 func lineWords(err error) error {
 	var mismatch *json.UnmarshalTypeError
 	switch {
@@ -354,7 +353,7 @@ func lineWords(err error) error {
 	return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 }
 
-// nameOf returns a name from the one of its two members that is there.
+// nameOf returns a name from whichever of its two members is present.
 func nameOf(member string, name *string, base64 []byte) (string, error) {
 	switch {
 	case name != nil && base64 != nil:

@@ -9,8 +9,7 @@ import (
 	"github.com/keepcache/keepcache/internal/jsontext"
 )
 
-// object builds a JSON object. Its members are written in the order of the calls, which is to be the
-// order of their names.
+// object builds a JSON object. Members are written in the order of the calls, which must be the order of their names.
 type object struct{ buf []byte }
 
 func (o *object) member(name string) {
@@ -32,7 +31,7 @@ func (o *object) text(name, s string) {
 	o.buf = jsontext.AppendString(o.buf, strings.ToValidUTF8(s, "\ufffd"))
 }
 
-// name writes a key's or a bucket's name exactly: what is not UTF-8 as base64, under another member's name.
+// name writes the name of a key or bucket exactly. A name that is not UTF-8 is written as base64 in another member.
 func (o *object) name(member, name string) {
 	if !utf8.ValidString(name) {
 		member, name = member+"_base64", base64.StdEncoding.EncodeToString([]byte(name))

@@ -110,7 +110,7 @@ command accepts them in that form.`,
 	return cmd
 }
 
-// lister prints entries as keys shows them.
+// lister prints entries in the form of the command keys.
 type lister struct {
 	out          io.Writer
 	long, asJSON bool

@@ -22,7 +22,7 @@ func addTTL(cmd *cobra.Command, ttl *string, otherwise string) {
 	cmd.Flags().StringVarP(ttl, "ttl", "t", otherwise, "lifetime such as 90s, 5m, 1h30m, 7d or never")
 }
 
-// parseLifetime reads a lifetime: a Go duration that may begin with days, or never.
+// parseLifetime parses a lifetime: a Go duration that may begin with days, or never.
 func parseLifetime(text string) (time.Duration, error) {
 	if text == never {
 		return keepcache.NoExpiry, nil
@@ -70,7 +70,7 @@ func parseLifetime(text string) (time.Duration, error) {
 	return time.Duration(sum), nil
 }
 
-// showLifetime writes a lifetime as parseLifetime reads it, to the millisecond.
+// showLifetime formats a lifetime for parseLifetime, to the millisecond.
 func showLifetime(d time.Duration) string {
 	if d == keepcache.NoExpiry {
 		return never
@@ -86,7 +86,7 @@ func showLifetime(d time.Duration) string {
 	return days
 }
 
-// showShort is showLifetime for tables: to the second where that is fine enough.
+// showShort is showLifetime for tables, to the second if that is precise enough.
 func showShort(d time.Duration) string {
 	if d > time.Minute && d != keepcache.NoExpiry {
 		d = d.Truncate(time.Second)
@@ -94,7 +94,7 @@ func showShort(d time.Duration) string {
 	return showLifetime(d)
 }
 
-// remaining returns how long from now an entry has to live.
+// remaining returns the lifetime of an entry from now on.
 func remaining(e keepcache.Entry, now time.Time) time.Duration {
 	if e.ExpiresAt.IsZero() {
 		return keepcache.NoExpiry

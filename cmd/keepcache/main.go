@@ -1,5 +1,5 @@
-// Command keepcache looks into cache files and changes them. Run `keepcache help` for what it can do, and
-// `keepcache demo` to see a cache survive kill -9.
+// Command keepcache reads and changes cache files. Run `keepcache help` for its commands, and `keepcache demo` to see a
+// cache survive kill -9.
 package main
 
 import (
@@ -21,7 +21,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteC()
 	if err == nil {
-		err = out.err // a full disk behind a redirection must not look like success
+		err = out.err // such as a full disk, if the output is redirected
 	}
 	complain(cmd, stderr, err)
 	return exitCode(err)

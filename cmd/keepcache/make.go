@@ -13,27 +13,27 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
-// makeFile has fn fill a new cache file, which gets its name when that has succeeded: a command that fails leaves no
-// file. made reports whether it did so. It does not where there is a file, also one that has come meanwhile.
+// makeFile creates a new cache file and calls fn to fill it. The file gets its name only if fn succeeds, so a command
+// that fails leaves no file. made is false if there is a file already, or one appeared meanwhile.
 func (f *flags) makeFile(w io.Writer, path string, how access, options keepcache.Options,
 	fn func(*local) error) (made bool, err error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if _, err := os.Lstat(journalOf(path)); err == nil {
-		return false, nil // the library has an opinion on one without its cache
+		return false, nil // the library decides about a journal without its cache
 	}
 	in, real, err := disk.OpenDir(path)
 	if err != nil {
-		return false, nil // the library says it better
+		return false, nil // the library has the better error
 	}
 	defer in.Close()
-	const random = 10 // bytes that CreateTemp puts behind a name at the most
+	const random = 10 // the most bytes that CreateTemp appends to a name
 	tmp, name, err := in.CreateTemp(beside.Prefix(real, ".new-", random))
 	if err != nil {
 		return false, nil // as before
 	}
-	// The name is what is wanted: the library makes an empty file a cache in another way than one that is not there.
+	// Only the name is needed: the library treats an empty file differently from an absent one.
 	if err := errors.Join(tmp.Close(), in.Remove(name)); err != nil {
 		return false, err
 	}
@@ -50,12 +50,12 @@ func (f *flags) makeFile(w io.Writer, path string, how access, options keepcache
 	case err == nil:
 		return true, in.Sync(real)
 	case how == creating:
-		return false, nil // a file has come, or the file system knows no links: once more, with the file itself
+		return false, nil // a file appeared, or the file system has no hard links: use the file itself
 	case errors.Is(err, fs.ErrExist):
 		return false, fmt.Errorf("%s was created by another process in the meantime; nothing was changed",
 			strconv.Quote(path))
 	}
-	// A file system without links. The renaming could replace a file that has come since, so look again.
+	// A file system without hard links. The rename could replace a file that appeared meanwhile, so check again.
 	if _, err := in.Lstat(real); !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("%s was created by another process in the meantime; nothing was changed",
 			strconv.Quote(path))
@@ -66,7 +66,7 @@ func (f *flags) makeFile(w io.Writer, path string, how access, options keepcache
 	return true, in.Sync(real)
 }
 
-// withPath returns err with the path that the file was to get.
+// withPath returns err with the path that the file should get.
 func withPath(err error, path string) error {
 	var e *keepcache.Error
 	if errors.As(err, &e) {

@@ -14,7 +14,7 @@ func parseDisplay(shown string) (string, error) {
 	return strconv.Unquote(shown)
 }
 
-// printable returns a message with everything in it escaped that a terminal would obey.
+// printable returns a message with all control characters escaped.
 func printable(message string) string {
 	var b strings.Builder
 	for len(message) > 0 {
@@ -31,7 +31,7 @@ func printable(message string) string {
 	return b.String()
 }
 
-// shellQuote returns an argument as it can be typed into a POSIX shell.
+// shellQuote quotes an argument for a POSIX shell.
 func shellQuote(arg string) string {
 	plain := arg != "" && strings.Trim(arg,
 		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./@%") == ""

@@ -18,7 +18,7 @@ import (
 	"github.com/keepcache/keepcache/internal/display"
 )
 
-// output is standard output. It remembers the first error, so that nobody has to look at each Print.
+// output is standard output. It remembers the first error, so that callers need not check each Print.
 type output struct {
 	w   io.Writer
 	err error
@@ -42,8 +42,8 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// nameAfter returns a function that writes a name at the end of a line of w, behind so many columns: as it is, and on a
-// terminal with its middle left out where it would not fit the line.
+// nameAfter returns a function that formats a name for the end of a line of w, after so many columns. On a terminal, it
+// leaves out the middle of a name that does not fit the line.
 func nameAfter(w io.Writer, columns int) func(name string) string {
 	if !isTerminal(w) {
 		return display.Name
@@ -58,17 +58,17 @@ func nameAfter(w io.Writer, columns int) func(name string) string {
 	return func(name string) string { return fitMiddle(display.Name(name), max(width-columns, leastName)) }
 }
 
-// leastName is to how many columns a name is cut at the most.
+// leastName is the minimum width of a shortened name, in columns.
 const leastName = 16
 
-// tellTyping says on w what a command waits for, if it reads what a person types.
+// tellTyping says on w what a command waits for, if it reads from a terminal.
 func tellTyping(in io.Reader, w io.Writer, what string) {
 	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		fmt.Fprintf(w, "reading %s from the terminal; end with Ctrl-D\n", what)
 	}
 }
 
-// canAsk reports whether a person is there who can be asked.
+// canAsk reports whether there is a person to ask.
 func canAsk(cmd *cobra.Command) bool {
 	in, ok := cmd.InOrStdin().(*os.File)
 	return ok && term.IsTerminal(int(in.Fd()))
@@ -76,7 +76,7 @@ func canAsk(cmd *cobra.Command) bool {
 
 var errNotDone = errors.New("nothing was done")
 
-// ask asks the person at the terminal whether to go on. All but y and yes is no, which is an error.
+// ask asks the person at the terminal whether to continue. Any answer except y and yes is an error.
 func ask(ctx context.Context, cmd *cobra.Command, question string) error {
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s? [y/N] ", question)
 	answered := make(chan string, 1)
@@ -96,7 +96,7 @@ func ask(ctx context.Context, cmd *cobra.Command, question string) error {
 	}
 }
 
-// style writes in colour on a terminal that has it, unless the environment has NO_COLOR (no-color.org).
+// style writes in colour on a terminal that supports it, unless the environment has NO_COLOR (no-color.org).
 type style struct{ on bool }
 
 func styleOf(w io.Writer) style {
@@ -117,8 +117,8 @@ func (s style) dim(text string) string  { return s.paint("2", text) }
 func (s style) good(text string) string { return s.paint("32", text) }
 func (s style) bad(text string) string  { return s.paint("1;31", text) }
 
-// progress shows on a terminal how far long work is, in a line that it takes away again. Elsewhere it is
-// silent. A nil progress is silent too.
+// progress shows the progress of long work on a terminal, in a line that it removes again. Elsewhere it is silent. A
+// nil progress is silent too.
 type progress struct {
 	w     io.Writer
 	shown time.Time
@@ -132,7 +132,7 @@ func newProgress(w io.Writer) *progress {
 	return &progress{w: w, begun: time.Now()}
 }
 
-// show replaces the line, at most ten times a second, and not before the work has taken a moment.
+// show replaces the line, at most ten times a second, and only after the work has taken 300 ms.
 func (p *progress) show(format string, args ...any) {
 	if p == nil || time.Since(p.shown) < 100*time.Millisecond || time.Since(p.begun) < 300*time.Millisecond {
 		return

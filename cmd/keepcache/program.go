@@ -10,7 +10,7 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// program returns the running program that top and watch look at.
+// program returns the running program for top and watch.
 func (f *flags) program(ctx context.Context) (*remote, error) {
 	if addr := f.address(); addr != "" {
 		r, err := dial(ctx, addr)

@@ -87,7 +87,7 @@ file, unless --allow-empty asks for an empty one.`,
 	return cmd
 }
 
-// hintBuckets says what may prove records that were not proved.
+// hintBuckets returns a hint how to save records that failed their checksum.
 func hintBuckets(r keepcache.RepairReport) string {
 	if r.Unproved == 0 || r.Whole {
 		return ""
@@ -102,7 +102,7 @@ func possessive(n int) string {
 	return "their"
 }
 
-// makeEmpty makes an empty cache at path, where nothing may be, after Repair has saved nothing because of why.
+// makeEmpty creates an empty cache at path, which must not exist, after Repair has saved nothing because of why.
 func makeEmpty(cmd *cobra.Command, path string, why error) error {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("%s already exists", strconv.Quote(path))

@@ -91,7 +91,7 @@ Exit codes:
 	root.SetVersionTemplate("{{.Version}}\n")
 
 	root.SetUsageTemplate(strings.NewReplacer(
-		// The bare program is no use of its own: it leads to this help.
+		// Without a command, the program only prints this help.
 		"{{if .Runnable}}", "{{if and .Runnable .HasParent}}",
 		".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth),
 	).Replace(root.UsageTemplate()))
@@ -100,9 +100,9 @@ Exit codes:
 	return root
 }
 
-// refuseFlags refuses --file and --addr without a name, as a script gives them whose variable is not set: the
-// environment could name another cache than the one that was meant. And it refuses --bucket where a command speaks of
-// all of them: it would do more than was meant.
+// refuseFlags refuses an empty --file or --addr, as from an unset variable in a script: the environment could name
+// another cache than the intended one. It also refuses --bucket for commands that cover all buckets, because they would
+// do more than intended.
 func refuseFlags(cmd *cobra.Command, _ []string) error {
 	for _, name := range []string{"file", "addr"} {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
@@ -115,7 +115,7 @@ func refuseFlags(cmd *cobra.Command, _ []string) error {
 	return nil
 }
 
-// unbucketed are the commands that speak of all buckets, or of none, with what to say to somebody who names one.
+// unbucketed are the commands that cover all buckets, or none, with the error for a --bucket.
 var unbucketed = map[string]string{
 	"backup":     "copies the whole cache; export --bucket writes the entries of one bucket",
 	"buckets":    "lists all buckets; keys --bucket lists the keys of one",
@@ -131,7 +131,7 @@ var unbucketed = map[string]string{
 	"version":    "does not use a bucket",
 }
 
-// helpWidth is the length of the longest line of help, in columns: that of a terminal that nobody has resized.
+// helpWidth is the maximum length of a line of help, in columns: the usual width of a terminal.
 const helpWidth = 80
 
 func newHelpCommand() *cobra.Command {
@@ -162,7 +162,7 @@ func newHelpCommand() *cobra.Command {
 	}
 }
 
-// elsewhere has what other programs call these commands.
+// elsewhere has the names that other programs use for these commands.
 var elsewhere = map[string][]string{
 	"delete": {"del", "rm", "remove", "unset"},
 	"export": {"dump"},
@@ -187,7 +187,7 @@ func unknownCommand(root *cobra.Command, name string) error {
 	return err
 }
 
-// asUsage makes every complaint of cobra about the command line a usageError, in cmd and below it.
+// asUsage turns every error of cobra about the command line into a usageError, for cmd and its subcommands.
 func asUsage(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{flagError(cmd, err)} })
 	check := cmd.Args
@@ -206,8 +206,8 @@ func asUsage(cmd *cobra.Command) {
 	}
 }
 
-// flagError puts an error of the flags into words for a person. To that of an unknown flag it adds what to do if it is
-// meant to be a name, or a value such as -5.
+// flagError rephrases an error of a flag for people. For an unknown flag, it adds what to do if a name, or a value such
+// as -5, was intended.
 func flagError(cmd *cobra.Command, err error) error {
 	var number *strconv.NumError
 	if errors.As(err, &number) {
@@ -227,7 +227,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	return fmt.Errorf("%w\nPut arguments that begin with - after --: %s [flags] --%s", err, cmd.CommandPath(), args)
 }
 
-// someArgs asks for one argument or more.
+// someArgs requires at least one argument.
 func someArgs(name string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -237,7 +237,7 @@ func someArgs(name string) cobra.PositionalArgs {
 	}
 }
 
-// oneArg takes one argument or none.
+// oneArg accepts at most one argument.
 func oneArg(_ *cobra.Command, args []string) error {
 	if len(args) > 1 {
 		return fmt.Errorf("unexpected argument %q; quote arguments that contain spaces", args[1])
@@ -245,7 +245,7 @@ func oneArg(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// keyArgs asks for exactly the named arguments.
+// keyArgs requires exactly the named arguments.
 func keyArgs(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
@@ -258,7 +258,7 @@ func keyArgs(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// unexpected is the error of an argument too many. One that is the value of a flag gets the flag named.
+// unexpected is the error of an extra argument. If it looks like the value of a flag, the error names the flag.
 func unexpected(cmd *cobra.Command, arg string) error {
 	hint := "quote arguments that contain spaces"
 	if _, err := strconv.ParseInt(arg, 10, 64); err == nil && cmd.Flags().Lookup("by") != nil {
@@ -269,7 +269,7 @@ func unexpected(cmd *cobra.Command, arg string) error {
 	return fmt.Errorf("unexpected argument %q; %s", arg, hint)
 }
 
-// exclusive refuses flags that contradict each other.
+// exclusive refuses two flags that cannot be used together.
 func exclusive(cmd *cobra.Command, a, b string) error {
 	if cmd.Flags().Changed(a) && cmd.Flags().Changed(b) {
 		return usagef("--%s and --%s cannot be used together", a, b)

@@ -42,7 +42,7 @@ set creates it.`,
 	return cmd
 }
 
-// input is what the commands that store a value read it from.
+// input is the source of the value for commands that store one.
 type input struct {
 	ttl      string
 	asString bool
@@ -51,7 +51,7 @@ type input struct {
 	most     int64 // bytes
 }
 
-// defaultMost is the largest value that the library takes by default, in bytes.
+// defaultMost is the largest value that the library accepts by default, in bytes.
 const defaultMost = 64 << 20
 
 func (in *input) addFlags(cmd *cobra.Command) {
@@ -76,7 +76,7 @@ func checkMost(most int64) error {
 	return nil
 }
 
-// read returns what is to be stored.
+// read returns the value to store.
 func (in *input) read(cmd *cobra.Command, f *flags, args []string) (w write, err error) {
 	if err := exclusive(cmd, "string", "bytes"); err != nil {
 		return w, err

@@ -102,7 +102,7 @@ func printStat(out io.Writer, bucket, key string, e keepcache.Entry) {
 
 func showTime(t time.Time) string { return t.Format("2006-01-02 15:04:05.000 -07:00") }
 
-// showPoint writes a point in time, and how far away it is.
+// showPoint formats a point in time, and how far away it is.
 func showPoint(t time.Time, left time.Duration) string {
 	if left <= 0 {
 		return fmt.Sprintf("%s, %s ago", showTime(t), showLifetime(-left))
@@ -123,7 +123,7 @@ func displayAll(names []string) string {
 	return strings.Join(shown, ", ")
 }
 
-// tagsJSON writes tags as a list: what is not UTF-8 as an object with its base64.
+// tagsJSON writes tags as a list. A tag that is not UTF-8 is an object with its base64.
 func tagsJSON(tags []string) []byte {
 	names := make([]wire.Name, len(tags))
 	for i, tag := range tags {

@@ -80,7 +80,7 @@ refreshes that were skipped because too many loads were running.`,
 	return cmd
 }
 
-// printActivity prints what the cache did since it was opened, as far as it did anything.
+// printActivity prints what the cache has done since it was opened, without what it has never done.
 func printActivity(out io.Writer, s keepcache.Stats) {
 	if n := s.Hits + s.Misses; n > 0 {
 		fmt.Fprintf(out, "hits      %.1f %% of %s\n", 100*s.HitRatio(), plural(n, "read", "reads"))
@@ -96,7 +96,7 @@ func printActivity(out io.Writer, s keepcache.Stats) {
 	}
 }
 
-// printLoads prints what loads did, in a line of those that ran and one of those that did not.
+// printLoads prints a line about loads that ran, and one about loads that did not.
 func printLoads(out io.Writer, l keepcache.LoadStats) {
 	if l.Loads > 0 || l.Running > 0 {
 		words := count(l.Loads)
@@ -123,7 +123,7 @@ func printLoads(out io.Writer, l keepcache.LoadStats) {
 	}
 }
 
-// freeUnknown says why it is not known how many pages are free, or nothing where it is.
+// freeUnknown returns why the number of free pages is unknown, or an empty string if it is known.
 func (f *flags) freeUnknown(c cache, s keepcache.Stats) string {
 	l, ok := c.(*local)
 	switch {
@@ -132,7 +132,7 @@ func (f *flags) freeUnknown(c cache, s keepcache.Stats) string {
 	case l.unlocked:
 		return "not known without the lock"
 	}
-	// Its free pages are listed in a file that was closed in order. That leaves no journal.
+	// Only a file that was closed properly lists its free pages, and it has no journal.
 	path, err := f.path()
 	if err == nil {
 		path, err = disk.Resolve(path)
@@ -188,7 +188,7 @@ func statsJSON(path string, s keepcache.Stats, freeKnown bool) []byte {
 	return o.line()
 }
 
-// loadsJSON says what loads did and how many are under way.
+// loadsJSON returns the counts of loads, and how many are running.
 func loadsJSON(l keepcache.LoadStats) []byte {
 	var o object
 	o.int("abandoned", l.Abandoned)
@@ -208,7 +208,7 @@ func loadsJSON(l keepcache.LoadStats) []byte {
 	return o.bytes()
 }
 
-// tiersJSON says what memory, the journal and the commits did and how they stand.
+// tiersJSON returns the counts and the state of memory, journal and commits.
 func tiersJSON(s keepcache.Stats) []byte {
 	var o object
 	o.int("cached_bytes", s.Memory.CachedBytes)

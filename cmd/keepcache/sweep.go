@@ -53,8 +53,8 @@ func interruptible(cmd *cobra.Command) (context.Context, func()) {
 	return ctx, stop
 }
 
-// watch calls show every now and then while something that has no progress of its own goes on, until the
-// function it returns is called.
+// watch calls show regularly, for work that does not report progress itself, until the function that it returns is
+// called.
 func watch(cmd *cobra.Command, show func(*progress)) (stop func()) {
 	p := newProgress(cmd.ErrOrStderr())
 	if p == nil {

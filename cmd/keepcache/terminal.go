@@ -13,14 +13,14 @@ import (
 	"golang.org/x/term"
 )
 
-// screen is a terminal that a command draws on as a whole. What was there comes back when it ends.
+// screen is a terminal on which a command draws the whole screen. Its previous contents come back at the end.
 type screen struct {
 	in, out *os.File
 	before  *term.State
 	keys    chan key
 }
 
-// key is one key that was pressed: a character, or one of the names below.
+// key is a pressed key: a character, or one of the names below.
 type key string
 
 const (
@@ -36,7 +36,7 @@ const (
 	keyRedraw    key = "redraw"
 )
 
-// Sequences of ECMA-48 and of xterm, which every terminal of today understands.
+// Sequences of ECMA-48 and xterm, which all current terminals understand.
 const (
 	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l" // another screen, no cursor, no wrapping of lines
 	leaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
@@ -45,7 +45,7 @@ const (
 	clearRest   = "\x1b[J"
 )
 
-// openScreen takes the terminal over if in and out are one.
+// openScreen takes over the terminal, if in and out are one.
 func openScreen(in io.Reader, out io.Writer) (*screen, bool) {
 	if o, ok := out.(*output); ok {
 		out = o.w
@@ -65,13 +65,13 @@ func openScreen(in io.Reader, out io.Writer) (*screen, bool) {
 	return s, true
 }
 
-// close gives the terminal back.
+// close restores the terminal.
 func (s *screen) close() {
 	io.WriteString(s.out, leaveScreen)
 	term.Restore(int(s.in.Fd()), s.before)
 }
 
-// size returns how many columns and lines there are.
+// size returns the number of columns and lines.
 func (s *screen) size() (width, height int) {
 	width, height, err := term.GetSize(int(s.out.Fd()))
 	if err != nil || width < 1 || height < 1 {
@@ -80,7 +80,7 @@ func (s *screen) size() (width, height int) {
 	return width, height
 }
 
-// draw shows the lines, in one write, so that nothing flickers.
+// draw shows the lines in one write, to avoid flicker.
 func (s *screen) draw(lines []string) {
 	var b strings.Builder
 	b.WriteString(goHome)
@@ -88,7 +88,7 @@ func (s *screen) draw(lines []string) {
 		if i > 0 {
 			b.WriteString("\r\n")
 		}
-		b.WriteString(clearLine + line) // behind a full line the cursor is on its last character
+		b.WriteString(clearLine + line) // after a full line, the cursor is on its last character
 	}
 	b.WriteString(clearRest)
 	io.WriteString(s.out, b.String())
@@ -120,7 +120,7 @@ var named = []struct {
 	{"\x03", keyInterrupt}, {"\x04", keyInterrupt}, {"\x0c", keyRedraw},
 }
 
-// parseKeys takes apart what a terminal sent. A sequence that it does not know counts for nothing.
+// parseKeys parses input from a terminal. It ignores unknown sequences.
 func parseKeys(text string) (keys []key) {
 next:
 	for text != "" {
@@ -150,7 +150,7 @@ next:
 	return keys
 }
 
-// endings returns a context that ends when the process is asked to end, so that the terminal can be given back.
+// endings returns a context that ends when the process gets a signal to end, so that the terminal can be restored.
 func endings(ctx context.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 }
@@ -178,7 +178,7 @@ func widthOf(text string) (n int) {
 	return n
 }
 
-// fit cuts text to a number of columns, with an ellipsis where something is missing.
+// fit cuts text to a number of columns, and marks the cut with an ellipsis.
 func fit(text string, width int) string {
 	switch {
 	case width < 1:
@@ -201,7 +201,7 @@ func fitMiddle(text string, width int) string {
 		return fit(text, width)
 	}
 	runes := []rune(text)
-	left, right := 0, len(runes) // what is between them is left out
+	left, right := 0, len(runes) // the text between them is left out
 	for room, ahead := width-1, true; ; ahead = !ahead {
 		r := runes[right-1]
 		if ahead {

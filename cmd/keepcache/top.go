@@ -75,7 +75,7 @@ type top struct {
 	view     view
 }
 
-// print prints one picture: what happened within one interval.
+// print prints one view of what happened within one interval.
 func (t *top) print(ctx context.Context, out io.Writer) error {
 	c := newCollector(t.remote)
 	if err := c.collect(ctx, listBuckets); err != nil {
@@ -96,7 +96,7 @@ func (t *top) print(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// run draws until the user has seen enough.
+// run draws until the user quits.
 func (t *top) run(ctx context.Context, s *screen) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -135,7 +135,7 @@ func (t *top) run(ctx context.Context, s *screen) error {
 			}
 		case k, ok := <-s.keys:
 			if !ok {
-				return nil // the terminal has gone
+				return nil // the terminal was closed
 			}
 			before := t.view.list
 			if t.view.press(k) {
@@ -152,16 +152,16 @@ func (t *top) run(ctx context.Context, s *screen) error {
 	}
 }
 
-// resizeLook is how often the size of the terminal is looked at.
+// resizeLook is how often the size of the terminal is checked.
 const resizeLook = 250 * time.Millisecond
 
-// collected is a picture, or why there is none.
+// collected is a picture, or the error instead of one.
 type collected struct {
 	picture picture
 	err     error
 }
 
-// collect takes a picture each interval, and at once when another list is wished for.
+// collect takes a picture in each interval, and at once when the user selects another list.
 func (t *top) collect(ctx context.Context, c *collector, wish <-chan list, pictures chan<- collected) {
 	ticker := time.NewTicker(t.interval)
 	defer ticker.Stop()
@@ -184,7 +184,7 @@ func (t *top) collect(ctx context.Context, c *collector, wish <-chan list, pictu
 	}
 }
 
-// list is what the lower half of the picture shows.
+// list is one of the lists in the lower half of the view.
 type list int
 
 const (
@@ -192,10 +192,10 @@ const (
 	listHot
 	listBig
 	listEvents
-	lists // how many there are
+	lists // the number of lists
 )
 
-// press changes the view as a key says, and reports whether it is to end.
+// press changes the view for a pressed key, and reports whether to quit.
 func (v *view) press(k key) (quit bool) {
 	if v.typing {
 		switch k {

@@ -11,19 +11,19 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// What looking costs the program is bounded: a request for the stats each interval, a sample of the events, and, while
-// somebody looks at the largest keys, a walk now and then.
+// The cost for the watched program is bounded: a request for the stats in each interval, a sample of the events, and an
+// occasional scan while the list of big keys is shown.
 const (
-	sampleEvents = 1000                   // of one sample
-	sampleTime   = 150 * time.Millisecond // that a sample may take, at most
-	hotDecay     = 0.7                    // by which earlier samples count less each time
-	hotMost      = 5000                   // keys that are counted
-	bigEvery     = 30 * time.Second       // between two walks
-	listMost     = 200                    // elements of a list
-	historyMost  = 120                    // intervals
+	sampleEvents = 1000                   // the most events of a sample
+	sampleTime   = 150 * time.Millisecond // the longest time of a sample
+	hotDecay     = 0.7                    // the weight of earlier samples decays by this factor
+	hotMost      = 5000                   // the most keys that are counted
+	bigEvery     = 30 * time.Second       // the time between two scans
+	listMost     = 200                    // the most elements of a list
+	historyMost  = 120                    // the most intervals
 )
 
-// picture is what there is to show.
+// picture has the data of one view.
 type picture struct {
 	who    string
 	path   string
@@ -40,14 +40,14 @@ type picture struct {
 	recent  []wire.Event // the latest first
 }
 
-// hotKey is a key, and its part of the sampled operations from 0 to 1.
+// hotKey is a key and its fraction of the sampled operations, from 0 to 1.
 type hotKey struct {
 	bucket, key  string
 	part         float64
 	reads, total float64
 }
 
-// collector gathers pictures. Its methods may be called from any goroutine.
+// collector collects pictures. Its methods may be called from any goroutine.
 type collector struct {
 	remote *remote
 
@@ -61,7 +61,7 @@ func newCollector(r *remote) *collector {
 	return &collector{remote: r, counts: make(map[[2]string]*hotKey)}
 }
 
-// collect takes the stats, and what the list that is shown needs.
+// collect requests the stats, and the data of the list that is shown.
 func (c *collector) collect(ctx context.Context, shown list) error {
 	bounded, cancel := context.WithTimeout(ctx, answerWait)
 	defer cancel()
@@ -100,7 +100,7 @@ func (c *collector) collect(ctx context.Context, shown list) error {
 
 func operations(s keepcache.Stats) uint64 { return s.Hits + s.Misses + s.Sets + s.Deletes }
 
-// perSecond turns a count into a rate. A count that went back, because the program is another one now, is none.
+// perSecond turns a count into a rate. If the count has gone down, because the program was restarted, the rate is 0.
 func perSecond(n uint64, took time.Duration) float64 {
 	if took <= 0 || n > 1<<62 {
 		return 0
@@ -128,7 +128,7 @@ func (c *collector) sample(ctx context.Context) {
 	c.count(got)
 }
 
-// count adds a sample to those before it.
+// count adds a sample to the earlier ones.
 func (c *collector) count(got []wire.Event) {
 	for at, h := range c.counts {
 		h.total *= hotDecay
@@ -167,7 +167,7 @@ func (c *collector) count(got []wire.Event) {
 	c.p.hot = c.p.hot[:min(len(c.p.hot), listMost)]
 }
 
-// follow gathers the events that do not come with every operation, until ctx ends.
+// follow collects the events that do not occur with every operation, until ctx ends.
 func (c *collector) follow(ctx context.Context) {
 	kinds := []string{
 		keepcache.EventCorrupt.String(), keepcache.EventLoadFailed.String(), keepcache.EventCompact.String(),
@@ -185,7 +185,7 @@ func (c *collector) follow(ctx context.Context) {
 			n++
 			return n < followMost
 		})
-		// A flood of them is looked at from time to time, and a program that does not answer is asked again.
+		// Pause between rounds: this bounds the cost of a flood of events, and retries a program that does not answer.
 		select {
 		case <-ctx.Done():
 		case <-time.After(max(followRest-time.Since(begun), leastInterval)):
@@ -198,7 +198,7 @@ const (
 	followRest = 5 * time.Second // between the beginnings of two rounds
 )
 
-// picture returns what there is now.
+// picture returns the current picture.
 func (c *collector) picture() picture {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -14,18 +14,18 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// view is how a picture is shown.
+// view has the settings of the display.
 type view struct {
 	style  style
-	help   bool // a line says which keys there are
+	help   bool // show a line with the keys
 	list   list
-	sort   int // by which column of the list
+	sort   int // the column by which the list is sorted
 	filter string
-	typing bool // of the filter
+	typing bool // the filter is being typed
 	paused bool
 }
 
-// frame returns the lines of a picture, none wider than width and not more than height.
+// frame returns the lines of a view, at most height lines and none wider than width.
 func (v *view) frame(p picture, width, height int) []string {
 	f := &frame{view: v, width: width}
 	f.head(p)
@@ -49,7 +49,7 @@ func (v *view) frame(p picture, width, height int) []string {
 	return f.lines[:min(len(f.lines), height)]
 }
 
-// frame gathers lines.
+// frame collects lines.
 type frame struct {
 	*view
 	width int
@@ -60,7 +60,7 @@ func (f *frame) line(format string, args ...any) {
 	f.lines = append(f.lines, fit(strings.TrimRight(fmt.Sprintf(format, args...), " "), f.width))
 }
 
-// named adds a line that begins with a name, which is painted.
+// named adds a line that begins with a coloured name.
 func (f *frame) named(name, format string, args ...any) {
 	const room = 10
 	text := fit(fmt.Sprintf(format, args...), f.width-room)
@@ -72,7 +72,7 @@ func (f *frame) head(p picture) {
 	if f.paused {
 		right = "PAUSED"
 	}
-	// The end of the path says most.
+	// The end of the path is the most informative part.
 	path, most := []rune(display.Name(p.path)), f.width/2
 	if len(path) > most {
 		path = append([]rune("…"), path[len(path)-max(most-1, 0):]...)
@@ -82,7 +82,7 @@ func (f *frame) head(p picture) {
 	f.lines = append(f.lines, f.style.bold(fit(pad(left, f.width-widthOf(right))+right, f.width)))
 }
 
-// showUp writes for how long a program has been running.
+// showUp formats how long a program has been running.
 func showUp(d time.Duration) string {
 	switch d = d.Truncate(time.Second); {
 	case d >= day:
@@ -122,7 +122,7 @@ func (f *frame) rates(p picture) {
 
 func trimmed(rate string) string { return strings.TrimSpace(rate) }
 
-// showRate writes a number a second in seven columns.
+// showRate formats a rate per second in seven columns.
 func showRate(n float64) string {
 	switch {
 	case n >= 1e7:
@@ -135,7 +135,7 @@ func showRate(n float64) string {
 	return fmt.Sprintf("%7s", count(int64(math.Round(n))))
 }
 
-// showLatency writes quantiles of a sample.
+// showLatency formats quantiles of sampled latencies.
 func showLatency(l keepcache.Latencies) string {
 	if l.Count() == 0 {
 		return "none timed"
@@ -143,11 +143,11 @@ func showLatency(l keepcache.Latencies) string {
 	return fmt.Sprintf("p50 <%s p99 <%s", showBrief(l.Quantile(0.5)), showBrief(l.Quantile(0.99)))
 }
 
-// showLoads writes quantiles of the loads that have ended since before, all of which are timed.
+// showLoads formats quantiles of the loads that ended since before. All loads are timed.
 func showLoads(now, before keepcache.Latencies) string {
 	for i := range now.Counts {
 		if now.Counts[i] < before.Counts[i] {
-			return "none ended" // the program is another one now
+			return "none ended" // the program was restarted
 		}
 	}
 	ended := now.Sub(before)
@@ -157,7 +157,7 @@ func showLoads(now, before keepcache.Latencies) string {
 	return showLatency(ended)
 }
 
-// showBrief writes a duration with two digits or three.
+// showBrief formats a duration with two or three digits.
 func showBrief(d time.Duration) string {
 	switch {
 	case d == keepcache.NoExpiry:
@@ -174,13 +174,13 @@ func showBrief(d time.Duration) string {
 	return fmt.Sprintf("%.1fs", d.Seconds())
 }
 
-// meter draws a part of a whole.
+// meter draws a fraction as a bar.
 func meter(part float64, width int) string {
 	full := int(math.Round(max(min(part, 1), 0) * float64(width)))
 	return "[" + strings.Repeat("#", full) + strings.Repeat(" ", width-full) + "]"
 }
 
-// spark draws the latest values, each by its part of the largest.
+// spark draws the latest values, relative to the largest.
 func spark(values []float64, width int) string {
 	values = values[max(len(values)-width, 0):]
 	if len(values) == 0 {
@@ -212,7 +212,7 @@ func (f *frame) sizes(p picture) {
 		plural(s.Compact.Compactions, "compaction", "compactions"))
 }
 
-// budget writes a number of bytes against its limit, 0 for none.
+// budget formats a number of bytes and its limit, which is 0 for no limit.
 func (f *frame) budget(n, limit int64) string {
 	if limit <= 0 {
 		return fmt.Sprintf("%10s", size(n))
@@ -246,7 +246,7 @@ func (f *frame) upkeep(p picture) {
 	}
 }
 
-// trouble says what is wrong, or nothing.
+// trouble returns the current problem, or an empty string.
 func trouble(s keepcache.Stats) string {
 	var words []string
 	if s.Damaged > 0 {
@@ -269,7 +269,7 @@ func trouble(s keepcache.Stats) string {
 	return strings.Join(words, "; ")
 }
 
-// tabs adds the line that names the lists.
+// tabs adds the line with the names of the lists.
 func (f *frame) tabs(p picture) {
 	names := []string{"buckets", "hot keys", "big keys", "events"}
 	line, used := "", 0
@@ -301,7 +301,7 @@ func (f *frame) tabs(p picture) {
 	f.lines = append(f.lines, line)
 }
 
-// rows adds the list, in so many lines at most.
+// rows adds the list, in at most so many lines.
 func (f *frame) rows(p picture, room int) {
 	if room <= 1 {
 		return
@@ -327,12 +327,12 @@ func (f *frame) rows(p picture, room int) {
 	}
 }
 
-// wants reports whether a line with these names is to be shown.
+// wants reports whether the filter matches a line with these names.
 func (f *frame) wants(names ...string) bool {
 	return f.filter == "" || slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, f.filter) })
 }
 
-// sorted is how the heading of the column by which a list is sorted is marked.
+// sorted marks the heading of the column by which a list is sorted.
 func (f *frame) sorted(column, of int, name string) string {
 	if f.sort%of == column {
 		return name + "*"
@@ -402,7 +402,7 @@ func (f *frame) bigRows(p picture) (head string, rows []string) {
 	return head, rows
 }
 
-// showLeftOf is showShort for what may be over since it was looked at.
+// showLeftOf is showShort for a lifetime that may have ended since it was read.
 func showLeftOf(d time.Duration) string {
 	if d <= 0 {
 		return "expired"
@@ -419,7 +419,7 @@ func (f *frame) eventRows(p picture) (rows []string) {
 	return rows
 }
 
-// foot adds the line that says which keys there are.
+// foot adds the line with the keys.
 func (f *frame) foot() {
 	keys := "q quit  tab list  s sort  / filter  p pause"
 	if f.typing {

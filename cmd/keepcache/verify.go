@@ -68,7 +68,7 @@ and skips bbolt's own check. The exit code is 1 if the file is damaged.`,
 	return cmd
 }
 
-// sayChecks prints what the checks found, and returns the error that it is.
+// sayChecks prints the results of the checks, and returns the error for them.
 func sayChecks(cmd *cobra.Command, path string, entries, pages checked, asJSON bool) error {
 	found := entries.More + pages.More + int64(len(entries.Problems)+len(pages.Problems))
 	if asJSON {
@@ -82,8 +82,8 @@ func sayChecks(cmd *cobra.Command, path string, entries, pages checked, asJSON b
 	return nil
 }
 
-// verifyRunning has the program that serves the cache check its entries, and reports whether there is one. silent says
-// why one that may be there could not be asked.
+// verifyRunning asks the program that serves the cache to check the entries, and reports whether there is such a
+// program. silent says why a program that may be there did not answer.
 func (f *flags) verifyRunning(ctx context.Context, cmd *cobra.Command, limit time.Duration, asJSON bool) (done bool,
 	silent, err error) {
 	var r *remote
@@ -122,7 +122,7 @@ func (f *flags) verifyRunning(ctx context.Context, cmd *cobra.Command, limit tim
 	return true, nil, sayChecks(cmd, f.shownPath(&remote{hello: r.hello}), entries, pages, asJSON)
 }
 
-// checked is what a check found. A child writes it as JSON; Problems are printable text.
+// checked is the result of a check. A child writes it as JSON; Problems are printable text.
 type checked struct {
 	Buckets, Entries, Expired, Pending, Rows int64
 	Journal                                  keepcache.JournalReport
@@ -130,14 +130,14 @@ type checked struct {
 	Problems                                 []string
 	More                                     int64
 
-	Err  string // why there was nothing to check
+	Err  string // why the check was not possible
 	Code int    // the exit code for it
 
 	Beside    bool   // it was read without the lock, because a program has it open
 	Unchecked string // why there was no check
 }
 
-// checkError is an error that a check met in its own process.
+// checkError is an error of a check in its own process.
 type checkError struct {
 	words string
 	code  int
@@ -155,7 +155,7 @@ func (e *checkError) Unwrap() error {
 	return nil
 }
 
-// check runs a check in a process of its own. How that process ends badly is a problem of the file.
+// check runs a check in a separate process. If the process crashes, that is a problem of the file.
 func check(ctx context.Context, cmd *cobra.Command, timeout time.Duration, what, name, path string) (checked, error) {
 	begun := time.Now()
 	stop := watch(cmd, func(p *progress) { p.show("checking %s, %s", what, time.Since(begun).Round(time.Second)) })
@@ -174,7 +174,7 @@ func check(ctx context.Context, cmd *cobra.Command, timeout time.Duration, what,
 	if c.Err != "" {
 		return c, &checkError{oneLine(c.Err), c.Code}
 	}
-	// A process that went astray says what it likes.
+	// The output of a crashed process may be anything.
 	found := c.Problems
 	c.Problems = nil
 	for _, p := range found {
@@ -211,7 +211,7 @@ func printChecks(cmd *cobra.Command, entries, pages checked) {
 	}
 }
 
-// printJournal says what of that is in the journal alone.
+// printJournal prints what only the journal has.
 func printJournal(out io.Writer, j keepcache.JournalReport) {
 	switch {
 	case j.Foreign:

@@ -48,7 +48,7 @@ func (v version) String() string {
 	return fmt.Sprintf("keepcache %s%s %s %s/%s", v.version, built, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// buildVersion returns what the go command has put into the program.
+// buildVersion returns the version that the go command has put into the program.
 func buildVersion() version {
 	v := version{version: "(unknown)"}
 	info, ok := debug.ReadBuildInfo()

@@ -16,7 +16,7 @@ import (
 	"github.com/keepcache/keepcache/internal/wire"
 )
 
-// watched are the kinds of events that a running program tells of, with what else people call them.
+// watched are the kinds of events of a running program, with other names that people use for them.
 var watched = []struct {
 	kind  keepcache.EventKind
 	alias string
@@ -96,7 +96,7 @@ or an error.`,
 			for e, err := range r.client.Events(ctx, w) {
 				switch {
 				case err != nil && ctx.Err() != nil:
-					return nil // an interrupt is how it ends
+					return nil // an interrupt is the usual end
 				case errors.Is(err, io.EOF):
 					return fmt.Errorf("%s has ended or closed the cache", r.who())
 				case err != nil:
@@ -123,7 +123,7 @@ or an error.`,
 	return cmd
 }
 
-// parseKind reads the name of a kind of events.
+// parseKind parses the name of a kind of events.
 func parseKind(name string) (string, error) {
 	for _, w := range watched {
 		if own := w.kind.String(); name == own || name == w.alias && name != "" {
@@ -133,7 +133,7 @@ func parseKind(name string) (string, error) {
 	return "", usagef("--kinds: unknown kind %q; there are %s", name, strings.Join(kindNames(), ", "))
 }
 
-// kindNames returns the names of all kinds in their order.
+// kindNames returns the sorted names of all kinds.
 func kindNames() (names []string) {
 	for _, w := range watched {
 		names = append(names, w.kind.String())
@@ -142,7 +142,7 @@ func kindNames() (names []string) {
 	return names
 }
 
-// eventLine writes an event for a person.
+// eventLine formats an event for people.
 func eventLine(e wire.Event) string {
 	if e.Dropped > 0 {
 		return fmt.Sprintf("%s  %s dropped, they came too fast", eventTime(e), plural(e.Dropped, "event", "events"))
@@ -203,7 +203,7 @@ func eventJSON(e wire.Event) []byte {
 	return o.line()
 }
 
-// events calls fn for events until it returns false, ctx ends, or the program goes away.
+// events calls fn for events until fn returns false, ctx ends, or the program ends.
 func (r *remote) events(ctx context.Context, w wire.Watch, fn func(wire.Event) bool) {
 	for e, err := range r.client.Events(ctx, w) {
 		if err != nil || !fn(e) {
