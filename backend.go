@@ -52,8 +52,9 @@ type backend interface {
 	Close(err error) error
 }
 
-// seam is where this package ends and an engine begins. The local engine is called directly where it is called all day: through an
-// interface, what a call hands over by pointer would be taken for something that is kept, and cost an allocation each time.
+// seam is where this package ends and an engine begins. The local engine is called directly where it is called all day:
+// through an interface, what a call hands over by pointer would be taken for something that is kept, and cost an
+// allocation each time.
 type seam struct {
 	backend
 	local *engine.Engine // the same, if it is the local one; else nil

@@ -10,16 +10,15 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
-// Backup writes a copy of the cache, as of one moment after it was called, to w: a cache file of its own, with next to
-// no free pages, that Open opens. Reads and writes go on meanwhile. The copy is made in a temporary file beside the
-// cache first, so that a slow w holds nothing back; it needs that much room on the disk. A backup has an identity
-// of its own: the journal of the cache is never taken for its.
+// Backup writes a copy of the cache to w: a cache file of its own, as of one moment after the call, with next to no
+// free pages. Reads and writes go on meanwhile. The copy is first made in a temporary file beside the cache, so that a
+// slow w holds nothing back; it needs that much room on the disk. A backup has an identity of its own: the journal of
+// the cache is never taken for its journal.
 //
-// A cache that is open for reading only is copied in the directory for temporary files, as it may be that nothing can
-// be written beside it. With Options.NoLock the error is errors.ErrUnsupported: what another process changes
-// meanwhile is not of one moment.
+// A cache that is open for reading only is copied in the directory for temporary files, because its own directory may
+// not be writable. With Options.NoLock the error is errors.ErrUnsupported: another process changes the file meanwhile.
 //
-// When it fails or ctx ends it, what w got is no whole file. A compaction waits until the copy is made.
+// If Backup fails or ctx ends it, what w got is not a whole file. A compaction waits until the copy is made.
 func (db *DB) Backup(ctx context.Context, w io.Writer) error {
 	if db.options.ReadOnly && !db.engine.Closed() {
 		if err := db.engine.Within(ctx, func(ctx context.Context) error { return db.backupReadOnly(ctx, w) }); err != nil {

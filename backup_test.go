@@ -35,10 +35,10 @@ func TestBackup(t *testing.T) {
 	copyPath := filepath.Join(t.TempDir(), "copy.cache")
 	out, err := os.OpenFile(copyPath, os.O_CREATE|os.O_WRONLY, 0o600)
 	require.NoError(t, err)
-	pieces := 0
+	logRecords := 0
 	slow := writerFunc(func(p []byte) (int, error) {
 		mustSet(t, db.Bucket("b0"), "later", 1, 0)
-		if pieces++; runtime.GOOS != "windows" && pieces%8 == 1 {
+		if logRecords++; runtime.GOOS != "windows" && logRecords%8 == 1 {
 			require.NoError(t, db.Compact(t.Context())) // nothing is held back
 		}
 		return out.Write(p)
@@ -66,7 +66,8 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// A cache that is open for reading only can be backed up, with what a crash has left in its journal, and is not changed.
+// A cache that is open for reading only can be backed up, with what a crash has left in its journal, and is not
+// changed.
 func TestBackup_ReadOnly(t *testing.T) {
 	path := crashed(t, func(db *keepcache.DB) {
 		mustSet(t, db.Bucket("b"), "journal", 2, time.Hour)

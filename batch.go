@@ -22,8 +22,8 @@ type batched struct {
 	write  *engine.Write
 }
 
-// Set adds what Bucket.Set does. The value is encoded now, and the lifetime begins now. That it cannot be
-// stored is reported by Apply.
+// Set adds what Bucket.Set does. The value is encoded now, and the lifetime begins now. If the value cannot be stored,
+// Apply says so.
 func (t *Batch) Set(b *Bucket, key string, value any, ttl time.Duration) {
 	d, err := b.prepare(key, value, ttl)
 	t.add(b, key, d, b.fail("set", key, err))
@@ -35,8 +35,8 @@ func (t *Batch) SetUntil(b *Bucket, key string, value any, until time.Time) {
 	t.add(b, key, d, b.fail("set", key, err))
 }
 
-// Delete adds the removal of key, which need not be there. As nobody looks whether it was, it counts neither in
-// Stats.Deletes nor as an EventDelete.
+// Delete adds the removal of key, which need not be there. Apply does not look whether it was, so the removal counts
+// neither in Stats.Deletes nor as an EventDelete.
 func (t *Batch) Delete(b *Bucket, key string) {
 	var err error
 	switch {
@@ -64,10 +64,10 @@ func (t *Batch) add(b *Bucket, key string, d *engine.Write, err error) {
 // Len returns how many keys the batch writes.
 func (t *Batch) Len() int { return len(t.writes) }
 
-// Apply makes the writes of a batch, all of them or none: also through a crash no part of them is there without
-// the rest. Other goroutines may see part of them for an instant. If one of them cannot be made the error
-// says which, and nothing was changed; ErrOtherDB is one for a bucket of another DB. Whatever the outcome, the batch is empty afterwards and can be used
-// again; an empty one is nothing to do.
+// Apply makes the writes of a batch, all of them or none: a crash leaves no part of them without the rest. Other
+// goroutines may see part of them for an instant. If a write cannot be made, the error says which, and nothing was
+// changed; ErrOtherDB says that a bucket is of another DB. Whatever the outcome, the batch is empty afterwards and can
+// be used again. An empty batch does nothing.
 func (db *DB) Apply(t *Batch) error {
 	writes, err := t.writes, t.err
 	*t = Batch{}

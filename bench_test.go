@@ -170,7 +170,8 @@ func BenchmarkDelete(b *testing.B) {
 // beside plain bbolt with its default options, which keeps the same two buckets by one durable db.Update a set.
 func BenchmarkSet(b *testing.B) {
 	for _, writers := range []int{1, 16, 64} {
-		for name, mode := range map[string]keepcache.SyncMode{"always": keepcache.SyncAlways, "periodic": keepcache.SyncPeriodic} {
+		for name, mode := range map[string]keepcache.SyncMode{"always": keepcache.SyncAlways,
+			"periodic": keepcache.SyncPeriodic} {
 			b.Run(fmt.Sprintf("keepcache-%s/writers=%d", name, writers), func(b *testing.B) {
 				bucket := openDamaged(b, newPath(b), &keepcache.Options{Sync: mode}).Bucket("b")
 				benchWriters(b, writers, func(key string) error { return bucket.SetBytes(key, benchValue, time.Hour) })

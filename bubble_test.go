@@ -16,16 +16,18 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// A cache that was opened outside of a bubble of testing/synctest is used inside of one, with everything that there is, and then
-// outside again: no goroutine stays behind in the bubble, and nothing of it is met by others.
+// A cache that was opened outside of a bubble of testing/synctest is used inside of one, with everything that there is,
+// and then outside again: no goroutine stays behind in the bubble, and nothing of it is met by others.
 func TestBubble(t *testing.T) {
-	for name, mode := range map[string]keepcache.SyncMode{"periodic": keepcache.SyncPeriodic, "always": keepcache.SyncAlways} {
+	for name, mode := range map[string]keepcache.SyncMode{"periodic": keepcache.SyncPeriodic,
+		"always": keepcache.SyncAlways} {
 		t.Run(name, func(t *testing.T) {
 			db := newDB(t, &keepcache.Options{
-				Sync: mode, JournalBytes: 256 << 10, MemoryBytes: 1 << 20, CommitInterval: 5 * time.Millisecond, SweepInterval: 5 * time.Millisecond,
-				SyncInterval: time.Millisecond,
-				Buckets:      map[string]keepcache.BucketOptions{"few": {MaxEntries: 3}, "sliding": {Sliding: true}},
-				Events:       keepcache.Events{Handle: func(keepcache.Event) {}, Kinds: ^keepcache.EventKind(0)},
+				Sync: mode, JournalBytes: 256 << 10, MemoryBytes: 1 << 20, CommitInterval: 5 * time.Millisecond,
+				SweepInterval: 5 * time.Millisecond,
+				SyncInterval:  time.Millisecond,
+				Buckets:       map[string]keepcache.BucketOptions{"few": {MaxEntries: 3}, "sliding": {Sliding: true}},
+				Events:        keepcache.Events{Handle: func(keepcache.Event) {}, Kinds: ^keepcache.EventKind(0)},
 			})
 			for range 2 {
 				var beside sync.WaitGroup
@@ -59,7 +61,8 @@ func TestBubble_Close(t *testing.T) {
 func TestBubble_Turns(t *testing.T) {
 	db := newDB(t, nil)
 	b := db.Bucket("b")
-	// contend updates a key that is written anew each time, so that the caller queues for it, and then has done what it is given.
+	// contend updates a key that is written anew each time, so that the caller queues for it, and then has done what it is
+	// given.
 	contend := func(done func()) error {
 		runs := 0
 		return update(b, "k", func(keepcache.Entry, bool) (any, error) {
@@ -85,8 +88,8 @@ func TestBubble_Turns(t *testing.T) {
 	})
 }
 
-// Callers inside that contend for a key take turns although the one whose turn it is sleeps: the clock of the bubble goes on, also for
-// those who wait.
+// Callers inside that contend for a key take turns although the one whose turn it is sleeps: the clock of the bubble
+// goes on, also for those who wait.
 func TestBubble_TurnsSleep(t *testing.T) {
 	const callers = 8
 	db := newDB(t, nil)
@@ -117,7 +120,8 @@ func TestBubble_TurnsSleep(t *testing.T) {
 	require.Equal(t, callers, n)
 }
 
-// It can be closed inside where a loader of the bubble does not heed its ctx: the clock of the bubble goes on meanwhile.
+// It can be closed inside where a loader of the bubble does not heed its ctx: the clock of the bubble goes on
+// meanwhile.
 func TestBubble_CloseLoads(t *testing.T) {
 	for takes, want := range map[time.Duration]time.Duration{time.Second: time.Second, time.Minute: 5 * time.Second} {
 		db := newDB(t, nil)
@@ -142,7 +146,8 @@ func TestBubble_CloseLoads(t *testing.T) {
 	}
 }
 
-// A load that was begun inside can be waited for outside, and what failed inside is nothing that the outside has to mind.
+// A load that was begun inside can be waited for outside, and what failed inside is nothing that the outside has to
+// mind.
 func TestBubble_Loads(t *testing.T) {
 	db := newDB(t, nil)
 	b := db.Bucket("b")
@@ -152,13 +157,15 @@ func TestBubble_Loads(t *testing.T) {
 			runtime.Gosched()
 		}
 		var got int
-		_, err := b.GetOrLoad(context.Background(), "k", &got, func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, nil)
+		_, err := b.GetOrLoad(context.Background(), "k", &got,
+			func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, nil)
 		if err != nil || got != 1 {
 			t.Error(got, err)
 		}
 	})
 	fails := func(key string) {
-		_, err := b.GetOrLoad(context.Background(), key, new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") }, nil)
+		_, err := b.GetOrLoad(context.Background(), key, new(any),
+			func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") }, nil)
 		require.Error(t, err)
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -177,8 +184,8 @@ func TestBubble_Loads(t *testing.T) {
 	fails("outside")
 }
 
-// A reader beside the owner that was opened outside can be used inside, and closed there or outside: the timer of the failures that it
-// remembers outlives the bubble, and Close lets the clock of the bubble go on while a loader sleeps.
+// A reader beside the owner that was opened outside can be used inside, and closed there or outside: the timer of the
+// failures that it remembers outlives the bubble, and Close lets the clock of the bubble go on while a loader sleeps.
 func TestBubble_NoLock(t *testing.T) {
 	owner := newDB(t, nil)
 	mustSet(t, owner.Bucket("b"), "there", 1, 0)
@@ -189,7 +196,8 @@ func TestBubble_NoLock(t *testing.T) {
 		return db
 	}
 	fails := func(db *keepcache.DB, key string) {
-		_, err := db.Bucket("b").GetOrLoad(context.Background(), key, new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") }, nil)
+		_, err := db.Bucket("b").GetOrLoad(context.Background(), key, new(any),
+			func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") }, nil)
 		require.ErrorContains(t, err, "down")
 	}
 	db := open()

@@ -12,13 +12,13 @@ import (
 	"github.com/keepcache/keepcache/internal/jsonpack"
 )
 
-// Bucket is a handle of one namespace of a cache. Handles are cheap, and any number of them may stand for
-// the same bucket. All methods may be called from any goroutine.
+// Bucket is a handle of one namespace of a cache. Handles are cheap, and any number of them may stand for the same
+// bucket. All methods may be called from any goroutine.
 //
-// Keys are any 1 to MaxKeyBytes bytes. A lifetime of 0 is the bucket's default, NoExpiry is none, and a
-// negative one gives ErrInvalidTTL. Where an error is returned nothing was changed, unless it says that
-// the outcome is unknown. A value larger than the journal is seen by other goroutines while it is on its way into
-// the file; if the disk fails then, it is taken back.
+// Keys are any 1 to MaxKeyBytes bytes. A lifetime of 0 is the bucket's default, NoExpiry is none, and a negative one
+// gives ErrInvalidTTL. If a call returns an error, it has changed nothing, unless the error is ErrUnknownOutcome. Other
+// goroutines see a value that is larger than the journal while it is being written to the file; if the disk fails then,
+// the value is taken back.
 type Bucket struct {
 	db         *DB
 	at         engine.Ref
@@ -45,10 +45,10 @@ func (b *Bucket) Set(key string, value any, ttl time.Duration) error {
 	return b.set("set", key, rec, h, err)
 }
 
-// Get reads the value of key into dst, a non-nil pointer, with the rules of json.Unmarshal, except that an
-// integer read into an any is an int64 (a uint64 above its range, a json.Number above that one's), and
-// that a float stays a float64. It reports false, and leaves dst alone, if the key is absent or expired;
-// a stored null is found. A value that does not fit dst is an error with found = true.
+// Get reads the value of key into dst, a non-nil pointer, as json.Unmarshal does, with two exceptions: an integer read
+// into an any is an int64 (a uint64 above its range, a json.Number above that), and a float stays a float64. It returns
+// false, and leaves dst alone, if the key is absent or expired. A stored null is found. If the value does not fit dst,
+// it returns true and ErrMismatch.
 func (b *Bucket) Get(key string, dst any) (found bool, err error) {
 	begun := b.db.counts.beginRead()
 	r, err := b.read(key)
@@ -171,8 +171,8 @@ func (b *Bucket) add(key string, d *engine.Write, err error) (added bool, _ erro
 	return added, nil
 }
 
-// Delete removes key and reports whether it was there. The removal of an absent key is no error. While the file is
-// unavailable it removes the key all the same, and reports only what memory knows.
+// Delete removes key and reports whether it was there. Removing an absent key is no error. While the file is
+// unavailable, Delete removes the key all the same, and reports only what memory knows.
 func (b *Bucket) Delete(key string) (found bool, err error) {
 	if err = b.db.writable(); err == nil {
 		b.voidFlights(key)
@@ -220,9 +220,8 @@ func (b *Bucket) TTL(key string) (ttl time.Duration, found bool, err error) {
 // ttlTries is how often TTL looks at an entry that reaches its deadline, and whose life is prolonged, again and again.
 const ttlTries = 3
 
-// Touch gives a live entry a new lifetime, from now on, and reports true. On an absent or expired key it reports false
-// and creates nothing. For how long the entry may be served stale after that does not change. A damaged entry is
-// ErrCorrupt.
+// Touch gives a live entry a new lifetime, from now on, and returns true. If the key is absent or expired, it returns
+// false and creates nothing. The stale window after the lifetime keeps its length. A damaged entry is ErrCorrupt.
 func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 	if err = b.db.writable(); err == nil {
 		ttl, err = lifetime(ttl, b.defaultTTL)
@@ -230,7 +229,7 @@ func (b *Bucket) Touch(key string, ttl time.Duration) (found bool, err error) {
 	return b.touch(key, func() int64 { return format.Deadline(b.db.engine.Now(), ttl) }, b.slidingMillis(ttl), err)
 }
 
-// TouchUntil is Touch with a point in time, as SetUntil has it.
+// TouchUntil is Touch with a point in time. See SetUntil.
 func (b *Bucket) TouchUntil(key string, until time.Time) (found bool, err error) {
 	deadline := format.DeadlineAt(until)
 	if err = b.db.writable(); err == nil && deadline <= format.Millis(b.db.engine.Now()) {
@@ -261,9 +260,9 @@ func (b *Bucket) touch(key string, deadline func() int64, sliding int64, err err
 	return found, nil
 }
 
-// Stat returns the entry of key without using it: that counts neither as a read nor as a use, and brings nothing into
-// memory. It reports false if the key is absent or expired; an entry that GetOrLoad may still serve stale is there.
-// Unlike Get it tells damage, with ErrCorrupt, and a file that cannot be read, with ErrUnavailable.
+// Stat returns the entry of key without using it: it counts neither as a read nor as a use, and brings nothing into
+// memory. It returns false if the key is absent or expired; an entry that GetOrLoad may still serve stale is there.
+// Unlike Get, it reports damage as ErrCorrupt, and a file that cannot be read as ErrUnavailable.
 func (b *Bucket) Stat(key string) (entry Entry, found bool, err error) {
 	if err = b.canRead(); err == nil && !format.ValidKey(key) {
 		err = ErrInvalidKey

@@ -113,7 +113,8 @@ func TestBudget_File(t *testing.T) {
 			}
 			committed(t, db)
 			most = max(most, fileSize(t, path))
-			t.Logf("keys of %d bytes: the file had %d KiB at most, %d entries cost %d", key, most>>10, db.Stats().Entries, db.Stats().Cost>>10)
+			t.Logf("keys of %d bytes: the file had %d KiB at most, %d entries cost %d", key, most>>10, db.Stats().Entries,
+				db.Stats().Cost>>10)
 			require.LessOrEqual(t, db.Stats().Cost, int64(limit))
 			require.LessOrEqual(t, most, int64(3*limit+8<<20))
 		})

@@ -10,9 +10,9 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// SetMany stores all values under their keys for the given lifetime, or none of them: also through a crash
-// no part of them is there without the rest. Other goroutines may see part of them for an instant. An
-// empty map writes nothing; the bucket's name and the lifetime are checked all the same.
+// SetMany stores all values under their keys for the given lifetime, or none of them: a crash leaves no part of them
+// without the rest. Other goroutines may see part of them for an instant. An empty map writes nothing; the bucket's
+// name and the lifetime are checked all the same.
 func (b *Bucket) SetMany(values map[string]any, ttl time.Duration) error {
 	return setMany(b, values, ttl)
 }
@@ -40,8 +40,7 @@ func setMany[T any](b *Bucket, values map[string]T, ttl time.Duration) error {
 	return nil
 }
 
-// GetMany returns the live entries among keys. Absent keys are absent from the result, which is never nil
-// unless there is an error.
+// GetMany returns the live entries among keys. Absent keys are missing in the result, which is nil only with an error.
 func (b *Bucket) GetMany(keys []string) (map[string]Entry, error) {
 	if err := b.canRead(); err != nil {
 		return nil, b.fail("get", "", err)
@@ -110,10 +109,10 @@ func (b *Bucket) deleteMany(keys []string) (deleted int, err error) {
 	return 0, ErrContended
 }
 
-// DeletePrefix removes the entries whose key begins with prefix and returns how many were live. The prefix
-// is literal; an empty one removes everything, entry by entry, where Clear is quicker. It works in chunks
-// and is not atomic: when ctx ends it early, or it fails, the entries counted so far are gone. Entries
-// that are set while it runs may stay or go.
+// DeletePrefix removes the entries whose key begins with prefix and returns how many of them were live. The prefix is
+// literal. An empty one removes everything, entry by entry; Clear is quicker. DeletePrefix works in chunks and is not
+// atomic: if it fails or ctx ends it, the entries counted so far are gone. Entries that are set while it runs may stay
+// or go.
 func (b *Bucket) DeletePrefix(ctx context.Context, prefix string) (deleted int, err error) {
 	if err = b.db.writable(); err != nil {
 		return 0, b.fail("delete prefix", prefix, err)

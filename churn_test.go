@@ -41,7 +41,8 @@ func TestChurn(t *testing.T) {
 		keys, budget = 100_000, 400<<20
 	}
 	path := newPath(t)
-	db := open(t, path, &keepcache.Options{MaxBytes: budget, MemoryBytes: 16 << 20, JournalBytes: 16 << 20, SyncInterval: time.Second, SweepInterval: 50 * time.Millisecond})
+	db := open(t, path, &keepcache.Options{MaxBytes: budget, MemoryBytes: 16 << 20, JournalBytes: 16 << 20,
+		SyncInterval: time.Second, SweepInterval: 50 * time.Millisecond})
 	b := db.Bucket("b")
 	var most, over atomic.Int64
 	var stop atomic.Bool
@@ -73,7 +74,8 @@ func TestChurn(t *testing.T) {
 	work.Wait()
 	require.NoError(t, db.Compact(t.Context()))
 	s := db.Stats()
-	t.Logf("budget %d MiB, logical %d KiB; the file had %d KiB at most and ends with %d KiB; %d compactions, %+v", budget>>20, s.Bytes>>10,
+	t.Logf("budget %d MiB, logical %d KiB; the file had %d KiB at most and ends with %d KiB; %d compactions, %+v",
+		budget>>20, s.Bytes>>10,
 		most.Load()>>10, fileSize(t, path)>>10, s.Compact.Compactions, s.Evictions)
 	require.LessOrEqual(t, s.Cost, budget)
 	require.Zero(t, over.Load(), "the file passed three times the budget and 16 MiB")
@@ -124,7 +126,8 @@ func TestChurn_Small(t *testing.T) {
 		s := db.Stats()
 		committed(t, db)
 		t.Logf("%d bytes: budget %d KiB, %d thousand writes a second; %d entries of %d KiB cost %d KiB, the file had %d KiB at most (3 x budget + 16 MiB is %d KiB); %d compactions",
-			size, budget>>10, writes.Load()/max(time.Since(began).Milliseconds(), 1), s.Entries, s.Bytes>>10, s.Cost>>10, most>>10, (3*budget+16<<20)>>10, s.Compact.Compactions)
+			size, budget>>10, writes.Load()/max(time.Since(began).Milliseconds(), 1), s.Entries, s.Bytes>>10, s.Cost>>10,
+			most>>10, (3*budget+16<<20)>>10, s.Compact.Compactions)
 		require.LessOrEqual(t, most, 3*budget+16<<20)
 		require.NoError(t, db.Compact(t.Context()))
 		s = db.Stats()

@@ -92,8 +92,8 @@ func requireQuarantined(t *testing.T, db *keepcache.DB) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-// closedWithLeaves makes a file of 5,000 entries in the bucket b that was closed in order, and changes the header of each
-// leaf with many elements then. To Open it looks as it was when it was closed.
+// closedWithLeaves makes a file of 5,000 entries in the bucket b that was closed in order, and changes the header of
+// each leaf with many elements then. To Open it looks as it was when it was closed.
 func closedWithLeaves(t *testing.T, change func(head []byte)) (path string) {
 	t.Helper()
 	path = newPath(t)
@@ -126,8 +126,8 @@ func closedWithLeaves(t *testing.T, change func(head []byte)) (path string) {
 	return path
 }
 
-// A file that was closed in order is proved before its first change: bbolt would add 2^31 pages to its list of free ones
-// here. For reading alone it is not.
+// A file that was closed in order is proved before its first change: bbolt would add 2^31 pages to its list of free
+// ones here. For reading alone it is not.
 func TestClose_MarkOfEndlessPages(t *testing.T) {
 	path := closedWithLeaves(t, func(head []byte) { binary.NativeEndian.PutUint32(head[12:], 1<<31) })
 

@@ -30,7 +30,8 @@ func TestClock_Writes(t *testing.T) {
 		"Set":       func(b *Bucket) error { return b.Set("k", 1, time.Minute) },
 		"Increment": func(b *Bucket) error { _, err := b.Increment("k", 1, time.Minute); return err },
 		"GetOrLoad": func(b *Bucket) error {
-			_, err := b.GetOrLoad(ctx, "k", new(int), func(context.Context, *Load) (any, error) { return 1, nil }, &LoadOptions{TTL: time.Minute})
+			_, err := b.GetOrLoad(ctx, "k", new(int), func(context.Context, *Load) (any, error) { return 1, nil },
+				&LoadOptions{TTL: time.Minute})
 			return err
 		},
 		"Touch": func(b *Bucket) error {

@@ -231,9 +231,12 @@ func TestError_Text(t *testing.T) {
 	path := newPath(t)
 	db := open(t, path, nil)
 	err := db.Bucket("sessions").Set("a\x00b", 1, -1)
-	require.EqualError(t, err, `keepcache: set "a\x00b" in bucket "sessions" of "`+path+`": invalid lifetime`)
+	require.EqualError(t, err, `keepcache: set "a\x00b" in bucket "sessions" of "`+path+`": invalid lifetime: -1ns is negative`)
+	err = db.Set("key", 1, keepcache.KeepTTL)
+	require.EqualError(t, err,
+		`keepcache: set "key" of "`+path+`": invalid lifetime: KeepTTL is for Update and CompareAndSwap`)
 	err = db.Set("key", 1, -1)
-	require.EqualError(t, err, `keepcache: set "key" of "`+path+`": invalid lifetime`)
+	require.EqualError(t, err, `keepcache: set "key" of "`+path+`": invalid lifetime: -1ns is negative`)
 	var e *keepcache.Error
 	require.ErrorAs(t, err, &e)
 	require.Equal(t, "key", e.Key)

@@ -11,8 +11,8 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// A commit takes no more memory besides that of its entries than the margin that the documentation states, also with long keys, of
-// which each changes pages of its own, and while as many entries are evicted.
+// A commit takes no more memory besides that of its entries than the margin that the documentation states, also with
+// long keys, of which each changes pages of its own, and while as many entries are evicted.
 func TestMemory_Commit(t *testing.T) {
 	const budget = 16 << 20
 	for _, c := range []struct {
@@ -36,7 +36,8 @@ func TestMemory_Commit(t *testing.T) {
 
 			// What comes into the file comes all over it.
 			db = open(t, path, &keepcache.Options{
-				MemoryBytes: budget, MaxBytes: full, CompactBytes: -1, SweepInterval: -1, CommitInterval: time.Hour, CommitBytes: budget,
+				MemoryBytes: budget, MaxBytes: full, CompactBytes: -1, SweepInterval: -1, CommitInterval: time.Hour,
+				CommitBytes: budget,
 			})
 			write(db, c.file, budget/4/(c.key+600))
 			committed(t, db)

@@ -7,13 +7,14 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
-// Compact writes the file anew without its free pages, but for a few that copying leaves, so that it shrinks to what it holds, while reads and
-// writes go on. It needs room on the disk for the copy, and returns an error that says so where there is none.
-// When it fails or ctx ends it, the file is as before. It happens by itself too, see Options.CompactBytes.
+// Compact writes the file anew without its free pages, so that it shrinks to what it holds, while reads and writes go
+// on. A few free pages remain from copying. It needs room on the disk for the copy, and returns an error that says so
+// if there is none. If it fails or ctx ends it, the file is as before. Compaction also runs by itself, see
+// Options.CompactBytes.
 //
-// The copy gets owner, group, mode and labels of the file; where it cannot be given them the file stays as it is. On
-// Windows, where an open file cannot be replaced, and for a file that is mounted by itself, as containers have it, the error is
-// errors.ErrUnsupported.
+// The copy gets the owner, group, mode and labels of the file. If it cannot get them, the file stays as it is. On
+// Windows, where an open file cannot be replaced, and for a file that is itself a mount point, as in containers, the
+// error is errors.ErrUnsupported.
 func (db *DB) Compact(ctx context.Context) error {
 	err := db.writable()
 	if err == nil {

@@ -59,7 +59,8 @@ func TestCompact(t *testing.T) {
 	after := db.Stats()
 	require.Less(t, after.FileBytes, int64(1600<<10))
 	require.Less(t, fileSize(t, path), int64(6<<20))
-	require.Equal(t, before.Bytes-before.Buckets["dropped"].Bytes, after.Bytes-after.Buckets["b0"].Bytes+before.Buckets["b0"].Bytes)
+	require.Equal(t, before.Bytes-before.Buckets["dropped"].Bytes,
+		after.Bytes-after.Buckets["b0"].Bytes+before.Buckets["b0"].Bytes)
 	require.Equal(t, uint64(1), after.Compact.Compactions)
 	require.Positive(t, after.Compact.Took)
 	require.InDelta(t, before.FileBytes-after.FileBytes, after.Compact.Gained, 1<<20)
@@ -217,7 +218,8 @@ func TestCompact_UnderLoad(t *testing.T) {
 		entries, rounds, rest = 480_000, 2, 10*time.Second // 500 MiB
 	}
 	path := newPath(t)
-	db := kibibytes(t, path, entries, &keepcache.Options{MaxBytes: -1, CompactBytes: -1, CommitInterval: 20 * time.Millisecond, CommitBytes: 1 << 20})
+	db := kibibytes(t, path, entries,
+		&keepcache.Options{MaxBytes: -1, CompactBytes: -1, CommitInterval: 20 * time.Millisecond, CommitBytes: 1 << 20})
 	value := strings.Repeat("v", 1000)
 	const (
 		reading    = iota // nobody writes
@@ -307,9 +309,12 @@ func TestCompact_UnderLoad(t *testing.T) {
 		return all[len(all)*99/100]
 	}
 	t.Logf("%d MiB; %d compactions took %v, the last %v; %d thousand writes a second before and %d during, the longest %v and %v; "+
-		"p99 of %d reads %v with nobody writing, %v before, %v during", fileSize(t, path)>>20, rounds, took, db.Stats().Compact.Took,
-		(written[0][writing]+written[1][writing])/int(rest.Milliseconds()), (written[0][compacting]+written[1][compacting])/int(took.Milliseconds()),
-		max(slowest[0][writing], slowest[1][writing]), longest, len(reads[0][compacting])+len(reads[1][compacting]), p99(reading), p99(writing), p99(compacting))
+		"p99 of %d reads %v with nobody writing, %v before, %v during", fileSize(t, path)>>20, rounds, took,
+		db.Stats().Compact.Took,
+		(written[0][writing]+written[1][writing])/int(rest.Milliseconds()),
+		(written[0][compacting]+written[1][compacting])/int(took.Milliseconds()),
+		max(slowest[0][writing], slowest[1][writing]), longest, len(reads[0][compacting])+len(reads[1][compacting]),
+		p99(reading), p99(writing), p99(compacting))
 	if long { // in small, beside other tests, they say nothing
 		require.Less(t, longest, time.Second)
 		require.Less(t, p99(compacting), 5*p99(writing))

@@ -227,7 +227,8 @@ func TestLinearizable(t *testing.T) {
 	if long {
 		rounds = 300
 	}
-	ops := []string{"set", "set", "get", "get", "ttl", "delete", "add", "add", "touch", "touch", "clear", "update", "update", "swap", "take"}
+	ops := []string{"set", "set", "get", "get", "ttl", "delete", "add", "add", "touch", "touch", "clear", "update",
+		"update", "swap", "take"}
 	db := newDB(t, &keepcache.Options{SweepInterval: time.Millisecond, DefaultTTL: time.Minute})
 	ctx, stop := context.WithCancel(context.Background())
 	var noise sync.WaitGroup

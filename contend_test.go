@@ -10,7 +10,8 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// An Update whose function writes the key itself, in whatever way, gives up soon and says why; what the function wrote stays.
+// An Update whose function writes the key itself, in whatever way, gives up soon and says why; what the function wrote
+// stays.
 func TestUpdate_WritesItself(t *testing.T) {
 	for name, write := range map[string]func(db *keepcache.DB, b *keepcache.Bucket) error{
 		"Set": func(_ *keepcache.DB, b *keepcache.Bucket) error { return b.Set("k", "fn", 0) },

@@ -52,7 +52,8 @@ func costOff(t *testing.T, entries func(yield func(weighed) bool)) (off float64,
 	default:
 		off = min(0, cost-need+slack) / need
 	}
-	t.Logf("%6d entries need %6.0f KiB, cost %6.0f: %+.1f %%, %d pages are free", s.Entries, need/1024, cost/1024, 100*(cost/need-1), s.FreePages)
+	t.Logf("%6d entries need %6.0f KiB, cost %6.0f: %+.1f %%, %d pages are free", s.Entries, need/1024, cost/1024,
+		100*(cost/need-1), s.FreePages)
 	require.NoError(t, db.Close())
 	return off, s
 }
@@ -88,7 +89,8 @@ func TestCost(t *testing.T) {
 // So it is for many buckets, also where their names are long or their keys of one byte, and for buckets that are empty.
 func TestCost_Buckets(t *testing.T) {
 	skipOnWindows(t, "a file cannot be replaced while it is open")
-	for _, c := range []struct{ name, per, value int }{{1, 1, 1}, {255, 1, 1}, {100, 1, 2000}, {30, 10, 1}, {30, 10, 50}, {255, 50, 100}, {5, 100, 500}} {
+	for _, c := range []struct{ name, per, value int }{{1, 1, 1}, {255, 1, 1}, {100, 1, 2000}, {30, 10, 1}, {30, 10, 50},
+		{255, 50, 100}, {5, 100, 500}} {
 		t.Run(fmt.Sprintf("name %d entries %d value %d", c.name, c.per, c.value), func(t *testing.T) {
 			t.Parallel()
 			entries := func(yield func(weighed) bool) {
@@ -189,7 +191,8 @@ func TestCompact_FreePages(t *testing.T) {
 	}
 }
 
-// A file that an older keepcache made or changed, which keeps no costs, is counted anew once; who may not write estimates.
+// A file that an older keepcache made or changed, which keeps no costs, is counted anew once; who may not write
+// estimates.
 func TestCost_Older(t *testing.T) {
 	for name, change := range map[string]func(*bolt.Tx, []byte) error{
 		"made": func(tx *bolt.Tx, _ []byte) error { return tx.DeleteBucket([]byte("costs")) },
@@ -251,7 +254,8 @@ func TestCost_Verify(t *testing.T) {
 		_, id := entryBucket(tx, "b")
 		row := binary.BigEndian.AppendUint64(make([]byte, 8), 7)
 		sum := crc32.MakeTable(crc32.Castagnoli)
-		check := crc32.Checksum(append(append(append([]byte(nil), id...), tx.Bucket([]byte("usage")).Get(id)...), row...), sum)
+		check := crc32.Checksum(append(append(append([]byte(nil), id...), tx.Bucket([]byte("usage")).Get(id)...), row...),
+			sum)
 		return tx.Bucket([]byte("costs")).Put(id, binary.BigEndian.AppendUint32(row, check))
 	})
 	db = openDamaged(t, path, nil)

@@ -15,8 +15,8 @@ import (
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
-// DB is an open cache. All its methods may be called from any goroutine. The methods Set, Get, Delete and
-// Exists speak for the bucket named DefaultBucket.
+// DB is an open cache. All its methods may be called from any goroutine. Set, Get, Delete and Exists work on the bucket
+// named DefaultBucket.
 type DB struct {
 	path    string
 	options Options
@@ -35,9 +35,9 @@ type DB struct {
 	closeErr  error
 }
 
-// Close ends the background work and releases the file. What was written is in the file, and plain bbolt
-// tools can read it. Calls that are under way finish or get ErrClosed. Close may be called more than once;
-// the later calls return what the first did.
+// Close ends the background work and releases the file. Everything that was written is in the file, and plain bbolt
+// tools can read it. Calls that are under way finish or get ErrClosed. Close may be called more than once; later calls
+// return what the first one did.
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		db.closing.run(db.options.Logger)
@@ -57,8 +57,9 @@ func (db *DB) Close() error {
 	return db.closeErr
 }
 
-// onGround runs fn, whose channels and timers others may meet, where the cache was opened. Its context ends with ctx, of which
-// nothing is called there: it may be of a bubble, and it is not ours. What is done in a handler of events is told of as such.
+// onGround runs fn where the cache was opened, because others may meet its channels and timers. fn gets a context of
+// its own that ends with ctx; ctx itself may be of a bubble. Events that fn causes count as the handler's if a handler
+// calls onGround.
 func (db *DB) onGround(ctx context.Context, fn func(context.Context) error) (err error) {
 	own, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -78,8 +79,8 @@ func (db *DB) onGround(ctx context.Context, fn func(context.Context) error) (err
 	return err
 }
 
-// startOnGround runs fn in a goroutine where the cache was opened, and returns a channel that is closed when it has returned. A handler
-// of events that calls it has fn run for it.
+// startOnGround runs fn in a goroutine where the cache was opened, and returns a channel that is closed when fn has
+// returned. If a handler of events calls it, fn runs on its behalf.
 func (db *DB) startOnGround(fn func()) (done <-chan struct{}) {
 	if foreign.InHandler() {
 		return db.ground.Start(func() { foreign.ForHandler(fn) })
@@ -87,8 +88,8 @@ func (db *DB) startOnGround(fn func()) (done <-chan struct{}) {
 	return db.ground.Start(fn)
 }
 
-// Path returns the path of the cache's file as Open found it: absolute, and with no links among its directories. It stays as it
-// is, also where the file's directory is renamed while the cache is open; HealthStats.Moved tells of that.
+// Path returns the path of the cache's file as Open found it: absolute, and without links among its directories. It
+// does not change, even if the directory is renamed while the cache is open; HealthStats.Moved tells of that.
 func (db *DB) Path() string { return db.path }
 
 // Set stores value under key in the default bucket. See Bucket.Set.
@@ -105,9 +106,8 @@ func (db *DB) Delete(key string) (found bool, err error) { return db.main.Delete
 // Exists reports whether key is in the default bucket. See Bucket.Exists.
 func (db *DB) Exists(key string) (bool, error) { return db.main.Exists(key) }
 
-// Bucket returns a handle of the bucket with the given name. It costs nothing: a bucket comes into being
-// with its first entry. With a name that is empty or longer than MaxNameBytes every call of the handle
-// gives ErrInvalidName.
+// Bucket returns a handle of the bucket with the given name. It costs nothing: the bucket is created with its first
+// entry. If the name is empty or longer than MaxNameBytes, every call of the handle gives ErrInvalidName.
 func (db *DB) Bucket(name string) *Bucket {
 	b := &Bucket{db: db, at: engine.Ref{Name: name}, defaultTTL: db.options.DefaultTTL}
 	if own, ok := db.options.Buckets[name]; ok {
@@ -116,8 +116,8 @@ func (db *DB) Bucket(name string) *Bucket {
 	return b
 }
 
-// Buckets returns the names of all buckets in byte order, without those that were dropped and those that
-// never had an entry. The sweeper drops a bucket that has no entries any more within a minute or so, and Sweep at once.
+// Buckets returns the names of all buckets in byte order, without those that were dropped or never had an entry. The
+// sweeper drops a bucket that has become empty within a minute or so, and Sweep drops it at once.
 func (db *DB) Buckets() ([]string, error) {
 	if db.engine.Closed() {
 		return nil, db.fail("list buckets", "", ErrClosed)
@@ -129,9 +129,9 @@ func (db *DB) Buckets() ([]string, error) {
 	return names, nil
 }
 
-// DropBucket removes a bucket with all its entries and reports whether there was one. It returns at once,
-// whatever the number of entries: they are absent from then on, and the sweeper frees their room. Handles of the bucket
-// stay good: the next write through one makes the bucket anew.
+// DropBucket removes a bucket with all its entries and reports whether there was one. It returns at once, whatever the
+// number of entries: they are absent from then on, and the sweeper frees their room. Handles of the bucket stay valid:
+// the next write through one creates the bucket anew.
 func (db *DB) DropBucket(name string) (found bool, err error) {
 	found, err = db.replace(name, true)
 	if err != nil {
@@ -140,7 +140,7 @@ func (db *DB) DropBucket(name string) (found bool, err error) {
 	return found, nil
 }
 
-// replace has a bucket begin anew without entries, or drops it, and reports whether there was one.
+// replace empties a bucket, or drops it, and reports whether there was one.
 func (db *DB) replace(name string, drop bool) (found bool, err error) {
 	switch err := db.writable(); {
 	case err != nil:
@@ -151,8 +151,8 @@ func (db *DB) replace(name string, drop bool) (found bool, err error) {
 	return db.engine.Replace(name, drop)
 }
 
-// Sync returns when every write that returned before it is durable: from then on it survives a power cut.
-// When ctx ends first, the flush goes on without the caller.
+// Sync returns when every write that returned before it is durable, that is, survives a power cut. If ctx ends first,
+// the flush goes on without the caller.
 func (db *DB) Sync(ctx context.Context) error {
 	if db.engine.Closed() {
 		return db.fail("sync", "", ErrClosed)
@@ -174,9 +174,9 @@ func (db *DB) Sync(ctx context.Context) error {
 	return nil
 }
 
-// Sweep removes what expired and what was cleared now, from memory and in short transactions from the file,
-// between which readers and writers go on, and drops buckets that have no entries any more. It returns the number of entries removed, also when ctx ends it
-// early.
+// Sweep removes what expired and what was cleared now, from memory and, in short transactions, from the file, while
+// readers and writers go on. It also drops buckets that have no entries any more. It returns the number of entries
+// removed, also if ctx ends it early.
 func (db *DB) Sweep(ctx context.Context) (removed int, err error) {
 	if err := db.writable(); err != nil {
 		return 0, db.fail("sweep", "", err)
@@ -214,9 +214,9 @@ type closing struct {
 }
 
 // OnClose has Close call fn, in a goroutine of its own and before anything is closed, and wait until it returns: for
-// what serves the cache to others and has to end with it. On a cache that is closed already OnClose calls fn at once, in
-// a goroutine too, and waits. The returned function forgets fn again; it reports false if it comes too late. A panic in
-// fn ends that goroutine alone, and the Logger is told. fn must not call Close.
+// what serves the cache to others and has to end with it. On a cache that is closed already OnClose calls fn at once,
+// in a goroutine too, and waits. The returned function forgets fn again; it reports false if it comes too late. A panic
+// in fn ends that goroutine alone, and the Logger is told. fn must not call Close.
 func (db *DB) OnClose(fn func()) (forget func() bool) {
 	c := &db.closing
 	c.mu.Lock()

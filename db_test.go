@@ -9,8 +9,8 @@ import (
 
 func TestMain(m *testing.M) { cachetest.Main(m) }
 
-// The tests of this package open caches, and look at them, through package cachetest, as those of internal/torture do, which break
-// them. Here its helpers have short names.
+// The tests of this package open caches, and look at them, through package cachetest, as those of internal/torture do,
+// which break them. Here its helpers have short names.
 type tester = cachetest.Tester
 
 var (

@@ -21,8 +21,10 @@ import (
 )
 
 var (
-	deadlineRounds = flag.Int("deadline.rounds", effort.Of(10, 25), "how many deadlines are watched, in the time of synctest")
-	deadlineTime   = flag.Duration("deadline.time", effort.Of(400*time.Millisecond, time.Second), "for how long deadlines are watched in real time, in each way")
+	deadlineRounds = flag.Int("deadline.rounds", effort.Of(10, 25),
+		"how many deadlines are watched, in the time of synctest")
+	deadlineTime = flag.Duration("deadline.time", effort.Of(400*time.Millisecond, time.Second),
+		"for how long deadlines are watched in real time, in each way")
 )
 
 // A sum of TTL and StaleFor that is too large is never: the entry does not land in the past.
@@ -37,7 +39,8 @@ func TestDeadline_StaleForEver(t *testing.T) {
 	many := func(_ context.Context, keys []string) (map[string]any, error) { return map[string]any{"k": "v"}, nil }
 	for name, load := range map[string]func(b *keepcache.Bucket, stale time.Duration) error{
 		"options": func(b *keepcache.Bucket, stale time.Duration) error {
-			_, err := b.GetOrLoad(ctx, "k", new(any), one(func(*keepcache.Load) {}), &keepcache.LoadOptions{TTL: time.Hour, StaleFor: stale})
+			_, err := b.GetOrLoad(ctx, "k", new(any), one(func(*keepcache.Load) {}),
+				&keepcache.LoadOptions{TTL: time.Hour, StaleFor: stale})
 			return err
 		},
 		"loader": func(b *keepcache.Bucket, stale time.Duration) error {
@@ -49,7 +52,8 @@ func TestDeadline_StaleForEver(t *testing.T) {
 			return err
 		},
 		"touch": func(b *keepcache.Bucket, stale time.Duration) error {
-			_, err := b.GetOrLoad(ctx, "k", new(any), one(func(*keepcache.Load) {}), &keepcache.LoadOptions{TTL: time.Minute, StaleFor: stale})
+			_, err := b.GetOrLoad(ctx, "k", new(any), one(func(*keepcache.Load) {}),
+				&keepcache.LoadOptions{TTL: time.Minute, StaleFor: stale})
 			if err == nil {
 				_, err = b.Touch("k", time.Hour)
 			}
@@ -74,7 +78,8 @@ func TestDeadline_StaleForEver(t *testing.T) {
 					time.Sleep(2 * time.Hour)
 					committed(t, db)
 					var got string
-					result, err := b.GetOrLoad(ctx, "k", &got, func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") }, nil)
+					result, err := b.GetOrLoad(ctx, "k", &got,
+						func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") }, nil)
 					require.NoError(t, err)
 					require.True(t, result.Stale)
 					require.Equal(t, "v", got)
@@ -304,9 +309,10 @@ func (l *life) look(key string) error {
 	return l.saw("Get", func() (bool, error) { return b.Get(key, new(any)) })
 }
 
-// watchDeadlines lets entries reach their deadlines while callers look at them and writers leave them no room, until done, and
-// returns how often one was seen again that had been seen absent.
-func watchDeadlines(t *testing.T, opts keepcache.Options, round func(b *keepcache.Bucket, key string) error, done func(rounds, risen int) bool) (risen int) {
+// watchDeadlines lets entries reach their deadlines while callers look at them and writers leave them no room, until
+// done, and returns how often one was seen again that had been seen absent.
+func watchDeadlines(t *testing.T, opts keepcache.Options, round func(b *keepcache.Bucket, key string) error,
+	done func(rounds, risen int) bool) (risen int) {
 	opts.CommitInterval = time.Hour
 	db := open(t, newPath(t), &opts)
 	b, filled := db.Bucket("b"), db.Bucket("filled")
@@ -373,7 +379,8 @@ var deadlineScenes = map[string]struct {
 		return b.Set(key, "v", 20*time.Millisecond)
 	}},
 	"stale": {keepcache.Options{}, func(b *keepcache.Bucket, key string) error {
-		_, err := b.GetOrLoad(context.Background(), key, new(any), func(context.Context, *keepcache.Load) (any, error) { return "v", nil },
+		_, err := b.GetOrLoad(context.Background(), key, new(any),
+			func(context.Context, *keepcache.Load) (any, error) { return "v", nil },
 			&keepcache.LoadOptions{TTL: 20 * time.Millisecond, StaleFor: time.Minute})
 		return err
 	}},
@@ -394,12 +401,14 @@ func TestDeadline_Control(t *testing.T) {
 	defer keepcache.Without("")
 	for name, scene := range deadlineScenes {
 		t.Run(name, func(t *testing.T) {
-			require.NotZero(t, watchInBubble(t, scene.opts, scene.round, func(n, risen int) bool { return n >= 500 || risen > 0 }))
+			require.NotZero(t, watchInBubble(t, scene.opts, scene.round,
+				func(n, risen int) bool { return n >= 500 || risen > 0 }))
 		})
 	}
 }
 
-func watchInBubble(t *testing.T, opts keepcache.Options, round func(b *keepcache.Bucket, key string) error, done func(rounds, risen int) bool) (risen int) {
+func watchInBubble(t *testing.T, opts keepcache.Options, round func(b *keepcache.Bucket, key string) error,
+	done func(rounds, risen int) bool) (risen int) {
 	synctest.Test(t, func(t *testing.T) {
 		var slow atomic.Bool
 		slow.Store(true)

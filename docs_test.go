@@ -90,8 +90,10 @@ func TestDocs_Tests(t *testing.T) {
 	})
 	require.NoError(t, err)
 	named := 0
-	for _, name := range []string{"docs/faults.md", "docs/reliability.md", "docs/file-format.md", "docs/command-line-tools.md"} {
-		for _, m := range regexp.MustCompile("`((?:Test|Fuzz|Example)\\w*)([*/][^`]*)?`").FindAllStringSubmatch(page(t, name), -1) {
+	for _, name := range []string{"docs/faults.md", "docs/reliability.md", "docs/file-format.md",
+		"docs/command-line-tools.md"} {
+		for _, m := range regexp.MustCompile("`((?:Test|Fuzz|Example)\\w*)([*/][^`]*)?`").FindAllStringSubmatch(page(t,
+			name), -1) {
 			found := there[m[1]]
 			if strings.HasPrefix(m[2], "*") {
 				for test := range there {

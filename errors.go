@@ -11,12 +11,12 @@ import (
 
 // Errors of opening a cache.
 var (
-	// ErrLocked is returned by Open when another process, or another DB in this one, holds the file and
-	// does not let go of it within Options.LockTimeout.
+	// ErrLocked is returned by Open if another process, or another DB in this one, holds the file and does not release it
+	// within Options.LockTimeout.
 	ErrLocked = errs.ErrLocked
 
-	// ErrFormat is returned by Open for a file that is no keepcache file, or that a newer version wrote.
-	// The file is left as it is.
+	// ErrFormat is returned by Open for a file that is not a keepcache file, or that a newer version wrote. The file stays
+	// as it is.
 	ErrFormat = errs.ErrFormat
 
 	// ErrReadOnly is returned by every write to a DB that was opened with Options.ReadOnly.
@@ -46,15 +46,15 @@ var (
 	// ErrInvalidTTL: a lifetime is not negative.
 	ErrInvalidTTL = errors.New("invalid lifetime")
 
-	// ErrTooLarge: the encoded value is larger than Options.MaxValueBytes, the entry larger than the budget, or an ETag
-	// longer than MaxETagBytes.
+	// ErrTooLarge: the encoded value is larger than Options.MaxValueBytes, the entry is larger than the budget, or an ETag
+	// is longer than MaxETagBytes.
 	ErrTooLarge = errs.ErrTooLarge
 
-	// ErrUnsupportedValue: the value is none that JSON can express.
+	// ErrUnsupportedValue: JSON cannot express the value.
 	ErrUnsupportedValue = errors.New("unsupported value")
 
 	// ErrMismatch: the stored value does not fit the type of the destination, as after a program has changed its types.
-	// GetOrLoad and GetOrLoadMany take such a value for absent and load it anew.
+	// GetOrLoad and GetOrLoadMany treat such a value as absent and load it anew.
 	ErrMismatch = errors.New("the value does not fit the destination")
 )
 
@@ -72,52 +72,50 @@ var (
 
 // Errors of loaders.
 var (
-	// ErrNotFound is what a loader returns, as it is or wrapped, to say that there is no such thing. GetOrLoad
-	// returns it then, and for LoadOptions.NegativeTTL without another load.
+	// ErrNotFound is what a loader returns, as it is or wrapped, if there is no such thing. GetOrLoad then returns it too,
+	// and for LoadOptions.NegativeTTL without another load.
 	ErrNotFound = errors.New("not found")
 
-	// ErrLoadCycle is what a loader gets that asks for its own key, or for one whose loader waits for it, directly or by
-	// way of others, in whatever bucket or DB: all of them would wait for ever. It is found by the ctx that loaders are given. Loads
-	// that are nested more than 1,000 deep give it too.
+	// ErrLoadCycle is what a loader gets that asks for its own key, or for one whose loader waits for it, directly or
+	// through others, in whatever bucket or DB: all of them would wait for ever. It is found by the ctx that loaders are
+	// given. Loads that are nested more than 1,000 deep give it too.
 	ErrLoadCycle = errors.New("loads wait for each other")
 )
 
 // Errors of writes that came at a bad moment.
 var (
-	// ErrNoRoom says that memory and journal are full of writes that the file does not have yet, and that the disk
-	// takes none: it is too slow, and the call has waited 5 seconds, or commits fail, and the cause is in the error
-	// too. Nothing was changed.
+	// ErrNoRoom says that memory and journal are full of writes that the file does not have yet, and that the file takes
+	// none: the disk is too slow and the call has waited 5 seconds, or commits fail. If they fail, errors.Is also finds
+	// the cause. The call has changed nothing.
 	ErrNoRoom = errs.ErrNoRoom
 
-	// ErrContended says that others changed the key again and again between the call's look at it and its write, which
-	// it gave up, or that the function of an Update has done so itself. The call has changed nothing.
+	// ErrContended says that others changed the key again and again between the call's look at it and its write, until the
+	// call gave up; or that the function of an Update changed the key itself. The call has changed nothing.
 	ErrContended = errs.ErrContended
 
-	// ErrUnknownOutcome says that the disk failed while a write was on its way: it is seen as long as the cache is open,
-	// and may or may not be there after that. The cause is in the error too.
+	// ErrUnknownOutcome says that the disk failed during a write. The write is seen as long as the cache is open; after
+	// that it may or may not be there. errors.Is also finds the cause.
 	ErrUnknownOutcome = errs.ErrUnknownOutcome
 )
 
 // Errors of a file that is in trouble.
 var (
 	// ErrUnavailable says that the file cannot be used for the moment: its disk fails, or it was damaged, cut short or
-	// taken away while it was open. The cause is in the error too. Plain reads find then what memory has, and miss
-	// else; plain writes go into memory and journal as long as there is room; what depends on what is stored, such
-	// as Add, Increment, Update, Touch and ranges, returns ErrUnavailable. The cache mends it by itself, in the
-	// background.
+	// taken away while it was open. errors.Is also finds the cause. Meanwhile plain reads find what memory has and
+	// otherwise miss; plain writes go into memory and journal while there is room; and what depends on stored data, such
+	// as Add, Increment, Update, Touch and ranges, returns ErrUnavailable. The cache repairs itself in the background.
 	ErrUnavailable = errs.ErrUnavailable
 )
 
 // Errors of the stored data.
 var (
-	// ErrCorrupt says that stored bytes are not what was written. Plain reads take a damaged entry for
-	// absent; what depends on the stored value, such as Add and Touch, returns ErrCorrupt; Set and
-	// Delete replace and remove it.
+	// ErrCorrupt says that stored bytes are not what was written. Plain reads treat a damaged entry as absent. What
+	// depends on the stored value, such as Add and Touch, returns ErrCorrupt. Set and Delete replace and remove the entry.
 	ErrCorrupt = errs.ErrCorrupt
 )
 
-// Error is the error of every operation: what was done, to what, and why it failed. Match the cause with
-// errors.Is or errors.As, which look through it.
+// Error is the error of every operation: what was done, to what, and why it failed. errors.Is and errors.As find the
+// cause.
 type Error struct {
 	Op     string // the operation: "open", "get", "set"
 	Path   string // the cache's file
@@ -130,12 +128,11 @@ type Error struct {
 // opLoad is the operation of GetOrLoad and GetOrLoadMany.
 const opLoad = "load"
 
-// Error reads `keepcache: operation "object": cause`, followed by the hint in parentheses. Long keys are
-// shortened.
+// Error returns `keepcache: operation "object": cause`, followed by the hint in parentheses. Long keys are shortened.
 //
-// The error of a load may be shown to those who asked for what was loaded. So it begins with the cause, which is mostly the
-// loader's own, and does not have the path: `cause (load "key")`, or `cause (load "key" in bucket "users", remembered)` for a
-// *RememberedError.
+// The error of a load may be shown to those who asked for the value. So it begins with the cause, mostly the loader's
+// own error, and does not have the path: `cause (load "key")`, or `cause (load "key" in bucket "users", remembered)`
+// for a *RememberedError.
 func (e *Error) Error() string {
 	var b strings.Builder
 	if e.Op == opLoad {
@@ -186,7 +183,7 @@ func (e *Error) appendLoad(b *strings.Builder) {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// quotePath quotes a path. A separator that is a backslash is not doubled: whoever reads the path may want to use it.
+// quotePath quotes a path. It does not double a separator that is a backslash, so that the path can be copied.
 func quotePath(path string, separator rune) string {
 	quoted := strconv.Quote(path)
 	if separator == '\\' {

@@ -60,8 +60,9 @@ func TestEventQueue_Calls(t *testing.T) {
 			var db *keepcache.DB
 			ready, returned := make(chan struct{}), make(chan keepcache.EventKind, 100)
 			db = open(t, path, &keepcache.Options{
-				CommitInterval: 5 * time.Millisecond, SweepInterval: 5 * time.Millisecond, JournalBytes: 64 << 10, MemoryBytes: 4 << 20,
-				Buckets: map[string]keepcache.BucketOptions{"b": {MaxEntries: 1}},
+				CommitInterval: 5 * time.Millisecond, SweepInterval: 5 * time.Millisecond, JournalBytes: 64 << 10,
+				MemoryBytes: 4 << 20,
+				Buckets:     map[string]keepcache.BucketOptions{"b": {MaxEntries: 1}},
 				Events: keepcache.Events{
 					Kinds: keepcache.EventExpire | keepcache.EventEvict,
 					Handle: func(e keepcache.Event) {
@@ -83,7 +84,8 @@ func TestEventQueue_Calls(t *testing.T) {
 			if name == "Close" {
 				close(ready) // not before all is written: then no write would be taken
 			}
-			left, late := map[keepcache.EventKind]int{keepcache.EventEvict: 2, keepcache.EventExpire: 3}, time.After(20*time.Second)
+			left, late := map[keepcache.EventKind]int{keepcache.EventEvict: 2, keepcache.EventExpire: 3},
+				time.After(20*time.Second)
 			if name == "Close" {
 				left = map[keepcache.EventKind]int{keepcache.EventEvict: 0, keepcache.EventExpire: 1}
 			}
@@ -102,8 +104,8 @@ func TestEventQueue_Calls(t *testing.T) {
 	}
 }
 
-// withQueue has a cache whose entries expire at once, with a handler and a log. write writes n of them, with long keys: some
-// 270 of these fill the event queue.
+// withQueue has a cache whose entries expire at once, with a handler and a log. write writes n of them, with long keys:
+// some 270 of these fill the event queue.
 func withQueue(t *testing.T, log io.Writer, handle func(keepcache.Event)) (db *keepcache.DB, write func(n int)) {
 	db = newDB(t, &keepcache.Options{
 		CommitInterval: time.Hour, SweepInterval: -1, MemoryBytes: 64 << 20, Logger: slog.New(slog.NewTextHandler(log, nil)),
@@ -146,8 +148,8 @@ func TestEventQueue_Slow(t *testing.T) {
 	})
 }
 
-// Commits wait for a handler that does not return, but not for long. What there is no room for then is dropped, and that is said;
-// afterwards everything is told of again.
+// Commits wait for a handler that does not return, but not for long. What there is no room for then is dropped, and
+// that is said; afterwards everything is told of again.
 func TestEventQueue_Stuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -178,8 +180,8 @@ func TestEventQueue_Stuck(t *testing.T) {
 	})
 }
 
-// Close has the handler told of what waits. It does so for ten seconds at the longest, and only as long as the handler returns
-// within one.
+// Close has the handler told of what waits. It does so for ten seconds at the longest, and only as long as the handler
+// returns within one.
 func TestEventQueue_Close(t *testing.T) {
 	for name, c := range map[string]struct {
 		takes, want time.Duration
@@ -223,7 +225,8 @@ func TestEventQueue_Close(t *testing.T) {
 	}
 }
 
-// Close has the handler told of more than there is room for too, where that comes with the last commit. It takes no longer for that.
+// Close has the handler told of more than there is room for too, where that comes with the last commit. It takes no
+// longer for that.
 func TestEventQueue_CloseFull(t *testing.T) {
 	for name, c := range map[string]struct{ takes, least, most time.Duration }{
 		"quick":   {time.Millisecond, 400 * time.Millisecond, time.Second},
@@ -235,7 +238,8 @@ func TestEventQueue_CloseFull(t *testing.T) {
 				var log bytes.Buffer
 				told := 0
 				db := newDB(t, &keepcache.Options{
-					CommitInterval: time.Hour, SweepInterval: -1, MemoryBytes: 64 << 20, CommitBytes: 24 << 20, JournalBytes: 128 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+					CommitInterval: time.Hour, SweepInterval: -1, MemoryBytes: 64 << 20, CommitBytes: 24 << 20,
+					JournalBytes: 128 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 					Events: keepcache.Events{Kinds: keepcache.EventExpire, Handle: func(keepcache.Event) {
 						time.Sleep(c.takes)
 						told++

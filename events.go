@@ -12,35 +12,38 @@ import (
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
-// Events tells an embedder what happens in a cache. The zero value tells nothing.
+// Events says whom to tell what happens in a cache. The zero value tells nobody.
 type Events struct {
-	// Handle is called for each event of a kind in Kinds, from the goroutine in which it happens, possibly from
-	// several at once. It must return soon: the operation waits for it. A panic in it is contained. It must not call
-	// Close. EventProgress and EventCompact are told of in the middle of a compaction or a backup: from them it must not call
-	// what waits for one of these or for a commit either, such as Compact, Backup, Sweep and Sync.
+	// Handle is called for each event of a kind in Kinds, possibly from several goroutines at once. It must return soon
+	// and must not call Close, except as said below. A panic in it is contained.
 	//
-	// EventLoad, EventLoadFailed of a loader, and EventRefresh are told of in a goroutine of the load. They hold up nobody who waits
-	// for that, who may go on before they are told; there Handle may ask for any key.
+	// Most events are handled in the goroutine in which they happen, and the operation waits for Handle. EventProgress and
+	// EventCompact happen in the middle of a compaction or a backup: from them, Handle must not call what waits for one of
+	// these or for a commit, such as Compact, Backup, Sweep and Sync.
 	//
-	// EventExpire and EventEvict happen in commits and sweeps, the former in writes too, and are told of soon after, one by one in their order, from
-	// a goroutine of their own; so what is written after that may be told of first. There Handle may call whatever it
-	// likes, though a Close takes a second or two, and take its time while no more than 8 MiB of them wait. Then commits and sweeps
-	// wait for it, and writes do not. If it does not return for a second then, because it waits for them or for something else, what does
-	// not fit is dropped, and the Logger is told how many. Close waits until what is left has been told of, but not
-	// for a call that takes more than a second, and ten seconds at the longest.
+	// EventLoad, EventLoadFailed of a loader, and EventRefresh are handled in a goroutine of the load. Nobody waits for
+	// Handle there, so who waits for the load may go on before it is called. Handle may ask for any key.
 	//
-	// What Handle itself brings about, such as EventSet of a Set in it, is told of after that call has begun and not from within
-	// it, in the same way: one by one in their order, from another goroutine. Of these 1 MiB can wait, some 4,000. Nobody waits for room,
-	// as that could be Handle itself: what does not fit is dropped, as is what comes after Close has begun, and the Logger is told
-	// how many. So a Handle whose every event brings about another keeps a goroutine busy until Close, and does no other harm.
-	// What it starts in goroutines of its own counts as others' doing.
+	// EventExpire and EventEvict happen in commits, sweeps and writes. They are handled soon after, one by one in their
+	// order, in a goroutine of their own; an event of a later write may be handled first. There Handle may call anything,
+	// though a Close takes a second or two, and it may take its time while no more than 8 MiB of such events wait. Beyond
+	// that, commits and sweeps wait for Handle, and writes do not. If it then does not return for a second, because it
+	// waits for them or for something else, events that do not fit are dropped, and the Logger is told how many. Close
+	// waits until the events that are left have been handled, but not for a call that takes more than a second, and ten
+	// seconds at most.
+	//
+	// An event that Handle itself causes, such as EventSet of a Set in it, is handled after that call has begun, never
+	// inside it: one by one in their order, in another goroutine. 1 MiB of these can wait, some 4,000. Nobody waits for
+	// room, as that could be Handle itself. Events that do not fit are dropped, as are those that come after Close has
+	// begun, and the Logger is told how many. So a Handle whose every event causes another keeps a goroutine busy until
+	// Close, and does no other harm. What Handle does in goroutines that it starts counts as done by others.
 	Handle func(Event)
 
 	// Kinds are the kinds that Handle is called for, combined with |. Default: RareEvents.
 	Kinds EventKind
 }
 
-// Event is one thing that happened.
+// Event is one thing that happened in a cache.
 type Event struct {
 	Time   time.Time
 	Kind   EventKind
@@ -57,7 +60,7 @@ type EventKind uint32
 
 // The kinds of events.
 const (
-	EventCorrupt    EventKind = 1 << iota // a damaged entry was met by a read, or a damaged journal by Open
+	EventCorrupt    EventKind = 1 << iota // a read met a damaged entry, or Open a damaged journal
 	EventLoad                             // a loader brought a value, or ErrNotFound; Detail is how long it took
 	EventLoadFailed                       // a loader failed, or the cache failed around a load
 	EventRefresh                          // a load began in the background
@@ -71,11 +74,11 @@ const (
 	EventEvict    // an entry was evicted to keep a budget
 
 	EventCompact  // a compaction has ended well
-	EventProgress // long work, which Detail names, has come as far as Done of Total
+	EventProgress // long work, which Detail names, has done Done of Total bytes
 
-	EventUnavailable // the file cannot be used any more; Err is why, and reads and writes go on without it
+	EventUnavailable // the file cannot be used any more, and reads and writes go on without it; Err is the reason
 	EventHealed      // it can again; Detail is how
-	EventQuarantine  // a damaged or replaced file, or journal, was kept aside, Detail is where; Err is why
+	EventQuarantine  // a damaged or replaced file or journal was quarantined; Detail is its new name, Err the reason
 
 	EventExpire // an expired entry was removed, or replaced by a write; it was absent from its deadline on
 
@@ -83,7 +86,7 @@ const (
 	RareEvents = EventCorrupt | EventLoadFailed | EventCompact | EventUnavailable | EventHealed | EventQuarantine
 )
 
-// String returns the name of one kind: one word, as the command prints and takes it.
+// String returns the name of one kind of event, in one word, as the command prints and takes it.
 func (k EventKind) String() string {
 	switch k {
 	case EventCorrupt:
@@ -124,8 +127,8 @@ func (k EventKind) String() string {
 	return "unknown"
 }
 
-// lateKinds are the kinds of events that happen while commits or sweeps are kept from running. They wait in a queue
-// until they can be told outside of that, so that who is told may call whatever waits for a commit.
+// lateKinds are the kinds of events that happen while commits or sweeps cannot run. They wait in a queue until they can
+// be handled outside of that, so that a handler may call whatever waits for a commit.
 const lateKinds = EventExpire | EventEvict
 
 const (
@@ -134,16 +137,16 @@ const (
 	// ownBytes is for the events that handlers bring about: some 4,000.
 	ownBytes = 1 << 20
 
-	// lateLast is how long Close waits for a handler at the longest. To be told of all that a full queue has, one may
-	// take a third of a millisecond for each.
+	// lateLast is the longest that Close waits for a handler. To handle all events of a full queue, it may take a third of
+	// a millisecond for each.
 	lateLast = 10 * time.Second
 	ownLast  = time.Second
 )
 
-// cost is what an event takes in a queue: half of the slice may be room for more.
+// cost is the memory of an event in a queue. Half of the queue's slice may be spare capacity.
 func (e *Event) cost() int64 { return int64(2*unsafe.Sizeof(*e)) + int64(len(e.Key)) }
 
-// notifier tells of events: Options.Events, and those who watch.
+// notifier passes events on to Options.Events and to the watches.
 type notifier struct {
 	wanted atomic.Uint32 // the kinds that anybody wants to know of; all that an operation looks at if nobody does
 
@@ -168,7 +171,8 @@ func newNotifier(path string, o *Options, g *ground.Ground) *notifier {
 	}
 	queue := func(most int64) *eventqueue.Queue[Event] {
 		return &eventqueue.Queue[Event]{Handle: t.handle, Cost: (*Event).cost, Most: most, Ground: g, Dropped: func(n int) {
-			o.Logger.Warn("keepcache: events were dropped, because Options.Events.Handle did not keep up", "path", path, "events", n)
+			o.Logger.Warn("keepcache: events were dropped, because Options.Events.Handle did not keep up", "path", path,
+				"events", n)
 		}}
 	}
 	if t.kinds != 0 {
@@ -183,10 +187,10 @@ func newNotifier(path string, o *Options, g *ground.Ground) *notifier {
 	return t
 }
 
-// wants reports whether an event of that kind is to be told, so that nobody builds one in vain.
+// wants reports whether anybody wants events of that kind, so that none is built in vain.
 func (t *notifier) wants(kind EventKind) bool { return t.wanted.Load()&uint32(kind) != 0 }
 
-// note tells of an event of one entry. It costs nothing where nobody wants to know.
+// note reports an event of one entry. It costs nothing if nobody wants to know.
 func (b *Bucket) note(kind EventKind, key string) {
 	if t := b.db.events; t.wants(kind) {
 		t.note(kind, b.at.Name, key)
@@ -203,8 +207,8 @@ func (b *Bucket) counted(key string, r *engine.Reading) {
 	}
 }
 
-// note is tell for an event of one entry that an operation brings about, and so of none of lateKinds. Where all who
-// watch are behind, as on a busy cache, it builds none.
+// note is tell for an event of one entry that an operation causes, and so of none of lateKinds. It builds no event if
+// the buffers of all watches are full, as on a busy cache.
 func (t *notifier) note(kind EventKind, bucket, key string) {
 	for _, w := range *t.watches.Load() {
 		if w.takes(kind, bucket, key) {
@@ -216,10 +220,10 @@ func (t *notifier) note(kind EventKind, bucket, key string) {
 	}
 }
 
-// tell tells of an event, if somebody wants to know.
+// tell reports an event to those who want to know.
 func (t *notifier) tell(e Event) { t.tellFrom(e, false) }
 
-// tellFrom is tell for one who may be in a write, which waits for no handler of lateKinds.
+// tellFrom is tell for a caller that may be in a write. A write does not wait for a handler of lateKinds.
 func (t *notifier) tellFrom(e Event, inWrite bool) {
 	if !t.wants(e.Kind) {
 		return
@@ -234,7 +238,7 @@ func (t *notifier) tellFrom(e Event, inWrite bool) {
 	}
 }
 
-// call calls Options.Events, now or soon; soon where it is a call of a handler that brings the event about.
+// call calls Options.Events, now or soon. It is soon for lateKinds, and if a call of the handler causes the event.
 func (t *notifier) call(e Event, inWrite bool) {
 	e.Time = time.Now()
 	switch {
@@ -267,6 +271,7 @@ func (t *notifier) close() {
 	}
 }
 
-// callersKinds are the kinds of events that happen in the goroutine of a caller, outside of all that others wait for.
-// runtime.Goexit in a handler, as that of a test which fails, ends that goroutine. The others happen in goroutines of ours too.
+// callersKinds are the kinds of events that happen in the goroutine of a caller, outside of everything that others wait
+// for. A runtime.Goexit in a handler, such as that of a failing test, ends that goroutine. The other kinds happen in
+// goroutines of the cache too.
 const callersKinds = EventHit | EventMiss | EventSet | EventDelete | EventStale | EventNegative

@@ -53,11 +53,12 @@ func TestEvents_Operations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		told := map[string]int{}
-		db := newDB(t, &keepcache.Options{Events: keepcache.Events{Kinds: ^keepcache.EventKind(0), Handle: func(e keepcache.Event) {
-			mu.Lock()
-			defer mu.Unlock()
-			told[e.Kind.String()+" "+e.Bucket+"/"+e.Key]++
-		}}})
+		db := newDB(t, &keepcache.Options{Events: keepcache.Events{Kinds: ^keepcache.EventKind(0),
+			Handle: func(e keepcache.Event) {
+				mu.Lock()
+				defer mu.Unlock()
+				told[e.Kind.String()+" "+e.Bucket+"/"+e.Key]++
+			}}})
 		b := db.Bucket("b")
 		mustSet(t, b, "k", 1, 0)
 		requireValue(t, b, "k", int64(1))
@@ -71,7 +72,8 @@ func TestEvents_Operations(t *testing.T) {
 		fail := error(nil)
 		load := func() {
 			t.Helper()
-			_, err := b.GetOrLoad(t.Context(), "l", new(any), func(context.Context, *keepcache.Load) (any, error) { return 1, fail }, opts)
+			_, err := b.GetOrLoad(t.Context(), "l", new(any),
+				func(context.Context, *keepcache.Load) (any, error) { return 1, fail }, opts)
 			require.NoError(t, err)
 			synctest.Wait()
 		}

@@ -214,7 +214,8 @@ func TestEvict_Lowered(t *testing.T) {
 // What is evicted from the file is gone for every operation, and can be added again.
 func TestEvict_Consistent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db := newDB(t, &keepcache.Options{Buckets: map[string]keepcache.BucketOptions{"b": {MaxEntries: 1}}, CommitInterval: time.Hour})
+		db := newDB(t, &keepcache.Options{Buckets: map[string]keepcache.BucketOptions{"b": {MaxEntries: 1}},
+			CommitInterval: time.Hour})
 		b := db.Bucket("b")
 		mustSet(t, b, "first", 1, time.Hour)
 		committed(t, db)
@@ -245,7 +246,8 @@ func TestEvict_Options(t *testing.T) {
 		_, err := keepcache.Open(newPath(t), &o)
 		require.Error(t, err)
 	}
-	db := newDB(t, &keepcache.Options{MaxBytes: -1, Buckets: map[string]keepcache.BucketOptions{"b": {MaxBytes: -1, MaxEntries: -1}}})
+	db := newDB(t, &keepcache.Options{MaxBytes: -1,
+		Buckets: map[string]keepcache.BucketOptions{"b": {MaxBytes: -1, MaxEntries: -1}}})
 	fill(t, db.Bucket("b"), 100, 0)
 	require.Zero(t, db.Stats().Evictions.Size)
 }

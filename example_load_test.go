@@ -48,13 +48,14 @@ func ExampleLoad() {
 
 	pages := db.Bucket("pages")
 	var page string
-	_, err := pages.GetOrLoad(context.Background(), "home", &page, func(ctx context.Context, l *keepcache.Load) (any, error) {
-		fmt.Printf("before: %t %q\n", l.Found, l.Old.ETag)
-		l.TTL = time.Hour // what the source's Cache-Control says
-		l.ETag = "v1"
-		l.Tags = []string{"site:1"}
-		return "welcome", nil
-	}, nil)
+	_, err := pages.GetOrLoad(context.Background(), "home", &page,
+		func(ctx context.Context, l *keepcache.Load) (any, error) {
+			fmt.Printf("before: %t %q\n", l.Found, l.Old.ETag)
+			l.TTL = time.Hour // what the source's Cache-Control says
+			l.ETag = "v1"
+			l.Tags = []string{"site:1"}
+			return "welcome", nil
+		}, nil)
 	fmt.Println(page, err)
 
 	entry, _, err := pages.Stat("home")
@@ -171,7 +172,8 @@ func ExampleLoadResult() {
 		return 1.17, nil
 	}
 	opts := &keepcache.LoadOptions{
-		TTL: time.Millisecond, StaleFor: time.Hour, SoftTimeout: time.Minute, // waits for the source, and serves the old value if it fails
+		// waits for the source, and serves the old value if it fails
+		TTL: time.Millisecond, StaleFor: time.Hour, SoftTimeout: time.Minute,
 	}
 	for range 2 {
 		var rate float64

@@ -39,8 +39,8 @@ func (c toolCache) set(key string, value any, ttl time.Duration) error {
 	return errors.Join(db.Set(key, value, ttl), db.Close())
 }
 
-// A command line tool looks into the cache, closes it, fetches what is not there, and opens the cache again to store it.
-// A cache that cannot be read or written costs time and is no reason to fail.
+// A command line tool looks into the cache, closes it, fetches what is not there, and opens the cache again to store
+// it. A cache that cannot be read or written costs time and is no reason to fail.
 func Example_commandLineTool() {
 	dir, err := os.MkdirTemp("", "keepcache")
 	if err != nil {

@@ -58,8 +58,8 @@ func TestAfter(t *testing.T) {
 	}
 }
 
-// TestExpiring finds what ends first, wherever it is, by what is true and not by what the index says, and so does a reader
-// without the lock.
+// TestExpiring finds what ends first, wherever it is, by what is true and not by what the index says, and so does a
+// reader without the lock.
 func TestExpiring(t *testing.T) {
 	path := newPath(t)
 	db := open(t, path, nil)

@@ -21,7 +21,8 @@ func (db *DB) PanicInUpdate() error {
 // FailSync has the file behave as after a sync that failed.
 func (db *DB) FailSync(err error) { db.engine.local.Store().Handle().CommitFailed(0, err) }
 
-// Without switches off what a harness has to show that it would miss: "preflight", "checksum", "guard", "deadlines", or nothing.
+// Without switches off what a harness has to show that it would miss: "preflight", "checksum", "guard", "deadlines", or
+// nothing.
 func Without(what string) {
 	store.Without.Preflight, store.Without.Guard = what == "preflight", what == "guard"
 	memory.IgnoreDeadlines = what == "deadlines"
@@ -43,7 +44,8 @@ func (db *DB) Transactions() (n int) {
 	return n
 }
 
-// LargestTransaction returns how many bytes the pages have that one transaction has written, at the most, since the file was opened.
+// LargestTransaction returns how many bytes the pages have that one transaction has written, at the most, since the
+// file was opened.
 func (db *DB) LargestTransaction() int64 {
 	return db.engine.local.Store().Handle().LargestTransaction()
 }

@@ -34,7 +34,8 @@ func (c rudeContext) Err() error                  { c.end(); return nil }
 func (c rudeContext) Done() <-chan struct{}       { c.end(); return nil }
 func (c rudeContext) Deadline() (time.Time, bool) { c.end(); return time.Time{}, false }
 
-// Code that is not ours and that panics or ends its goroutine, wherever it is called from, costs its own call and nothing else.
+// Code that is not ours and that panics or ends its goroutine, wherever it is called from, costs its own call and
+// nothing else.
 func TestForeign_Places(t *testing.T) {
 	ctx := context.Background()
 	exhaust := func(seq iter.Seq2[keepcache.Entry, error], end func()) {
@@ -49,7 +50,10 @@ func TestForeign_Places(t *testing.T) {
 		"MarshalText": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
 			return b.Set("k", map[rudeKey]int{{&end}: 1}, 0)
 		},
-		"UnmarshalJSON": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error { return second(b.Get("k", &rude{end})) },
+		"UnmarshalJSON": func(_ *keepcache.DB, b *keepcache.Bucket,
+			end func()) error {
+			return second(b.Get("k", &rude{end}))
+		},
 		"Add": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
 			return second(b.Add("new", rude{end}, 0))
 		},
@@ -94,13 +98,16 @@ func TestForeign_Places(t *testing.T) {
 			return nil
 		},
 		"loader": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
-			return second(b.GetOrLoad(ctx, "loaded", new(any), func(context.Context, *keepcache.Load) (any, error) { end(); return 1, nil }, nil))
+			return second(b.GetOrLoad(ctx, "loaded", new(any),
+				func(context.Context, *keepcache.Load) (any, error) { end(); return 1, nil }, nil))
 		},
 		"loader, its value": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
-			return second(b.GetOrLoad(ctx, "loaded", new(any), func(context.Context, *keepcache.Load) (any, error) { return rude{end}, nil }, nil))
+			return second(b.GetOrLoad(ctx, "loaded", new(any),
+				func(context.Context, *keepcache.Load) (any, error) { return rude{end}, nil }, nil))
 		},
 		"loader, its destination": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
-			return second(b.GetOrLoad(ctx, "loaded", &rude{end}, func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, nil))
+			return second(b.GetOrLoad(ctx, "loaded", &rude{end},
+				func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, nil))
 		},
 		"loader of many": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
 			return second(b.GetOrLoadMany(ctx, []string{"x", "y"}, func(context.Context, []string) (map[string]any, error) {
@@ -120,7 +127,8 @@ func TestForeign_Places(t *testing.T) {
 			return db.Backup(rudeContext{ctx, end}, rude{end})
 		},
 		"context of a load": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
-			return second(b.GetOrLoad(rudeContext{ctx, end}, "loaded", new(any), func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, nil))
+			return second(b.GetOrLoad(rudeContext{ctx, end}, "loaded", new(any),
+				func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, nil))
 		},
 		"context of DeletePrefix": func(_ *keepcache.DB, b *keepcache.Bucket, end func()) error {
 			return second(b.DeletePrefix(rudeContext{ctx, end}, "zz"))
@@ -128,8 +136,11 @@ func TestForeign_Places(t *testing.T) {
 		"context of Verify": func(db *keepcache.DB, _ *keepcache.Bucket, end func()) error {
 			return second(db.Verify(rudeContext{ctx, end}))
 		},
-		"writer of a backup": func(db *keepcache.DB, _ *keepcache.Bucket, end func()) error { return db.Backup(ctx, rude{end}) },
-		"OnClose":            func(db *keepcache.DB, _ *keepcache.Bucket, end func()) error { db.OnClose(end); return nil },
+		"writer of a backup": func(db *keepcache.DB, _ *keepcache.Bucket,
+			end func()) error {
+			return db.Backup(ctx, rude{end})
+		},
+		"OnClose": func(db *keepcache.DB, _ *keepcache.Bucket, end func()) error { db.OnClose(end); return nil },
 	}
 	for name, place := range places {
 		for how, end := range map[string]func(){"panic": func() { panic("a test") }, "exit": runtime.Goexit} {
@@ -147,7 +158,8 @@ func TestForeign_Places(t *testing.T) {
 					<-done
 				}
 				for _, key := range []string{"k", "l", "new", "loaded", "x", "y"} {
-					require.NoError(t, update(b, key, func(keepcache.Entry, bool) (any, error) { return []any{map[string]any{"a": 1}}, nil }))
+					require.NoError(t, update(b, key,
+						func(keepcache.Entry, bool) (any, error) { return []any{map[string]any{"a": 1}}, nil }))
 					_, err := b.Delete(key)
 					require.NoError(t, err)
 					var got any

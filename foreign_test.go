@@ -17,8 +17,8 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// A handler of events about loads that panics or ends its goroutine costs its own call: the load is stored, and those who wait
-// go on.
+// A handler of events about loads that panics or ends its goroutine costs its own call: the load is stored, and those
+// who wait go on.
 func TestForeign_Handler(t *testing.T) {
 	for name, end := range map[string]func(){"panic": func() { panic("a test") }, "exit": runtime.Goexit} {
 		t.Run(name, func(t *testing.T) {
@@ -33,9 +33,10 @@ func TestForeign_Handler(t *testing.T) {
 				_, err := b.GetOrLoad(ctx, "k", &got, func(context.Context, *keepcache.Load) (any, error) { return "v", nil }, nil)
 				require.NoError(t, err)
 				requireValue(t, b, "k", "v")
-				values, err := keepcache.Of[int](b).GetOrLoadMany(ctx, []string{"x", "y"}, func(context.Context, []string) (map[string]int, error) {
-					return map[string]int{"x": 1, "y": 2}, nil
-				}, nil)
+				values, err := keepcache.Of[int](b).GetOrLoadMany(ctx, []string{"x", "y"},
+					func(context.Context, []string) (map[string]int, error) {
+						return map[string]int{"x": 1, "y": 2}, nil
+					}, nil)
 				require.NoError(t, err)
 				require.Len(t, values, 2)
 				down := errors.New("down")
@@ -59,8 +60,8 @@ func (l logs) Handle(context.Context, slog.Record) error { l.end(); return nil }
 func (l logs) WithAttrs([]slog.Attr) slog.Handler        { l.end(); return l }
 func (l logs) WithGroup(string) slog.Handler             { l.end(); return l }
 
-// A Logger that panics or ends its goroutine while Open puts a file aside does not keep the cache from being opened, or from
-// being closed and opened again.
+// A Logger that panics or ends its goroutine while Open puts a file aside does not keep the cache from being opened, or
+// from being closed and opened again.
 func TestForeign_Logger(t *testing.T) {
 	for name, end := range map[string]func(){"panic": func() { panic("a test") }, "exit": runtime.Goexit} {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +102,8 @@ func TestForeign_CallersEnd(t *testing.T) {
 		synctest.Wait()
 		first.Go(func() {
 			var got string
-			_, err := b.GetOrLoad(t.Context(), "k", &got, func(context.Context, *keepcache.Load) (any, error) { return "mine", nil }, nil)
+			_, err := b.GetOrLoad(t.Context(), "k", &got,
+				func(context.Context, *keepcache.Load) (any, error) { return "mine", nil }, nil)
 			if err != nil || got != "mine" {
 				t.Error(got, err)
 			}
@@ -144,7 +146,8 @@ func TestForeign_NilContext(t *testing.T) {
 		_, err := b.GetOrLoad(none, "k", &got, func(context.Context, *keepcache.Load) (any, error) { return "v", nil }, nil)
 		require.NoError(t, err)
 		require.Equal(t, "v", got)
-		values, err := keepcache.Of[int](b).GetOrLoadMany(none, []string{"x"}, func(context.Context, []string) (map[string]int, error) { return map[string]int{"x": 1}, nil }, nil)
+		values, err := keepcache.Of[int](b).GetOrLoadMany(none, []string{"x"},
+			func(context.Context, []string) (map[string]int, error) { return map[string]int{"x": 1}, nil }, nil)
 		require.NoError(t, err)
 		require.Equal(t, map[string]int{"x": 1}, values)
 	}

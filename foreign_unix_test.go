@@ -33,8 +33,8 @@ func inTime(t *testing.T, fn func() error) error {
 	}
 }
 
-// What lies where a journal or the source of Repair belongs is opened only if it is a regular file: a pipe would keep Open
-// waiting past every timeout, and what a link leads to is none of ours.
+// What lies where a journal or the source of Repair belongs is opened only if it is a regular file: a pipe would keep
+// Open waiting past every timeout, and what a link leads to is none of ours.
 func TestOpen_JournalNotRegular(t *testing.T) {
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
 	require.NoError(t, os.WriteFile(elsewhere, []byte("theirs"), 0o600))
@@ -121,8 +121,8 @@ func anotherUser(t tester, args []string) {
 	}
 }
 
-// In a sticky directory, where everybody may put files, nobody is led to use a file or a journal of another user, and what
-// others left is not removed.
+// In a sticky directory, where everybody may put files, nobody is led to use a file or a journal of another user, and
+// what others left is not removed.
 func TestOpen_OtherUsers(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("it takes root to become others")

@@ -24,8 +24,9 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// This is a reader of a cache's file and its journal that was written from docs/file-format.md alone. It uses nothing of the
-// project, so that the page is all that somebody else needs. Whatever it meets that the page does not allow is an error.
+// This is a reader of a cache's file and its journal that was written from docs/file-format.md alone. It uses nothing
+// of the project, so that the page is all that somebody else needs. Whatever it meets that the page does not allow is
+// an error.
 
 // formatNever is the time of what has none.
 const formatNever = math.MaxInt64
@@ -42,12 +43,12 @@ type formatCache struct {
 	tags     map[string]uint64
 	records  map[uint64]map[string][]byte // by id and key
 
-	inFile    map[uint64]int // entries of each id in the file, without the journal
-	costs     map[uint64]int64
-	rows      int  // of the expiry index
-	journal   int  // its version, 0 where there is none
-	pieces    int  // of the journal that the file does not have
-	cleanMark bool // the file was closed in order
+	inFile     map[uint64]int // entries of each id in the file, without the journal
+	costs      map[uint64]int64
+	rows       int  // of the expiry index
+	journal    int  // its version, 0 where there is none
+	logRecords int  // of the journal that the file does not have
+	cleanMark  bool // the file was closed in order
 }
 
 // formatEntry is one entry. Times are unix milliseconds, and Sliding is milliseconds.
@@ -357,7 +358,8 @@ func (c *formatCache) readJournal(content []byte) error {
 	window := int(fle.Uint32(h[36:]))
 	switch want := max(j.block, 4096); {
 	case c.journal != 1 && c.journal != 2, c.journal == 1 && window != 0, c.journal == 2 && window != want,
-		j.block < 512, j.block > 32768, j.block&(j.block-1) != 0, j.segment < j.block, j.segment > 1<<30, j.segment%j.block != 0,
+		j.block < 512, j.block > 32768, j.block&(j.block-1) != 0, j.segment < j.block, j.segment > 1<<30,
+		j.segment%j.block != 0,
 		fle.Uint32(h[56:]) != 0:
 		return malformed("head of the journal: %x", h)
 	}
@@ -375,11 +377,11 @@ func (c *formatCache) readJournal(content []byte) error {
 	if window > 0 {
 		j.overlay(content[16384 : 16384+j.block])
 	}
-	return j.pieces(func(first, last uint64, piece []byte) error {
+	return j.logRecords(func(first, last uint64, logRecord []byte) error {
 		if last > c.mark {
-			c.pieces++
+			c.logRecords++
 		}
-		return c.apply(first, last, piece)
+		return c.apply(first, last, logRecord)
 	})
 }
 
@@ -404,7 +406,8 @@ func fragment(b []byte, salt uint32) (typ byte, content []byte) {
 		return 0, nil
 	}
 	n := 8 + int(fle.Uint16(b[4:]))
-	if n == 8 || n > len(b) || b[6] < 1 || b[6] > 4 || b[7] != 0 || fle.Uint32(b) != crc32.Update(salt, formatCRC, b[4:n]) {
+	if n == 8 || n > len(b) || b[6] < 1 || b[6] > 4 || b[7] != 0 ||
+		fle.Uint32(b) != crc32.Update(salt, formatCRC, b[4:n]) {
 		return 0, nil
 	}
 	return b[6], b[8:n]
@@ -437,8 +440,8 @@ func (j *formatJournal) overlay(window []byte) {
 	}
 }
 
-// pieces calls fn for each piece, in the order in which they were written.
-func (j *formatJournal) pieces(fn func(first, last uint64, piece []byte) error) error {
+// log records calls fn for each log record, in the order in which they were written.
+func (j *formatJournal) logRecords(fn func(first, last uint64, logRecord []byte) error) error {
 	each := j.segment / j.block
 	epochs := map[uint64]int{} // of segments, to their first block
 	for from := 0; from < len(j.blocks); from += each {
@@ -455,7 +458,7 @@ func (j *formatJournal) pieces(fn func(first, last uint64, piece []byte) error) 
 		order = append(order, epoch)
 	}
 	slices.Sort(order)
-	var piece, head []byte
+	var logRecord, head []byte
 	var last uint64
 	for _, epoch := range order {
 		for n := epochs[epoch]; n < min(epochs[epoch]+each, len(j.blocks)); n++ {
@@ -474,14 +477,14 @@ func (j *formatJournal) pieces(fn func(first, last uint64, piece []byte) error) 
 				off += 8 + len(content)
 				if typ <= 2 {
 					if head != nil {
-						return malformed("a piece begins within another")
+						return malformed("a log record begins within another")
 					}
 					j.flushed = max(j.flushed, fle.Uint64(content[16:]))
-					head, piece = content[:28], bytes.Clone(content[28:])
+					head, logRecord = content[:28], bytes.Clone(content[28:])
 				} else if head == nil {
-					continue // the rest of a piece whose beginning was used anew
+					continue // the rest of a log record whose beginning was used anew
 				} else {
-					piece = append(piece, content...)
+					logRecord = append(logRecord, content...)
 				}
 				if typ == 2 || typ == 3 {
 					if off != len(b) {
@@ -490,11 +493,11 @@ func (j *formatJournal) pieces(fn func(first, last uint64, piece []byte) error) 
 					continue
 				}
 				first := fle.Uint64(head)
-				if first <= last || fle.Uint64(head[8:]) < first || int(fle.Uint32(head[24:])) != len(piece) {
-					return malformed("piece %x of %d bytes after revision %d", head, len(piece), last)
+				if first <= last || fle.Uint64(head[8:]) < first || int(fle.Uint32(head[24:])) != len(logRecord) {
+					return malformed("log record %x of %d bytes after revision %d", head, len(logRecord), last)
 				}
 				last = fle.Uint64(head[8:])
-				if err := fn(first, last, piece); err != nil {
+				if err := fn(first, last, logRecord); err != nil {
 					return err
 				}
 				head = nil
@@ -507,23 +510,23 @@ func (j *formatJournal) pieces(fn func(first, last uint64, piece []byte) error) 
 	return nil
 }
 
-// apply puts the outcomes of a piece into the cache.
-func (c *formatCache) apply(first, last uint64, piece []byte) error {
+// apply puts the operations of a log record into the cache.
+func (c *formatCache) apply(first, last uint64, logRecord []byte) error {
 	number := func() uint64 {
-		v, n := binary.Uvarint(piece)
-		piece = piece[max(n, 0):]
+		v, n := binary.Uvarint(logRecord)
+		logRecord = logRecord[max(n, 0):]
 		return v
 	}
 	take := func(n uint64) []byte {
-		n = min(n, uint64(len(piece)))
-		b := piece[:n]
-		piece = piece[n:]
+		n = min(n, uint64(len(logRecord)))
+		b := logRecord[:n]
+		logRecord = logRecord[n:]
 		return b
 	}
 	for revision := first; ; revision++ {
-		if len(piece) == 0 {
+		if len(logRecord) == 0 {
 			if revision != last+1 {
-				return malformed("outcomes up to %d in a piece up to %d", revision-1, last)
+				return malformed("operations up to %d in a log record up to %d", revision-1, last)
 			}
 			return nil
 		}
@@ -534,7 +537,7 @@ func (c *formatCache) apply(first, last uint64, piece []byte) error {
 		}
 		name, rec := string(take(n)), bytes.Clone(take(m))
 		if uint64(len(name)) != n || uint64(len(rec)) != m || n == 0 {
-			return malformed("outcome %d of revision %d", kind, revision)
+			return malformed("operation %d of revision %d", kind, revision)
 		}
 		if revision <= c.mark {
 			continue
@@ -557,16 +560,17 @@ func (c *formatCache) apply(first, last uint64, piece []byte) error {
 			}
 		case 4:
 			if id != 0 {
-				return malformed("tag outcome with id %d", id)
+				return malformed("tag operation with id %d", id)
 			}
 			c.tags[name] = revision
 		default:
-			return malformed("outcome %d", kind)
+			return malformed("operation %d", kind)
 		}
 	}
 }
 
-// kept returns the entries of all buckets that are not absent as of now, or may be served stale, or are negative, in the order of buckets and keys.
+// kept returns the entries of all buckets that are not absent as of now, or may be served stale, or are negative, in
+// the order of buckets and keys.
 func (c *formatCache) kept(now time.Time) (all []formatEntry, err error) {
 	for name, id := range c.names {
 		for key, rec := range c.records[id] {
@@ -602,7 +606,8 @@ func openFormatRecord(bucket, key string, rec []byte) (e formatEntry, err error)
 		return e, malformed("checksum")
 	}
 	at := func(off int) int64 { return int64(be.Uint64(rec[off:])) }
-	e = formatEntry{Bucket: bucket, Key: key, ExpiresAt: at(1), StaleUntil: at(9), Written: at(17), Revision: uint64(at(25))}
+	e = formatEntry{Bucket: bucket, Key: key, ExpiresAt: at(1), StaleUntil: at(9), Written: at(17),
+		Revision: uint64(at(25))}
 	e.asOf = e.Revision
 	n := int(be.Uint16(rec[33:]))
 	if e.StaleUntil < e.ExpiresAt || e.Revision == 0 || n > len(body)-35 {

@@ -19,8 +19,8 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// Somebody who has docs/file-format.md and nothing else reads the same of a file and its journal as the cache does: in use, as
-// a crash leaves them, after it is closed, and as time goes by.
+// Somebody who has docs/file-format.md and nothing else reads the same of a file and its journal as the cache does: in
+// use, as a crash leaves them, after it is closed, and as time goes by.
 func TestFormat(t *testing.T) {
 	for name, opts := range map[string]keepcache.Options{
 		"periodic": {},
@@ -36,7 +36,8 @@ func TestFormat(t *testing.T) {
 				}
 				path := filepath.Join(t.TempDir(), file)
 				opts.SweepInterval, opts.CompactBytes, opts.CommitInterval = -1, -1, -1
-				opts.Buckets = map[string]keepcache.BucketOptions{"sliding": {Sliding: true}, "budget": {MaxEntries: 10, MaxBytes: 1 << 20}}
+				opts.Buckets = map[string]keepcache.BucketOptions{"sliding": {Sliding: true},
+					"budget": {MaxEntries: 10, MaxBytes: 1 << 20}}
 
 				db := open(t, path, &opts)
 				formatCommitted(t, db)
@@ -59,13 +60,13 @@ func TestFormat(t *testing.T) {
 				require.False(t, c.cleanMark)
 				require.Equal(t, map[bool]int{true: 1, false: 2}[opts.Sync == keepcache.SyncAlways], c.journal)
 				if name != "small" {
-					require.Greater(t, c.pieces, 50)
+					require.Greater(t, c.logRecords, 50)
 				}
 				db2 := open(t, left, &keepcache.Options{ReadOnly: true})
 				requireFormat(t, left, db2)
 				report, err := db2.Verify(t.Context())
 				require.NoError(t, err)
-				require.Equal(t, c.pieces, report.Journal.Records)
+				require.Equal(t, c.logRecords, report.Journal.Records)
 				require.Equal(t, c.rows, report.Rows)
 				require.Equal(t, len(c.names), report.Buckets)
 				require.NoError(t, db2.Close())
@@ -96,9 +97,12 @@ func copyFormat(t *testing.T, path, to string) {
 func formatCommitted(t *testing.T, db *keepcache.DB) {
 	now := time.Now()
 	for key, value := range map[string]any{
-		"null": nil, "true": true, "string": "text, \x00 and \u2028 \U0001f511", "bad": "\xff", "0": 0, "-33": -33, "2^53": int64(1<<53 + 1), "max": ^uint64(0),
-		"10^40": json.Number("1" + strings.Repeat("0", 40)), "1.50": json.RawMessage("[1.50,1e2,-0]"), "1.0": 1.0, "5e-324": 5e-324, "float32": float32(0.1),
-		"bytes": []byte{0, 255}, "no bytes": []byte{}, "many": make([]int, 7_000), "deep": json.RawMessage(strings.Repeat(`{"a":[`, 300) + strings.Repeat("]}", 300)),
+		"null": nil, "true": true, "string": "text, \x00 and \u2028 \U0001f511", "bad": "\xff", "0": 0, "-33": -33,
+		"2^53": int64(1<<53 + 1), "max": ^uint64(0),
+		"10^40": json.Number("1" + strings.Repeat("0", 40)), "1.50": json.RawMessage("[1.50,1e2,-0]"), "1.0": 1.0,
+		"5e-324": 5e-324, "float32": float32(0.1),
+		"bytes": []byte{0, 255}, "no bytes": []byte{}, "many": make([]int, 7_000),
+		"deep":   json.RawMessage(strings.Repeat(`{"a":[`, 300) + strings.Repeat("]}", 300)),
 		"object": map[string]any{"": map[string]any{"b": nil}, "<&>": 1}, "large": strings.Repeat("0123456789", 30_000),
 	} {
 		require.NoError(t, db.Bucket("values").Set(key, value, 0))
@@ -129,7 +133,8 @@ func formatCommitted(t *testing.T, db *keepcache.DB) {
 	require.NoError(t, db.Bucket("tagged").WithTags("tag 1").Set("since", 1, 0))
 	formatLoaded(t, db, "")
 	require.NoError(t, db.Bucket("kept").Restore(keepcache.Entry{
-		Key: "everything", WrittenAt: now.Add(-time.Hour), ExpiresAt: now.Add(-time.Minute), StaleUntil: now.Add(2 * time.Hour), LoadedAt: now.Add(-time.Hour),
+		Key: "everything", WrittenAt: now.Add(-time.Hour), ExpiresAt: now.Add(-time.Minute),
+		StaleUntil: now.Add(2 * time.Hour), LoadedAt: now.Add(-time.Hour),
 		RetryAt: now.Add(time.Minute), ETag: "\x00etag", Tags: []string{"a", "b"}, Sliding: time.Hour,
 	}, "stale"))
 }
@@ -230,8 +235,10 @@ func requireFormat(t *testing.T, path string, db *keepcache.DB) *formatCache {
 			d := json.NewDecoder(strings.NewReader(string(text)))
 			d.UseNumber()
 			w := formatEntry{
-				Bucket: name, Key: e.Key, Size: e.Size, Written: ms(e.WrittenAt), ExpiresAt: ms(e.ExpiresAt), StaleUntil: ms(e.StaleUntil), Loaded: lived(e.LoadedAt),
-				RetryAt: lived(e.RetryAt), Sliding: e.Sliding.Milliseconds(), Revision: e.Revision, ETag: e.ETag, Tags: e.Tags, Negative: e.Negative, Live: live[e.Key],
+				Bucket: name, Key: e.Key, Size: e.Size, Written: ms(e.WrittenAt), ExpiresAt: ms(e.ExpiresAt),
+				StaleUntil: ms(e.StaleUntil), Loaded: lived(e.LoadedAt),
+				RetryAt: lived(e.RetryAt), Sliding: e.Sliding.Milliseconds(), Revision: e.Revision, ETag: e.ETag, Tags: e.Tags,
+				Negative: e.Negative, Live: live[e.Key],
 			}
 			require.NoError(t, d.Decode(&w.Value))
 			want = append(want, w)

@@ -56,13 +56,18 @@ const goldenAge = 90 * time.Minute
 func writeGolden(t *testing.T, path string) {
 	db := open(t, path, &keepcache.Options{SweepInterval: -1})
 	values := map[string]any{
-		"null": nil, "true": true, "false": false, "empty string": "", "string": "text, \x00 and \u2028 \U0001f511", "long string": strings.Repeat("0123456789", 7000),
-		"0": 0, "-1": -1, "127": 127, "128": 128, "-33": -33, "65536": 65536, "2^53+1": int64(1<<53 + 1), "min": int64(math.MinInt64), "max": uint64(math.MaxUint64),
+		"null": nil, "true": true, "false": false, "empty string": "", "string": "text, \x00 and \u2028 \U0001f511",
+		"long string": strings.Repeat("0123456789", 7000),
+		"0":           0, "-1": -1, "127": 127, "128": 128, "-33": -33, "65536": 65536, "2^53+1": int64(1<<53 + 1),
+		"min": int64(math.MinInt64), "max": uint64(math.MaxUint64),
 		"10^40": json.Number("1" + strings.Repeat("0", 40)), "1.50": json.RawMessage("1.50"),
 		"1.0": 1.0, "-0.0": math.Copysign(0, -1), "5e-324": 5e-324, "1.7e308": 1.7e308, "float32": float32(0.1),
-		"bytes": []byte{0, 1, 254, 255}, "no bytes": []byte{}, "many bytes": make([]byte, 300), "array": []any{nil, true, 1, 1.0, "s", []byte("b")}, "empty array": []int{},
-		"object": map[string]any{"a": 1, "": map[string]any{"deep": []int{1, 2, 3}}, "<&>": nil}, "empty object": map[string]any{}, "many": make([]int, 70_000),
-		"struct": person{address: address{Street: "Main St"}, Name: "ada", Age: 36}, "time": time.Date(2024, 2, 29, 1, 2, 3, 4, time.FixedZone("", -3600)),
+		"bytes": []byte{0, 1, 254, 255}, "no bytes": []byte{}, "many bytes": make([]byte, 300),
+		"array": []any{nil, true, 1, 1.0, "s", []byte("b")}, "empty array": []int{},
+		"object":       map[string]any{"a": 1, "": map[string]any{"deep": []int{1, 2, 3}}, "<&>": nil},
+		"empty object": map[string]any{}, "many": make([]int, 70_000),
+		"struct":      person{address: address{Street: "Main St"}, Name: "ada", Age: 36},
+		"time":        time.Date(2024, 2, 29, 1, 2, 3, 4, time.FixedZone("", -3600)),
 		"raw message": json.RawMessage(`{"b": [1e2, -0, 0.10]}`),
 	}
 	for _, key := range slices.Sorted(maps.Keys(values)) {
@@ -114,7 +119,8 @@ func readGolden(t *testing.T, db *keepcache.DB) (g golden) {
 			require.NoError(t, e.Decode(&value))
 			require.Equal(t, e.ExpiresAt, e.StaleUntil)
 			g.Entries = append(g.Entries, goldenEntry{
-				shorten(fmt.Sprintf("%+q", name)), shorten(fmt.Sprintf("%+q", e.Key)), shorten(typed(value)), e.Size, at(e.WrittenAt), at(e.ExpiresAt), e.Revision,
+				shorten(fmt.Sprintf("%+q", name)), shorten(fmt.Sprintf("%+q", e.Key)), shorten(typed(value)), e.Size,
+				at(e.WrittenAt), at(e.ExpiresAt), e.Revision,
 			})
 		}
 	}
@@ -150,7 +156,8 @@ func shorten(text string) string {
 	if len(text) <= 200 {
 		return text
 	}
-	return fmt.Sprintf("%s... %d characters, sum %x ...%s", text[:50], len(text), sha256.Sum256([]byte(text)), text[len(text)-50:])
+	return fmt.Sprintf("%s... %d characters, sum %x ...%s", text[:50], len(text), sha256.Sum256([]byte(text)),
+		text[len(text)-50:])
 }
 
 // A file that an earlier version wrote opens for ever, with every value, key, lifetime and revision.

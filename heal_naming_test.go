@@ -15,8 +15,8 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
-// A write that makes, clears or drops a bucket waits while a commit takes that into the file. When a fresh file takes the place
-// of that one meanwhile it gets the names that the old one had, and what memory has of them.
+// A write that makes, clears or drops a bucket waits while a commit takes that into the file. When a fresh file takes
+// the place of that one meanwhile it gets the names that the old one had, and what memory has of them.
 func TestHeal_Naming(t *testing.T) {
 	skipOnWindows(t, "an open file cannot be replaced")
 	ctx := context.Background()

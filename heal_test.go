@@ -143,7 +143,8 @@ func TestHeal_Unavailable(t *testing.T) {
 	_, err = b.GetMany([]string{missing})
 	require.NoError(t, err)
 	var loaded int
-	_, err = b.GetOrLoad(context.Background(), "absent", &loaded, func(context.Context, *keepcache.Load) (any, error) { return 7, nil }, nil)
+	_, err = b.GetOrLoad(context.Background(), "absent", &loaded,
+		func(context.Context, *keepcache.Load) (any, error) { return 7, nil }, nil)
 	require.NoError(t, err)
 	require.Equal(t, 7, loaded)
 
@@ -338,8 +339,8 @@ func tryAccess(dir, trouble, access string) error {
 	return errors.Join(lookHealed(db, troubles[trouble].harmless), db.Close())
 }
 
-// Whatever is called while others cut, remove or replace the file, nothing crashes, nothing that was acknowledged and not
-// in the file alone is lost, and the cache works again within seconds.
+// Whatever is called while others cut, remove or replace the file, nothing crashes, nothing that was acknowledged and
+// not in the file alone is lost, and the cache works again within seconds.
 func TestHeal_Accesses(t *testing.T) {
 	t.Parallel()
 	skipOnWindows(t, "others cannot touch an open file")
@@ -391,8 +392,8 @@ func TestHeal_FailedSync(t *testing.T) {
 	require.NoError(t, lookHealed(db, true))
 }
 
-// The file is cut short, removed and replaced again and again while many use it. Nothing crashes, hangs or is wrong, and
-// what was set and is still in memory or journal is there.
+// The file is cut short, removed and replaced again and again while many use it. Nothing crashes, hangs or is wrong,
+// and what was set and is still in memory or journal is there.
 func TestHeal_UnderLoad(t *testing.T) {
 	skipOnWindows(t, "others cannot touch an open file")
 	path := newPath(t)

@@ -227,8 +227,8 @@ func (b *Bucket) Len() (int, error) {
 	return n, nil
 }
 
-// stateNow returns the state of an entry of a scan. The scan may have come to it long ago: where its deadline was reached
-// since, somebody may have prolonged its life before that, and f becomes what it is now.
+// stateNow returns the state of an entry of a scan. The scan may have come to it long ago: where its deadline was
+// reached since, somebody may have prolonged its life before that, and f becomes what it is now.
 func (b *Bucket) stateNow(f *engine.ScanEntry, keysOnly bool) (engine.State, error) {
 	now := b.db.engine.StateOf(&f.Header, f.Options)
 	if now.Fresh || f.Expired && !b.sliding {

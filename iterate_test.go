@@ -54,7 +54,8 @@ func TestPrefix(t *testing.T) {
 		mustSet(t, b, key, 1, 0)
 	}
 	slices.Sort(all)
-	for _, prefix := range []string{"", "a", "a*", "*", "\xff", "\xff\xff", "a\xff", "zzz", "\x00", strings.Repeat("a", 40_000)} {
+	for _, prefix := range []string{"", "a", "a*", "*", "\xff", "\xff\xff", "a\xff", "zzz", "\x00",
+		strings.Repeat("a", 40_000)} {
 		want := []string{}
 		for _, key := range all {
 			if strings.HasPrefix(key, prefix) {

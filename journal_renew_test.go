@@ -16,9 +16,9 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// Where something stands in the place of the journal, so that there can be none after one that failed, the file takes what is
-// written, and nothing fails for that: neither writes in a row, nor what commits first and has nothing to commit, nor Close. Once the
-// place is free there is a journal again.
+// Where something stands in the place of the journal, so that there can be none after one that failed, the file takes
+// what is written, and nothing fails for that: neither writes in a row, nor what commits first and has nothing to
+// commit, nor Close. Once the place is free there is a journal again.
 func TestJournal_NotRenewed(t *testing.T) {
 	skipOnWindows(t, "a file that is open cannot be removed")
 	for name, o := range map[string]keepcache.Options{
@@ -89,7 +89,8 @@ func TestJournal_NotMade(t *testing.T) {
 	require.True(t, db.Stats().Journal.Failed)
 	require.NoError(t, os.Remove(path+"-journal"))
 	mustSet(t, db.Bucket("b"), "last", 1, 0)
-	require.Eventually(t, func() bool { return !db.Stats().Journal.Failed }, time.Minute, time.Millisecond, "made right after the commit")
+	require.Eventually(t, func() bool { return !db.Stats().Journal.Failed }, time.Minute, time.Millisecond,
+		"made right after the commit")
 	require.NoError(t, db.Close())
 	require.Equal(t, 1, strings.Count(log.String(), "there can be no journal"))
 }

@@ -69,8 +69,9 @@ func isPrefilled(dst any) bool {
 	return v.Kind() == reflect.Pointer && !v.IsNil() && !v.Elem().IsZero()
 }
 
-// decodeInto decodes as decodeValue does. Where dst is prefilled it is left alone if the value does not fit; else an earlier
-// attempt may have spoiled it, and then its contents are replaced. spoils says that this attempt may have done so.
+// decodeInto decodes as decodeValue does. Where dst is prefilled it is left alone if the value does not fit; else an
+// earlier attempt may have spoiled it, and then its contents are replaced. spoils says that this attempt may have done
+// so.
 func decodeInto(encoded []byte, dst any, prefilled, spoiled bool) (spoils bool, err error) {
 	switch {
 	case prefilled:

@@ -23,7 +23,8 @@ import (
 	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
-var liveReads = flag.Int("live.reads", effort.Of(1000, 3000), "how many reads without the lock to check beside a writer")
+var liveReads = flag.Int("live.reads", effort.Of(1000, 3000),
+	"how many reads without the lock to check beside a writer")
 
 // beside opens the cache at path without its lock.
 func beside(t tester, path string) *keepcache.DB {
@@ -195,7 +196,8 @@ func TestNoLock_Model(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	path := newPath(t)
-	opts := &keepcache.Options{SweepInterval: time.Millisecond, CommitInterval: 3 * time.Millisecond, CompactBytes: 1 << 10}
+	opts := &keepcache.Options{SweepInterval: time.Millisecond, CommitInterval: 3 * time.Millisecond,
+		CompactBytes: 1 << 10}
 	db := open(t, path, opts)
 	r := beside(t, path)
 	names := []string{"a", "b", "c"}
@@ -303,7 +305,8 @@ func (k *tracked) check(value []byte, found bool, low int64) error {
 }
 
 // liveScene is a cache that is written to without a pause, while reads without the lock are checked.
-func liveScene(t *testing.T, count, readers int, opts *keepcache.Options, pause time.Duration, disturb func(*keepcache.DB)) {
+func liveScene(t *testing.T, count, readers int, opts *keepcache.Options, pause time.Duration,
+	disturb func(*keepcache.DB)) {
 	path := newPath(t)
 	db := open(t, path, opts)
 	b := db.Bucket("b")
@@ -377,7 +380,8 @@ func liveScene(t *testing.T, count, readers int, opts *keepcache.Options, pause 
 	close(stop)
 	work.Wait()
 	t.Logf("%d reads in %s (%s each, %d at a time): %d wrong, %d too busy; %.0f commits/s, %d compactions, journal of %d KiB",
-		count, took.Round(time.Millisecond), (time.Duration(readers) * took / time.Duration(count)).Round(time.Microsecond), readers, wrong.Load(), busy.Load(),
+		count, took.Round(time.Millisecond), (time.Duration(readers) * took / time.Duration(count)).Round(time.Microsecond),
+		readers, wrong.Load(), busy.Load(),
 		float64(s.Commit.Commits-before)/took.Seconds(), s.Compact.Compactions, s.Journal.FileBytes>>10)
 	require.Zero(t, wrong.Load())
 	require.Less(t, int(busy.Load()), max(count/100, 2))
@@ -421,7 +425,8 @@ func checkRange(b *keepcache.Bucket, all []*tracked) error {
 
 // Beside a thousand commits a second no read without the lock is wrong.
 func TestNoLock_Commits(t *testing.T) {
-	liveScene(t, *liveReads, 1, &keepcache.Options{CommitInterval: 200 * time.Microsecond, SweepInterval: time.Millisecond}, 50*time.Microsecond,
+	liveScene(t, *liveReads, 1, &keepcache.Options{CommitInterval: 200 * time.Microsecond,
+		SweepInterval: time.Millisecond}, 50*time.Microsecond,
 		func(db *keepcache.DB) {
 			_, err := db.Sweep(context.Background()) // commits first
 			if err != nil {
@@ -432,17 +437,19 @@ func TestNoLock_Commits(t *testing.T) {
 
 // Nor is one while the file is replaced by its compaction again and again.
 func TestNoLock_Compactions(t *testing.T) {
-	liveScene(t, *liveReads/2, 2, &keepcache.Options{CommitInterval: time.Millisecond}, 100*time.Microsecond, func(db *keepcache.DB) {
-		if err := db.Compact(context.Background()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-			t.Error(err)
-		}
-		time.Sleep(time.Millisecond)
-	})
+	liveScene(t, *liveReads/2, 2, &keepcache.Options{CommitInterval: time.Millisecond}, 100*time.Microsecond,
+		func(db *keepcache.DB) {
+			if err := db.Compact(context.Background()); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+				t.Error(err)
+			}
+			time.Sleep(time.Millisecond)
+		})
 }
 
 // Nor is one while the few segments of a small journal are released and used again.
 func TestNoLock_Recycling(t *testing.T) {
-	liveScene(t, *liveReads, 2, &keepcache.Options{CommitInterval: 20 * time.Millisecond, JournalBytes: 128 << 10}, 20*time.Microsecond,
+	liveScene(t, *liveReads, 2, &keepcache.Options{CommitInterval: 20 * time.Millisecond, JournalBytes: 128 << 10},
+		20*time.Microsecond,
 		func(*keepcache.DB) { time.Sleep(time.Millisecond) })
 }
 

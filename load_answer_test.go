@@ -36,7 +36,8 @@ func TestLoadAnswer_NotStored(t *testing.T) {
 					Handle: func(e keepcache.Event) { failed = append(failed, e) }, Kinds: keepcache.EventLoadFailed,
 				}})
 				b := db.Bucket("b")
-				_, err := b.GetOrLoad(t.Context(), "k", new(string), func(context.Context, *keepcache.Load) (any, error) { return "old", nil },
+				_, err := b.GetOrLoad(t.Context(), "k", new(string),
+					func(context.Context, *keepcache.Load) (any, error) { return "old", nil },
 					&keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour})
 				require.NoError(t, err)
 				time.Sleep(time.Minute)
@@ -89,7 +90,8 @@ func TestLoadAnswer_Mismatch(t *testing.T) {
 			return got, err
 		},
 		"view": func(b *keepcache.Bucket, opts *keepcache.LoadOptions) (newer, error) {
-			return keepcache.Of[newer](b).GetOrLoad(context.Background(), "k", func(context.Context, *keepcache.Load) (newer, error) { return newer{"loaded"}, nil }, opts)
+			return keepcache.Of[newer](b).GetOrLoad(context.Background(), "k",
+				func(context.Context, *keepcache.Load) (newer, error) { return newer{"loaded"}, nil }, opts)
 		},
 		"many": func(b *keepcache.Bucket, opts *keepcache.LoadOptions) (newer, error) {
 			values, err := keepcache.Of[newer](b).GetOrLoadMany(context.Background(), []string{"k"},
@@ -100,7 +102,8 @@ func TestLoadAnswer_Mismatch(t *testing.T) {
 		},
 	} {
 		for how, opts := range map[string]keepcache.LoadOptions{
-			"fresh": {}, "ahead": {RefreshAhead: 0.5}, "stale": {TTL: time.Hour}, "soft": {TTL: time.Hour, SoftTimeout: time.Second},
+			"fresh": {}, "ahead": {RefreshAhead: 0.5}, "stale": {TTL: time.Hour},
+			"soft": {TTL: time.Hour, SoftTimeout: time.Second},
 		} {
 			t.Run(name+" "+how, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -109,7 +112,8 @@ func TestLoadAnswer_Mismatch(t *testing.T) {
 						Handle: func(e keepcache.Event) { told = append(told, e) }, Kinds: keepcache.EventLoadFailed,
 					}})
 					b := db.Bucket("b")
-					_, err := b.GetOrLoad(t.Context(), "k", new(any), func(context.Context, *keepcache.Load) (any, error) { return "a string", nil },
+					_, err := b.GetOrLoad(t.Context(), "k", new(any),
+						func(context.Context, *keepcache.Load) (any, error) { return "a string", nil },
 						&keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour})
 					require.NoError(t, err)
 					if how == "fresh" || how == "ahead" {
@@ -144,14 +148,16 @@ func TestLoadAnswer_ManyMismatch(t *testing.T) {
 	mustSet(t, b, "a", 1, 0)
 	mustSet(t, b, "b", "text", 0)
 	mustSet(t, b, "d", 4, 0)
-	_, err := keepcache.Of[map[string]int](b).GetOrLoadMany(t.Context(), []string{"x"}, func(context.Context, []string) (map[string]map[string]int, error) {
-		return map[string]map[string]int{"x": {"y": 1}}, nil
-	}, nil)
+	_, err := keepcache.Of[map[string]int](b).GetOrLoadMany(t.Context(), []string{"x"},
+		func(context.Context, []string) (map[string]map[string]int, error) {
+			return map[string]map[string]int{"x": {"y": 1}}, nil
+		}, nil)
 	require.NoError(t, err)
-	values, err := keepcache.Of[picky](b).GetOrLoadMany(t.Context(), []string{"a", "b", "c", "d"}, func(_ context.Context, keys []string) (map[string]picky, error) {
-		require.Equal(t, []string{"b", "c"}, keys)
-		return map[string]picky{"b": {2, true}, "c": {3, false}}, nil
-	}, nil)
+	values, err := keepcache.Of[picky](b).GetOrLoadMany(t.Context(), []string{"a", "b", "c", "d"},
+		func(_ context.Context, keys []string) (map[string]picky, error) {
+			require.Equal(t, []string{"b", "c"}, keys)
+			return map[string]picky{"b": {2, true}, "c": {3, false}}, nil
+		}, nil)
 	require.ErrorIs(t, err, keepcache.ErrMismatch)
 	require.Equal(t, map[string]picky{"a": {1, false}, "c": {3, false}, "d": {4, false}}, values)
 }
@@ -201,7 +207,8 @@ func TestLoadAnswer_Counts(t *testing.T) {
 // The words of an error stand in it once.
 func TestUnsupported_Words(t *testing.T) {
 	db := newDB(t, nil)
-	for _, value := range []any{math.NaN(), make(chan int), map[string]any{"a": []any{func() {}}}, struct{ F float64 }{math.Inf(1)}} {
+	for _, value := range []any{math.NaN(), make(chan int), map[string]any{"a": []any{func() {}}},
+		struct{ F float64 }{math.Inf(1)}} {
 		for _, err := range []error{db.Set("k", value, 0), keepcache.Of[any](db.Bucket("b")).Set("k", value, 0)} {
 			require.ErrorIs(t, err, keepcache.ErrUnsupportedValue)
 			require.Equal(t, 1, strings.Count(err.Error(), "unsupported value: "+""), err.Error())
@@ -209,7 +216,8 @@ func TestUnsupported_Words(t *testing.T) {
 	}
 }
 
-// What somebody else writes while a request is about to load, and does not fit it, is loaded anew, by GetOrLoadMany as by GetOrLoad.
+// What somebody else writes while a request is about to load, and does not fit it, is loaded anew, by GetOrLoadMany as
+// by GetOrLoad.
 func TestLoadAnswer_MismatchMeanwhile(t *testing.T) {
 	for _, many := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -223,7 +231,8 @@ func TestLoadAnswer_MismatchMeanwhile(t *testing.T) {
 			var err error
 			if many {
 				var all map[string]int
-				all, err = v.GetOrLoadMany(t.Context(), []string{"k"}, func(context.Context, []string) (map[string]int, error) { return map[string]int{"k": 1}, nil }, nil)
+				all, err = v.GetOrLoadMany(t.Context(), []string{"k"},
+					func(context.Context, []string) (map[string]int, error) { return map[string]int{"k": 1}, nil }, nil)
 				got = all["k"]
 			} else {
 				got, err = v.GetOrLoad(t.Context(), "k", func(context.Context, *keepcache.Load) (int, error) { return 1, nil }, nil)

@@ -30,32 +30,43 @@ func TestLoadError_Text(t *testing.T) {
 			key  string
 			load func() (any, error)
 		}{
-			`connection refused (load "k")`:                                          {plain, "k", func() (any, error) { return nil, errors.New("connection refused") }},
-			`connection refused (load "k" in bucket "users")`:                        {users, "k", func() (any, error) { return nil, errors.New("connection refused") }},
-			`not found (load "k")`:                                                   {plain, "k", func() (any, error) { return nil, keepcache.ErrNotFound }},
-			`the loader panicked: cause (load "k")`:                                  {plain, "k", func() (any, error) { panic("cause") }},
-			`the loader panicked: value's cause (load "k")`:                          {plain, "k", func() (any, error) { return panicking{}, nil }},
-			`the loader ended its goroutine (load "k")`:                              {plain, "k", func() (any, error) { runtime.Goexit(); return nil, nil }},
-			`unsupported value: json: unsupported type: chan int (load "k")`:         {plain, "k", func() (any, error) { return make(chan int), nil }},
-			`the load was given up after 2m0s: context deadline exceeded (load "k")`: {plain, "k", func() (any, error) { time.Sleep(time.Hour); return 1, nil }},
+			`connection refused (load "k")`: {plain, "k",
+				func() (any, error) { return nil, errors.New("connection refused") }},
+			`connection refused (load "k" in bucket "users")`: {users, "k",
+				func() (any, error) { return nil, errors.New("connection refused") }},
+			`not found (load "k")`: {plain, "k",
+				func() (any, error) { return nil, keepcache.ErrNotFound }},
+			`the loader panicked: cause (load "k")`: {plain, "k",
+				func() (any, error) { panic("cause") }},
+			`the loader panicked: value's cause (load "k")`: {plain, "k",
+				func() (any, error) { return panicking{}, nil }},
+			`the loader ended its goroutine (load "k")`: {plain, "k",
+				func() (any, error) { runtime.Goexit(); return nil, nil }},
+			`unsupported value: json: unsupported type: chan int (load "k")`: {plain, "k",
+				func() (any, error) { return make(chan int), nil }},
+			`the load was given up after 2m0s: context deadline exceeded (load "k")`: {plain, "k",
+				func() (any, error) { time.Sleep(time.Hour); return 1, nil }},
 			`connection refused (load "` + strings.Repeat("k", 32) + `"..."` + strings.Repeat("k", 16) + `")`: {
 				plain, strings.Repeat("k", 1000), func() (any, error) { return nil, errors.New("connection refused") },
 			},
 		} {
 			_, err := plain.GetOrLoad(t.Context(), c.key, new(any), nil, nil)
 			require.Error(t, err, "a nil loader panics, and no more than that")
-			_, err = c.b.GetOrLoad(t.Context(), c.key, new(any), func(context.Context, *keepcache.Load) (any, error) { return c.load() }, opts)
+			_, err = c.b.GetOrLoad(t.Context(), c.key, new(any),
+				func(context.Context, *keepcache.Load) (any, error) { return c.load() }, opts)
 			require.EqualError(t, err, want)
 			requireLoadError(t, err, path)
-			_, err = keepcache.Of[any](c.b).GetOrLoad(t.Context(), c.key, func(context.Context, *keepcache.Load) (any, error) { return c.load() }, opts)
+			_, err = keepcache.Of[any](c.b).GetOrLoad(t.Context(), c.key,
+				func(context.Context, *keepcache.Load) (any, error) { return c.load() }, opts)
 			require.EqualError(t, err, want)
 			if strings.HasPrefix(want, "not found") {
 				continue
 			}
-			_, err = keepcache.Of[any](c.b).GetOrLoadMany(t.Context(), []string{c.key}, func(_ context.Context, keys []string) (map[string]any, error) {
-				value, err := c.load()
-				return map[string]any{keys[0]: value}, err
-			}, opts)
+			_, err = keepcache.Of[any](c.b).GetOrLoadMany(t.Context(), []string{c.key},
+				func(_ context.Context, keys []string) (map[string]any, error) {
+					value, err := c.load()
+					return map[string]any{keys[0]: value}, err
+				}, opts)
 			require.EqualError(t, err, want)
 			var e *keepcache.Error
 			require.ErrorAs(t, err, &e)
@@ -70,7 +81,8 @@ func TestLoadError_Text(t *testing.T) {
 		require.EqualError(t, err, `connection refused (load "inner" in bucket "users") (load "outer")`)
 		// Those of the cache itself have the same form.
 		mustSet(t, plain, "text", "text", 0)
-		_, err = plain.GetOrLoad(t.Context(), "number", new(int), func(context.Context, *keepcache.Load) (any, error) { return "text", nil }, nil)
+		_, err = plain.GetOrLoad(t.Context(), "number", new(int),
+			func(context.Context, *keepcache.Load) (any, error) { return "text", nil }, nil)
 		require.ErrorIs(t, err, keepcache.ErrMismatch)
 		requireLoadError(t, err, path)
 		_, err = plain.GetOrLoadMany(t.Context(), []string{"k"}, nil, &keepcache.LoadOptions{TTL: -5})
@@ -86,7 +98,8 @@ func TestLoadError_Text(t *testing.T) {
 // A panic's stack is in the error and goes to the Logger; what the loader panicked with says nothing of the load.
 func TestLoadError_Panic(t *testing.T) {
 	for name, value := range map[string]any{
-		"string": "cause", "an answer": keepcache.ErrNotFound, "one that panics": panickingText{}, "one that exits": exitingText{},
+		"string": "cause", "an answer": keepcache.ErrNotFound, "one that panics": panickingText{},
+		"one that exits": exitingText{},
 	} {
 		for _, many := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
@@ -96,9 +109,11 @@ func TestLoadError_Panic(t *testing.T) {
 					b := db.Bucket("b")
 					var err error
 					if many {
-						_, err = b.GetOrLoadMany(t.Context(), []string{"k"}, func(context.Context, []string) (map[string]any, error) { panic(value) }, nil)
+						_, err = b.GetOrLoadMany(t.Context(), []string{"k"},
+							func(context.Context, []string) (map[string]any, error) { panic(value) }, nil)
 					} else {
-						_, err = b.GetOrLoad(t.Context(), "k", new(any), func(context.Context, *keepcache.Load) (any, error) { panic(value) }, nil)
+						_, err = b.GetOrLoad(t.Context(), "k", new(any),
+							func(context.Context, *keepcache.Load) (any, error) { panic(value) }, nil)
 					}
 					var p *keepcache.PanicError
 					require.ErrorAs(t, err, &p)
@@ -137,11 +152,13 @@ func TestLoadError_Methods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newDB(t, nil).Bucket("b")
 		for _, exit := range []bool{false, true} {
-			_, err := b.GetOrLoad(t.Context(), "k", new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, panickingErr{exit} },
+			_, err := b.GetOrLoad(t.Context(), "k", new(any),
+				func(context.Context, *keepcache.Load) (any, error) { return nil, panickingErr{exit} },
 				&keepcache.LoadOptions{RetryAfter: -1})
 			require.Error(t, err)
 			require.Contains(t, err.Error(), "the loader ")
-			_, err = b.GetOrLoadMany(t.Context(), []string{"k"}, func(context.Context, []string) (map[string]any, error) { return nil, panickingErr{exit} },
+			_, err = b.GetOrLoadMany(t.Context(), []string{"k"},
+				func(context.Context, []string) (map[string]any, error) { return nil, panickingErr{exit} },
 				&keepcache.LoadOptions{RetryAfter: -1})
 			require.Error(t, err)
 			require.Contains(t, err.Error(), "the loader ")
@@ -167,7 +184,8 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// A key that is empty or too long is loaded, once for all who wait, handed out and not stored, which is counted and told.
+// A key that is empty or too long is loaded, once for all who wait, handed out and not stored, which is counted and
+// told.
 func TestLoadAnswer_InvalidKey(t *testing.T) {
 	for name, key := range map[string]string{"empty": "", "long": strings.Repeat("k", keepcache.MaxKeyBytes+1)} {
 		t.Run(name, func(t *testing.T) {
@@ -177,7 +195,8 @@ func TestLoadAnswer_InvalidKey(t *testing.T) {
 				s := newLoadScene(t, keepcache.LoadOptions{NegativeTTL: time.Hour, StaleFor: time.Hour, RefreshAhead: 0.5})
 				require.NoError(t, s.db.Close())
 				s.db = open(t, s.path, &keepcache.Options{Events: keepcache.Events{
-					Handle: func(e keepcache.Event) { mu.Lock(); defer mu.Unlock(); told = append(told, e) }, Kinds: keepcache.EventLoadFailed | keepcache.EventLoad,
+					Handle: func(e keepcache.Event) { mu.Lock(); defer mu.Unlock(); told = append(told, e) },
+					Kinds:  keepcache.EventLoadFailed | keepcache.EventLoad,
 				}})
 				s.b = s.db.Bucket("b")
 				s.answer("one", nil, time.Second)
@@ -201,9 +220,10 @@ func TestLoadAnswer_InvalidKey(t *testing.T) {
 				}
 				require.ErrorIs(t, told[1].Err, keepcache.ErrInvalidKey)
 				require.Less(t, len(told[1].Err.Error()), 200)
-				values, err := keepcache.Of[string](s.b).GetOrLoadMany(t.Context(), []string{"k", key}, func(_ context.Context, keys []string) (map[string]string, error) {
-					return map[string]string{key: "two", "k": "three"}, nil
-				}, &s.opts)
+				values, err := keepcache.Of[string](s.b).GetOrLoadMany(t.Context(), []string{"k", key},
+					func(_ context.Context, keys []string) (map[string]string, error) {
+						return map[string]string{key: "two", "k": "three"}, nil
+					}, &s.opts)
 				require.NoError(t, err)
 				require.Equal(t, map[string]string{key: "two", "k": "three"}, values)
 				requireValue(t, s.b, "k", "three")
@@ -232,7 +252,8 @@ func TestLoadAnswer_InvalidTags(t *testing.T) {
 	b := db.Bucket("b").WithTags("fine", "")
 	for range 2 {
 		var got string
-		_, err := b.GetOrLoad(t.Context(), "k", &got, func(context.Context, *keepcache.Load) (any, error) { return "v", nil }, nil)
+		_, err := b.GetOrLoad(t.Context(), "k", &got,
+			func(context.Context, *keepcache.Load) (any, error) { return "v", nil }, nil)
 		require.NoError(t, err)
 		require.Equal(t, "v", got)
 		requireAbsent(t, b, "k")
@@ -248,39 +269,50 @@ type settings struct {
 	Inner *settings
 }
 
-// A destination keeps the contents of its own where a stored value does not fit, and the loaded value is decoded into it as
-// Get would do.
+// A destination keeps the contents of its own where a stored value does not fit, and the loaded value is decoded into
+// it as Get would do.
 func TestLoadAnswer_Prefilled(t *testing.T) {
 	prefilled := func() settings {
-		return settings{Name: "default", Port: 80, Tags: map[string]int{"a": 1}, List: []int{1, 2, 3}, Inner: &settings{Name: "inner", Port: 8}}
+		return settings{Name: "default", Port: 80, Tags: map[string]int{"a": 1}, List: []int{1, 2, 3},
+			Inner: &settings{Name: "inner", Port: 8}}
 	}
-	stored := map[string]any{"Name": "stored", "Tags": map[string]int{"b": 2}, "List": []int{9}, "Inner": map[string]any{"Port": 9}, "Port": "no number"}
+	stored := map[string]any{"Name": "stored", "Tags": map[string]int{"b": 2}, "List": []int{9},
+		"Inner": map[string]any{"Port": 9}, "Port": "no number"}
 	loaded := map[string]any{"Name": "loaded", "Tags": map[string]int{"c": 3}, "Inner": map[string]any{"Name": "loaded"}}
 	want := prefilled()
 	want.Name, want.Tags["c"], want.Inner.Name = "loaded", 3, "loaded"
 	for how, opts := range map[string]keepcache.LoadOptions{
-		"fresh": {}, "ahead": {RefreshAhead: 0.5}, "stale": {TTL: time.Hour}, "soft": {TTL: time.Hour, SoftTimeout: time.Second},
+		"fresh": {}, "ahead": {RefreshAhead: 0.5}, "stale": {TTL: time.Hour},
+		"soft": {TTL: time.Hour, SoftTimeout: time.Second},
 	} {
 		for name, dst := range map[string]func() (any, func() any){
-			"struct":            func() (any, func() any) { s := prefilled(); return &s, func() any { return s } },
-			"pointer":           func() (any, func() any) { s := new(prefilled()); return &s, func() any { return *s } },
-			"pointer in an any": func() (any, func() any) { s := new(prefilled()); var a any = s; return &a, func() any { return *s } },
+			"struct":  func() (any, func() any) { s := prefilled(); return &s, func() any { return s } },
+			"pointer": func() (any, func() any) { s := new(prefilled()); return &s, func() any { return *s } },
+			"pointer in an any": func() (any, func() any) {
+				s := new(prefilled())
+				var a any = s
+				return &a,
+					func() any { return *s }
+			},
 		} {
 			t.Run(how+" "+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					b := newDB(t, nil).Bucket("b")
-					_, err := b.GetOrLoad(t.Context(), "k", new(any), func(context.Context, *keepcache.Load) (any, error) { return stored, nil },
+					_, err := b.GetOrLoad(t.Context(), "k", new(any),
+						func(context.Context, *keepcache.Load) (any, error) { return stored, nil },
 						&keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour})
 					require.NoError(t, err)
 					if how == "stale" || how == "soft" {
 						time.Sleep(time.Minute)
 					}
 					into, got := dst()
-					_, err = b.GetOrLoad(t.Context(), "k", into, func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") },
+					_, err = b.GetOrLoad(t.Context(), "k", into,
+						func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") },
 						&keepcache.LoadOptions{RetryAfter: -1, RefreshAhead: opts.RefreshAhead, SoftTimeout: opts.SoftTimeout})
 					require.Error(t, err)
 					require.Equal(t, prefilled(), got(), "as it was")
-					_, err = b.GetOrLoad(t.Context(), "k", into, func(context.Context, *keepcache.Load) (any, error) { return loaded, nil }, &opts)
+					_, err = b.GetOrLoad(t.Context(), "k", into,
+						func(context.Context, *keepcache.Load) (any, error) { return loaded, nil }, &opts)
 					require.NoError(t, err)
 					require.Equal(t, want, got())
 				})
@@ -308,7 +340,8 @@ type panickingChain struct{ exit bool }
 func (panickingChain) Error() string   { return "a chain" }
 func (e panickingChain) Unwrap() error { _ = panickingErr(e).Error(); return nil }
 
-// A caller's context and a loader's error whose methods panic or end the goroutine cost that load, and neither the process nor others.
+// A caller's context and a loader's error whose methods panic or end the goroutine cost that load, and neither the
+// process nor others.
 func TestLoadError_Strange(t *testing.T) {
 	for _, exit := range []bool{false, true} {
 		for name, cause := range map[string]error{"context": errors.New("down"), "chain": panickingChain{exit}} {
@@ -318,7 +351,8 @@ func TestLoadError_Strange(t *testing.T) {
 						db := newDB(t, nil)
 						b, opts := db.Bucket("b"), &keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour}
 						if how == "stale" {
-							_, err := b.GetOrLoad(t.Context(), "k", new(any), func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, opts)
+							_, err := b.GetOrLoad(t.Context(), "k", new(any),
+								func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, opts)
 							require.NoError(t, err)
 							time.Sleep(time.Minute)
 						}
@@ -327,9 +361,11 @@ func TestLoadError_Strange(t *testing.T) {
 						fails := func() error { strange.Store(name == "context"); return cause }
 						var err error
 						if how == "many" {
-							_, err = b.GetOrLoadMany(ctx, []string{"k", "l"}, func(context.Context, []string) (map[string]any, error) { return nil, fails() }, opts)
+							_, err = b.GetOrLoadMany(ctx, []string{"k", "l"},
+								func(context.Context, []string) (map[string]any, error) { return nil, fails() }, opts)
 						} else {
-							_, err = b.GetOrLoad(ctx, "k", new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, fails() }, opts)
+							_, err = b.GetOrLoad(ctx, "k", new(any),
+								func(context.Context, *keepcache.Load) (any, error) { return nil, fails() }, opts)
 						}
 						require.Equal(t, how == "stale", err == nil)
 						synctest.Wait()

@@ -16,13 +16,15 @@ import (
 )
 
 // loadEvents are what is told of around a load.
-const loadEvents = keepcache.EventLoad | keepcache.EventLoadFailed | keepcache.EventRefresh | keepcache.EventCorrupt | keepcache.EventDelete
+const loadEvents = keepcache.EventLoad | keepcache.EventLoadFailed | keepcache.EventRefresh |
+	keepcache.EventCorrupt | keepcache.EventDelete
 
 // requestInHandler asks for a key, and fails the test if that waits for longer than any load takes in it.
 func requestInHandler(t *testing.T, b *keepcache.Bucket, key string, opts *keepcache.LoadOptions) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	_, err := b.GetOrLoad(ctx, key, new(any), func(context.Context, *keepcache.Load) (any, error) { return "of the handler", nil }, opts)
+	_, err := b.GetOrLoad(ctx, key, new(any),
+		func(context.Context, *keepcache.Load) (any, error) { return "of the handler", nil }, opts)
 	if errors.Is(err, context.DeadlineExceeded) {
 		t.Error("a handler that asks for a key waited for its load without end:", key)
 	}
@@ -46,13 +48,15 @@ func TestLoadEvents_Ask(t *testing.T) {
 				var told atomic.Int64
 				var asked atomic.Pointer[[]string]
 				asked.Store(new([]string))
-				opts := &keepcache.LoadOptions{TTL: time.Second, StaleFor: time.Hour, RetryAfter: -1, LoadTimeout: 2 * time.Second, SoftTimeout: 10 * time.Second}
-				_, b := recursive(t, keepcache.Options{MaxValueBytes: 1 << 20}, loadEvents, func(b *keepcache.Bucket, _ keepcache.Event) {
-					told.Add(1)
-					for _, key := range *asked.Load() {
-						requestInHandler(t, b, key, opts)
-					}
-				})
+				opts := &keepcache.LoadOptions{TTL: time.Second, StaleFor: time.Hour, RetryAfter: -1, LoadTimeout: 2 * time.Second,
+					SoftTimeout: 10 * time.Second}
+				_, b := recursive(t, keepcache.Options{MaxValueBytes: 1 << 20}, loadEvents,
+					func(b *keepcache.Bucket, _ keepcache.Event) {
+						told.Add(1)
+						for _, key := range *asked.Load() {
+							requestInHandler(t, b, key, opts)
+						}
+					})
 				value := func(context.Context, *keepcache.Load) (any, error) { return 1, nil }
 				for i := range 4 {
 					keys := []string{numbered(3 * i), numbered(3*i + 1), numbered(3*i + 2)}
@@ -95,15 +99,16 @@ func TestLoadEvents_Refresh(t *testing.T) {
 		opts := keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour}
 		waits := opts
 		waits.SoftTimeout = 2 * time.Hour
-		_, b := recursive(t, keepcache.Options{}, keepcache.EventRefresh|keepcache.EventLoad, func(b *keepcache.Bucket, e keepcache.Event) {
-			if e.Kind == keepcache.EventRefresh {
-				requestInHandler(t, b, e.Key, &waits)
-				time.Sleep(time.Second)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			order = append(order, e.Kind.String())
-		})
+		_, b := recursive(t, keepcache.Options{}, keepcache.EventRefresh|keepcache.EventLoad,
+			func(b *keepcache.Bucket, e keepcache.Event) {
+				if e.Kind == keepcache.EventRefresh {
+					requestInHandler(t, b, e.Key, &waits)
+					time.Sleep(time.Second)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, e.Kind.String())
+			})
 		s := &source{value: "one"}
 		for range 2 {
 			_, err := b.GetOrLoad(t.Context(), "k", new(any), s.load, &opts)
@@ -123,7 +128,8 @@ func TestLoadEvents_Slow(t *testing.T) {
 	for name, cause := range map[string]error{"load": nil, "failure": errors.New("down")} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				_, b := recursive(t, keepcache.Options{}, loadEvents, func(*keepcache.Bucket, keepcache.Event) { time.Sleep(time.Minute) })
+				_, b := recursive(t, keepcache.Options{}, loadEvents,
+					func(*keepcache.Bucket, keepcache.Event) { time.Sleep(time.Minute) })
 				s := &source{}
 				s.answer(1, cause, time.Second)
 				began := time.Now()
@@ -137,9 +143,10 @@ func TestLoadEvents_Slow(t *testing.T) {
 					})
 				}
 				waiters.Wait()
-				_, err := b.GetOrLoadMany(t.Context(), []string{"x", "y", "z"}, func(_ context.Context, keys []string) (map[string]any, error) {
-					return map[string]any{"x": 1, "y": 1, "z": 1}, cause
-				}, nil)
+				_, err := b.GetOrLoadMany(t.Context(), []string{"x", "y", "z"},
+					func(_ context.Context, keys []string) (map[string]any, error) {
+						return map[string]any{"x": 1, "y": 1, "z": 1}, cause
+					}, nil)
 				require.ErrorIs(t, err, cause)
 				require.Equal(t, time.Second, time.Since(began))
 				time.Sleep(10 * time.Minute)
@@ -172,7 +179,8 @@ func TestLoadEvents_Corrupt(t *testing.T) {
 			}})
 			b = db.Bucket("b")
 			began := time.Now()
-			_, err := b.GetOrLoad(t.Context(), "k", new(any), func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, nil)
+			_, err := b.GetOrLoad(t.Context(), "k", new(any),
+				func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, nil)
 			require.NoError(t, err)
 			require.Zero(t, time.Since(began))
 			require.Equal(t, 1, told)
@@ -181,14 +189,17 @@ func TestLoadEvents_Corrupt(t *testing.T) {
 	}
 }
 
-// Values that a loader has brought in time are not thrown away because it takes longer to store and to tell of the first of them.
+// Values that a loader has brought in time are not thrown away because it takes longer to store and to tell of the
+// first of them.
 func TestLoadTimeout_WhileStoring(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db, b := recursive(t, keepcache.Options{}, keepcache.EventLoad, func(*keepcache.Bucket, keepcache.Event) { time.Sleep(time.Second) })
-		entries, err := b.GetOrLoadMany(t.Context(), []string{"x", "y", "z"}, func(context.Context, []string) (map[string]any, error) {
-			time.Sleep(99 * time.Millisecond)
-			return map[string]any{"x": 1, "y": 2, "z": 3}, nil
-		}, &keepcache.LoadOptions{LoadTimeout: 100 * time.Millisecond})
+		db, b := recursive(t, keepcache.Options{}, keepcache.EventLoad,
+			func(*keepcache.Bucket, keepcache.Event) { time.Sleep(time.Second) })
+		entries, err := b.GetOrLoadMany(t.Context(), []string{"x", "y", "z"},
+			func(context.Context, []string) (map[string]any, error) {
+				time.Sleep(99 * time.Millisecond)
+				return map[string]any{"x": 1, "y": 2, "z": 3}, nil
+			}, &keepcache.LoadOptions{LoadTimeout: 100 * time.Millisecond})
 		require.NoError(t, err)
 		require.Len(t, entries, 3)
 		time.Sleep(time.Minute)
@@ -229,11 +240,13 @@ func TestLoadEvents_RefreshMany(t *testing.T) {
 	require.NotEmpty(t, w.Events())
 }
 
-// A handler of EventRefresh that does not return keeps the slots of background loads, and not a goroutine for each of them.
+// A handler of EventRefresh that does not return keeps the slots of background loads, and not a goroutine for each of
+// them.
 func TestLoadEvents_RefreshHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		_, b := recursive(t, keepcache.Options{}, keepcache.EventRefresh, func(*keepcache.Bucket, keepcache.Event) { <-release })
+		_, b := recursive(t, keepcache.Options{}, keepcache.EventRefresh,
+			func(*keepcache.Bucket, keepcache.Event) { <-release })
 		s := &source{value: "one"}
 		opts := keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour}
 		const keys = 300

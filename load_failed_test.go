@@ -26,9 +26,11 @@ func (s *loadScene) remembers(want error, remembered bool, loads int) {
 	require.Equal(s.t, int64(loads), s.loads.Load())
 }
 
-// A source that is down is asked once in RetryAfter for a key that there is no value of; meanwhile the error is remembered.
+// A source that is down is asked once in RetryAfter for a key that there is no value of; meanwhile the error is
+// remembered.
 func TestLoadFailed(t *testing.T) {
-	for hold, opts := range map[time.Duration]keepcache.LoadOptions{time.Second: {}, time.Minute: {RetryAfter: time.Minute}, 0: {RetryAfter: -1}} {
+	for hold, opts := range map[time.Duration]keepcache.LoadOptions{time.Second: {},
+		time.Minute: {RetryAfter: time.Minute}, 0: {RetryAfter: -1}} {
 		t.Run(hold.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newLoadScene(t, opts)
@@ -48,10 +50,11 @@ func TestLoadFailed(t *testing.T) {
 				require.Equal(t, time.Now(), r.At)
 				require.Equal(t, time.Now().Add(hold), r.RetryAt)
 				require.Equal(t, `down (load "k" in bucket "b", remembered)`, err.Error())
-				many, err := s.b.GetOrLoadMany(t.Context(), []string{"k", "other"}, func(_ context.Context, keys []string) (map[string]any, error) {
-					require.Equal(t, []string{"other"}, keys)
-					return map[string]any{"other": 1}, nil
-				}, &s.opts)
+				many, err := s.b.GetOrLoadMany(t.Context(), []string{"k", "other"},
+					func(_ context.Context, keys []string) (map[string]any, error) {
+						require.Equal(t, []string{"other"}, keys)
+						return map[string]any{"other": 1}, nil
+					}, &s.opts)
 				require.ErrorIs(t, err, down)
 				require.Len(t, many, 1)
 				stats := s.db.Stats()
@@ -102,7 +105,8 @@ func TestLoadFailed_Storm(t *testing.T) {
 	})
 }
 
-// Whatever writes or removes the key, or invalidates its tag, voids what is remembered of it, also in a bucket that there is not.
+// Whatever writes or removes the key, or invalidates its tag, voids what is remembered of it, also in a bucket that
+// there is not.
 func TestLoadFailed_Void(t *testing.T) {
 	for name, do := range map[string]func(db *keepcache.DB, b *keepcache.Bucket) error{
 		"set and delete": func(_ *keepcache.DB, b *keepcache.Bucket) error {
@@ -159,15 +163,16 @@ func TestLoadFailed_Void(t *testing.T) {
 
 func errorOf[T any](_ T, err error) error { return err }
 
-// The end of the caller's ctx, ErrNotFound, ErrClosed and ErrLoadCycle are not remembered; panics, runtime.Goexit, values that
-// are none and the end of LoadTimeout are.
+// The end of the caller's ctx, ErrNotFound, ErrClosed and ErrLoadCycle are not remembered; panics, runtime.Goexit,
+// values that are none and the end of LoadTimeout are.
 func TestLoadFailed_Which(t *testing.T) {
 	for name, c := range map[string]struct {
 		load       func(ctx context.Context) (any, error)
 		remembered bool
 	}{
-		"not found":   {func(context.Context) (any, error) { return nil, keepcache.ErrNotFound }, false},
-		"closed":      {func(context.Context) (any, error) { return nil, fmt.Errorf("other: %w", keepcache.ErrClosed) }, false},
+		"not found": {func(context.Context) (any, error) { return nil, keepcache.ErrNotFound }, false},
+		"closed": {func(context.Context) (any, error) { return nil, fmt.Errorf("other: %w", keepcache.ErrClosed) },
+			false},
 		"cycle":       {func(context.Context) (any, error) { return nil, keepcache.ErrLoadCycle }, false},
 		"panic":       {func(context.Context) (any, error) { panic("cause") }, true},
 		"exit":        {func(context.Context) (any, error) { runtime.Goexit(); return nil, nil }, true},
@@ -178,7 +183,8 @@ func TestLoadFailed_Which(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newDB(t, nil).Bucket("b")
 				get := func() (remembered bool) {
-					_, err := b.GetOrLoad(t.Context(), "k", new(any), func(ctx context.Context, _ *keepcache.Load) (any, error) { return c.load(ctx) }, nil)
+					_, err := b.GetOrLoad(t.Context(), "k", new(any),
+						func(ctx context.Context, _ *keepcache.Load) (any, error) { return c.load(ctx) }, nil)
 					require.Error(t, err)
 					var r *keepcache.RememberedError
 					return errors.As(err, &r)
@@ -192,7 +198,8 @@ func TestLoadFailed_Which(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newLoadScene(t, keepcache.LoadOptions{})
 		ctx, cancel := context.WithCancel(t.Context())
-		_, err := s.b.GetOrLoad(ctx, "k", new(any), func(context.Context, *keepcache.Load) (any, error) { cancel(); return nil, ctx.Err() }, nil)
+		_, err := s.b.GetOrLoad(ctx, "k", new(any),
+			func(context.Context, *keepcache.Load) (any, error) { cancel(); return nil, ctx.Err() }, nil)
 		require.ErrorIs(t, err, context.Canceled)
 		s.get("one", false, 1)
 	})
@@ -206,7 +213,8 @@ func TestLoadFailed_Bounded(t *testing.T) {
 		long := errors.New(strings.Repeat("é", 1<<20))
 		opts := &keepcache.LoadOptions{RetryAfter: time.Hour}
 		get := func(i int, cause error) (remembered bool, err error) {
-			_, err = b.GetOrLoad(t.Context(), numbered(i), new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, cause }, opts)
+			_, err = b.GetOrLoad(t.Context(), numbered(i), new(any),
+				func(context.Context, *keepcache.Load) (any, error) { return nil, cause }, opts)
 			var r *keepcache.RememberedError
 			return errors.As(err, &r), err
 		}
@@ -234,7 +242,8 @@ func TestLoadFailed_Bounded(t *testing.T) {
 	})
 }
 
-// Where a failure cannot be stored beside a stale value, as in a DB that is open for reading only, it is remembered too.
+// Where a failure cannot be stored beside a stale value, as in a DB that is open for reading only, it is remembered
+// too.
 func TestLoadFailed_ReadOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newLoadScene(t, keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour})
@@ -252,7 +261,8 @@ func TestLoadFailed_ReadOnly(t *testing.T) {
 	})
 }
 
-// A load that fails because the cache is closed says nothing of the source: after a restart the next request tries again.
+// A load that fails because the cache is closed says nothing of the source: after a restart the next request tries
+// again.
 func TestLoadFailed_Close(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newLoadScene(t, keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour})
@@ -268,7 +278,8 @@ func TestLoadFailed_Close(t *testing.T) {
 	})
 }
 
-// Where memory is small as much of a failure is remembered as fits: the beginning of a text, and a panic without its stack.
+// Where memory is small as much of a failure is remembered as fits: the beginning of a text, and a panic without its
+// stack.
 func TestLoadFailed_Small(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := newDB(t, &keepcache.Options{MemoryBytes: 64 << 10})
@@ -336,8 +347,8 @@ func TestLoadFailed_StaleAlways(t *testing.T) {
 	})
 }
 
-// A request that has found nothing, while another one loads a value, sees it go stale and fails to load it anew, is served that value, or
-// tries itself.
+// A request that has found nothing, while another one loads a value, sees it go stale and fails to load it anew, is
+// served that value, or tries itself.
 func TestLoadFailed_Meanwhile(t *testing.T) {
 	for hold, want := range map[time.Duration]string{-1: "two", 0: "one"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -361,7 +372,8 @@ func TestLoadFailed_Meanwhile(t *testing.T) {
 			var got string
 			asks := *opts
 			asks.RetryAfter = hold
-			result, err := b.GetOrLoad(t.Context(), "k", &got, func(context.Context, *keepcache.Load) (any, error) { return "two", nil }, &asks)
+			result, err := b.GetOrLoad(t.Context(), "k", &got,
+				func(context.Context, *keepcache.Load) (any, error) { return "two", nil }, &asks)
 			require.NoError(t, err)
 			require.Equal(t, want, got)
 			require.Equal(t, want == "one", result.Stale)

@@ -24,9 +24,10 @@ import (
 
 var loadSeed = flag.Uint64("load.seed", 0, "run TestLoadModel with this seed alone")
 
-// GetOrLoad and GetOrLoadMany do what docs/loading.md says, as a plain model of it does, whatever the sources do: values that
-// fit and do not, that are too large or none, failures, panics, runtime.Goexit, loaders that hang; with handlers and loggers that panic or
-// end their goroutine, through writes, invalidations, restarts and Close at any moment.
+// GetOrLoad and GetOrLoadMany do what docs/loading.md says, as a plain model of it does, whatever the sources do:
+// values that fit and do not, that are too large or none, failures, panics, runtime.Goexit, loaders that hang; with
+// handlers and loggers that panic or end their goroutine, through writes, invalidations, restarts and Close at any
+// moment.
 func TestLoadModel(t *testing.T) {
 	const ops = 200
 	steps := 0
@@ -145,12 +146,14 @@ type loadScript struct {
 
 func newLoadModel(t *testing.T, seed uint64) *loadScript {
 	m := &loadScript{
-		t: t, r: rand.New(rand.NewPCG(seed, 1)), path: newPath(t), entries: map[string]*modelEntry{}, failures: map[string]modelFailure{},
-		flights: map[string]*modelFlight{}, modes: map[string]int{},
+		t: t, r: rand.New(rand.NewPCG(seed, 1)), path: newPath(t), entries: map[string]*modelEntry{},
+		failures: map[string]modelFailure{},
+		flights:  map[string]*modelFlight{}, modes: map[string]int{},
 	}
 	end := []func(){func() {}, func() { panic("a handler") }, runtime.Goexit}[seed%3]
 	m.options = &keepcache.Options{MaxValueBytes: 4 << 10, Logger: slog.New(logs{end: end}), Events: keepcache.Events{
-		Handle: func(keepcache.Event) { end() }, Kinds: keepcache.EventLoad | keepcache.EventLoadFailed | keepcache.EventRefresh,
+		Handle: func(keepcache.Event) { end() },
+		Kinds:  keepcache.EventLoad | keepcache.EventLoadFailed | keepcache.EventRefresh,
 	}}
 	m.db = open(t, m.path, m.options)
 	m.b = m.db.Bucket("b").WithTags("tag")
@@ -166,8 +169,10 @@ func (m *loadScript) fatalf(format string, args ...any) {
 	m.t.Fatalf("%s\n%s", fmt.Sprintf(format, args...), strings.Join(m.trace[max(0, len(m.trace)-25):], "\n"))
 }
 
-// answersOf returns what the source answers that is asked for keys, and after how long; heeds says that it returns with its ctx.
-func (m *loadScript) answersOf(keys []string, typed, many bool) (answers map[string]modelAnswer, takes time.Duration, heeds bool) {
+// answersOf returns what the source answers that is asked for keys, and after how long; heeds says that it returns with
+// its ctx.
+func (m *loadScript) answersOf(keys []string, typed, many bool) (answers map[string]modelAnswer, takes time.Duration,
+	heeds bool) {
 	answers = map[string]modelAnswer{}
 	var failed error
 	for _, key := range keys {
@@ -360,7 +365,8 @@ func (m *loadScript) land(f *modelFlight) {
 	}
 }
 
-func (m *loadScript) begin(now time.Time, keys []string, seen map[string]*modelEntry, o *keepcache.LoadOptions, typed, many bool) {
+func (m *loadScript) begin(now time.Time, keys []string, seen map[string]*modelEntry, o *keepcache.LoadOptions, typed,
+	many bool) {
 	var own []string
 	for _, key := range keys {
 		if m.flights[key] == nil {
@@ -377,7 +383,8 @@ func (m *loadScript) begin(now time.Time, keys []string, seen map[string]*modelE
 	}
 	for _, key := range own {
 		e := seen[key]
-		f := &modelFlight{key: key, ends: now.Add(takes), answer: answers[key], opts: *o, asOf: m.inval, stored: m.entries[key] != nil, heeds: heeds, begun: now}
+		f := &modelFlight{key: key, ends: now.Add(takes), answer: answers[key], opts: *o, asOf: m.inval,
+			stored: m.entries[key] != nil, heeds: heeds, begun: now}
 		if e != nil && !e.negative {
 			f.stale = e
 		}
@@ -428,8 +435,10 @@ func (q *modelRequest) fits(value any) bool {
 	return ok || !q.typed
 }
 
-// look returns what a request does at a moment: a result, or that it has to wait. refresh is whether it begins a load besides.
-func (m *loadScript) look(q *modelRequest, key string, now time.Time) (res modelResult, done, refresh bool, usable *modelEntry) {
+// look returns what a request does at a moment: a result, or that it has to wait. refresh is whether it begins a load
+// besides.
+func (m *loadScript) look(q *modelRequest, key string, now time.Time) (res modelResult, done, refresh bool,
+	usable *modelEntry) {
 	e := m.held(key, now)
 	switch {
 	case e == nil:
@@ -441,7 +450,8 @@ func (m *loadScript) look(q *modelRequest, key string, now time.Time) (res model
 		e = nil
 	case now.Before(e.fresh):
 		since := e.loaded
-		ahead := q.o.RefreshAhead > 0 && !now.Before(since.Add(time.Duration(float64(e.fresh.Sub(since))*q.o.RefreshAhead))) &&
+		ahead := q.o.RefreshAhead > 0 &&
+			!now.Before(since.Add(time.Duration(float64(e.fresh.Sub(since))*q.o.RefreshAhead))) &&
 			(q.o.RetryAfter < 0 || !now.Before(e.retry)) && m.failed(key, now, hold(&q.o, true)) == nil
 		return modelResult{value: e.value}, true, ahead, e
 	case q.o.RetryAfter >= 0 && now.Before(e.retry) || m.failed(key, now, hold(&q.o, true)) != nil:
@@ -467,7 +477,8 @@ func (m *loadScript) look(q *modelRequest, key string, now time.Time) (res model
 var errTie = errors.New("tie")
 
 // wait predicts what a request gets that waits for a flight from began on, and when.
-func (m *loadScript) wait(q *modelRequest, f *modelFlight, e *modelEntry, began, now time.Time) (res modelResult, until time.Time, again bool) {
+func (m *loadScript) wait(q *modelRequest, f *modelFlight, e *modelEntry, began, now time.Time) (res modelResult,
+	until time.Time, again bool) {
 	m.settle(now)
 	joined := m.inval
 	isStale := func() bool {
@@ -547,7 +558,8 @@ func (m *loadScript) predictOne(q *modelRequest, key string, now time.Time) (mod
 }
 
 // predictMany predicts what GetOrLoadMany brings.
-func (m *loadScript) predictMany(q *modelRequest, keys []string, now time.Time) (values map[string]any, until time.Time, failed error) {
+func (m *loadScript) predictMany(q *modelRequest, keys []string, now time.Time) (values map[string]any,
+	until time.Time, failed error) {
 	values = map[string]any{}
 	var missing, stale, served []string
 	seen := map[string]*modelEntry{}
@@ -634,8 +646,10 @@ func (m *loadScript) request() *modelRequest {
 	return &modelRequest{
 		o: keepcache.LoadOptions{
 			TTL: time.Minute, StaleFor: pick(m.r, 0, 10*time.Minute), NegativeTTL: pick(m.r, 0, 20*time.Second),
-			RetryAfter: pick(m.r, 0, 0, -1, 7*time.Second), RefreshAhead: pick(m.r, 0, 0, 0.5), SoftTimeout: pick(m.r, 0, 0, 1100*time.Millisecond, 3300*time.Millisecond),
-			HardTimeout: pick(m.r, 0, 0, 1300*time.Millisecond, 4700*time.Millisecond), LoadTimeout: pick(m.r, 0, 1700*time.Millisecond, 11*time.Second, -1),
+			RetryAfter: pick(m.r, 0, 0, -1, 7*time.Second), RefreshAhead: pick(m.r, 0, 0, 0.5),
+			SoftTimeout: pick(m.r, 0, 0, 1100*time.Millisecond, 3300*time.Millisecond),
+			HardTimeout: pick(m.r, 0, 0, 1300*time.Millisecond, 4700*time.Millisecond),
+			LoadTimeout: pick(m.r, 0, 1700*time.Millisecond, 11*time.Second, -1),
 		},
 		typed: m.r.IntN(2) == 0, timeout: pick(m.r, 0, 0, 0, 1900*time.Millisecond),
 	}
@@ -709,7 +723,8 @@ func sameError(err, want error) bool {
 	case want == nil || err == nil:
 		return want == err
 	case want == errSource:
-		return !errors.Is(err, keepcache.ErrNotFound) && !errors.Is(err, keepcache.ErrMismatch) && !errors.Is(err, keepcache.ErrClosed)
+		return !errors.Is(err, keepcache.ErrNotFound) && !errors.Is(err, keepcache.ErrMismatch) &&
+			!errors.Is(err, keepcache.ErrClosed)
 	}
 	return errors.Is(err, want)
 }
@@ -734,7 +749,8 @@ func (m *loadScript) get(key string) {
 	value, result, err := m.call(ctx, q, key)
 	var remembered *keepcache.RememberedError
 	switch {
-	case !sameError(err, want.err), !time.Now().Equal(until), !want.none && value != want.value, result.Stale != want.stale,
+	case !sameError(err, want.err), !time.Now().Equal(until), !want.none && value != want.value,
+		result.Stale != want.stale,
 		errors.As(err, &remembered) != want.remembered:
 		m.fatalf("got %.20q %+v %v at %v, want %+v at %v", value, result, err, time.Now(), want, until)
 	}
@@ -744,7 +760,8 @@ func (m *loadScript) get(key string) {
 }
 
 // call is one GetOrLoad.
-func (m *loadScript) call(ctx context.Context, q *modelRequest, key string) (value any, result keepcache.LoadResult, err error) {
+func (m *loadScript) call(ctx context.Context, q *modelRequest, key string) (value any, result keepcache.LoadResult,
+	err error) {
 	if !q.typed {
 		result, err = m.b.GetOrLoad(ctx, key, &value, m.one, &q.o)
 		return value, result, err
@@ -820,7 +837,8 @@ func (m *loadScript) close(now time.Time) {
 		if f.ends.Equal(now.Add(5 * time.Second)) {
 			m.tied = true
 		}
-		if !f.heeds && f.ends.Before(now.Add(5*time.Second)) && (f.answer.err == nil || errors.Is(f.answer.err, keepcache.ErrNotFound)) {
+		if !f.heeds && f.ends.Before(now.Add(5*time.Second)) &&
+			(f.answer.err == nil || errors.Is(f.answer.err, keepcache.ErrNotFound)) {
 			m.land(f)
 		}
 	}
@@ -871,7 +889,8 @@ func (m *loadScript) compareStats() {
 	}
 	got := m.db.Stats().Loads
 	got = keepcache.LoadStats{
-		Loads: got.Loads, Failures: got.Failures, Stale: got.Stale, NegativeHits: got.NegativeHits, Mismatched: got.Mismatched,
+		Loads: got.Loads, Failures: got.Failures, Stale: got.Stale, NegativeHits: got.NegativeHits,
+		Mismatched:  got.Mismatched,
 		CacheErrors: got.CacheErrors, Remembered: got.Remembered, TimedOut: got.TimedOut, Running: got.Running,
 	}
 	want := m.want

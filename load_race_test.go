@@ -108,10 +108,15 @@ func TestLoad_OlderThanWrite(t *testing.T) {
 		write func(*keepcache.DB, *keepcache.Bucket) error
 		want  any // nil: absent
 	}{
-		"set":         {func(_ *keepcache.DB, b *keepcache.Bucket) error { return b.Set("k", "set", 0) }, "set"},
-		"set many":    {func(_ *keepcache.DB, b *keepcache.Bucket) error { return b.SetMany(map[string]any{"k": "set"}, 0) }, "set"},
-		"delete":      {func(_ *keepcache.DB, b *keepcache.Bucket) error { _, err := b.Delete("k"); return err }, nil},
-		"delete many": {func(_ *keepcache.DB, b *keepcache.Bucket) error { _, err := b.DeleteMany([]string{"k"}); return err }, nil},
+		"set": {func(_ *keepcache.DB, b *keepcache.Bucket) error { return b.Set("k", "set", 0) }, "set"},
+		"set many": {func(_ *keepcache.DB, b *keepcache.Bucket) error { return b.SetMany(map[string]any{"k": "set"}, 0) },
+			"set"},
+		"delete": {func(_ *keepcache.DB, b *keepcache.Bucket) error { _, err := b.Delete("k"); return err }, nil},
+		"delete many": {func(_ *keepcache.DB, b *keepcache.Bucket) error {
+			_,
+				err := b.DeleteMany([]string{"k"})
+			return err
+		}, nil},
 		"delete prefix": {func(_ *keepcache.DB, b *keepcache.Bucket) error {
 			_, err := b.DeletePrefix(context.Background(), "")
 			return err
@@ -280,7 +285,8 @@ func TestLoadMany(t *testing.T) {
 		require.ElementsMatch(t, [][]string{{"b", "c"}, {"none"}}, calls[1:])
 		time.Sleep(time.Minute)
 
-		_, err = v.GetOrLoadMany(t.Context(), []string{"p"}, func(context.Context, []string) (map[string]string, error) { panic("cause") }, opts)
+		_, err = v.GetOrLoadMany(t.Context(), []string{"p"},
+			func(context.Context, []string) (map[string]string, error) { panic("cause") }, opts)
 		require.ErrorContains(t, err, "cause")
 		_, err = v.GetOrLoadMany(t.Context(), []string{"k"}, load, &keepcache.LoadOptions{TTL: -4})
 		require.ErrorIs(t, err, keepcache.ErrInvalidTTL)
@@ -290,8 +296,8 @@ func TestLoadMany(t *testing.T) {
 	})
 }
 
-// Close ends loads that heed their ctx, and does not wait long for those that do not, nor does who waits for them. Nothing is stored
-// after it.
+// Close ends loads that heed their ctx, and does not wait long for those that do not, nor does who waits for them.
+// Nothing is stored after it.
 func TestLoad_Close(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newLoadScene(t, keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour})
@@ -459,7 +465,8 @@ func TestLoadMany_Timeout(t *testing.T) {
 			return map[string]any{"k1": 1}, nil
 		}
 		began := time.Now()
-		_, err := b.GetOrLoadMany(t.Context(), []string{"k1", "k2", "k3"}, load, &keepcache.LoadOptions{HardTimeout: time.Second})
+		_, err := b.GetOrLoadMany(t.Context(), []string{"k1", "k2", "k3"}, load,
+			&keepcache.LoadOptions{HardTimeout: time.Second})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, time.Second, time.Since(began))
 		close(hang)

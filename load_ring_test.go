@@ -34,13 +34,15 @@ func (r *ring) get(ctx context.Context, i int) (value int, err error) {
 		return value + 1, err
 	}
 	if r.many {
-		values, err := keepcache.Of[int](b).GetOrLoadMany(ctx, []string{key, key + " beside"}, func(ctx context.Context, keys []string) (map[string]int, error) {
-			value, err := next(ctx)
-			return map[string]int{key: value, key + " beside": value}, err
-		}, r.opts)
+		values, err := keepcache.Of[int](b).GetOrLoadMany(ctx, []string{key, key + " beside"},
+			func(ctx context.Context, keys []string) (map[string]int, error) {
+				value, err := next(ctx)
+				return map[string]int{key: value, key + " beside": value}, err
+			}, r.opts)
 		return values[key], err
 	}
-	_, err = b.GetOrLoad(ctx, key, &value, func(ctx context.Context, _ *keepcache.Load) (any, error) { return next(ctx) }, r.opts)
+	_, err = b.GetOrLoad(ctx, key, &value, func(ctx context.Context, _ *keepcache.Load) (any, error) { return next(ctx) },
+		r.opts)
 	return value, err
 }
 
@@ -56,8 +58,8 @@ func newRing(t *testing.T, n int, dbs int) *ring {
 	return r
 }
 
-// A ring of loaders that wait for each other is an error for the one that would close it, at once, whatever its length, across
-// buckets and DBs, and also where each load was begun by a request of its own.
+// A ring of loaders that wait for each other is an error for the one that would close it, at once, whatever its length,
+// across buckets and DBs, and also where each load was begun by a request of its own.
 func TestLoadRing(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 10} {
 		for _, dbs := range []int{1, 2} {
@@ -206,7 +208,8 @@ func TestLoadRing_Stale(t *testing.T) {
 				r := newRing(t, 2, 1)
 				r.opts = &keepcache.LoadOptions{TTL: time.Minute, StaleFor: 24 * time.Hour, SoftTimeout: soft, LoadTimeout: -1}
 				for i, b := range r.buckets {
-					_, err := b.GetOrLoad(t.Context(), r.keys[i], new(any), func(context.Context, *keepcache.Load) (any, error) { return i * 100, nil }, r.opts)
+					_, err := b.GetOrLoad(t.Context(), r.keys[i], new(any),
+						func(context.Context, *keepcache.Load) (any, error) { return i * 100, nil }, r.opts)
 					require.NoError(t, err)
 				}
 				time.Sleep(time.Minute)

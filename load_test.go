@@ -221,7 +221,8 @@ func TestLoad_FailSafe(t *testing.T) {
 		db := open(t, path, &keepcache.Options{Events: keepcache.Events{
 			Handle: func(keepcache.Event) { failed.Add(1) }, Kinds: keepcache.EventLoadFailed,
 		}})
-		s := &loadScene{&source{value: "one"}, t, path, db, db.Bucket("b"), keepcache.LoadOptions{TTL: time.Minute, StaleFor: 2 * time.Hour}}
+		s := &loadScene{&source{value: "one"}, t, path, db, db.Bucket("b"),
+			keepcache.LoadOptions{TTL: time.Minute, StaleFor: 2 * time.Hour}}
 		s.get("one", false, 1)
 		time.Sleep(time.Minute)
 		s.answer(nil, errors.New("down"), 0)
@@ -263,9 +264,12 @@ func TestLoad_Error(t *testing.T) {
 		_, err := s.b.GetOrLoad(t.Context(), "k", &got, s.load, &s.opts)
 		require.Error(t, err, "a 1 is no string")
 		requireValue(t, s.b, "k", int64(1))
-		for _, bad := range []keepcache.LoadOptions{{TTL: -5}, {StaleFor: -1}, {RetryAfter: -2}, {Jitter: 2}, {RefreshAhead: -1}, {HardTimeout: -1}, {LoadTimeout: -2}} {
+		_, err = s.b.GetOrLoad(t.Context(), "other", &got, s.load, &keepcache.LoadOptions{TTL: -5})
+		requireError(t, err, keepcache.ErrInvalidTTL, "load", s.path)
+		for _, bad := range []keepcache.LoadOptions{{StaleFor: -1}, {RetryAfter: -2}, {Jitter: 2}, {RefreshAhead: -1},
+			{HardTimeout: -1}, {LoadTimeout: -2}} {
 			_, err := s.b.GetOrLoad(t.Context(), "other", &got, s.load, &bad)
-			requireError(t, err, keepcache.ErrInvalidTTL, "load", s.path)
+			requireError(t, err, keepcache.ErrInvalidOption, "load", s.path)
 		}
 		_, err = s.db.Bucket("").GetOrLoad(t.Context(), "k", &got, s.load, nil)
 		requireError(t, err, keepcache.ErrInvalidName, "load", s.path)
@@ -303,7 +307,8 @@ func TestLoad_RefreshAhead(t *testing.T) {
 // long. In both cases the load goes on and is stored.
 func TestLoad_Timeouts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newLoadScene(t, keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour, SoftTimeout: time.Second, HardTimeout: 3 * time.Second})
+		s := newLoadScene(t, keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour, SoftTimeout: time.Second,
+			HardTimeout: 3 * time.Second})
 		s.answer("one", nil, 5*time.Second)
 		start := time.Now()
 		s.fails(context.DeadlineExceeded, 1)
@@ -379,7 +384,8 @@ func TestLoad_Jitter(t *testing.T) {
 		seen := map[time.Duration]bool{}
 		opts := &keepcache.LoadOptions{TTL: time.Hour, Jitter: 0.25}
 		for i := range 50 {
-			_, err := b.GetOrLoad(t.Context(), numbered(i), new(any), func(context.Context, *keepcache.Load) (any, error) { return i, nil }, opts)
+			_, err := b.GetOrLoad(t.Context(), numbered(i), new(any),
+				func(context.Context, *keepcache.Load) (any, error) { return i, nil }, opts)
 			require.NoError(t, err)
 			ttl, _, err := b.TTL(numbered(i))
 			require.NoError(t, err)
@@ -400,7 +406,8 @@ func TestLoad_ReadOnly(t *testing.T) {
 	db = open(t, path, &keepcache.Options{ReadOnly: true})
 	for key, want := range map[string]string{"k": "stored", "other": "loaded"} {
 		var got string
-		_, err := db.Bucket("b").GetOrLoad(t.Context(), key, &got, func(context.Context, *keepcache.Load) (any, error) { return "loaded", nil }, nil)
+		_, err := db.Bucket("b").GetOrLoad(t.Context(), key, &got,
+			func(context.Context, *keepcache.Load) (any, error) { return "loaded", nil }, nil)
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 	}

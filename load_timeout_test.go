@@ -16,11 +16,12 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// A loader that heeds its ctx or not is given up after LoadTimeout: those who wait get the error at that moment, the key is free,
-// and what comes late is dropped.
+// A loader that heeds its ctx or not is given up after LoadTimeout: those who wait get the error at that moment, the
+// key is free, and what comes late is dropped.
 func TestLoadTimeout(t *testing.T) {
 	for name, heeds := range map[string]bool{"heeds its ctx": true, "ignores its ctx": false} {
-		for limit, opts := range map[time.Duration]*keepcache.LoadOptions{2 * time.Minute: nil, time.Second: {LoadTimeout: time.Second}} {
+		for limit, opts := range map[time.Duration]*keepcache.LoadOptions{2 * time.Minute: nil,
+			time.Second: {LoadTimeout: time.Second}} {
 			t.Run(name+" "+limit.String(), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := newLoadScene(t, keepcache.LoadOptions{})
@@ -103,11 +104,13 @@ func TestLoadTimeout_Close(t *testing.T) {
 					}
 				}
 				waiters.Go(func() {
-					_, err := b.GetOrLoad(t.Context(), "one", new(any), func(context.Context, *keepcache.Load) (any, error) { <-hang; return 1, nil }, opts)
+					_, err := b.GetOrLoad(t.Context(), "one", new(any),
+						func(context.Context, *keepcache.Load) (any, error) { <-hang; return 1, nil }, opts)
 					check(err)
 				})
 				waiters.Go(func() {
-					_, err := b.GetOrLoadMany(t.Context(), []string{"x", "y"}, func(context.Context, []string) (map[string]any, error) { <-hang; return nil, nil }, opts)
+					_, err := b.GetOrLoadMany(t.Context(), []string{"x", "y"},
+						func(context.Context, []string) (map[string]any, error) { <-hang; return nil, nil }, opts)
 					check(err)
 				})
 				synctest.Wait()
@@ -120,8 +123,8 @@ func TestLoadTimeout_Close(t *testing.T) {
 	}
 }
 
-// A loader that returns the error of its ctx has passed LoadTimeout, whether it is quicker than the timer or not: each is counted, and
-// says the same.
+// A loader that returns the error of its ctx has passed LoadTimeout, whether it is quicker than the timer or not: each
+// is counted, and says the same.
 func TestLoadTimeout_Counted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := newDB(t, nil)
@@ -131,10 +134,11 @@ func TestLoadTimeout_Counted(t *testing.T) {
 		var waiters sync.WaitGroup
 		for i := range n {
 			waiters.Go(func() {
-				_, err := b.GetOrLoad(t.Context(), "k"+string(rune('a'+i)), new(any), func(ctx context.Context, _ *keepcache.Load) (any, error) {
-					<-ctx.Done()
-					return nil, fmt.Errorf("the source: %w", ctx.Err())
-				}, opts)
+				_, err := b.GetOrLoad(t.Context(), "k"+string(rune('a'+i)), new(any),
+					func(ctx context.Context, _ *keepcache.Load) (any, error) {
+						<-ctx.Done()
+						return nil, fmt.Errorf("the source: %w", ctx.Err())
+					}, opts)
 				if !errors.Is(err, context.DeadlineExceeded) {
 					t.Error(err)
 					return
@@ -196,12 +200,14 @@ func TestLoadTimeout_Stuck(t *testing.T) {
 		require.Equal(t, int64(1024), stats.Abandoned) // 16 times 64, when the bound of 1,000 is reached
 		require.Equal(t, uint64(n-1024), stats.Skipped)
 		// Loads that somebody waits for go on.
-		_, err = b.GetOrLoad(t.Context(), "new", new(any), func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, opts)
+		_, err = b.GetOrLoad(t.Context(), "new", new(any),
+			func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, opts)
 		require.NoError(t, err)
 		close(hang)
 		synctest.Wait()
 		require.Zero(t, db.Stats().Loads.Abandoned)
-		_, err = b.GetOrLoad(t.Context(), keys[n-1], new(any), func(context.Context, *keepcache.Load) (any, error) { return "new", nil }, opts)
+		_, err = b.GetOrLoad(t.Context(), keys[n-1], new(any),
+			func(context.Context, *keepcache.Load) (any, error) { return "new", nil }, opts)
 		require.NoError(t, err)
 		synctest.Wait()
 		requireValue(t, b, keys[n-1], "new")
@@ -211,7 +217,8 @@ func TestLoadTimeout_Stuck(t *testing.T) {
 // A request that waits for a stale value's load gets the stale value when the load is given up.
 func TestLoadTimeout_Stale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newLoadScene(t, keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour, SoftTimeout: time.Minute, LoadTimeout: time.Second})
+		s := newLoadScene(t, keepcache.LoadOptions{TTL: time.Minute, StaleFor: time.Hour, SoftTimeout: time.Minute,
+			LoadTimeout: time.Second})
 		s.get("one", false, 1)
 		time.Sleep(time.Minute)
 		s.answer("two", nil, time.Hour)

@@ -42,7 +42,8 @@ type toll struct {
 
 // charge begins to count. The test must not be parallel to others.
 func charge(t *testing.T, db *keepcache.DB) *toll {
-	c := &toll{t: t, path: db.Path(), heap: liveHeap(), written: writtenBytes(), begun: time.Now(), stop: make(chan struct{})}
+	c := &toll{t: t, path: db.Path(), heap: liveHeap(), written: writtenBytes(), begun: time.Now(),
+		stop: make(chan struct{})}
 	c.last = db.Transactions()
 	c.done.Go(func() {
 		for done := false; !done; {
@@ -90,7 +91,8 @@ func (c *toll) settle(db *keepcache.DB) (changes int, written, file int64) {
 	changes, file = c.changes, info.Size()
 	names, err := db.Buckets()
 	require.NoError(c.t, err)
-	c.t.Logf("in %v: %d transactions, %d kB written, file %d kB, heap +%d kB, most lag %v, %d buckets, %d names", took.Round(time.Millisecond),
+	c.t.Logf("in %v: %d transactions, %d kB written, file %d kB, heap +%d kB, most lag %v, %d buckets, %d names",
+		took.Round(time.Millisecond),
 		changes, written>>10, file>>10, heap>>10, c.lag.Round(time.Millisecond), len(names), db.Names())
 	require.LessOrEqual(c.t, heap, int64(manyMemory+manySlack))
 	if long {
@@ -190,7 +192,8 @@ func TestManyBuckets_Clear(t *testing.T) {
 	require.Less(t, file, int64(4<<20))
 }
 
-// A load in a bucket that does not exist leaves nothing of its name behind when it finds nothing, fails or is not stored.
+// A load in a bucket that does not exist leaves nothing of its name behind when it finds nothing, fails or is not
+// stored.
 func TestManyBuckets_Loads(t *testing.T) {
 	db := newDB(t, manyOptions)
 	c := charge(t, db)
@@ -243,7 +246,8 @@ func TestManyBuckets_Unknown(t *testing.T) {
 			return db.Apply(&batch)
 		},
 		"load that fails": func(b *keepcache.Bucket) error {
-			_, err := b.GetOrLoad(ctx, "k", new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, broken }, &keepcache.LoadOptions{RetryAfter: -1})
+			_, err := b.GetOrLoad(ctx, "k", new(any),
+				func(context.Context, *keepcache.Load) (any, error) { return nil, broken }, &keepcache.LoadOptions{RetryAfter: -1})
 			return failsWith(err, broken)
 		},
 		"load not stored": func(b *keepcache.Bucket) error {
@@ -305,12 +309,13 @@ func TestManyBuckets_Events(t *testing.T) {
 	})
 }
 
-// A cache that ends without Close with hundreds of thousands of bucket changes in its journal, and with dropped buckets in its file,
-// opens with what was there, removes what is left of the others, and gives no id out twice.
+// A cache that ends without Close with hundreds of thousands of bucket changes in its journal, and with dropped buckets
+// in its file, opens with what was there, removes what is left of the others, and gives no id out twice.
 func TestManyBuckets_Reopen(t *testing.T) {
 	path := newPath(t)
 	n := manyTimes(100_000)
-	o := &keepcache.Options{MemoryBytes: 64 << 20, SweepInterval: -1, CommitInterval: time.Hour, CommitBytes: 1 << 30, CompactBytes: -1}
+	o := &keepcache.Options{MemoryBytes: 64 << 20, SweepInterval: -1, CommitInterval: time.Hour, CommitBytes: 1 << 30,
+		CompactBytes: -1}
 	db := open(t, path, o)
 	for i := range n {
 		mustSet(t, db.Bucket(longName(i)), "k", i, 0)

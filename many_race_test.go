@@ -14,9 +14,9 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// A few names come and go under many goroutines that set, load, delete, drop, clear, count and apply batches, while sweeps and commits run. Each key
-// of a bucket belongs to one goroutine, which knows what must be there; what drops and clears a bucket keeps all others of that
-// bucket out meanwhile, and so knows it too.
+// A few names come and go under many goroutines that set, load, delete, drop, clear, count and apply batches, while
+// sweeps and commits run. Each key of a bucket belongs to one goroutine, which knows what must be there; what drops and
+// clears a bucket keeps all others of that bucket out meanwhile, and so knows it too.
 func TestManyBuckets_Race(t *testing.T) {
 	const names, workers = 4, 8
 	rounds := 600
@@ -99,7 +99,8 @@ func TestManyBuckets_Race(t *testing.T) {
 }
 
 // raceStep is one step of a goroutine at its own key, or at the whole bucket.
-func raceStep(ctx context.Context, db *keepcache.DB, b *keepcache.Bucket, r *rand.Rand, key string, v int, turn *sync.RWMutex, want *[8]int, w int) error {
+func raceStep(ctx context.Context, db *keepcache.DB, b *keepcache.Bucket, r *rand.Rand, key string, v int,
+	turn *sync.RWMutex, want *[8]int, w int) error {
 	whole := func(do func() error) error {
 		turn.Lock()
 		defer turn.Unlock()

@@ -21,7 +21,8 @@ func TestMemory_Keys(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var mu sync.Mutex
 				var kept []string
-				o := &keepcache.Options{CommitInterval: time.Hour, CommitBytes: 64 << 20, SweepInterval: -1, MemoryBytes: 128 << 20, JournalBytes: 64 << 20}
+				o := &keepcache.Options{CommitInterval: time.Hour, CommitBytes: 64 << 20, SweepInterval: -1,
+					MemoryBytes: 128 << 20, JournalBytes: 64 << 20}
 				if how != "range" {
 					o.Events = keepcache.Events{
 						Kinds: keepcache.EventSet | keepcache.EventExpire,

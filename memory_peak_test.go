@@ -25,8 +25,8 @@ func init() {
 	children["heaps"] = heaps
 }
 
-// The memory that operations take is measured in a process of its own, whose collector runs often: what it adds with its usual pace
-// (GOGC) is not the cache's.
+// The memory that operations take is measured in a process of its own, whose collector runs often: what it adds with
+// its usual pace (GOGC) is not the cache's.
 func runPeaks(t *testing.T, child string) {
 	t.Helper()
 	t.Parallel()
@@ -67,8 +67,8 @@ func peakOf(fn func()) (peak int64) {
 	return peak
 }
 
-// One large write takes three times its encoded size at most, on its way into memory and into the file, and one large read once; a
-// batch takes twice its size beyond what the same sets take one by one.
+// One large write takes three times its encoded size at most, on its way into memory and into the file, and one large
+// read once; a batch takes twice its size beyond what the same sets take one by one.
 func TestMemory_Peaks(t *testing.T) { runPeaks(t, "peaks") }
 
 func peaks(t tester, args []string) {
@@ -83,7 +83,8 @@ func peaks(t tester, args []string) {
 	n := 0
 	fresh := func() *keepcache.DB {
 		n++
-		return open(t, filepath.Join(args[0], fmt.Sprint(n, ".cache")), &keepcache.Options{MemoryBytes: 4 << 20, CompactBytes: -1})
+		return open(t, filepath.Join(args[0], fmt.Sprint(n, ".cache")),
+			&keepcache.Options{MemoryBytes: 4 << 20, CompactBytes: -1})
 	}
 	commit := func(db *keepcache.DB) {
 		_, err := db.Sweep(context.Background())
@@ -101,7 +102,8 @@ func peaks(t tester, args []string) {
 			return update(db.Bucket("b"), "k", func(keepcache.Entry, bool) (any, error) { return text, nil })
 		}},
 		{"load", func(db *keepcache.DB) error {
-			_, err := db.Bucket("b").GetOrLoad(context.Background(), "k", new(string), func(context.Context, *keepcache.Load) (any, error) { return text, nil }, nil)
+			_, err := db.Bucket("b").GetOrLoad(context.Background(), "k", new(string),
+				func(context.Context, *keepcache.Load) (any, error) { return text, nil }, nil)
 			return err
 		}},
 	} {
@@ -141,20 +143,22 @@ func peaks(t tester, args []string) {
 	})
 	for _, journal := range []int64{0, 1 << 20} {
 		n++
-		db = open(t, filepath.Join(args[0], fmt.Sprint(n, ".cache")), &keepcache.Options{MemoryBytes: 4 << 20, CompactBytes: -1, JournalBytes: journal})
+		db = open(t, filepath.Join(args[0], fmt.Sprint(n, ".cache")),
+			&keepcache.Options{MemoryBytes: 4 << 20, CompactBytes: -1, JournalBytes: journal})
 		together := peakOf(func() {
 			require.NoError(t, db.Bucket("b").SetMany(values, 0))
 			commit(db)
 		})
 		fmt.Printf("batch: %.2f times beyond %.2f one by one\n", float64(together-single)/batch, float64(single)/batch)
-		// One that no journal takes is one transaction: bbolt has a copy of all of its pages, of which entries of this size fill four fifths.
+		// One that no journal takes is one transaction: bbolt has a copy of all of its pages, of which entries of this size
+		// fill four fifths.
 		most := map[int64]float64{0: 2, 1 << 20: 3}[journal]
 		require.Less(t, float64(together-single), most*batch)
 	}
 }
 
-// The heap stays within MemoryBytes and the margin that its documentation states, at rest and while it is written and committed,
-// whatever the size of values.
+// The heap stays within MemoryBytes and the margin that its documentation states, at rest and while it is written and
+// committed, whatever the size of values.
 func TestMemory_Heap(t *testing.T) { runPeaks(t, "heaps") }
 
 func heaps(t tester, args []string) {
@@ -196,7 +200,8 @@ func heaps(t tester, args []string) {
 		_, err := db.Sweep(context.Background())
 		require.NoError(t, err)
 		st := db.Stats().Memory
-		fmt.Printf("%s: peak %.1f MiB, counted %.1f\n", c.name, float64(peak)/(1<<20), float64(st.PinnedBytes+st.CachedBytes)/(1<<20))
+		fmt.Printf("%s: peak %.1f MiB, counted %.1f\n", c.name, float64(peak)/(1<<20),
+			float64(st.PinnedBytes+st.CachedBytes)/(1<<20))
 		require.LessOrEqual(t, peak, int64(budget+budget/4+16<<20), c.name)
 		require.NoError(t, db.Close())
 	}

@@ -79,7 +79,8 @@ type model struct {
 var (
 	modelBuckets = []string{"default", "two"}
 	modelKeys    = []string{"a", "aa", "a*", "ab", "b", "\x00", "\xff", "\xff\xff", "k/1", strings.Repeat("k", 5000)}
-	modelTTLs    = []time.Duration{0, 0, keepcache.NoExpiry, 1, time.Millisecond, 1500 * time.Microsecond, time.Second, time.Minute, time.Hour, 1<<63 - 2}
+	modelTTLs    = []time.Duration{0, 0, keepcache.NoExpiry, 1, time.Millisecond, 1500 * time.Microsecond, time.Second,
+		time.Minute, time.Hour, 1<<63 - 2}
 )
 
 // modelValue draws a value in the form in which Get returns it.
@@ -288,7 +289,8 @@ func (m *model) sweep(t *rapid.T) {
 }
 
 func (m *model) sleep(t *rapid.T) {
-	time.Sleep(rapid.SampledFrom([]time.Duration{1, 333 * time.Microsecond, time.Millisecond, time.Second, time.Minute, time.Hour}).Draw(t, "nap"))
+	time.Sleep(rapid.SampledFrom([]time.Duration{1, 333 * time.Microsecond, time.Millisecond, time.Second, time.Minute,
+		time.Hour}).Draw(t, "nap"))
 }
 
 // sleepToEnd sleeps until the deadline of an entry, or a nanosecond less.

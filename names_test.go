@@ -16,11 +16,12 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// A cache whose name leaves no room for what stands beside it works as any other: it has a journal that a crash leaves and
-// readers beside the process find, it is compacted, backed up and kept aside, and what is kept aside is bounded.
+// A cache whose name leaves no room for what stands beside it works as any other: it has a journal that a crash leaves
+// and readers beside the process find, it is compacted, backed up and kept aside, and what is kept aside is bounded.
 func TestNames_Long(t *testing.T) {
 	for _, name := range []string{
-		strings.Repeat("n", 223), strings.Repeat("n", 226), strings.Repeat("n", 255), strings.Repeat("日", 85), `back\slash[*?].cache`,
+		strings.Repeat("n", 223), strings.Repeat("n", 226), strings.Repeat("n", 255), strings.Repeat("日", 85),
+		`back\slash[*?].cache`,
 	} {
 		t.Run(fmt.Sprint(len(name), name[len(name)-3:]), func(t *testing.T) {
 			t.Parallel()
@@ -57,7 +58,8 @@ func TestNames_Long(t *testing.T) {
 	}
 }
 
-// nameslike returns the other files in the directory of the one at path, which there must all be text of a length that fits.
+// nameslike returns the other files in the directory of the one at path, which there must all be text of a length that
+// fits.
 func nameslike(t *testing.T, path string) (others []string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(path))

@@ -15,28 +15,28 @@ import (
 	"github.com/keepcache/keepcache/internal/trust"
 )
 
-// Open opens the cache in the file at path and creates it, with mode 0600, if there is none; its directory
-// must exist. nil options are the defaults. An empty file is made a cache, and keeps its mode and its owner.
+// Open opens the cache in the file at path, and creates it with mode 0600 if there is none. The directory must exist.
+// An empty file becomes a cache and keeps its mode and owner. Nil options are the defaults.
 //
-// Where the file is, is settled once, before anything else: path is made absolute, and links among its directories are followed. From then
-// on the cache is that file in that directory, with its journal and all that is made beside it, whatever becomes of the working directory,
-// of links, and of the name of the directory: where that is renamed, or one further up, the cache goes on in it, and whatever is put at the
-// old path is left alone. If the directory is removed, the cache waits for one at the old path that has no other cache in it.
-// On Windows the directory of an open file cannot be renamed.
+// One process at a time can have a cache open: another gets ErrLocked after Options.LockTimeout. A file that is not a
+// cache, or that a newer version wrote, gives ErrFormat and is left as it is. Options.OnCorruption decides about a
+// damaged cache: a fresh file takes its place, or Open returns ErrCorrupt. For reading only it is always ErrCorrupt,
+// and also on Windows, where an open file cannot be replaced.
 //
-// One process at a time can have a cache open: another gets ErrLocked after Options.LockTimeout. A file
-// that is no cache, or that a newer version wrote, gives ErrFormat; it is left as it is. What becomes of a cache that is
-// damaged is up to Options.OnCorruption: it is kept aside and a fresh one takes its place, or Open returns ErrCorrupt,
-// as it does for reading only, and on Windows, where an open file cannot be replaced. Anything but a regular file is refused,
-// and a symbolic link too. In a sticky directory that others may write to, as /tmp is, a file that belongs neither to this
-// user nor to root nor to the directory's owner is refused: another may have put it there to be found.
+// Open first makes path absolute and follows the links among its directories. From then on the cache is that file in
+// that directory, together with its journal and the other files beside it. It does not matter if the working directory
+// or links change, or if the directory or one above it is renamed: the cache goes on where it is, and whatever is put
+// at the old path is left alone. If the directory is removed, the cache waits for one at the old path that has no other
+// cache in it. On Windows the directory of an open file cannot be renamed.
 //
-// Before anything else, Open proves that the structure of the file is whole. After a crash, or where the file was changed
-// or copied by others since, that costs reading it once; after a Close it costs next to nothing,
-// and the rest is proved in the background before the file is changed for the first time, if it has at most 2 GiB.
-// What a crash left in the journal is then read into memory, and commits bring it into the file while the cache is in use
-// already. Where the journal is damaged, or holds more than 96 MiB or twice Options.MemoryBytes, it goes into the file before
-// Open returns.
+// Only a regular file is opened, and no symbolic link. In a sticky directory that others may write to, such as /tmp, a
+// file must belong to this user, to root or to the directory's owner: another user may have put it there to be found.
+//
+// Open proves that the structure of the file is whole. After a Close that costs next to nothing: the rest is proved in
+// the background before the file is changed for the first time, if it has at most 2 GiB. After a crash, or if others
+// changed or copied the file, it costs reading the file once. Then Open reads what a crash left in the journal into
+// memory; commits move it into the file while the cache is in use. If the journal is damaged, or holds more than 96 MiB
+// or twice Options.MemoryBytes, it goes into the file before Open returns.
 func Open(path string, options *Options) (*DB, error) {
 	filled, err := options.withDefaults()
 	if err != nil {
@@ -82,8 +82,9 @@ func (db *DB) config() engine.Config {
 	o := &db.options
 	c := engine.Config{
 		ReadOnly: o.ReadOnly, LockTimeout: o.LockTimeout, Quarantine: o.OnCorruption == CorruptionQuarantine,
-		MaxBytes: o.MaxBytes, MemoryBytes: o.MemoryBytes, JournalBytes: o.JournalBytes, CommitBytes: o.CommitBytes, CompactBytes: o.CompactBytes,
-		Limits: make(map[string]engine.Limit), SyncAlways: o.Sync == SyncAlways,
+		MaxBytes: o.MaxBytes, MemoryBytes: o.MemoryBytes, JournalBytes: o.JournalBytes, CommitBytes: o.CommitBytes,
+		CompactBytes: o.CompactBytes,
+		Limits:       make(map[string]engine.Limit), SyncAlways: o.Sync == SyncAlways,
 		SyncInterval: o.SyncInterval, CommitInterval: o.CommitInterval, SweepInterval: o.SweepInterval,
 		Log: o.Logger, Ground: db.ground, Listener: listener{db},
 	}

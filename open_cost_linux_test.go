@@ -81,7 +81,8 @@ func TestOpen_Cost(t *testing.T) {
 			slices.SortFunc(rounds, func(a, b []time.Duration) int { return int(a[i] - b[i]) })
 			medians = append(medians, rounds[len(rounds)/2][i])
 			t.Logf("%s, %d MiB, %s: %v (%v to %v), %.2f of a read", state, info.Size()>>20, name,
-				medians[i].Round(time.Millisecond/10), rounds[0][i].Round(time.Millisecond), rounds[len(rounds)-1][i].Round(time.Millisecond),
+				medians[i].Round(time.Millisecond/10), rounds[0][i].Round(time.Millisecond),
+				rounds[len(rounds)-1][i].Round(time.Millisecond),
 				float64(medians[i])/float64(medians[0]))
 		}
 		if state == "warm" {

@@ -148,7 +148,8 @@ func TestOpen_Foreign(t *testing.T) {
 		random[i] = byte(rand.Uint32())
 	}
 	for name, content := range map[string][]byte{
-		"one byte": {0}, "text": []byte("#!/bin/sh\necho this is no cache\n"), "random": random, "zeros": make([]byte, 65_536),
+		"one byte": {0}, "text": []byte("#!/bin/sh\necho this is no cache\n"), "random": random,
+		"zeros": make([]byte, 65_536),
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := newPath(t)
@@ -156,7 +157,8 @@ func TestOpen_Foreign(t *testing.T) {
 			requireRefused(t, path, keepcache.ErrFormat)
 		})
 	}
-	for name, bucket := range map[string]string{"no bucket": "", "another program's": "users", "with a bucket meta": "meta"} {
+	for name, bucket := range map[string]string{"no bucket": "", "another program's": "users",
+		"with a bucket meta": "meta"} {
 		t.Run(name, func(t *testing.T) {
 			path := newPath(t)
 			withBolt(t, path, false, func(tx *bolt.Tx) error {
@@ -191,7 +193,8 @@ func soundFile(t testing.TB) []byte {
 func TestOpen_Truncated(t *testing.T) {
 	content := soundFile(t)
 	used := usedBytes(t, content)
-	lengths := []int{1, 15, 16, 79, 80, 81, 4095, 4096, 4097, 8191, 8192, 8193, 12_288, 16_384, used / 2, used - 4096, used - 1}
+	lengths := []int{1, 15, 16, 79, 80, 81, 4095, 4096, 4097, 8191, 8192, 8193, 12_288, 16_384, used / 2, used - 4096,
+		used - 1}
 	for range 20 {
 		lengths = append(lengths, 1+rand.IntN(used-1))
 	}

@@ -24,9 +24,9 @@ const (
 // DefaultBucket is the name of the bucket that the four methods of DB speak for.
 const DefaultBucket = "default"
 
-// Options configure a cache. The zero value of each field is its default, and -1, where a field is a
-// size or a time, means unlimited or off, as the field says. Other negative values, and values below the least one that a field
-// names, are refused. Open copies what it is given: later changes have no effect.
+// Options configure a cache. The zero value of each field is its default. For a size or a time, -1 means unlimited or
+// off, as the field says. Open refuses other negative values, and values below the minimum that a field names. It
+// copies the options: later changes have no effect.
 type Options struct {
 	// DefaultTTL is the lifetime of an entry that is set with a lifetime of 0, in buckets that have
 	// none of their own. -1 is none, as NoExpiry is. Default: none, such an entry never expires.
@@ -39,81 +39,84 @@ type Options struct {
 	// Sync says when a write returns. Default: SyncPeriodic.
 	Sync SyncMode
 
-	// SyncInterval is how long after a write it is durable at the latest with SyncPeriodic, so how much a
-	// power cut can cost. -1 leaves that to Sync and to commits (see CommitInterval), which flush what came before them. Default: 100 ms.
+	// SyncInterval bounds what a power cut can cost with SyncPeriodic: a write is durable at most this long after it
+	// returned. With -1 only Sync and commits flush, see CommitInterval. Default: 100 ms.
 	SyncInterval time.Duration
 
-	// MaxBytes bounds the live data of the file, in bytes. An entry counts what it needs in a compacted file: its key
-	// and its record (the encoded value and 39 bytes) on pages with others, and its key once more in the index of
-	// lifetimes. That is a few dozen bytes more than key and record for a small entry, up to twice as much for one of
-	// about the size of a page, and four times the key for a key of many kilobytes. A bucket counts too, by its name. When a
-	// commit passes MaxBytes, expired entries go, and then those that were used least; what was written last stays.
-	// An entry that is larger alone gives ErrTooLarge. Buckets are not evicted, and leave entries half of MaxBytes whatever
-	// they need. At least 1 KiB; -1 is unlimited. Default: 1 GiB.
+	// MaxBytes bounds the live data of the file, in bytes. When a commit passes it, expired entries are evicted first, and
+	// then those that were used least. What was written last stays. An entry that alone is larger gives ErrTooLarge. At
+	// least 1 KiB; -1 is unlimited. Default: 1 GiB.
 	//
-	// The file itself is kept, by compacting it, below three times MaxBytes and 16 MiB. Where that is unlimited, or far
-	// from reached, it is three times Stats.Cost.
+	// An entry counts what it needs in a compacted file: its key and its record (the encoded value and 39 bytes), its
+	// share of the pages, and its key once more in the expiry index. For a small entry that is a few dozen bytes more than
+	// key and record. For one of about the size of a page it is up to twice as much, and for a key of many kilobytes four
+	// times the key. A bucket counts too, by its name. Buckets are not evicted; whatever they need, half of MaxBytes is
+	// left to entries.
+	//
+	// Compaction keeps the file itself below three times MaxBytes and 16 MiB. If MaxBytes is unlimited, or far from
+	// reached, it keeps the file below three times Stats.Cost.
 	MaxBytes int64
 
-	// MemoryBytes bounds the memory for entries: those that are not in the file yet, and those that were
-	// read or written lately. Keys, records and their administration count. Writers wait while the entries
-	// that are not in the file yet have three quarters of it. A bucket that exists takes 256 bytes and its name, for which
-	// entries make room, down to three eighths of MemoryBytes; beyond that, names take what they need. Tables are as large
-	// as their use asks for. At least 64 KiB; -1 is unlimited: nothing is evicted from memory. Default: 64 MiB.
+	// MemoryBytes bounds the memory for entries, in bytes: for those that the file does not have yet, and for those that
+	// were read or written lately. It counts keys, records and the tables that hold them. Writers wait while the entries
+	// that the file does not have yet take three quarters of it. At least 64 KiB; -1 is unlimited, and then nothing is
+	// evicted from memory. Default: 64 MiB.
 	//
-	// A commit takes up to 16 MiB and a quarter of it besides, for pages of the file, where values have less than 1 MiB. The garbage that Go leaves between two collections (GOGC) comes on top, as for any program.
+	// A bucket takes 256 bytes and its name. Entries make room for buckets, down to three eighths of MemoryBytes; beyond
+	// that, names take what they need.
+	//
+	// Two things come on top. A commit takes up to 16 MiB and a quarter of MemoryBytes for pages of the file, if values
+	// are smaller than 1 MiB. And Go leaves garbage between two collections, as in any program (GOGC).
 	MemoryBytes int64
 
-	// JournalBytes bounds the journal beside the file. A write too large for it is committed to the file at
-	// once. A larger one lets more overwrites of a key cost one write of the file, and takes longer to replay
-	// after a crash. At least 64 KiB; -1 is unlimited. Default: 128 MiB.
+	// JournalBytes bounds the journal beside the file, in bytes. A write that does not fit is committed to the file at
+	// once. A larger journal lets more overwrites of a key cost one write of the file, and takes longer to replay after a
+	// crash. At least 64 KiB; -1 is unlimited. Default: 128 MiB.
 	JournalBytes int64
 
-	// CommitInterval is how long a write stays out of the file at the longest. A longer one lets more
-	// overwrites of a key cost one write of the file; a crash loses nothing in either case. -1 has commits begin only when
-	// CommitBytes, MemoryBytes or JournalBytes ask for one, or a call that needs it, such as Sweep and Close. Default: 5 s.
+	// CommitInterval is how long a write may stay out of the file. A longer interval lets more overwrites of a key cost
+	// one write of the file. A crash loses nothing in either case. With -1 a commit begins only when CommitBytes,
+	// MemoryBytes or JournalBytes require it, or a call such as Sweep or Close. Default: 5 s.
 	CommitInterval time.Duration
 
-	// CommitBytes is how many bytes of entries that are not in the file yet begin a commit before the
-	// interval is over. It is three eighths of MemoryBytes at most, and -1 is just that. Default: 24 MiB.
+	// CommitBytes is how many bytes of entries may wait for a commit before it begins early. It is at most three eighths
+	// of MemoryBytes, which is what -1 stands for. Default: 24 MiB.
 	CommitBytes int64
 
-	// CompactBytes is how many bytes of free pages make the file worth compacting without being asked, once half
-	// of it is free and nothing is written, or three fifths otherwise. A file much larger than what it holds
-	// is compacted whatever is free. What Compact does then runs in the background. -1 leaves compaction to calls of Compact. Default: 8 MiB.
+	// CompactBytes is how many bytes of free pages make the file worth compacting in the background, once half of the file
+	// is free and nothing is written, or three fifths otherwise. A file much larger than what it holds is compacted in any
+	// case. -1 leaves compaction to calls of Compact. Default: 8 MiB.
 	CompactBytes int64
 
-	// MaxValueBytes is the largest encoded value in bytes; a larger one gives ErrTooLarge. At most 500 MiB, the
-	// format's own limit, which -1 stands for. Default: 64 MiB.
+	// MaxValueBytes is the size of the largest encoded value, in bytes; a larger one gives ErrTooLarge. At most 500 MiB,
+	// the limit of the format, which is what -1 stands for. Default: 64 MiB.
 	MaxValueBytes int
 
-	// SweepInterval is how often the sweeper looks for expired entries. Expired entries are absent
-	// from their deadline on, swept or not: the interval decides only when their room is freed, which is
-	// up to about a second later than that. -1 turns the sweeper off, so that only Sweep and overwriting
-	// free it. Default: 1 s.
+	// SweepInterval is how often the sweeper looks for expired entries. An expired entry is absent from its deadline on,
+	// swept or not. The interval only decides when its room is freed: up to about a second later than that. -1 turns the
+	// sweeper off, so that only Sweep and overwrites free room. Default: 1 s.
 	SweepInterval time.Duration
 
 	// LockTimeout is how long Open waits for a file that another process holds, before it gives
 	// ErrLocked. -1 does not wait at all. Default: 1 s.
 	LockTimeout time.Duration
 
-	// ReadOnly opens an existing file for reading: nothing is created, swept or changed, and every
-	// write gives ErrReadOnly. Several processes can have the file open so at one time, but none
-	// beside a writer, unless with NoLock. Default: false.
+	// ReadOnly opens an existing file for reading: nothing is created, swept or changed, and every write gives
+	// ErrReadOnly. Several processes can have the file open for reading at the same time, but none beside a writer, unless
+	// with NoLock. Default: false.
 	ReadOnly bool
 
 	// OnCorruption says what becomes of a file that is damaged. Default: CorruptionQuarantine.
 	OnCorruption OnCorruption
 
-	// NoLock, which ReadOnly has to go with, opens a file that another process may have open, without its lock
-	// and without delaying that process. Each operation reads the file and its journal anew, and again if they
-	// changed meanwhile: it sees every write that had returned before it began, but not by how much reads have
-	// prolonged lifetimes since (see BucketOptions.Sliding). Each page of a range shows one moment. While the other
-	// process writes faster than this one can read, operations fail. Statistics are those that the file has.
-	// Default: false.
+	// NoLock, which needs ReadOnly, opens a file that another process may have open, without its lock and without delaying
+	// that process. Each operation reads the file and its journal anew, and again if they changed meanwhile. So it sees
+	// every write that had returned before it began, but not by how much reads have prolonged lifetimes since (see
+	// BucketOptions.Sliding). Each page of a range shows one moment. Operations fail while the other process writes faster
+	// than this one can read. Statistics are those that the file has. Default: false.
 	NoLock bool
 
-	// Events is told what happens in the cache. Default: nobody is.
+	// Events says whom to tell what happens in the cache. Default: nobody.
 	Events Events
 
 	// Logger gets what no caller can see, such as a failed sweep. Default: nil, nothing is logged.
@@ -124,13 +127,13 @@ type Options struct {
 type SyncMode int
 
 const (
-	// SyncPeriodic lets a write return when the operating system has it: it survives kill -9, and after
-	// SyncInterval a power cut as well.
+	// SyncPeriodic lets a write return when the operating system has it. It survives kill -9, and after SyncInterval also
+	// a power cut.
 	SyncPeriodic SyncMode = iota
 
 	// SyncAlways lets a write return when the disk has it. Writers that wait at the same time share a flush. A call that
-	// finds nothing to write, such as an Add of a key that is there, waits for what it saw as well. Reads wait for
-	// nothing: they may see what another goroutine is still waiting for.
+	// finds nothing to write, such as an Add of a key that is there, waits for what it saw as well. Reads do not wait:
+	// they may see what another goroutine is still waiting for.
 	SyncAlways
 )
 
@@ -140,19 +143,19 @@ type BucketOptions struct {
 	// entries for ever, even if Options.DefaultTTL is shorter, and so does -1. Default: Options.DefaultTTL.
 	DefaultTTL time.Duration
 
-	// MaxBytes bounds the live data of the bucket, in bytes, as Options.MaxBytes does that of the cache, which holds
-	// beside it; the bucket itself does not count. At least 1 KiB; -1 is unlimited. Default: unlimited.
+	// MaxBytes bounds the live data of the bucket, in bytes, as Options.MaxBytes bounds that of the cache. Both hold. The
+	// bucket's name does not count. At least 1 KiB; -1 is unlimited. Default: unlimited.
 	MaxBytes int64
 
-	// MaxEntries bounds the number of entries in the bucket, expired ones that were not swept included. Between
-	// two commits there may be more. -1 is unlimited. Default: unlimited.
+	// MaxEntries bounds the number of entries in the bucket, including expired ones that were not swept yet. Between two
+	// commits there may be more. -1 is unlimited. Default: unlimited.
 	MaxEntries int64
 
-	// Sliding lets a lifetime begin anew with each Get, GetBytes, GetMany, Exists and GetOrLoad that finds the
-	// entry; TTL, Stat and ranges only look. Most such reads write nothing: the new deadline is kept in memory
-	// until it is more than an eighth of the lifetime from the one on disk, so that a crash forgets an eighth at
-	// most. That write gives the entry a new revision. Entries that were written while Sliding was off keep
-	// their deadline. Default: false.
+	// Sliding lets a lifetime begin anew with each Get, GetBytes, GetMany, Exists and GetOrLoad that finds the entry; TTL,
+	// Stat and ranges only look. Most such reads write nothing: the new deadline stays in memory until it is more than an
+	// eighth of the lifetime later than the one on disk. So a crash forgets at most an eighth. The write that stores the
+	// deadline gives the entry a new revision. Entries that were written while Sliding was off keep their deadline. An
+	// entry without a lifetime never expires, so Sliding mostly goes with a DefaultTTL. Default: false.
 	Sliding bool
 }
 
@@ -212,7 +215,8 @@ func (o *Options) withDefaults() (Options, error) {
 	case f.MaxValueBytes == -1:
 		f.MaxValueBytes = format.MaxValueBytes
 	case f.MaxValueBytes < 0 || f.MaxValueBytes > format.MaxValueBytes:
-		return f, fmt.Errorf("%w MaxValueBytes: %d is not between 1 and %d", ErrInvalidOption, f.MaxValueBytes, format.MaxValueBytes)
+		return f, fmt.Errorf("%w MaxValueBytes: %d is not between 1 and %d", ErrInvalidOption, f.MaxValueBytes,
+			format.MaxValueBytes)
 	}
 	if f.Sync != SyncPeriodic && f.Sync != SyncAlways {
 		return f, fmt.Errorf("%w Sync: unknown mode %d", ErrInvalidOption, f.Sync)
@@ -299,13 +303,13 @@ func size(n, byDefault, least int64) (int64, error) {
 type OnCorruption int
 
 const (
-	// CorruptionQuarantine keeps a damaged file aside, as <path>.corrupt-<time>, and goes on with a fresh one, which takes over
-	// the identity, the revisions and the names of the buckets, as far as they can be read, and gets what the journal
-	// has. The three newest such files are kept, and of these no more than 4 GiB, the newest one whatever its size.
-	// `keepcache repair` takes out of them what checksums prove.
+	// CorruptionQuarantine renames a damaged file to <path>.corrupt-<time> and goes on with a fresh one. The fresh file
+	// takes over the identity, the revisions and the names of the buckets, as far as they can be read, and gets what the
+	// journal has. The three newest such files are kept, up to 4 GiB together; the newest one is kept whatever its size.
+	// `keepcache repair` saves what checksums prove out of them.
 	CorruptionQuarantine OnCorruption = iota
 
-	// CorruptionFail has Open return ErrCorrupt for a damaged file, which stays as it is; one that is found damaged while
-	// it is open stays unavailable.
+	// CorruptionFail makes Open return ErrCorrupt for a damaged file, which stays as it is. A file that is found damaged
+	// while it is open stays unavailable.
 	CorruptionFail
 )

@@ -65,8 +65,8 @@ func amount(t *testing.T, text string) int64 {
 	return int64(d)
 }
 
-// What the comment of each field that is a number says is what Open does: the least and the largest value, -1, 0, what is
-// below these, and the extremes. Where a comment names no bound there is none but that of its type.
+// What the comment of each field that is a number says is what Open does: the least and the largest value, -1, 0, what
+// is below these, and the extremes. Where a comment names no bound there is none but that of its type.
 func TestOptions_Documented(t *testing.T) {
 	budgets := map[string]func(keepcache.BudgetStats) int64{
 		"MaxBytes":     func(b keepcache.BudgetStats) int64 { return b.Bytes },
@@ -75,7 +75,8 @@ func TestOptions_Documented(t *testing.T) {
 	}
 	path := newPath(t)
 	check := func(docs map[string]string, field reflect.StructField, set func(n int64) *keepcache.Options) {
-		if k := field.Type.Kind(); k != reflect.Int && k != reflect.Int64 || field.Type == reflect.TypeFor[keepcache.SyncMode]() ||
+		if k := field.Type.Kind(); k != reflect.Int && k != reflect.Int64 ||
+			field.Type == reflect.TypeFor[keepcache.SyncMode]() ||
 			field.Type == reflect.TypeFor[keepcache.OnCorruption]() {
 			return
 		}

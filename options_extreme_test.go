@@ -18,8 +18,9 @@ import (
 
 func init() { children["extreme options"] = extremeOptions }
 
-// Whatever number a field of the options has, Open refuses it and says which field it is, or opens a cache that works and that
-// takes no more memory than what it holds. A process of its own runs it, because what is wrong ends the process.
+// Whatever number a field of the options has, Open refuses it and says which field it is, or opens a cache that works
+// and that takes no more memory than what it holds. A process of its own runs it, because what is wrong ends the
+// process.
 func TestOptions_Extreme(t *testing.T) {
 	t.Parallel()
 	out, err := childCommand("extreme options", t.TempDir()).Output()
@@ -29,8 +30,9 @@ func TestOptions_Extreme(t *testing.T) {
 // documented are the extreme values that the fields promise to take.
 var documented = map[string]bool{
 	"DefaultTTL -1": true, "SyncInterval -1": true, "MaxBytes -1": true, "MemoryBytes -1": true, "JournalBytes -1": true,
-	"CommitInterval -1": true, "CommitBytes -1": true, "CompactBytes -1": true, "MaxValueBytes -1": true, "SweepInterval -1": true,
-	"LockTimeout -1": true, "Buckets.DefaultTTL -1": true, "Buckets.MaxBytes -1": true, "Buckets.MaxEntries -1": true,
+	"CommitInterval -1": true, "CommitBytes -1": true, "CompactBytes -1": true, "MaxValueBytes -1": true,
+	"SweepInterval -1": true,
+	"LockTimeout -1":   true, "Buckets.DefaultTTL -1": true, "Buckets.MaxBytes -1": true, "Buckets.MaxEntries -1": true,
 }
 
 func extremeOptions(t tester, args []string) {

@@ -30,11 +30,11 @@ var (
 	pathSeed  = flag.Uint64("path.seed", 0, "seed of that test; 0 is a random one")
 )
 
-// The model test of paths. A tree has one directory with a file named HOME in it, where the cache is, and others with a file named
-// FOREIGN, which nothing may touch. A process opens the cache by any of its names, and then writes, changes its working directory,
-// turns links, renames directories, puts foreign ones in their places, removes the cache's own and makes it anew, compacts and
-// heals, until it is killed or closes the cache. What it says on its standard output that it has written has to be found in HOME then,
-// by another process, and all that is FOREIGN as it was.
+// The model test of paths. A tree has one directory with a file named HOME in it, where the cache is, and others with a
+// file named FOREIGN, which nothing may touch. A process opens the cache by any of its names, and then writes, changes
+// its working directory, turns links, renames directories, puts foreign ones in their places, removes the cache's own
+// and makes it anew, compacts and heals, until it is killed or closes the cache. What it says on its standard output
+// that it has written has to be found in HOME then, by another process, and all that is FOREIGN as it was.
 const (
 	pathRounds    = 6  // processes that follow each other in one tree, the first of which makes the cache
 	stepsPerRound = 25 // at the most
@@ -43,7 +43,8 @@ const (
 
 func init() { children["path model"] = pathModelChild }
 
-// After any of that the acknowledged writes are there, nothing foreign has changed, and nobody else could open the cache.
+// After any of that the acknowledged writes are there, nothing foreign has changed, and nobody else could open the
+// cache.
 func TestPath_Model(t *testing.T) {
 	t.Parallel()
 	steps := *pathSteps
@@ -95,7 +96,8 @@ func TestPath_Model(t *testing.T) {
 	t.Logf("%+v", sum)
 }
 
-// pathTree returns a directory in which a sync costs nothing, where there is one: what is tested is not whether files are flushed.
+// pathTree returns a directory in which a sync costs nothing, where there is one: what is tested is not whether files
+// are flushed.
 func pathTree(t *testing.T) string {
 	parent := t.TempDir()
 	if _, err := os.Stat("/dev/shm"); err == nil {
@@ -150,7 +152,8 @@ func (m *pathModel) read(t *testing.T, out io.Reader, sum *pathCounts) {
 	require.NoError(t, in.Err())
 }
 
-// check requires that the cache in HOME has what was acknowledged, and that nothing else is beside it but what a kill leaves.
+// check requires that the cache in HOME has what was acknowledged, and that nothing else is beside it but what a kill
+// leaves.
 func (m *pathModel) check(t *testing.T, name, root string, killed bool) {
 	home := findHome(t, root)
 	path := filepath.Join(home, "app.cache")
@@ -209,7 +212,8 @@ func findHome(t tester, root string) string {
 	return ""
 }
 
-// requireForeign requires that nothing has changed in any of the foreign directories, and that others have nothing of ours.
+// requireForeign requires that nothing has changed in any of the foreign directories, and that others have nothing of
+// ours.
 func requireForeign(t tester, root string, foreign []byte) {
 	for _, dir := range dirsIn(t, root) {
 		names := strings.Join(namesIn(t, dir), " ")
@@ -249,7 +253,8 @@ func pathModelChild(t tester, args []string) {
 	round, err := strconv.ParseUint(args[3], 10, 64)
 	require.NoError(t, err)
 	c := &pathChild{
-		t: t, r: rand.New(rand.NewPCG(seed, round)), root: args[0], template: template, values: map[string]string{}, round: args[3],
+		t: t, r: rand.New(rand.NewPCG(seed, round)), root: args[0], template: template, values: map[string]string{},
+		round: args[3],
 	}
 	require.NoError(t, os.Chdir(args[0]))
 	c.chdir()
@@ -360,7 +365,8 @@ func (c *pathChild) read() {
 			got := "-"
 			_, err := db.Get(key, &got)
 			require.NoError(c.t, err)
-			require.Equal(c.t, c.values[key], got, "key %s, seen by %s, after %v", key, []string{"the cache", "the reader"}[i], c.steps)
+			require.Equal(c.t, c.values[key], got, "key %s, seen by %s, after %v", key, []string{"the cache", "the reader"}[i],
+				c.steps)
 		}
 	}
 }
@@ -508,8 +514,8 @@ func (c *pathChild) large() {
 	require.NoError(c.t, err)
 }
 
-// unlink removes the names of the file and of the journal, which come back. What a commit brings meanwhile is not promised to
-// survive a kill.
+// unlink removes the names of the file and of the journal, which come back. What a commit brings meanwhile is not
+// promised to survive a kill.
 func (c *pathChild) unlink() {
 	path := filepath.Join(findHome(c.t, c.root), "app.cache")
 	c.say("removing")

@@ -19,8 +19,8 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// pathCases are run in processes of their own, each in a fresh directory that is their working directory: where that is belongs to
-// a whole process.
+// pathCases are run in processes of their own, each in a fresh directory that is their working directory: where that is
+// belongs to a whole process.
 var pathCases = map[string]func(t tester, dir string){
 	"chdir":                pathChdir,
 	"chdir, nothing there": pathChdirNothing,
@@ -58,7 +58,8 @@ func TestPath(t *testing.T) {
 	}
 }
 
-// foreignCache makes a cache in dir, which it makes too, and returns a function that requires that nothing has touched it.
+// foreignCache makes a cache in dir, which it makes too, and returns a function that requires that nothing has touched
+// it.
 func foreignCache(t tester, dir string) (untouched func()) {
 	require.NoError(t, os.MkdirAll(dir, 0o700))
 	dir, err := filepath.Abs(dir)
@@ -196,7 +197,8 @@ func pathSpellings(t tester, dir string) {
 		os.Setenv("PWD", filepath.Join(dir, "deep")),
 	))
 	spellings := []string{
-		"er/a/app.cache", "./er//a/./app.cache", "../link/app.cache", "chain/app.cache", "er/a/../a/app.cache", "chain/../a/app.cache",
+		"er/a/app.cache", "./er//a/./app.cache", "../link/app.cache", "chain/app.cache", "er/a/../a/app.cache",
+		"chain/../a/app.cache",
 		filepath.Join(dir, "link/app.cache"), dir + "/link/../a/app.cache", "../deep/../link/app.cache",
 	}
 	for _, made := range spellings {
@@ -384,13 +386,14 @@ func pathCopies(t tester, dir string) {
 	require.NoError(t, db.Backup(context.Background(), atFirst(func() { require.NoError(t, os.Chdir("b")) })))
 	require.NoError(t, os.Chdir(dir))
 	// A copy that is still written out when the cache is closed leaves nothing behind.
-	require.ErrorIs(t, db.Backup(context.Background(), atFirst(func() { require.NoError(t, db.Close()) })), keepcache.ErrClosed)
+	require.ErrorIs(t, db.Backup(context.Background(), atFirst(func() { require.NoError(t, db.Close()) })),
+		keepcache.ErrClosed)
 	require.Empty(t, namesIn(t, "a"))
 	holds(t, "moved/app.cache", 100)
 	require.NoError(t, os.Symlink("b", "to"))
 	report, err := keepcache.Repair(context.Background(), "moved/app.cache", "to/repaired.cache", nil)
 	require.NoError(t, err)
-	require.Equal(t, int64(100), report.Entries)
+	require.Equal(t, 100, report.Entries)
 	holds(t, "b/repaired.cache", 100)
 }
 
@@ -410,14 +413,16 @@ func (w funcWriter) Write(p []byte) (int, error) {
 func pathRefused(t tester, dir string) {
 	require.NoError(t, os.Mkdir("a", 0o700))
 	foreignCache(t, "b")
-	require.NoError(t, errors.Join(os.Symlink("../b/app.cache", "a/link.cache"), os.Symlink("nowhere", "a/dangling.cache"), os.Symlink("gone", "lost")))
+	require.NoError(t, errors.Join(os.Symlink("../b/app.cache", "a/link.cache"),
+		os.Symlink("nowhere", "a/dangling.cache"), os.Symlink("gone", "lost")))
 	for _, o := range []*keepcache.Options{nil, {ReadOnly: true}, {NoLock: true, ReadOnly: true}} {
 		for _, path := range []string{"a/link.cache", "a/dangling.cache"} {
 			_, err := keepcache.Open(path, o)
 			require.ErrorContains(t, err, "symbolic link")
 			require.ErrorContains(t, err, fmt.Sprintf("%q", path))
 		}
-		for _, path := range []string{"a", "a/", "a/.", "a/..", ".", "b/app.cache/", "lost/app.cache", "none/app.cache", "b/app.cache/x"} {
+		for _, path := range []string{"a", "a/", "a/.", "a/..", ".", "b/app.cache/", "lost/app.cache", "none/app.cache",
+			"b/app.cache/x"} {
 			_, err := keepcache.Open(path, o)
 			require.Error(t, err, path)
 			require.NotErrorIs(t, err, keepcache.ErrLocked)

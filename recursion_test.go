@@ -22,7 +22,8 @@ import (
 )
 
 // recursive opens a cache with a handler of events that may use it.
-func recursive(t *testing.T, o keepcache.Options, kinds keepcache.EventKind, handle func(b *keepcache.Bucket, e keepcache.Event)) (*keepcache.DB, *keepcache.Bucket) {
+func recursive(t *testing.T, o keepcache.Options, kinds keepcache.EventKind,
+	handle func(b *keepcache.Bucket, e keepcache.Event)) (*keepcache.DB, *keepcache.Bucket) {
 	var b atomic.Pointer[keepcache.Bucket]
 	o.Events = keepcache.Events{Kinds: kinds, Handle: func(e keepcache.Event) {
 		if b := b.Load(); b != nil {
@@ -41,38 +42,40 @@ func TestRecursion_Order(t *testing.T) {
 		var told []string
 		running := 0
 		through := make(chan struct{}) // closed when the handler of the first event has done all
-		_, b := recursive(t, keepcache.Options{}, keepcache.EventSet|keepcache.EventMiss|keepcache.EventLoad, func(b *keepcache.Bucket, e keepcache.Event) {
-			mu.Lock()
-			told = append(told, e.Kind.String()+" "+e.Key)
-			running++
-			if running > 2 { // that of the test and that of the queue
-				t.Error("handlers within handlers")
-			}
-			mu.Unlock()
-			switch e.Key {
-			case "a":
-				mustSet(t, b, "b", 1, 0)
-				_, _ = b.Get("c", new(any))
-				close(through)
-			case "b":
-				<-through // what two handlers do at the same time has no order
-				_, err := b.GetOrLoad(t.Context(), "d", new(any), func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, nil)
-				if err != nil {
-					t.Error(err)
+		_, b := recursive(t, keepcache.Options{}, keepcache.EventSet|keepcache.EventMiss|keepcache.EventLoad,
+			func(b *keepcache.Bucket, e keepcache.Event) {
+				mu.Lock()
+				told = append(told, e.Kind.String()+" "+e.Key)
+				running++
+				if running > 2 { // that of the test and that of the queue
+					t.Error("handlers within handlers")
 				}
-			}
-			mu.Lock()
-			running--
-			mu.Unlock()
-		})
+				mu.Unlock()
+				switch e.Key {
+				case "a":
+					mustSet(t, b, "b", 1, 0)
+					_, _ = b.Get("c", new(any))
+					close(through)
+				case "b":
+					<-through // what two handlers do at the same time has no order
+					_, err := b.GetOrLoad(t.Context(), "d", new(any),
+						func(context.Context, *keepcache.Load) (any, error) { return 1, nil }, nil)
+					if err != nil {
+						t.Error(err)
+					}
+				}
+				mu.Lock()
+				running--
+				mu.Unlock()
+			})
 		mustSet(t, b, "a", 1, 0)
 		synctest.Wait()
 		require.Equal(t, []string{"set a", "set b", "miss c", "miss d", "load d"}, told)
 	})
 }
 
-// That holds for long work too, which is done in another goroutine than that of the handler: who is told in the middle of it, and
-// waits for the call that has begun it, waits for nothing.
+// That holds for long work too, which is done in another goroutine than that of the handler: who is told in the middle
+// of it, and waits for the call that has begun it, waits for nothing.
 func TestRecursion_LongWork(t *testing.T) {
 	for name, work := range map[string]func(*keepcache.DB) error{
 		"backup":  func(db *keepcache.DB) error { return db.Backup(context.Background(), io.Discard) },
@@ -86,21 +89,22 @@ func TestRecursion_LongWork(t *testing.T) {
 				var db *keepcache.DB
 				returned := make(chan struct{})
 				late := 0
-				db, b := recursive(t, keepcache.Options{}, keepcache.EventSet|keepcache.EventProgress|keepcache.EventCompact, func(_ *keepcache.Bucket, e keepcache.Event) {
-					if e.Kind == keepcache.EventSet {
-						if err := work(db); err != nil {
-							t.Error(err)
+				db, b := recursive(t, keepcache.Options{}, keepcache.EventSet|keepcache.EventProgress|keepcache.EventCompact,
+					func(_ *keepcache.Bucket, e keepcache.Event) {
+						if e.Kind == keepcache.EventSet {
+							if err := work(db); err != nil {
+								t.Error(err)
+							}
+							close(returned)
+							return
 						}
-						close(returned)
-						return
-					}
-					select {
-					case <-returned:
-						late++
-					case <-time.After(time.Minute):
-						t.Error("told from within the handler of another event")
-					}
-				})
+						select {
+						case <-returned:
+							late++
+						case <-time.After(time.Minute):
+							t.Error("told from within the handler of another event")
+						}
+					})
 				mustSet(t, b, "k", 1, 0)
 				synctest.Wait()
 				require.Positive(t, late)
@@ -109,8 +113,8 @@ func TestRecursion_LongWork(t *testing.T) {
 	}
 }
 
-// A handler whose every event brings about another one, or two, neither overflows the stack nor fills memory, and holds up neither
-// callers nor Close.
+// A handler whose every event brings about another one, or two, neither overflows the stack nor fills memory, and holds
+// up neither callers nor Close.
 func TestRecursion_Endless(t *testing.T) {
 	load := func(context.Context, *keepcache.Load) (any, error) { return 1, nil }
 	for name, do := range map[string]func(db *keepcache.DB, b *keepcache.Bucket, e keepcache.Event){
@@ -129,7 +133,8 @@ func TestRecursion_Endless(t *testing.T) {
 			_, _ = b.GetOrLoad(context.Background(), "k", new(any), load, &keepcache.LoadOptions{TTL: 1})
 		},
 		"failing loads": func(_ *keepcache.DB, b *keepcache.Bucket, e keepcache.Event) {
-			_, _ = b.GetOrLoad(context.Background(), fmt.Sprint(len(e.Key)), new(any), func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") }, nil)
+			_, _ = b.GetOrLoad(context.Background(), fmt.Sprint(len(e.Key)), new(any),
+				func(context.Context, *keepcache.Load) (any, error) { return nil, errors.New("down") }, nil)
 		},
 		"apply": func(db *keepcache.DB, b *keepcache.Bucket, e keepcache.Event) {
 			var batch keepcache.Batch
@@ -140,12 +145,13 @@ func TestRecursion_Endless(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var calls atomic.Int64
 			var opened atomic.Pointer[keepcache.DB]
-			db, b := recursive(t, keepcache.Options{CommitInterval: -1}, ^keepcache.EventKind(0)&^keepcache.EventProgress, func(b *keepcache.Bucket, e keepcache.Event) {
-				calls.Add(1)
-				if db := opened.Load(); db != nil {
-					do(db, b, e)
-				}
-			})
+			db, b := recursive(t, keepcache.Options{CommitInterval: -1}, ^keepcache.EventKind(0)&^keepcache.EventProgress,
+				func(b *keepcache.Bucket, e keepcache.Event) {
+					calls.Add(1)
+					if db := opened.Load(); db != nil {
+						do(db, b, e)
+					}
+				})
 			opened.Store(db)
 			mustSet(t, b, "begin", 1, 0)
 			for end := time.Now().Add(10 * time.Second); calls.Load() < 2_000 && time.Now().Before(end); {
@@ -185,16 +191,17 @@ func TestRecursion_Dropped(t *testing.T) {
 	var log syncBuffer
 	var told atomic.Int64
 	full := make(chan struct{})
-	db, b := recursive(t, keepcache.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, keepcache.EventSet, func(b *keepcache.Bucket, e keepcache.Event) {
-		told.Add(1)
-		if e.Key == "begin" {
-			for i := range 8_000 {
-				_ = b.Set(numbered(i), 1, 0)
+	db, b := recursive(t, keepcache.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, keepcache.EventSet,
+		func(b *keepcache.Bucket, e keepcache.Event) {
+			told.Add(1)
+			if e.Key == "begin" {
+				for i := range 8_000 {
+					_ = b.Set(numbered(i), 1, 0)
+				}
+				close(full)
 			}
-			close(full)
-		}
-		<-full
-	})
+			<-full
+		})
 	mustSet(t, b, "begin", 1, 0)
 	require.NoError(t, db.Close())
 	dropped := 0

@@ -30,12 +30,12 @@ type RepairOptions struct {
 // writes them to a new cache file at path to, where nothing may be. The file at path from is only read. o
 // may be nil.
 //
-// The new file has an identity of its own, as a backup has. Of several versions of a key the one with the highest revision
-// counts.
+// The new file has an identity of its own, as a backup has. Of several versions of a key the one with the highest
+// revision counts.
 //
-// When Repair fails or ctx ends it, there is no new file. ErrLocked says that a process has the file open, ErrFormat that
-// it shows no trace of a cache, and ErrCorrupt that it does, and no entry can be proved. Where the report has Unproved, the
-// names of their buckets, in RepairOptions.Buckets, may prove them.
+// When Repair fails or ctx ends it, there is no new file. ErrLocked says that a process has the file open, ErrFormat
+// that it shows no trace of a cache, and ErrCorrupt that it does, and no entry can be proved. Where the report has
+// Unproved, the names of their buckets, in RepairOptions.Buckets, may prove them.
 func Repair(ctx context.Context, from, to string, o *RepairOptions) (RepairReport, error) {
 	names := []string{DefaultBucket}
 	if o != nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/keepcache/keepcache"
 )
 
-// Each entry that expires is counted and told of once, whether a sweep, a commit or a write to its key comes first, and wherever it is.
+// Each entry that expires is counted and told of once, whether a sweep, a commit or a write to its key comes first, and
+// wherever it is.
 func TestReplaced(t *testing.T) {
 	type cache struct {
 		db *keepcache.DB
@@ -36,7 +37,8 @@ func TestReplaced(t *testing.T) {
 			return c.db.Apply(&batch)
 		},
 		"GetOrLoad": func(c cache) error {
-			return second(c.b.GetOrLoad(context.Background(), "k", new(int), func(context.Context, *keepcache.Load) (any, error) { return 1, nil },
+			return second(c.b.GetOrLoad(context.Background(), "k", new(int),
+				func(context.Context, *keepcache.Load) (any, error) { return 1, nil },
 				&keepcache.LoadOptions{TTL: time.Second}))
 		},
 		"SetUntil":   func(c cache) error { return c.b.SetUntil("k", 1, time.Now().Add(time.Second)) },
@@ -105,7 +107,8 @@ func TestReplaced_Live(t *testing.T) {
 	})
 }
 
-// What a restored entry says of when it was written does not matter: an entry counts as expired if it was when it was replaced.
+// What a restored entry says of when it was written does not matter: an entry counts as expired if it was when it was
+// replaced.
 func TestReplaced_Restored(t *testing.T) {
 	for _, inFile := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -129,8 +132,8 @@ func TestReplaced_Restored(t *testing.T) {
 	}
 }
 
-// An expired entry counts once also where the commit fails that was to bring it into the file, and where the write fails that was to
-// replace it.
+// An expired entry counts once also where the commit fails that was to bring it into the file, and where the write
+// fails that was to replace it.
 func TestReplaced_Failed(t *testing.T) {
 	skipOnWindows(t, "the file cannot be taken away")
 	for _, retracted := range []bool{false, true} {

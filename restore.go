@@ -11,8 +11,8 @@ import (
 var errDeadlinePassed = fmt.Errorf("%w: the deadline has passed", ErrInvalidTTL)
 
 // SetUntil is Set with a point in time at which the entry expires, rounded up to the millisecond. The zero time is
-// never, whatever the bucket's default; one that has passed is ErrInvalidTTL. In a bucket that is Sliding too, reads do
-// not prolong the entry's life.
+// never, whatever the bucket's default. A time that has passed is ErrInvalidTTL. Reads do not prolong the entry's life,
+// even if the bucket is Sliding.
 func (b *Bucket) SetUntil(key string, value any, until time.Time) error {
 	rec, h, err := b.beginUntil(key, until)
 	if err == nil {
@@ -21,7 +21,7 @@ func (b *Bucket) SetUntil(key string, value any, until time.Time) error {
 	return b.set("set", key, rec, h, err)
 }
 
-// AddUntil is Add with a point in time, as SetUntil has it.
+// AddUntil is Add with a point in time. See SetUntil.
 func (b *Bucket) AddUntil(key string, value any, until time.Time) (added bool, err error) {
 	d, err := b.prepareUntil(key, value, until)
 	return b.add(key, d, err)
@@ -49,7 +49,7 @@ func (b *Bucket) beginUntil(key string, until time.Time) (*frame, format.Header,
 	return b.beginAs(key, h, &format.Options{Tags: b.tags})
 }
 
-// beginAs starts the record of an entry with the given times, of which that of its writing is now if it is 0, and traits.
+// beginAs starts the record of an entry with the given times and options. A WrittenAt of 0 is now.
 func (b *Bucket) beginAs(key string, h format.Header, t *format.Options) (*frame, format.Header, error) {
 	now := format.Millis(b.db.engine.Now())
 	switch {
@@ -65,13 +65,15 @@ func (b *Bucket) beginAs(key string, h format.Header, t *format.Options) (*frame
 	return f, h, nil
 }
 
-// Restore stores value under e.Key with all that e says: when it was written, loaded, expires and is gone, its ETag and
-// tags, its sliding lifetime, and whether it is negative. Size and Revision do not count: the entry gets a revision of its
-// own, as of which its tags hold. Defaults of the bucket and tags of the handle do not count either.
+// Restore stores value under e.Key with everything that e says: the times at which it was written, loaded, expires and
+// may no longer be served stale, its ETag and tags, its sliding lifetime, and whether it is negative. Size and Revision
+// are ignored: the entry gets a revision of its own, and its tags count as of that revision. Defaults of the bucket and
+// tags of the handle are ignored too.
 //
-// The value is as in Set, or an Entry whose value is taken as it is stored, and ErrNoValue if it has none; that of a negative entry does not matter. A
-// ExpiresAt that has passed is that of a stale entry. A StaleUntil that has passed, or that is before ExpiresAt, is
-// ErrInvalidTTL. A zero ExpiresAt or StaleUntil is never, and a zero WrittenAt is now. Times are kept to the millisecond.
+// The value is as in Set. It may also be an Entry, whose value is taken as it is stored; ErrNoValue says that it has
+// none. The value of a negative entry does not matter. An ExpiresAt that has passed makes the entry stale. A StaleUntil
+// that has passed, or that is before ExpiresAt, is ErrInvalidTTL. A zero ExpiresAt or StaleUntil is never, and a zero
+// WrittenAt is now. Times are kept to the millisecond.
 //
 //	for e, err := range from.Scan(&ScanOptions{Stale: true}) {
 //		if err == nil {
@@ -105,9 +107,11 @@ func (b *Bucket) beginRestore(e *Entry) (*frame, format.Header, error) {
 	if _, err := b.canWrite(NoExpiry); err != nil {
 		return nil, format.Header{}, err
 	}
-	h := format.Header{ExpiresAt: format.DeadlineAt(e.ExpiresAt), StaleUntil: format.DeadlineAt(e.StaleUntil), WrittenAt: format.Stamp(e.WrittenAt)}
+	h := format.Header{ExpiresAt: format.DeadlineAt(e.ExpiresAt), StaleUntil: format.DeadlineAt(e.StaleUntil),
+		WrittenAt: format.Stamp(e.WrittenAt)}
 	t := format.Options{
-		Negative: e.Negative, LoadedAt: format.Stamp(e.LoadedAt), RetryAt: format.Stamp(e.RetryAt), Lifetime: format.Span(max(e.Sliding, 0)), ETag: []byte(e.ETag),
+		Negative: e.Negative, LoadedAt: format.Stamp(e.LoadedAt), RetryAt: format.Stamp(e.RetryAt),
+		Lifetime: format.Span(max(e.Sliding, 0)), ETag: []byte(e.ETag),
 	}
 	if e.Sliding == NoExpiry {
 		t.Lifetime = 0 // nothing to begin anew

@@ -120,8 +120,10 @@ func TestRestore_Refused(t *testing.T) {
 		value any
 		want  error
 	}{
-		"gone":       {keepcache.Entry{ExpiresAt: now.Add(-time.Hour), StaleUntil: now.Add(-time.Second)}, 1, keepcache.ErrInvalidTTL},
-		"before":     {keepcache.Entry{ExpiresAt: now.Add(time.Hour), StaleUntil: now.Add(time.Minute)}, 1, keepcache.ErrInvalidTTL},
+		"gone": {keepcache.Entry{ExpiresAt: now.Add(-time.Hour), StaleUntil: now.Add(-time.Second)}, 1,
+			keepcache.ErrInvalidTTL},
+		"before": {keepcache.Entry{ExpiresAt: now.Add(time.Hour), StaleUntil: now.Add(time.Minute)}, 1,
+			keepcache.ErrInvalidTTL},
 		"never,gone": {keepcache.Entry{StaleUntil: now.Add(time.Minute)}, 1, keepcache.ErrInvalidTTL},
 		"sliding":    {keepcache.Entry{Sliding: -1}, 1, keepcache.ErrInvalidTTL},
 		"tag":        {keepcache.Entry{Tags: []string{""}}, 1, keepcache.ErrInvalidTag},
@@ -143,8 +145,8 @@ func TestRestore_Refused(t *testing.T) {
 	require.ErrorIs(t, b.Restore(keepcache.Entry{}, 1), keepcache.ErrInvalidKey)
 }
 
-// A copy by Kept and Restore has all entries that GetOrLoad sees, with all that they say, and behaves as the original does
-// from then on, also when it is opened anew.
+// A copy by Kept and Restore has all entries that GetOrLoad sees, with all that they say, and behaves as the original
+// does from then on, also when it is opened anew.
 func TestRestore_Copy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		options := &keepcache.Options{Buckets: map[string]keepcache.BucketOptions{"s": {Sliding: true}}}
@@ -201,10 +203,12 @@ func makeEntry(t *testing.T, rnd *rand.Rand, db *keepcache.DB, i int) {
 		tags = nil
 	}
 	b := db.Bucket([]string{"b", "s"}[rnd.IntN(2)]).WithTags(tags...)
-	ttl := []time.Duration{keepcache.NoExpiry, time.Minute, 10 * time.Minute, 1234567 * time.Microsecond * 100}[rnd.IntN(4)]
+	ttl := []time.Duration{keepcache.NoExpiry, time.Minute, 10 * time.Minute,
+		1234567 * time.Microsecond * 100}[rnd.IntN(4)]
 	opts := &keepcache.LoadOptions{
-		TTL: ttl, StaleFor: []time.Duration{0, time.Minute, time.Hour, keepcache.NoExpiry}[rnd.IntN(4)], NegativeTTL: time.Hour,
-		RetryAfter: time.Duration(1+rnd.IntN(600)) * time.Second,
+		TTL: ttl, StaleFor: []time.Duration{0, time.Minute, time.Hour, keepcache.NoExpiry}[rnd.IntN(4)],
+		NegativeTTL: time.Hour,
+		RetryAfter:  time.Duration(1+rnd.IntN(600)) * time.Second,
 	}
 	load := func(err error) {
 		var dst any
@@ -253,10 +257,11 @@ func outcomeOf(t *testing.T, b *keepcache.Bucket, key string) []any {
 	var got, loaded any
 	found, err := b.Get(key, &got)
 	require.NoError(t, err)
-	result, err := b.GetOrLoad(context.Background(), key, &loaded, func(_ context.Context, l *keepcache.Load) (any, error) {
-		l.NoStore = true
-		return "loaded", nil
-	}, nil)
+	result, err := b.GetOrLoad(context.Background(), key, &loaded,
+		func(_ context.Context, l *keepcache.Load) (any, error) {
+			l.NoStore = true
+			return "loaded", nil
+		}, nil)
 	synctest.Wait()
 	return []any{found, got, loaded, result.Stale, errors.Is(err, keepcache.ErrNotFound)}
 }

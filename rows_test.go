@@ -75,8 +75,9 @@ func TestRows_Early(t *testing.T) {
 		b := db.Bucket("b")
 		time.Sleep(7 * time.Millisecond)
 		for key, ttls := range map[string][2]time.Duration{
-			"longer": {time.Hour, 2 * time.Hour}, "moved": {time.Minute, 3 * time.Hour}, "shorter": {1000 * time.Hour, time.Hour},
-			"equal": {time.Hour, time.Hour}, "never": {time.Hour, keepcache.NoExpiry},
+			"longer": {time.Hour, 2 * time.Hour}, "moved": {time.Minute, 3 * time.Hour},
+			"shorter": {1000 * time.Hour, time.Hour},
+			"equal":   {time.Hour, time.Hour}, "never": {time.Hour, keepcache.NoExpiry},
 		} {
 			mustSet(t, b, key, 1, ttls[0])
 			committed(t, db)

@@ -73,8 +73,8 @@ func randomScan(r *rand.Rand) (o keepcache.ScanOptions) {
 	return o
 }
 
-// TestScan compares scans with each combination of options with what is there: in the file, in memory and in the journal,
-// live, stale and negative, and also for a reader without the lock.
+// TestScan compares scans with each combination of options with what is there: in the file, in memory and in the
+// journal, live, stale and negative, and also for a reader without the lock.
 func TestScan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, 2))
@@ -218,7 +218,8 @@ func TestScan_Errors(t *testing.T) {
 		require.ErrorIs(t, err, keepcache.ErrInvalidName)
 	}
 	mustSet(t, db.Bucket("b"), "k", 1, 0)
-	for _, o := range []keepcache.ScanOptions{{From: "z", To: "a"}, {From: "k", To: "k"}, {After: "k"}, {After: "k", Reverse: true}, {Prefix: "k", From: "l"}} {
+	for _, o := range []keepcache.ScanOptions{{From: "z", To: "a"}, {From: "k", To: "k"}, {After: "k"},
+		{After: "k", Reverse: true}, {Prefix: "k", From: "l"}} {
 		for e := range db.Bucket("b").Scan(&o) {
 			require.Fail(t, "an entry of an empty range", "%+v %v", o, e)
 		}
@@ -254,7 +255,8 @@ func TestScan_View(t *testing.T) {
 	require.Equal(t, []string{"a1=x", "a2=y"}, show(v.Prefix("a")))
 	require.Equal(t, []string{"a2=y", "b1=z"}, show(v.Range("a2", "b2")))
 	require.Equal(t, []string{"b2=w"}, show(v.Tagged("t")))
-	require.Equal(t, []string{"b3=", "b2="}, show(v.Scan(&keepcache.ScanOptions{Prefix: "b", After: "b4", Reverse: true, KeysOnly: true}))[:2])
+	require.Equal(t, []string{"b3=", "b2="},
+		show(v.Scan(&keepcache.ScanOptions{Prefix: "b", After: "b4", Reverse: true, KeysOnly: true}))[:2])
 	var keys []string
 	for key, err := range v.Keys() {
 		require.NoError(t, err)
@@ -263,8 +265,8 @@ func TestScan_View(t *testing.T) {
 	require.Equal(t, []string{"a1", "a2", "b1", "b2", "b3"}, keys)
 }
 
-// A scan of keys copies no values: a thousand large ones take less than a hundredth of their bytes. The least of several
-// scans counts, because background work of the cache allocates too.
+// A scan of keys copies no values: a thousand large ones take less than a hundredth of their bytes. The least of
+// several scans counts, because background work of the cache allocates too.
 func TestScan_KeysOnly(t *testing.T) {
 	path := newPath(t)
 	db := open(t, path, &keepcache.Options{MemoryBytes: 1 << 20})

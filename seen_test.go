@@ -15,8 +15,8 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
-// With SyncAlways an operation that has nothing to write, because of what another one wrote, returns when that is on disk: a
-// power cut must not bring back a key whose absence was told.
+// With SyncAlways an operation that has nothing to write, because of what another one wrote, returns when that is on
+// disk: a power cut must not bring back a key whose absence was told.
 func TestSyncAlways_Seen(t *testing.T) {
 	ctx := context.Background()
 	set := func(b *keepcache.Bucket) error { return b.Set("key", "new", 0) }
@@ -50,7 +50,8 @@ func TestSyncAlways_Seen(t *testing.T) {
 					return do()
 				}
 				t.Cleanup(func() { disk.Between = nil })
-				db := open(t, newPath(t), &keepcache.Options{Sync: keepcache.SyncAlways, CommitInterval: time.Hour, SweepInterval: -1})
+				db := open(t, newPath(t), &keepcache.Options{Sync: keepcache.SyncAlways, CommitInterval: time.Hour,
+					SweepInterval: -1})
 				t.Cleanup(release)
 				b := db.Bucket("b")
 				mustSet(t, b, "key", "old", 0)

@@ -11,9 +11,11 @@ import (
 
 // Stats is a snapshot of a cache. Counters start with Open.
 type Stats struct {
-	Hits     uint64 // reads of a value that found the key, in memory or in the file
-	Misses   uint64 // reads of a value that found it absent or expired
-	FileHits uint64 // those of the hits that memory did not have
+	// Hits and Misses count the reads of values: Get and its kin, and GetOrLoad. A stale value that GetOrLoad serves is a
+	// hit. An ErrNotFound that it remembers is neither, see LoadStats.NegativeHits. Exists, Stat and ranges do not count.
+	Hits     uint64 // those that found the key, in memory or in the file
+	Misses   uint64 // those that found it absent or expired
+	FileHits uint64 // hits that memory did not have
 	Sets     uint64 // values written, one a key: Set and its kin, Add, Swap, Update, Increment, CompareAndSwap, Apply
 	Deletes  uint64 // live entries removed by Delete, DeleteMany, DeletePrefix and Take
 	Damaged  uint64 // damaged entries met by reads, each time they were met
@@ -22,13 +24,13 @@ type Stats struct {
 	FreePages int64 // pages of it that hold nothing; 0 for a file that crashed and is open for reading only
 	FreeBytes int64 // bytes of these
 
-	// Entries are the entries in all buckets, committed or not, expired ones that the sweeper has not reached yet
-	// included. While more than 8,192 writes wait for their commit, what these change is an estimate. Len is exact.
+	// Entries is the number of entries in all buckets, committed or not, including expired ones that were not swept yet.
+	// While more than 8,192 writes wait for their commit, their part is an estimate. Len is exact.
 	Entries int64
 	Bytes   int64 // what their keys and records amount to
 
-	// Cost is how many bytes of the file the entries and buckets in it need, as MaxBytes counts them: those of cleared
-	// and dropped buckets that the sweeper has not reached included, writes that wait for their commit not.
+	// Cost is how many bytes of the file the entries and buckets in it need, as MaxBytes counts them. It includes cleared
+	// and dropped buckets that were not swept yet, and not the writes that wait for their commit.
 	Cost int64
 
 	Buckets map[string]BucketStats // by name, of every bucket that exists
@@ -47,7 +49,7 @@ type Stats struct {
 	Sweep     SweepStats
 }
 
-// HitRatio returns the part of the reads that found their key, from 0 to 1, and 0 before the first.
+// HitRatio returns which part of the reads found their key, from 0 to 1. It is 0 before the first hit.
 func (s Stats) HitRatio() float64 {
 	if s.Hits == 0 {
 		return 0
@@ -57,7 +59,9 @@ func (s Stats) HitRatio() float64 {
 
 // BudgetStats are the bounds that Options set, in bytes; -1 is unlimited.
 type BudgetStats struct {
-	Bytes        int64 // MaxBytes, which bounds Stats.Cost; where buckets alone need more than half of it, what they need beyond that comes on top
+	// Bytes is MaxBytes, which bounds Stats.Cost. If buckets alone need more than half of it, the rest of what they need
+	// comes on top.
+	Bytes        int64
 	MemoryBytes  int64 // MemoryBytes
 	JournalBytes int64 // JournalBytes
 }
@@ -73,14 +77,14 @@ func (o *Options) budgets() BudgetStats {
 	return BudgetStats{bound(o.MaxBytes), bound(o.MemoryBytes), bound(o.JournalBytes)}
 }
 
-// BucketStats are the part of Stats that speaks of one bucket.
+// BucketStats are the statistics of one bucket.
 type BucketStats struct {
 	Entries int64 // as Stats.Entries
 	Bytes   int64 // what their keys and records amount to
-	Cost    int64 // bytes of the file that those of them in it need, as MaxBytes counts them, without what the bucket itself needs
+	Cost    int64 // bytes of the file that its entries in the file need, without those for the bucket itself
 }
 
-// counters are what the operations count.
+// counters are the counters of the operations.
 type counters struct {
 	hits                                     atomic.Uint64 // but for those that the shards of memory count
 	misses, fileHits, sets, deletes, damaged atomic.Uint64
@@ -90,7 +94,7 @@ type counters struct {
 	loadCounters
 }
 
-// beginRead returns when a read begins if it is one of the sample.
+// beginRead returns when a read begins if it is part of the sample.
 func (c *counters) beginRead() time.Time { return c.reads.begin() }
 
 // beginWrite is beginRead for a write.
@@ -110,9 +114,8 @@ func (c *counters) get(r *engine.Reading) {
 	}
 }
 
-// Stats returns a snapshot of what the cache did since Open and how it stands. It is cheap enough to be
-// called every second: it takes some milliseconds, more with very many buckets. After Close it returns the
-// counters alone.
+// Stats returns a snapshot of what the cache did since Open and of its state. It takes some milliseconds, more with
+// very many buckets: cheap enough to be called every second. After Close it returns the counters alone.
 func (db *DB) Stats() Stats {
 	st := db.engine.Stats()
 	s := Stats{
@@ -150,25 +153,25 @@ func (db *DB) Stats() Stats {
 	return s
 }
 
-// JournalStats say how the journal stands and what it did.
+// JournalStats are the state of the journal and what it did since Open.
 type JournalStats struct {
 	FileBytes int64         // size of the journal's file
-	UsedBytes int64         // part of it that holds writes which the file does not have yet
-	Mapped    bool          // it is written through a memory map; else by system calls
+	UsedBytes int64         // part of it with writes that the file does not have yet
+	Mapped    bool          // it is written through a memory map, and not by system calls
 	Failed    bool          // it failed, and writes wait for their commit until there is a new one
-	Appends   uint64        // pieces appended
+	Appends   uint64        // log records appended
 	Flushes   uint64        // flushes of the disk
 	FlushTime time.Duration // spent in them
 }
 
-// MemoryStats say how the memory tier stands.
+// MemoryStats are the state of the memory tier.
 type MemoryStats struct {
 	Entries     int64 // entries in memory
 	PinnedBytes int64 // bytes of entries that the file does not have yet
 	CachedBytes int64 // bytes of entries that the file has too, and that may be dropped
 }
 
-// CompactStats say what compactions did since Open.
+// CompactStats are what compactions did since Open.
 type CompactStats struct {
 	Compactions uint64        // that ended well, by themselves and by calls of Compact
 	Failed      uint64        // that did not
@@ -197,34 +200,36 @@ type EvictionStats struct {
 	Bytes    uint64 // keys and records of those that were evicted
 }
 
-// HealthStats say whether the file can be used, and what became of it since Open.
+// HealthStats say whether the file can be used, and what happened to it since Open.
 type HealthStats struct {
 	Unavailable bool      // the file cannot be changed for the moment, or not even be read
 	Err         error     // why not; nil while it can
 	Since       time.Time // since when; zero while it can
 	Failures    uint64    // times that this happened
 	Healed      uint64    // times that it was over
-	Quarantined uint64    // files that were kept aside, by Open too, journals among them
+	Quarantined uint64    // files and journals that were quarantined, by Open too
 	Aside       string    // the last one of them
 	BadJournals uint64    // damaged journals that Open met
 	LostWrites  uint64    // revisions that these may have lost
 	Moved       bool      // the file's directory was renamed, or removed: DB.Path does not lead to it
 }
 
-// SweepStats say what the sweeper did since Open. Lag is the exception: it is how things stand.
+// SweepStats are what the sweeper did since Open, and how far behind it is.
 type SweepStats struct {
 	Sweeps  uint64 // sweeps, by the interval and by calls of Sweep
 	Removed uint64 // expired entries removed, from the file or on their way into it
-	// Replaced are expired entries that a write to their key replaced or removed before a sweep came to them. Of those that only the
-	// file had, sliding ones are left out: how long reads had prolonged their lives is not known there.
+	// Replaced are expired entries that a write to their key replaced or removed before a sweep came to them. It leaves
+	// out sliding entries that only the file had: nobody knows how long reads had prolonged their lives.
 	Replaced uint64
-	Cleared  uint64        // entries removed because their bucket was cleared or dropped
-	Moved    uint64        // expiry rows moved to a later time, after an overwrite or Touch had prolonged a lifetime
-	Orphans  uint64        // expiry rows without an entry, removed; not 0 only after damage
-	Lag      time.Duration // for how long the most overdue expiry row has been due, which it is about a second after its time; 0 if none is
-	Pending  int64         // cleared and dropped buckets whose entries are not all removed yet
-	Last     time.Time     // end of the last sweep; zero if there was none
-	Err      error         // of the last sweep; nil if it went well
+	Cleared  uint64 // entries removed because their bucket was cleared or dropped
+	Moved    uint64 // expiry rows moved to a later time, after an overwrite or Touch had prolonged a lifetime
+	Orphans  uint64 // expiry rows without an entry, removed; not 0 only after damage
+	// Lag is for how long the most overdue row of the expiry index has been due, which it is about a second after its
+	// time; 0 if none is due.
+	Lag     time.Duration
+	Pending int64     // cleared and dropped buckets whose entries are not all removed yet
+	Last    time.Time // end of the last sweep; zero if there was none
+	Err     error     // of the last sweep; nil if it went well
 }
 
 // Latencies are a histogram of how long operations took. Element i counts those that took less than LatencyBound(i) and
@@ -276,8 +281,8 @@ func (l Latencies) Sub(earlier Latencies) Latencies {
 	return l
 }
 
-// sampleEvery is of how many operations one is timed. Looking at the clock twice takes about 90 ns, so that is less
-// than a nanosecond for each.
+// sampleEvery is of how many operations one is timed. Looking at the clock twice takes about 90 ns, which is less than
+// a nanosecond for each operation.
 const sampleEvery = 128
 
 // latency samples how long operations take.
@@ -286,7 +291,8 @@ type latency struct {
 	time   atomic.Int64
 }
 
-// begin returns when an operation begins if it is to be one of the sample, as the first one is, and else the zero time.
+// begin returns the time if the operation that begins is part of the sample, as the first one is, and otherwise the
+// zero time.
 func (l *latency) begin() (at time.Time) {
 	if rand.Uint32()%sampleEvery == 0 || l.time.Load() == 0 {
 		at = time.Now()
@@ -294,7 +300,7 @@ func (l *latency) begin() (at time.Time) {
 	return at
 }
 
-// end enters an operation that began at the given time.
+// end counts an operation that began at the given time.
 func (l *latency) end(at time.Time) {
 	if !at.IsZero() {
 		l.enter(time.Since(at))

@@ -51,7 +51,8 @@ func TestStats_Uncommitted(t *testing.T) {
 		require.Equal(t, before.Bytes, r.Stats().Bytes)
 		if rng.IntN(10) == 0 {
 			committed(t, db)
-			maps.DeleteFunc(before.Buckets, func(_ string, b keepcache.BucketStats) bool { return b.Entries == 0 }) // the sweeper drops them
+			// the sweeper drops them
+			maps.DeleteFunc(before.Buckets, func(_ string, b keepcache.BucketStats) bool { return b.Entries == 0 })
 			require.Equal(t, uncosted(before), uncosted(db.Stats()), "a commit changes nothing")
 			require.Equal(t, db.Stats().Buckets, r.Stats().Buckets, "what they cost in the file")
 		}
@@ -88,7 +89,8 @@ func lengthsOf(t tester, db *keepcache.DB) map[string]keepcache.BucketStats {
 // With very many writes on their way the numbers are estimates, and good ones: every bucket is looked at.
 func TestStats_UncommittedMany(t *testing.T) {
 	path := newPath(t)
-	db := open(t, path, &keepcache.Options{CommitInterval: time.Hour, SweepInterval: -1, MemoryBytes: 256 << 20, CommitBytes: 128 << 20})
+	db := open(t, path, &keepcache.Options{CommitInterval: time.Hour, SweepInterval: -1, MemoryBytes: 256 << 20,
+		CommitBytes: 128 << 20})
 	r := beside(t, path)
 	const old, fresh = 20_000, 30_000
 	load := func(from, to int) {

@@ -208,7 +208,7 @@ func TestSweep_Retired(t *testing.T) {
 				if reopens {
 					db = reopen(t, db, path, &keepcache.Options{SweepInterval: -1})
 				}
-				require.Equal(t, 2, db.Stats().Sweep.Pending)
+				require.Equal(t, int64(2), db.Stats().Sweep.Pending)
 				removed, err := db.Sweep(t.Context())
 				require.NoError(t, err)
 				require.Equal(t, 3500, removed)

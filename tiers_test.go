@@ -248,7 +248,8 @@ func TestCommit_AgeAndSize(t *testing.T) {
 // SyncPeriodic flushes within the interval, SyncAlways before a write returns, Sync at once.
 func TestSync_Modes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		periodic := newDB(t, &keepcache.Options{Sync: keepcache.SyncPeriodic, SyncInterval: time.Second, CommitInterval: time.Hour, SweepInterval: -1})
+		periodic := newDB(t, &keepcache.Options{Sync: keepcache.SyncPeriodic, SyncInterval: time.Second,
+			CommitInterval: time.Hour, SweepInterval: -1})
 		mustSet(t, periodic.Bucket("b"), "k", 1, 0)
 		mustSet(t, periodic.Bucket("b"), "k", 2, 0)
 		synctest.Wait()

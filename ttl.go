@@ -1,6 +1,7 @@
 package keepcache
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -15,8 +16,10 @@ const KeepTTL = time.Duration(math.MinInt64)
 // lifetime resolves the ttl argument of a call: 0 is the default of the bucket.
 func lifetime(ttl, byDefault time.Duration) (time.Duration, error) {
 	switch {
+	case ttl == KeepTTL:
+		return 0, fmt.Errorf("%w: KeepTTL is for Update and CompareAndSwap", ErrInvalidTTL)
 	case ttl < 0:
-		return 0, ErrInvalidTTL
+		return 0, fmt.Errorf("%w: %v is negative", ErrInvalidTTL, ttl)
 	case ttl == 0:
 		return byDefault, nil
 	}

@@ -58,7 +58,8 @@ func TestTTL_RoundsUp(t *testing.T) {
 			for range 20 {
 				time.Sleep(time.Duration(rapid.Int64Range(0, 3_000_000).Draw(t, "offset")))
 				ttl := time.Duration(rapid.OneOf(
-					rapid.Int64Range(1, 3_000_000), rapid.Int64Range(1, math.MaxInt64-1), rapid.Int64Range(math.MaxInt64-2_000_000, math.MaxInt64-1),
+					rapid.Int64Range(1, 3_000_000), rapid.Int64Range(1, math.MaxInt64-1),
+					rapid.Int64Range(math.MaxInt64-2_000_000, math.MaxInt64-1),
 				).Draw(t, "ttl"))
 				now := time.Now()
 				mustSet(t, b, "k", "v", ttl)
@@ -97,7 +98,8 @@ func TestTTL_Default(t *testing.T) {
 		opts := &keepcache.Options{
 			DefaultTTL: time.Minute,
 			Buckets: map[string]keepcache.BucketOptions{
-				"own": {DefaultTTL: time.Second}, "inherits": {}, "never": {DefaultTTL: keepcache.NoExpiry}, "off": {DefaultTTL: -1},
+				"own": {DefaultTTL: time.Second}, "inherits": {}, "never": {DefaultTTL: keepcache.NoExpiry},
+				"off": {DefaultTTL: -1},
 			},
 		}
 		path := newPath(t)
@@ -105,7 +107,8 @@ func TestTTL_Default(t *testing.T) {
 		opts.DefaultTTL = time.Hour // Open has copied the options
 		opts.Buckets["own"] = keepcache.BucketOptions{DefaultTTL: time.Hour}
 		for name, want := range map[string]time.Duration{
-			"default": time.Minute, "own": time.Second, "inherits": time.Minute, "never": keepcache.NoExpiry, "off": keepcache.NoExpiry, "other": time.Minute,
+			"default": time.Minute, "own": time.Second, "inherits": time.Minute, "never": keepcache.NoExpiry,
+			"off": keepcache.NoExpiry, "other": time.Minute,
 		} {
 			b := db.Bucket(name)
 			mustSet(t, b, "set", 1, 0)
@@ -162,7 +165,8 @@ func TestTTL_SetReplaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newDB(t, &keepcache.Options{SweepInterval: time.Second}).Bucket("b")
 		for _, ttls := range [][2]time.Duration{
-			{time.Minute, time.Hour}, {time.Hour, time.Minute}, {time.Minute, keepcache.NoExpiry}, {keepcache.NoExpiry, time.Minute},
+			{time.Minute, time.Hour}, {time.Hour, time.Minute}, {time.Minute, keepcache.NoExpiry},
+			{keepcache.NoExpiry, time.Minute},
 			{keepcache.NoExpiry, keepcache.NoExpiry}, {time.Minute, time.Minute},
 		} {
 			mustSet(t, b, "k", "old", ttls[0])

@@ -203,8 +203,8 @@ type Integer interface {
 }
 
 // Increment adds delta to the integer of key in a view and returns the sum. It does what Bucket.Increment does, and is
-// a function because a method cannot be there for some types only. A sum that does not fit T, or an int64, is
-// ErrOverflow and changes nothing; so is a delta that does not fit an int64.
+// a function because a method cannot exist for some types only. A sum that does not fit T or an int64 is ErrOverflow
+// and changes nothing; so is a delta that does not fit an int64.
 func Increment[T Integer](v View[T], key string, delta T, ttl time.Duration) (sum T, err error) {
 	by := int64(delta)
 	if (by < 0) != (delta < 0) {
@@ -236,8 +236,8 @@ func (v View[T]) Tagged(tag string) iter.Seq2[Item[T], error] {
 	return v.Scan(&ScanOptions{Tag: tag})
 }
 
-// Scan is All for the entries that the options say. With KeysOnly values are zero, and so are those of negative entries.
-// See Bucket.Scan.
+// Scan is All for the entries that the options say. With KeysOnly values are zero, and so are those of negative
+// entries. See Bucket.Scan.
 func (v View[T]) Scan(opts *ScanOptions) iter.Seq2[Item[T], error] {
 	keysOnly := opts != nil && opts.KeysOnly
 	return func(yield func(Item[T], error) bool) {

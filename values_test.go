@@ -49,7 +49,8 @@ func requireAsJSON[T any](t *testing.T, b *keepcache.Bucket, v any, preset T) {
 // A null of any kind is stored, found, and nil.
 func TestValues_Null(t *testing.T) {
 	b := newDB(t, nil).Bucket("b")
-	for _, v := range []any{nil, (*int)(nil), map[string]int(nil), []string(nil), []byte(nil), error(nil), json.RawMessage("null")} {
+	for _, v := range []any{nil, (*int)(nil), map[string]int(nil), []string(nil), []byte(nil), error(nil),
+		json.RawMessage("null")} {
 		require.Nil(t, roundTrip(t, b, v), "%T", v)
 	}
 	pointer := new(int)
@@ -68,7 +69,8 @@ func TestValues_BoolString(t *testing.T) {
 			runes.WriteRune(r)
 		}
 	}
-	for _, v := range []any{true, false, "", "a", "\x00", "a\x00b", "<&>\u2028", runes.String(), strings.Repeat("x", 100_000)} {
+	for _, v := range []any{true, false, "", "a", "\x00", "a\x00b", "<&>\u2028", runes.String(),
+		strings.Repeat("x", 100_000)} {
 		require.Equal(t, v, roundTrip(t, b, v))
 	}
 	require.Equal(t, "a\ufffdb\ufffd", roundTrip(t, b, "a\xffb\xc3"))
@@ -79,9 +81,12 @@ func TestValues_BoolString(t *testing.T) {
 func TestValues_Integers(t *testing.T) {
 	b := newDB(t, nil).Bucket("b")
 	for v, want := range map[any]any{
-		0: int64(0), -1: int64(-1), int8(-128): int64(-128), int16(-32768): int64(-32768), int32(math.MinInt32): int64(math.MinInt32),
-		int64(math.MinInt64): int64(math.MinInt64), int64(math.MaxInt64): int64(math.MaxInt64), int64(1<<53 + 1): int64(1<<53 + 1),
-		uint8(255): int64(255), uint16(65535): int64(65535), uint32(math.MaxUint32): int64(math.MaxUint32), uint(7): int64(7),
+		0: int64(0), -1: int64(-1), int8(-128): int64(-128), int16(-32768): int64(-32768),
+		int32(math.MinInt32): int64(math.MinInt32),
+		int64(math.MinInt64): int64(math.MinInt64), int64(math.MaxInt64): int64(math.MaxInt64),
+		int64(1<<53 + 1): int64(1<<53 + 1),
+		uint8(255):       int64(255), uint16(65535): int64(65535), uint32(math.MaxUint32): int64(math.MaxUint32),
+		uint(7):               int64(7),
 		uint64(math.MaxInt64): int64(math.MaxInt64), uint64(math.MaxInt64 + 1): uint64(math.MaxInt64 + 1),
 		uint64(math.MaxUint64): uint64(math.MaxUint64), time.Second: int64(1_000_000_000),
 	} {
@@ -114,7 +119,8 @@ func TestValues_BigIntegers(t *testing.T) {
 // Floats stay floats, bit for bit; a float32 reads into an any as its shortest decimal.
 func TestValues_Floats(t *testing.T) {
 	b := newDB(t, nil).Bucket("b")
-	for _, v := range []float64{1, 0, -0.5, 5e-324, 1.7e308, math.MaxFloat64, 0.1, 1e21, 123456789012345680, math.Copysign(0, -1), 1.0 / 3} {
+	for _, v := range []float64{1, 0, -0.5, 5e-324, 1.7e308, math.MaxFloat64, 0.1, 1e21, 123456789012345680,
+		math.Copysign(0, -1), 1.0 / 3} {
 		got, ok := roundTrip(t, b, v).(float64)
 		require.True(t, ok, "%v is no float64 any more", v)
 		require.Equal(t, math.Float64bits(v), math.Float64bits(got), "%v", v)
@@ -144,10 +150,13 @@ func TestValues_Unsupported(t *testing.T) {
 
 		mustSet(t, b, "k", "old", time.Minute)
 		for name, v := range map[string]any{
-			"NaN": math.NaN(), "+Inf": math.Inf(1), "-Inf": math.Inf(-1), "float32 NaN": float32(math.NaN()), "nested NaN": []any{1, map[string]any{"a": math.NaN()}},
-			"chan": make(chan int), "func": func() {}, "complex": complex(1, 2), "nested chan": struct{ C chan int }{make(chan int)},
-			"map with struct keys": map[struct{ A int }]int{{1}: 1}, "failing marshaler": failing{}, "invalid raw message": json.RawMessage("{"),
-			"pointer cycle": cycle, "slice cycle": slice, "map cycle": table, "too deep": nested(1001),
+			"NaN": math.NaN(), "+Inf": math.Inf(1), "-Inf": math.Inf(-1), "float32 NaN": float32(math.NaN()),
+			"nested NaN": []any{1, map[string]any{"a": math.NaN()}},
+			"chan":       make(chan int), "func": func() {}, "complex": complex(1, 2),
+			"nested chan":          struct{ C chan int }{make(chan int)},
+			"map with struct keys": map[struct{ A int }]int{{1}: 1}, "failing marshaler": failing{},
+			"invalid raw message": json.RawMessage("{"),
+			"pointer cycle":       cycle, "slice cycle": slice, "map cycle": table, "too deep": nested(1001),
 		} {
 			err := b.Set("k", v, time.Hour)
 			requireError(t, err, keepcache.ErrUnsupportedValue, "set", path)
@@ -352,7 +361,8 @@ func TestValues_TooLarge(t *testing.T) {
 	mustSet(t, b, "k", strings.Repeat("x", 900), time.Hour)
 	before, _, err := b.Stat("k")
 	require.NoError(t, err)
-	for _, v := range []any{strings.Repeat("x", 1001), make([]byte, 1001), make([]bool, 1001), map[string]any{"a": strings.Repeat("x", 1001)}} {
+	for _, v := range []any{strings.Repeat("x", 1001), make([]byte, 1001), make([]bool, 1001),
+		map[string]any{"a": strings.Repeat("x", 1001)}} {
 		requireError(t, b.Set("k", v, 0), keepcache.ErrTooLarge, "set", path)
 	}
 	requireError(t, b.SetBytes("k", make([]byte, 1001), 0), keepcache.ErrTooLarge, "set", path)
@@ -401,7 +411,8 @@ func TestValues_Reopen(t *testing.T) {
 	path := newPath(t)
 	db := open(t, path, nil)
 	want := map[string]any{
-		"null": nil, "bool": true, "string": "s\x00", "int": int64(1<<53 + 1), "uint": uint64(math.MaxUint64), "big": json.Number("1" + strings.Repeat("0", 40)),
+		"null": nil, "bool": true, "string": "s\x00", "int": int64(1<<53 + 1), "uint": uint64(math.MaxUint64),
+		"big":   json.Number("1" + strings.Repeat("0", 40)),
 		"float": 1.0, "array": []any{int64(1), "a"}, "object": map[string]any{"a": map[string]any{}},
 	}
 	for key, v := range want {

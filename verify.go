@@ -27,8 +27,8 @@ type Report struct {
 type JournalReport struct {
 	FileBytes int64 // the size of the journal; 0 if there is none
 
-	// Entries are those whose latest version the file does not have, and Removed the keys that the file has and that are removed.
-	// Report.Entries counts the first and not the second: of the other entries, the file has the latest version.
+	// Entries are those whose latest version the file does not have, and Removed the keys that the file has and that are
+	// removed. Report.Entries counts the first and not the second: of the other entries, the file has the latest version.
 	Entries, Removed int
 
 	Records int   // log records that pass their checksum and that the file does not have; each is one write or one batch
@@ -67,7 +67,8 @@ func (p Problem) String() string {
 // and then leaves out the counts, which would not stand still. What a crash left in the journal it proves too, where
 // the cache is open for reading only.
 //
-// It holds a page of the file at a time, however the file looks, and beside that the keys of what the journal has and the file does not.
+// It holds a page of the file at a time, however the file looks, and beside that the keys of what the journal has and
+// the file does not.
 //
 // What is wrong is in the Report. The error says why Verify could not finish: ctx ended, the cache is
 // closed, or the file cannot be read.

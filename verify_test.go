@@ -33,7 +33,8 @@ func lengths(t *testing.T, db *keepcache.DB) (n int) {
 func halfCommitted(t *testing.T) string {
 	t.Helper()
 	path := newPath(t)
-	db := open(t, path, &keepcache.Options{CommitInterval: time.Hour, SweepInterval: -1, MemoryBytes: 64 << 20, JournalBytes: 64 << 20})
+	db := open(t, path, &keepcache.Options{CommitInterval: time.Hour, SweepInterval: -1, MemoryBytes: 64 << 20,
+		JournalBytes: 64 << 20})
 	fill(t, db.Bucket("b"), 12, 0)
 	fill(t, db.Bucket("cleared"), 7, 0)
 	committed(t, db)

@@ -17,8 +17,8 @@ import (
 	"github.com/keepcache/keepcache/internal/format"
 )
 
-// allowedImports are the walls of the house: which packages of this module each one may import, outside of its tests. "." is the root.
-// What lies below never names what lies above. bbolt stands here too, because few may know it.
+// allowedImports are the walls of the house: which packages of this module each one may import, outside of its tests.
+// "." is the root. What lies below never names what lies above. bbolt stands here too, because few may know it.
 var allowedImports = map[string]string{
 	".": "internal/beside internal/contend internal/disk internal/engine internal/errs internal/eventqueue internal/failures " +
 		"internal/foreign internal/format internal/ground internal/jsonpack internal/keyrange internal/lockless internal/store internal/trust " +
@@ -67,8 +67,8 @@ var allowedImports = map[string]string{
 	"internal/wire":              ". internal/beside internal/disk internal/display internal/trust",
 }
 
-// Each package imports what the list says and nothing else of ours, on every system; and the list has no package that is gone, and
-// allows nothing that is not used.
+// Each package imports what the list says and nothing else of ours, on every system; and the list has no package that
+// is gone, and allows nothing that is not used.
 func TestWalls(t *testing.T) {
 	const module = "github.com/keepcache/keepcache"
 	imports := make(map[string][]string)

@@ -55,13 +55,15 @@ func TestData_Check(t *testing.T) {
 
 // TestMeasure ensures that a load ends by count, by time and by its first error, and counts its operations.
 func TestMeasure(t *testing.T) {
-	tl, err := measure(load{goroutines: 3, most: 10, every: 2, op: func(g, _ int) (class, error) { return class(g % 2), nil }})
+	tl, err := measure(load{goroutines: 3, most: 10, every: 2,
+		op: func(g, _ int) (class, error) { return class(g % 2), nil }})
 	require.NoError(t, err)
 	require.Equal(t, 30, tl.ops)
 	require.EqualValues(t, 10, tl.latencies[read].total)
 	require.EqualValues(t, 5, tl.latencies[write].total)
 
-	tl, err = measure(load{goroutines: 2, duration: 5 * time.Millisecond, op: func(int, int) (class, error) { return read, nil }})
+	tl, err = measure(load{goroutines: 2, duration: 5 * time.Millisecond,
+		op: func(int, int) (class, error) { return read, nil }})
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, tl.elapsed, 5*time.Millisecond)
 

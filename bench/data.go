@@ -102,8 +102,8 @@ type request struct {
 	entry int
 }
 
-// requests returns one request for each of the entries, in their order, and with the keys in that order in memory. So
-// a key is at hand when its turn comes, as it is for a caller who has just made it: what is measured is the cache and not
+// requests returns one request for each of the entries, in their order, and with the keys in that order in memory. So a
+// key is at hand when its turn comes, as it is for a caller who has just made it: what is measured is the cache and not
 // the way to a key that lies somewhere.
 func (d *data) requests(entries []uint32) []request {
 	all := make([]request, len(entries))

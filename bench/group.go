@@ -57,12 +57,15 @@ var groups = []group{
 		takes: onDisk, phases: []phase{{run: runInsert}},
 	}, {
 		name: "open", about: "Open after Close, and after a kill", relaxed: true, heavy: true,
-		takes: onDisk, phases: []phase{{run: runBuild}, {run: runOpenClean}, {run: runDirty, kill: true}, {run: runOpenKilled}},
+		takes: onDisk, phases: []phase{{run: runBuild}, {run: runOpenClean}, {run: runDirty, kill: true},
+			{run: runOpenKilled}},
 	}, {
-		name: "size", about: "the files after overwrites, by 16 goroutines, before any compaction", relaxed: true, heavy: true, once: true,
+		name: "size", about: "the files after overwrites, by 16 goroutines, before any compaction", relaxed: true,
+		heavy: true, once: true,
 		takes: onDisk, phases: []phase{{run: func(c *child) error { return c.runSize("size", true) }}},
 	}, {
-		name: "compacted", about: "the same with what compactions each does by itself", relaxed: true, heavy: true, once: true,
+		name: "compacted", about: "the same with what compactions each does by itself", relaxed: true, heavy: true,
+		once:  true,
 		takes: onDisk, phases: []phase{{run: func(c *child) error { return c.runSize("compacted", false) }}},
 	}, {
 		name: "growth", about: "Get as the store grows", relaxed: true, heavy: true, once: true,

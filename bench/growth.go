@@ -43,7 +43,8 @@ func (r *results) growth() string {
 		style: `.grid { stroke: #8a97a6; stroke-opacity: .3 }
 .line { fill: none; stroke: #8a97a6; stroke-width: 1.5 }
 .ours { fill: none; stroke: #e07b12; stroke-width: 2.5 }`,
-		title: fmt.Sprintf("Time of a Get by the number of entries of %d bytes, shorter is better; one goroutine, %s.", r.Scale.Value, r.Facts.Go),
+		title: fmt.Sprintf("Time of a Get by the number of entries of %d bytes, shorter is better; one goroutine, %s.",
+			r.Scale.Value, r.Facts.Go),
 	}.svg(b.String())
 }
 
@@ -76,13 +77,16 @@ func drawCurves(b *strings.Builder, title string, curves []curve, left int) {
 	}
 	y := func(ns float64) float64 { return curveTop + curveHeight*(1-ns/top) }
 
-	fmt.Fprintf(b, "<text class=\"head\" x=\"%d\" y=\"%d\">%s</text>\n", left+curveLeft, curveTop-14, html.EscapeString(title))
+	fmt.Fprintf(b, "<text class=\"head\" x=\"%d\" y=\"%d\">%s</text>\n", left+curveLeft, curveTop-14,
+		html.EscapeString(title))
 	for v := 0.0; v <= top; v += step {
-		fmt.Fprintf(b, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1[3]f\"/>", left+curveLeft, left+curveLeft+curveWidth, y(v))
+		fmt.Fprintf(b, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1[3]f\"/>", left+curveLeft,
+			left+curveLeft+curveWidth, y(v))
 		fmt.Fprintf(b, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", left+curveLeft-6, y(v)+4, duration(v))
 	}
 	for n := first; n <= last; n *= 10 {
-		fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", x(n), curveTop+curveHeight+18, thousands(n))
+		fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", x(n), curveTop+curveHeight+18,
+			thousands(n))
 	}
 	// The names stand where the lines end, as far apart as they have to.
 	end := func(c curve) float64 { return y(c.ns[len(c.ns)-1]) }
@@ -99,7 +103,8 @@ func drawCurves(b *strings.Builder, title string, curves []curve, left int) {
 		}
 		below = max(below+nameStep, end(c)+4)
 		fmt.Fprintf(b, "<polyline class=\"%s\" points=\"%s\"/>", line, strings.Join(points, " "))
-		fmt.Fprintf(b, "<text%s x=\"%.1f\" y=\"%.1f\">%s</text>\n", text, x(c.at[len(c.at)-1])+6, below, html.EscapeString(c.peer))
+		fmt.Fprintf(b, "<text%s x=\"%.1f\" y=\"%.1f\">%s</text>\n", text, x(c.at[len(c.at)-1])+6, below,
+			html.EscapeString(c.peer))
 	}
 }
 

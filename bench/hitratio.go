@@ -35,14 +35,15 @@ func simulated(name string, make func(capacity int, trace hitratio.Trace) hitrat
 }
 
 var (
-	optimumColumn = simulated("optimum", func(n int, t hitratio.Trace) hitratio.Policy { return hitratio.NewOptimum(n, t.Accesses) })
-	lruColumn     = simulated("LRU", func(n int, _ hitratio.Trace) hitratio.Policy { return hitratio.NewLRU(n) })
-	fifoColumn    = simulated("FIFO", func(n int, _ hitratio.Trace) hitratio.Policy { return hitratio.NewFIFO(n, false) })
-	s3Column      = simulated("S3-FIFO", func(n int, _ hitratio.Trace) hitratio.Policy { return hitratio.NewS3FIFO(n) })
-	sieveColumn   = simulated("SIEVE", func(n int, _ hitratio.Trace) hitratio.Policy { return hitratio.NewSIEVE(n) })
-	tinyColumn    = simulated("W-TinyLFU", func(n int, _ hitratio.Trace) hitratio.Policy { return hitratio.NewTinyLFU(n) })
-	queueColumn   = simulated("queue", func(n int, _ hitratio.Trace) hitratio.Policy { return hitratio.NewFIFO(n, true) })
-	handColumn    = simulated("**hand**", func(n int, t hitratio.Trace) hitratio.Policy {
+	optimumColumn = simulated("optimum",
+		func(n int, t hitratio.Trace) hitratio.Policy { return hitratio.NewOptimum(n, t.Accesses) })
+	lruColumn   = simulated("LRU", func(n int, _ hitratio.Trace) hitratio.Policy { return hitratio.NewLRU(n) })
+	fifoColumn  = simulated("FIFO", func(n int, _ hitratio.Trace) hitratio.Policy { return hitratio.NewFIFO(n, false) })
+	s3Column    = simulated("S3-FIFO", func(n int, _ hitratio.Trace) hitratio.Policy { return hitratio.NewS3FIFO(n) })
+	sieveColumn = simulated("SIEVE", func(n int, _ hitratio.Trace) hitratio.Policy { return hitratio.NewSIEVE(n) })
+	tinyColumn  = simulated("W-TinyLFU", func(n int, _ hitratio.Trace) hitratio.Policy { return hitratio.NewTinyLFU(n) })
+	queueColumn = simulated("queue", func(n int, _ hitratio.Trace) hitratio.Policy { return hitratio.NewFIFO(n, true) })
+	handColumn  = simulated("**hand**", func(n int, t hitratio.Trace) hitratio.Policy {
 		return hitratio.NewHand(n, t.Keys, int64(16*n))
 	})
 	smallHand = simulated("hand, small table", func(n int, t hitratio.Trace) hitratio.Policy {
@@ -69,7 +70,8 @@ What Options.MaxBytes evicts, chosen by a hand over neighbouring keys and a tabl
 a model; the small table has half a slot a key.
 
 `, hitRatioWork, thousands(int(keys)))
-	if err := hitRatioTable(&b, keys, dir, optimumColumn, lruColumn, fifoColumn, s3Column, sieveColumn, tinyColumn, queueColumn, handColumn, smallHand); err != nil {
+	if err := hitRatioTable(&b, keys, dir, optimumColumn, lruColumn, fifoColumn, s3Column, sieveColumn, tinyColumn,
+		queueColumn, handColumn, smallHand); err != nil {
 		return "", err
 	}
 	b.WriteString(`
@@ -80,7 +82,8 @@ entries. keepcache and otter are measured, not models: keepcache has S3-FIFO in 
 a tenth from run to run; otter has W-TinyLFU with a window that adapts.
 
 `)
-	if err := hitRatioTable(&b, keys, dir, optimumColumn, lruColumn, fifoColumn, sieveColumn, tinyColumn, s3Column, memoryColumn, otterColumn); err != nil {
+	if err := hitRatioTable(&b, keys, dir, optimumColumn, lruColumn, fifoColumn, sieveColumn, tinyColumn, s3Column,
+		memoryColumn, otterColumn); err != nil {
 		return "", err
 	}
 	return b.String(), nil

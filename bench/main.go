@@ -65,7 +65,8 @@ func command(args []string, stdout, stderr io.Writer) error {
 		dir     = flags.String("dir", os.TempDir(), "directory on the disk that is measured")
 		out     = flags.String("out", ".", "directory for results.md, targets.md, results.svg and growth.svg")
 		raw     = flags.String("raw", "", "file for all numbers of all rounds, as JSON")
-		render  = flags.String("render", "", "measure nothing, but write the results that such a file has, or several with commas between them")
+		render  = flags.String("render", "",
+			"measure nothing, but write the results that such a file has, or several with commas between them")
 		profile = flags.String("profile", "", "directory for CPU profiles of each row")
 		list    = flags.Bool("list", false, "list peers and workloads")
 	)
@@ -157,7 +158,8 @@ func printList(w io.Writer) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "work  %-12s %s\n", hitRatioWork, "hit ratios of policies on made traces; has a page of its own")
+	_, err := fmt.Fprintf(w, "work  %-12s %s\n", hitRatioWork,
+		"hit ratios of policies on made traces; has a page of its own")
 	return err
 }
 

@@ -24,14 +24,16 @@ func (r *results) page() string {
 		b.WriteString("\n**This file system keeps nothing on a disk: the durable rows mean nothing.**\n")
 	}
 
-	heading("How many times as fast", "Above 1, keepcache is faster. otter and go-cache are memory caches without a file: they are the limit.\n\n"+
-		"A write returns before the disk has it:")
+	heading("How many times as fast",
+		"Above 1, keepcache is faster. otter and go-cache are memory caches without a file: they are the limit.\n\n"+
+			"A write returns before the disk has it:")
 	r.ratios(b, relaxedLines)
 	b.WriteString("\nA write returns when the disk has it:\n\n")
 	r.ratios(b, durableLines)
 
-	heading("What survives a crash", "A process with four writers was killed while it set new entries. Then every acknowledged entry was looked for.\n"+
-		"The last column is what each project documents: the power was not cut.")
+	heading("What survives a crash",
+		"A process with four writers was killed while it set new entries. Then every acknowledged entry was looked for.\n"+
+			"The last column is what each project documents: the power was not cut.")
 	r.survival(b)
 
 	heading("How it was measured", fmt.Sprintf("%s, %s, %d cores, %s, %s.\n\n"+
@@ -53,7 +55,8 @@ func (r *results) page() string {
 		call, _ := r.median("append-call", limit, "ns/op")
 		mapped, _ := r.median("append-map", limit, "ns/op")
 		if call > 0 {
-			fmt.Fprintf(b, "\nWithout the flush an append takes %s by a system call and %s through a map.", duration(call), duration(mapped))
+			fmt.Fprintf(b, "\nWithout the flush an append takes %s by a system call and %s through a map.", duration(call),
+				duration(mapped))
 		}
 		b.WriteString("\n")
 	}
@@ -91,7 +94,8 @@ func (r *results) targetsPage() string {
 	b := &strings.Builder{}
 	fmt.Fprintf(b, "# Floors and goals\n\n"+
 		"What keepcache wants to reach, and what it reached in the run of [results.md](results.md) (%s).\n"+
-		"A change must not push a number below its floor. The number is the median of the ratios of each round.\n\n", r.Facts.Date)
+		"A change must not push a number below its floor. The number is the median of the ratios of each round.\n\n",
+		r.Facts.Date)
 	r.judge(b)
 	return b.String()
 }

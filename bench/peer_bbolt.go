@@ -21,7 +21,8 @@ func init() {
 		name: boltTuned, module: "go.etcd.io/bbolt", relaxed: relaxed, durable: durable,
 		about: "the same with NoStatistics, NoFreelistSync and FreelistType map",
 		open: func() Peer {
-			return &bboltPeer{options: bbolt.Options{NoStatistics: true, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType}}
+			return &bboltPeer{options: bbolt.Options{NoStatistics: true, NoFreelistSync: true,
+				FreelistType: bbolt.FreelistMapType}}
 		},
 	})
 }

@@ -116,8 +116,11 @@ func drawPanel(b *strings.Builder, title string, bars []bar, x, y, width int) {
 			shape = "memory"
 		}
 		length := max(r.value/longest*room, 1)
-		fmt.Fprintf(b, "<text%s x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>", text, x+labelWidth-8, top+barHeight-2, html.EscapeString(r.peer))
-		fmt.Fprintf(b, "<rect class=\"%s\" x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" rx=\"2\"/>", shape, x+labelWidth, top, length, barHeight)
-		fmt.Fprintf(b, "<text%s x=\"%.1f\" y=\"%d\">%s</text>\n", text, float64(x+labelWidth)+length+6, top+barHeight-2, rate(r.value))
+		fmt.Fprintf(b, "<text%s x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>", text, x+labelWidth-8, top+barHeight-2,
+			html.EscapeString(r.peer))
+		fmt.Fprintf(b, "<rect class=\"%s\" x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" rx=\"2\"/>", shape, x+labelWidth,
+			top, length, barHeight)
+		fmt.Fprintf(b, "<text%s x=\"%.1f\" y=\"%d\">%s</text>\n", text, float64(x+labelWidth)+length+6, top+barHeight-2,
+			rate(r.value))
 	}
 }

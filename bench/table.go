@@ -66,9 +66,12 @@ var manyLines = []line{
 	{"Open after a kill", "open-killed", "open ns", duration},
 	{"Files of the entries of the rows on Open", "open-clean", "file bytes", size},
 	{"Files after overwrites, times the logical bytes, nothing compacted, before Close", "size", "x logical, open", plain},
-	{"Files after overwrites, times the logical bytes, nothing compacted, after Close", "size", "x logical, closed", plain},
-	{"Files after overwrites, times the logical bytes, compacted by themselves, before Close", "compacted", "x logical, open", plain},
-	{"Files after overwrites, times the logical bytes, compacted by themselves, after Close", "compacted", "x logical, closed", plain},
+	{"Files after overwrites, times the logical bytes, nothing compacted, after Close", "size", "x logical, closed",
+		plain},
+	{"Files after overwrites, times the logical bytes, compacted by themselves, before Close", "compacted",
+		"x logical, open", plain},
+	{"Files after overwrites, times the logical bytes, compacted by themselves, after Close", "compacted",
+		"x logical, closed", plain},
 	{"Reads at rest before many are due, p99", "due-rest", "read p99", duration},
 	{"Reads while those are removed, p99", "due", "read p99", duration},
 	{"Reads while those are removed, p99.9", "due", "read p99.9", duration},
@@ -89,7 +92,8 @@ func number(v float64) string  { return fmt.Sprintf("%.0f", v) }
 func growthLines(steps []int) (lines []line) {
 	for _, from := range []string{"memory", "file"} {
 		for _, n := range steps {
-			lines = append(lines, line{fmt.Sprintf("Get from %s, %s entries", from, thousands(n)), growthRow(from, n), "ns/op", duration})
+			lines = append(lines, line{fmt.Sprintf("Get from %s, %s entries", from, thousands(n)), growthRow(from, n), "ns/op",
+				duration})
 		}
 	}
 	return lines

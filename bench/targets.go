@@ -67,7 +67,8 @@ var otherDisk = []string{bolt, boltTuned, "badger", "buntdb", "sqlite"}
 
 var targets = func() (all []target) {
 	us16 := func(row string) {
-		work := map[string]string{"mixed-95-16": "Mixed 95/5, 16 goroutines", "mixed-50-16": "Mixed 50/50, 16 goroutines"}[row]
+		work := map[string]string{"mixed-95-16": "Mixed 95/5, 16 goroutines",
+			"mixed-50-16": "Mixed 50/50, 16 goroutines"}[row]
 		all = append(all, times(work, row, "pebble", 1, 2), best(work, row, otherDisk, 1.5, none))
 	}
 	for _, g := range []string{"1", "2"} {
@@ -106,15 +107,18 @@ var targets = func() (all []target) {
 		times("Inserts of new keys beyond memory", "insert", bolt, 5, none),
 		times("Inserts of new keys beyond memory", "insert", "badger", none, 1),
 		most("Inserts of new keys beyond memory", "longest stall", "insert", "write max", none, 250e6, duration),
-		most("Inserts of new keys beyond memory", "memory, with 64 MiB for entries", "insert", "memory", 4*memory, none, size),
+		most("Inserts of new keys beyond memory", "memory, with 64 MiB for entries", "insert", "memory", 4*memory, none,
+			size),
 		most("100,000 entries due at once", "p99 of reads, times that at rest", "due", "p99 / rest", 3, 1.5, plain),
 		most("Open of 1 M entries, closed cleanly", "time", "open-clean", "open ns", 1e9, 50e6, duration),
 		most("Open of 1 M entries, killed with 64 MiB of journal", "time", "open-killed", "open ns", 3e9, 1e9, duration),
-		most("Files after 10 overwrites of each entry, before any compaction", "times the logical bytes", "size", "x logical, closed", 3, 1.5, plain),
+		most("Files after 10 overwrites of each entry, before any compaction", "times the logical bytes", "size",
+			"x logical, closed", 3, 1.5, plain),
 	)
 	for _, peer := range []string{"badger", "buntdb", "pebble"} {
 		all = append(all, target{
-			work: "Files after 10 overwrites of each entry, before any compaction", what: "of those of " + peer, floor: 1, goal: none, atMost: true, display: plain,
+			work: "Files after 10 overwrites of each entry, before any compaction", what: "of those of " + peer, floor: 1,
+			goal: none, atMost: true, display: plain,
 			number: func(r *results) (float64, bool) {
 				return r.ratio("size", us, "file bytes", "size", peer, "file bytes")
 			},

@@ -82,9 +82,10 @@ func runBatch(c *child) error {
 		if err := c.data.fill(p, 0, c.Entries, hour); err != nil {
 			return err
 		}
-		err := c.measure("batch", p, load{goroutines: 1, duration: longer * c.Time, every: 1, op: func(_, i int) (class, error) {
-			return write, p.SetMany(batches[i%number], ttl)
-		}})
+		err := c.measure("batch", p, load{goroutines: 1, duration: longer * c.Time, every: 1,
+			op: func(_, i int) (class, error) {
+				return write, p.SetMany(batches[i%number], ttl)
+			}})
 		if err != nil {
 			return err
 		}

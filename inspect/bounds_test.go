@@ -82,7 +82,8 @@ func TestBounds_LargeValue(t *testing.T) {
 	for _, path := range []string{
 		"/entry?bucket=b&key=list", "/v1/entry?bucket=b&key=list&values=1", "/v1/keys?bucket=b&prefix=list&values=1",
 		"/redacted/entry?bucket=b&key=list", "/redacted/v1/entry?bucket=b&key=list&values=1", "/v1/exists?bucket=b&key=large",
-		"/entry?bucket=b&key=large", "/v1/entry?bucket=b&key=large&values=1", "/v1/keys?bucket=b", "/", "/v1/expiring", "/v1/biggest",
+		"/entry?bucket=b&key=large", "/v1/entry?bucket=b&key=large&values=1", "/v1/keys?bucket=b", "/", "/v1/expiring",
+		"/v1/biggest",
 	} {
 		begun := time.Now()
 		grown := peak(func() {
@@ -160,7 +161,8 @@ func TestBounds_Body(t *testing.T) {
 	body := []byte("[" + strings.Repeat("0,", 4<<20) + "0]")
 	var text bytes.Buffer
 	require.NoError(t, json.NewEncoder(&text).Encode(wire.Write{Key: "k", Value: body}))
-	srv := httptest.NewServer(inspect.Handler(db, &inspect.Options{ShowValues: true, AllowWrites: true, Timeout: time.Minute}))
+	srv := httptest.NewServer(inspect.Handler(db,
+		&inspect.Options{ShowValues: true, AllowWrites: true, Timeout: time.Minute}))
 	defer srv.Close()
 	grown := peak(func() {
 		var all sync.WaitGroup
@@ -183,14 +185,17 @@ func TestBounds_Body(t *testing.T) {
 	})
 	t.Logf("%d MiB", grown>>20)
 	require.Less(t, grown, uint64(64<<20))
-	for _, bad := range []string{`[]`, `{"key":"a","value":1,"x":2}`, "{\"key\":\"\xff\",\"value\":1}", `{"key":1,"value":1}`, `{"key":"a","value":[}`,
-		`{"key":"a","value":1,"literals":["x"]}`, `{` + strings.Repeat(`"key":"a",`, 100) + `"value":1}`, `{"` + strings.Repeat("a", 1000) + `":1}`, ``, `null`} {
+	for _, bad := range []string{`[]`, `{"key":"a","value":1,"x":2}`, "{\"key\":\"\xff\",\"value\":1}",
+		`{"key":1,"value":1}`, `{"key":"a","value":[}`,
+		`{"key":"a","value":1,"literals":["x"]}`, `{` + strings.Repeat(`"key":"a",`, 100) + `"value":1}`,
+		`{"` + strings.Repeat("a", 1000) + `":1}`, ``, `null`} {
 		resp, err := http.Post(srv.URL+"/v1/set", "application/json", strings.NewReader(bad))
 		require.NoError(t, err)
 		resp.Body.Close()
 		require.Equal(t, 400, resp.StatusCode, bad)
 	}
-	require.NoError(t, c.Set(t.Context(), wire.Write{Key: "k", Value: json.RawMessage(" {\"a\" : [ 1.0 , \"}]\\\"\" ] } ")}))
+	require.NoError(t, c.Set(t.Context(),
+		wire.Write{Key: "k", Value: json.RawMessage(" {\"a\" : [ 1.0 , \"}]\\\"\" ] } ")}))
 	e, err := c.Entry(t.Context(), "", "k", true)
 	require.NoError(t, err)
 	require.Equal(t, `{"a":[1.0,"}]\""]}`, string(e.Value))
@@ -301,7 +306,8 @@ func TestBounds_Context(t *testing.T) {
 	h := inspect.Handler(db, &inspect.Options{ShowValues: true})
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	for _, path := range []string{"/v1/entry?bucket=b&key=k&values=1", "/entry?bucket=b&key=k", "/v1/keys?bucket=b&values=1", "/v1/stats"} {
+	for _, path := range []string{"/v1/entry?bucket=b&key=k&values=1", "/entry?bucket=b&key=k",
+		"/v1/keys?bucket=b&values=1", "/v1/stats"} {
 		w := httptest.NewRecorder()
 		func() {
 			defer func() { require.Contains(t, []any{nil, http.ErrAbortHandler}, recover()) }()

@@ -58,7 +58,8 @@ func TestServed(t *testing.T) {
 	fmt.Printf("serving %s\n", l.Addr())
 	mux := http.NewServeMux()
 	mux.Handle("/debug/cache/", inspect.Handler(db, &inspect.Options{ShowValues: true, Authorize: authorize}))
-	mux.Handle("/refused/", inspect.Handler(db, &inspect.Options{Authorize: func(*http.Request) error { return errors.New("not today") }}))
+	mux.Handle("/refused/", inspect.Handler(db,
+		&inspect.Options{Authorize: func(*http.Request) error { return errors.New("not today") }}))
 	t.Log(http.Serve(l, mux))
 }
 

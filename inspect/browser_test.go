@@ -48,7 +48,8 @@ func TestBrowser(t *testing.T) {
 
 // populate fills a cache with what a service has, and with what an enemy brings.
 func populate(t *testing.T, db *keepcache.DB) {
-	ttls := []time.Duration{45 * time.Second, 4 * time.Minute, 25 * time.Minute, 3 * time.Hour, 9 * time.Hour, 2 * 24 * time.Hour, keepcache.NoExpiry}
+	ttls := []time.Duration{45 * time.Second, 4 * time.Minute, 25 * time.Minute, 3 * time.Hour, 9 * time.Hour,
+		2 * 24 * time.Hour, keepcache.NoExpiry}
 	users, sessions, images := db.Bucket("users"), db.Bucket("sessions"), db.Bucket("thumbnails")
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range 2400 { // twice a page for what the browser looks for, as some of it expires meanwhile
@@ -56,20 +57,26 @@ func populate(t *testing.T, db *keepcache.DB) {
 		if i < 10 { // those that the browser looks at
 			ttl = 26 * time.Hour
 		}
-		require.NoError(t, users.WithTags("team:"+[]string{"red", "blue", "green"}[i%3]).Set(fmt.Sprintf("user:%04d", i), map[string]any{
-			"id": i, "name": fmt.Sprintf("User %d", i), "roles": []string{"reader", "editor"}[:1+i%2], "score": float64(i) / 4, "active": i%7 != 0,
-			"address": map[string]any{"street": "Lindenweg 7", "city": "Basel", "zip": "4051", "geo": []float64{47.55, 7.58}}, "manager": nil,
-		}, ttl))
+		require.NoError(t, users.WithTags("team:"+[]string{"red", "blue", "green"}[i%3]).Set(fmt.Sprintf("user:%04d", i),
+			map[string]any{
+				"id": i, "name": fmt.Sprintf("User %d", i), "roles": []string{"reader", "editor"}[:1+i%2], "score": float64(i) / 4,
+				"active":  i%7 != 0,
+				"address": map[string]any{"street": "Lindenweg 7", "city": "Basel", "zip": "4051", "geo": []float64{47.55, 7.58}},
+				"manager": nil,
+			}, ttl))
 		if i%2 == 0 {
-			require.NoError(t, sessions.Set(fmt.Sprintf("session/%08x", r.Uint32()), map[string]any{"user": i}, 10*time.Minute+time.Duration(r.IntN(3600))*time.Second))
+			require.NoError(t, sessions.Set(fmt.Sprintf("session/%08x", r.Uint32()), map[string]any{"user": i},
+				10*time.Minute+time.Duration(r.IntN(3600))*time.Second))
 		}
 		if i%12 == 0 {
-			require.NoError(t, images.SetBytes(fmt.Sprintf("thumb/%04d.webp", i), make([]byte, 1500+r.IntN(30_000)), 7*24*time.Hour))
+			require.NoError(t, images.SetBytes(fmt.Sprintf("thumb/%04d.webp", i), make([]byte, 1500+r.IntN(30_000)),
+				7*24*time.Hour))
 		}
 	}
 	for _, name := range hostile[:12] {
 		require.NoError(t, db.Bucket("odd names").Set(name, map[string]any{
-			name: name, "html": `<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>`, "script": "</script><script>window.hacked=1</script>",
+			name: name, "html": `<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>`,
+			"script": "</script><script>window.hacked=1</script>",
 		}, time.Hour))
 	}
 	_, err := db.Sweep(t.Context())

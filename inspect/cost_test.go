@@ -75,7 +75,8 @@ func TestCost_Million(t *testing.T) {
 			peak = max(peak, now.HeapAlloc)
 		}
 	}
-	t.Logf("pattern over all: %d found in %v, heap %d MiB before and %d MiB at most", found, time.Since(begun), before.HeapAlloc>>20, peak>>20)
+	t.Logf("pattern over all: %d found in %v, heap %d MiB before and %d MiB at most", found, time.Since(begun),
+		before.HeapAlloc>>20, peak>>20)
 	require.Equal(t, entries/100, found)
 	require.Less(t, peak, before.HeapAlloc+64<<20)
 }

@@ -42,7 +42,8 @@ func TestForeign(t *testing.T) {
 			srv.Config.ErrorLog = log.New(io.Discard, "", 0) // of net/http, which recovers
 			srv.Start()
 			defer srv.Close()
-			paths := []string{"/", "/keys?values=1", "/entry?key=k", "/entry?key=large", "/metrics", "/v1/stats", "/v1/keys?values=1", "/v1/get?key=k", "/v1/get?key=large"}
+			paths := []string{"/", "/keys?values=1", "/entry?key=k", "/entry?key=large", "/metrics", "/v1/stats",
+				"/v1/keys?values=1", "/v1/get?key=k", "/v1/get?key=large"}
 			ask := func(path string) (status int) {
 				resp, err := srv.Client().Get(srv.URL + path)
 				if err != nil {

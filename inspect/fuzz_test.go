@@ -27,10 +27,12 @@ var fuzzed = func() func(testing.TB) http.Handler {
 	var h http.Handler
 	return func(t testing.TB) http.Handler {
 		once.Do(func() {
-			db, err := keepcache.Open(filepath.Join(t.TempDir(), "app.cache"), &keepcache.Options{MaxBytes: 16 << 20, MemoryBytes: 4 << 20})
+			db, err := keepcache.Open(filepath.Join(t.TempDir(), "app.cache"),
+				&keepcache.Options{MaxBytes: 16 << 20, MemoryBytes: 4 << 20})
 			require.NoError(t, err)
 			for i, name := range hostile {
-				require.NoError(t, db.Bucket(name[:min(len(name), 255)]).WithTags("t").Set(name, map[string]any{name[:min(len(name), 50)]: []any{i, 1.0, "\x1b<b>"}}, time.Hour))
+				require.NoError(t, db.Bucket(name[:min(len(name), 255)]).WithTags("t").Set(name,
+					map[string]any{name[:min(len(name), 50)]: []any{i, 1.0, "\x1b<b>"}}, time.Hour))
 			}
 			require.NoError(t, db.Set("long", make([]int, 100_000), 0))
 			h = inspect.Handler(db, &inspect.Options{ShowValues: true, AllowWrites: true, Timeout: 2 * time.Second})
@@ -43,14 +45,21 @@ var fuzzed = func() func(testing.TB) http.Handler {
 // and brings nothing that a terminal or a browser would obey.
 func FuzzServe(f *testing.F) {
 	for _, seed := range [][3]string{
-		{"GET", "", ""}, {"GET", "v1/", ""}, {"GET", "v1/stats", ""}, {"GET", "v1/buckets", ""}, {"GET", "v1/keys?glob=*[a-z]?\\*&values=1&limit=3", ""},
-		{"GET", "v1/keys?bucket=default&prefix=l&values=1&after=a&tag=t", ""}, {"GET", "v1/entry?key=long&values=1", ""}, {"GET", "entry?key=long", ""},
-		{"GET", "keys?bucket64=YQ&prefix=%22a%22", ""}, {"GET", "v1/exists?key=%FF", ""}, {"GET", "v1/biggest?limit=2", ""}, {"GET", "v1/expiring", ""},
-		{"POST", "v1/set", `{"key":"a","value":{"b":[1.0,"x",null,1e2]},"literals":[0],"ttl_ms":1000}`}, {"POST", "v1/set", `{"key":"b","bytes":"AP8="}`},
-		{"POST", "v1/add", `{"key":{"base64":"/w=="},"value":"\u001b[2J"}`}, {"POST", "v1/delete", `{"key":"a"}`}, {"POST", "v1/touch", `{"key":"a","ttl_ms":-1}`},
-		{"POST", "v1/clear", `{"bucket":"b","prefix":"x"}`}, {"POST", "v1/invalidate", `{"tags":["t","u"]}`}, {"POST", "v1/sweep", `{}`}, {"GET", "metrics", ""},
+		{"GET", "", ""}, {"GET", "v1/", ""}, {"GET", "v1/stats", ""}, {"GET", "v1/buckets", ""},
+		{"GET", "v1/keys?glob=*[a-z]?\\*&values=1&limit=3", ""},
+		{"GET", "v1/keys?bucket=default&prefix=l&values=1&after=a&tag=t", ""}, {"GET", "v1/entry?key=long&values=1", ""},
+		{"GET", "entry?key=long", ""},
+		{"GET", "keys?bucket64=YQ&prefix=%22a%22", ""}, {"GET", "v1/exists?key=%FF", ""}, {"GET", "v1/biggest?limit=2", ""},
+		{"GET", "v1/expiring", ""},
+		{"POST", "v1/set", `{"key":"a","value":{"b":[1.0,"x",null,1e2]},"literals":[0],"ttl_ms":1000}`},
+		{"POST", "v1/set", `{"key":"b","bytes":"AP8="}`},
+		{"POST", "v1/add", `{"key":{"base64":"/w=="},"value":"\u001b[2J"}`}, {"POST", "v1/delete", `{"key":"a"}`},
+		{"POST", "v1/touch", `{"key":"a","ttl_ms":-1}`},
+		{"POST", "v1/clear", `{"bucket":"b","prefix":"x"}`}, {"POST", "v1/invalidate", `{"tags":["t","u"]}`},
+		{"POST", "v1/sweep", `{}`}, {"GET", "metrics", ""},
 		{"POST", "v1/restore", `{"key":"r","value":1,"expires_at_ms":1,"stale_until_ms":-1,"etag":"e","tags":["t"],"sliding_ms":5,"negative":true}`},
-		{"GET", "v1/keys?stale=1&reverse=1", ""}, {"PUT", "v1/keys", ""}, {"GET", "v2/stats", ""}, {"GET", "events", ""}, {"GET", "x/v1/keys", ""}, {"GET", "v1%2fkeys", ""},
+		{"GET", "v1/keys?stale=1&reverse=1", ""}, {"PUT", "v1/keys", ""}, {"GET", "v2/stats", ""}, {"GET", "events", ""},
+		{"GET", "x/v1/keys", ""}, {"GET", "v1%2fkeys", ""},
 	} {
 		f.Add(seed[0], seed[1], []byte(seed[2]))
 	}

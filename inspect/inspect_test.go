@@ -56,8 +56,10 @@ var everything = &inspect.Options{ShowValues: true, AllowWrites: true}
 
 // hostile are names that want to be something else.
 var hostile = []string{
-	"<script>alert(1)</script>", `"><img src=x onerror=alert(1)>`, "a\x00b", "\xff\xfe", "../../etc/passwd", "a b&c=d?e#f%41",
-	"line\nfeed\r\n\r\nHTTP/1.1 200", "\u202eright to left", "{{.}}", "javascript:alert(1)", "'; --", strings.Repeat("k", 32_000),
+	"<script>alert(1)</script>", `"><img src=x onerror=alert(1)>`, "a\x00b", "\xff\xfe", "../../etc/passwd",
+	"a b&c=d?e#f%41",
+	"line\nfeed\r\n\r\nHTTP/1.1 200", "\u202eright to left", "{{.}}", "javascript:alert(1)", "'; --",
+	strings.Repeat("k", 32_000),
 	strings.Repeat("\xff", 32_000),
 }
 
@@ -98,7 +100,8 @@ func TestReading(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, found)
 	got := e.Entry()
-	require.Equal(t, []any{want.Key, want.Size, want.Revision, want.ExpiresAt.UnixMilli()}, []any{got.Key, got.Size, got.Revision, got.ExpiresAt.UnixMilli()})
+	require.Equal(t, []any{want.Key, want.Size, want.Revision, want.ExpiresAt.UnixMilli()},
+		[]any{got.Key, got.Size, got.Revision, got.ExpiresAt.UnixMilli()})
 
 	e, err = c.Entry(ctx, "", "literal", true)
 	require.NoError(t, err)
@@ -134,7 +137,8 @@ func TestHostileNames(t *testing.T) {
 	ctx := t.Context()
 	for i, name := range hostile {
 		bucket := name[:min(len(name), 255)]
-		require.NoError(t, c.Set(ctx, wire.Write{Bucket: wire.Name(bucket), Key: wire.Name(name), Value: json.RawMessage(fmt.Sprint(i)), TTL: -1}))
+		require.NoError(t, c.Set(ctx, wire.Write{Bucket: wire.Name(bucket), Key: wire.Name(name),
+			Value: json.RawMessage(fmt.Sprint(i)), TTL: -1}))
 		var v int
 		found, err := db.Bucket(bucket).Get(name, &v)
 		require.NoError(t, err)
@@ -184,7 +188,8 @@ func TestKeys(t *testing.T) {
 	require.True(t, slices.IsSorted(list(wire.Query{Limit: 3})))
 	require.Len(t, list(wire.Query{Limit: 3}), 95)
 	require.Len(t, list(wire.Query{Prefix: "k1"}), 10)
-	require.Equal(t, []string{"k07", "k17", "k27", "k37", "k47", "k57", "k67", "k77", "k87"}, list(wire.Query{Glob: "k?7"}))
+	require.Equal(t, []string{"k07", "k17", "k27", "k37", "k47", "k57", "k67", "k77", "k87"},
+		list(wire.Query{Glob: "k?7"}))
 	require.Equal(t, []string{"k17"}, list(wire.Query{Glob: "k?7", Prefix: "k1"}))
 	require.Empty(t, list(wire.Query{Glob: "x*", Prefix: "k1"}))
 	require.Equal(t, []string{"k90"}, list(wire.Query{Tag: "ten", After: "k80"}))
@@ -199,7 +204,8 @@ func TestKeys(t *testing.T) {
 
 	page, err = c.Biggest(ctx, "", 3)
 	require.NoError(t, err)
-	require.Equal(t, []string{"k94", "k93", "k92"}, []string{string(page.Entries[0].Key), string(page.Entries[1].Key), string(page.Entries[2].Key)})
+	require.Equal(t, []string{"k94", "k93", "k92"},
+		[]string{string(page.Entries[0].Key), string(page.Entries[1].Key), string(page.Entries[2].Key)})
 	require.Equal(t, int64(95), page.Looked)
 	page, err = c.Expiring(ctx, "b", 2)
 	require.NoError(t, err)
@@ -223,7 +229,8 @@ func TestWriting(t *testing.T) {
 	c, _ := serve(t, db, everything)
 	ctx := t.Context()
 	set := func(w wire.Write) error { return c.Set(ctx, w) }
-	require.NoError(t, set(wire.Write{Key: "a", Value: json.RawMessage(`{"f":1.0,"i":1,"l":2.0}`), Literals: []int{2}, TTL: 60_000}))
+	require.NoError(t, set(wire.Write{Key: "a", Value: json.RawMessage(`{"f":1.0,"i":1,"l":2.0}`), Literals: []int{2},
+		TTL: 60_000}))
 	e, err := c.Entry(ctx, "", "a", true)
 	require.NoError(t, err)
 	require.Equal(t, []int{2}, e.Literals)
@@ -295,7 +302,8 @@ func TestWriting(t *testing.T) {
 		{wire.Write{Key: "k", Value: json.RawMessage(`1`), ExpiresAt: 1}, keepcache.ErrInvalidTTL},
 		{wire.Write{Key: "k", Value: json.RawMessage(`1`), ExpiresAt: deadline, TTL: 1}, wire.ErrBadRequest},
 		{wire.Write{Key: "", Value: json.RawMessage(`1`)}, keepcache.ErrInvalidKey},
-		{wire.Write{Key: "k", Value: json.RawMessage(strings.Repeat("[", 2000) + strings.Repeat("]", 2000))}, keepcache.ErrUnsupportedValue},
+		{wire.Write{Key: "k", Value: json.RawMessage(strings.Repeat("[", 2000) + strings.Repeat("]", 2000))},
+			keepcache.ErrUnsupportedValue},
 	} {
 		require.ErrorIs(t, set(bad.w), bad.want, "%+v", bad.w)
 	}
@@ -334,7 +342,8 @@ func TestReadOnly(t *testing.T) {
 	require.NoError(t, db.Set("a", "secret", 0))
 	c, url := serve(t, db, nil)
 	ctx := t.Context()
-	for _, name := range []string{"set", "add", "delete", "touch", "increment", "invalidate", "clear", "sweep", "compact"} {
+	for _, name := range []string{"set", "add", "delete", "touch", "increment", "invalidate", "clear", "sweep",
+		"compact"} {
 		resp, err := http.Post(url+"v1/"+name, "application/json", strings.NewReader(`{"key":"a","value":1}`))
 		require.NoError(t, err)
 		text, err := io.ReadAll(resp.Body)
@@ -381,11 +390,14 @@ func TestRefusals(t *testing.T) {
 		return resp.StatusCode, string(text)
 	}
 	for host, want := range map[string]int{
-		"": 200, "localhost": 200, "LOCALHOST:1234": 200, "app.localhost:80": 200, "127.0.0.1": 200, "127.8.9.1:99": 200, "[::1]:80": 200,
+		"": 200, "localhost": 200, "LOCALHOST:1234": 200, "app.localhost:80": 200, "127.0.0.1": 200, "127.8.9.1:99": 200,
+		"[::1]:80":   200,
 		"localhost.": 200, "cache.example.org:8080": 200, "Cache.Example.Org": 200,
-		"localhost:evil.com": 403, "[localhost]": 403, "[localhost]:80": 403, "[127.0.0.1]": 403, "localhost:": 403, "localhost:80:80": 403,
+		"localhost:evil.com": 403, "[localhost]": 403, "[localhost]:80": 403, "[127.0.0.1]": 403, "localhost:": 403,
+		"localhost:80:80":     403,
 		"evil.com:.localhost": 403, "::1": 403, "[::1": 403, "localhost:99999": 403, "[cache.example.org]": 403,
-		"evil.example.com": 403, "localhost.evil.com": 403, "127.0.0.1.evil.com": 403, "example.org": 403, "10.0.0.1": 403, "notlocalhost": 403,
+		"evil.example.com": 403, "localhost.evil.com": 403, "127.0.0.1.evil.com": 403, "example.org": 403, "10.0.0.1": 403,
+		"notlocalhost": 403,
 	} {
 		for _, path := range []string{"v1/stats", "metrics", "", "keys"} {
 			status, text := do("GET", path, host, nil)
@@ -393,7 +405,8 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	for _, header := range []map[string]string{
-		{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "https://evil.example.com"}, {"Origin": "null"},
+		{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "https://evil.example.com"},
+		{"Origin": "null"},
 	} {
 		status, text := do("POST", "v1/set", "", header)
 		require.Equal(t, 403, status, "%v %s", header, text)

@@ -18,7 +18,8 @@ import (
 
 // TestSet_Keeps ensures that a value that is set from outside leaves an entry what does not belong to the old value.
 func TestSet_Keeps(t *testing.T) {
-	db := open(t, &keepcache.Options{DefaultTTL: 2 * time.Hour, Buckets: map[string]keepcache.BucketOptions{"s": {Sliding: true}}})
+	db := open(t, &keepcache.Options{DefaultTTL: 2 * time.Hour,
+		Buckets: map[string]keepcache.BucketOptions{"s": {Sliding: true}}})
 	c, url := serve(t, db, everything)
 	ctx := t.Context()
 	one := json.RawMessage(`1`)
@@ -35,15 +36,17 @@ func TestSet_Keeps(t *testing.T) {
 	}
 	load := func(bucket, key string, staleFor time.Duration) {
 		var dst any
-		_, err := db.Bucket(bucket).WithTags("t", "\xff").GetOrLoad(ctx, key, &dst, func(_ context.Context, l *keepcache.Load) (any, error) {
-			l.ETag = "e"
-			return 0, nil
-		}, &keepcache.LoadOptions{TTL: time.Hour, StaleFor: staleFor})
+		_, err := db.Bucket(bucket).WithTags("t", "\xff").GetOrLoad(ctx, key, &dst,
+			func(_ context.Context, l *keepcache.Load) (any, error) {
+				l.ETag = "e"
+				return 0, nil
+			}, &keepcache.LoadOptions{TTL: time.Hour, StaleFor: staleFor})
 		require.NoError(t, err)
 	}
 
 	for _, staleFor := range []time.Duration{0, 24 * time.Hour, keepcache.NoExpiry} {
-		for _, w := range []wire.Write{{}, {TTL: 3 * 3600_000}, {ExpiresAt: time.Now().Add(3 * time.Hour).UnixMilli()}, {TTL: -1}} {
+		for _, w := range []wire.Write{{}, {TTL: 3 * 3600_000}, {ExpiresAt: time.Now().Add(3 * time.Hour).UnixMilli()},
+			{TTL: -1}} {
 			for _, bucket := range []string{"b", "s"} {
 				require.NoError(t, db.Bucket(bucket).Clear(ctx))
 				load(bucket, "k", staleFor)
@@ -80,7 +83,8 @@ func TestSet_Keeps(t *testing.T) {
 	require.Equal(t, []string{"new"}, look("b", "k").Tags)
 	require.NoError(t, c.Set(ctx, wire.Write{Bucket: "b", Key: "k", Value: one, Tags: &[]wire.Name{}}))
 	require.Empty(t, look("b", "k").Tags)
-	require.ErrorIs(t, c.Set(ctx, wire.Write{Bucket: "b", Key: "k", Value: one, Tags: &[]wire.Name{""}}), keepcache.ErrInvalidTag)
+	require.ErrorIs(t, c.Set(ctx, wire.Write{Bucket: "b", Key: "k", Value: one, Tags: &[]wire.Name{""}}),
+		keepcache.ErrInvalidTag)
 	for i, w := range []wire.Write{{TTL: 3600_000}, {ExpiresAt: time.Now().Add(time.Hour).UnixMilli()}} {
 		w.Bucket, w.Key, w.Value, w.Tags = "b", wire.Name("new"+string(rune('0'+i))), one, &[]wire.Name{"t"}
 		added, err := c.Add(ctx, w)
@@ -95,7 +99,8 @@ func TestSet_Keeps(t *testing.T) {
 
 	// As the page's form does it.
 	load("b", "form", 0)
-	resp, err := http.Post(url+"v1/set", "application/json", strings.NewReader(`{"bucket":"b","key":"form","value":2,"ttl_ms":60000}`))
+	resp, err := http.Post(url+"v1/set", "application/json",
+		strings.NewReader(`{"bucket":"b","key":"form","value":2,"ttl_ms":60000}`))
 	require.NoError(t, err)
 	_, _ = io.Copy(io.Discard, resp.Body)
 	require.NoError(t, resp.Body.Close())
@@ -110,7 +115,8 @@ func TestRestore(t *testing.T) {
 	b := db.Bucket("b")
 	for _, e := range []keepcache.Entry{
 		{Key: "never", WrittenAt: now.Add(-time.Hour)},
-		{Key: "stale", WrittenAt: now, ExpiresAt: now.Add(-time.Hour), StaleUntil: now.Add(time.Hour), ETag: "\xff", Tags: []string{"a", "\xff"},
+		{Key: "stale", WrittenAt: now, ExpiresAt: now.Add(-time.Hour), StaleUntil: now.Add(time.Hour), ETag: "\xff",
+			Tags:     []string{"a", "\xff"},
 			LoadedAt: now, RetryAt: now.Add(time.Minute), Sliding: time.Hour},
 		{Key: "stale for ever", WrittenAt: now, ExpiresAt: now.Add(-time.Hour)},
 		{Key: "negative", WrittenAt: now, ExpiresAt: now.Add(time.Hour), StaleUntil: now.Add(time.Hour), Negative: true},
@@ -151,7 +157,8 @@ func TestRestore(t *testing.T) {
 	_, hidden = count(true, shy)
 	require.Equal(t, 1, hidden)
 
-	for _, w := range []wire.Write{{TTL: 1}, {StaleUntil: -2}, {ExpiresAt: -1}, {WrittenAt: -1}, {ExpiresAt: 1000}, {StaleUntil: now.Add(time.Hour).UnixMilli()}} {
+	for _, w := range []wire.Write{{TTL: 1}, {StaleUntil: -2}, {ExpiresAt: -1}, {WrittenAt: -1}, {ExpiresAt: 1000},
+		{StaleUntil: now.Add(time.Hour).UnixMilli()}} {
 		w.Bucket, w.Key, w.Value = "b", "bad", json.RawMessage(`1`)
 		require.Error(t, c.Restore(ctx, w), w)
 	}

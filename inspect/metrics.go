@@ -113,7 +113,8 @@ func (e *exposition) stats(s keepcache.Stats) {
 	e.gauge("keepcache_entry_bytes", "Size of the keys and records of all entries.", "", float64(s.Bytes))
 	e.gauge("keepcache_entry_cost_bytes", "Space in the file that entries and buckets need.", "", float64(s.Cost))
 	if budget := s.Budgets.Bytes; budget >= 0 {
-		e.gauge("keepcache_entry_budget_bytes", "Limit of the space in the file that entries and buckets need.", "", float64(budget))
+		e.gauge("keepcache_entry_budget_bytes", "Limit of the space in the file that entries and buckets need.", "",
+			float64(budget))
 	}
 	e.gauge("keepcache_memory_budget_bytes", "Limit of the memory that entries take.", "", float64(s.Budgets.MemoryBytes))
 	if len(s.Buckets) <= mostBucketLabels {
@@ -124,7 +125,8 @@ func (e *exposition) stats(s keepcache.Stats) {
 			entries = append(entries, label, float64(b.Entries))
 			bytes = append(bytes, label, float64(b.Bytes))
 		}
-		e.gauge("keepcache_bucket_entries", "Entries of a bucket, including expired ones that were not swept yet.", entries...)
+		e.gauge("keepcache_bucket_entries", "Entries of a bucket, including expired ones that were not swept yet.",
+			entries...)
 		e.gauge("keepcache_bucket_bytes", "Size of the keys and records of a bucket.", bytes...)
 	}
 	e.counter("keepcache_removed_entries", "Entries removed from the cache, by reason.",
@@ -136,8 +138,10 @@ func (e *exposition) stats(s keepcache.Stats) {
 
 	e.gauge("keepcache_unavailable", "1 while the file cannot be used, otherwise 0.", "", flag(s.Health.Unavailable))
 	e.counter("keepcache_health_failures", "Times that the file became unavailable.", "", float64(s.Health.Failures))
-	e.counter("keepcache_quarantined_files", "Damaged files and journals that were quarantined.", "", float64(s.Health.Quarantined))
-	e.counter("keepcache_lost_writes", "Writes that may have been lost in damaged journals.", "", float64(s.Health.LostWrites))
+	e.counter("keepcache_quarantined_files", "Damaged files and journals that were quarantined.", "",
+		float64(s.Health.Quarantined))
+	e.counter("keepcache_lost_writes", "Writes that may have been lost in damaged journals.", "",
+		float64(s.Health.LostWrites))
 
 	e.counter("keepcache_loads", "Calls of loaders.", "", float64(s.Loads.Loads))
 	e.counter("keepcache_load_failures", "Calls of loaders that failed.", "", float64(s.Loads.Failures))
@@ -146,32 +150,43 @@ func (e *exposition) stats(s keepcache.Stats) {
 	e.counter("keepcache_refreshes", "Loads started in the background.", "", float64(s.Loads.Refreshes))
 	e.counter("keepcache_stale_hits", "Requests served with a stale value.", "", float64(s.Loads.Stale))
 	e.counter("keepcache_negative_hits", "Requests answered by a negative entry.", "", float64(s.Loads.NegativeHits))
-	e.counter("keepcache_discarded_loads", "Loaded values that were not stored, because the key had changed.", "", float64(s.Loads.Discarded))
-	e.counter("keepcache_mismatched_loads", "Stored values that could not be decoded and were loaded again.", "", float64(s.Loads.Mismatched))
-	e.counter("keepcache_load_cache_errors", "Loads during which the cache could not be read or written.", "", float64(s.Loads.CacheErrors))
-	e.counter("keepcache_remembered_load_failures", "Requests answered with the remembered error of a failed load.", "", float64(s.Loads.Remembered))
+	e.counter("keepcache_discarded_loads", "Loaded values that were not stored, because the key had changed.", "",
+		float64(s.Loads.Discarded))
+	e.counter("keepcache_mismatched_loads", "Stored values that could not be decoded and were loaded again.", "",
+		float64(s.Loads.Mismatched))
+	e.counter("keepcache_load_cache_errors", "Loads during which the cache could not be read or written.", "",
+		float64(s.Loads.CacheErrors))
+	e.counter("keepcache_remembered_load_failures", "Requests answered with the remembered error of a failed load.", "",
+		float64(s.Loads.Remembered))
 	e.counter("keepcache_timed_out_loads", "Loads that exceeded LoadTimeout.", "", float64(s.Loads.TimedOut))
-	e.counter("keepcache_skipped_refreshes", "Refreshes not started, because all slots were taken.", "", float64(s.Loads.Skipped))
+	e.counter("keepcache_skipped_refreshes", "Refreshes not started, because all slots were taken.", "",
+		float64(s.Loads.Skipped))
 	e.gauge("keepcache_running_loads", "Loads that are running.", "", float64(s.Loads.Running))
-	e.gauge("keepcache_abandoned_loaders", "Loaders that have not returned although their load exceeded LoadTimeout.", "", float64(s.Loads.Abandoned))
+	e.gauge("keepcache_abandoned_loaders", "Loaders that have not returned although their load exceeded LoadTimeout.", "",
+		float64(s.Loads.Abandoned))
 
 	e.gauge("keepcache_memory_entries", "Entries in memory.", "", float64(s.Memory.Entries))
 	e.gauge("keepcache_memory_bytes", "Memory that entries take; pinned entries are not in the file yet.",
 		`state="pinned"`, float64(s.Memory.PinnedBytes), `state="cached"`, float64(s.Memory.CachedBytes))
 	e.gauge("keepcache_journal_bytes", "Size of the journal.", "", float64(s.Journal.FileBytes))
-	e.gauge("keepcache_journal_used_bytes", "Part of the journal that is not in the file yet.", "", float64(s.Journal.UsedBytes))
-	e.gauge("keepcache_journal_failed", "1 while there is no working journal and writes wait for commits, otherwise 0.", "", flag(s.Journal.Failed))
+	e.gauge("keepcache_journal_used_bytes", "Part of the journal that is not in the file yet.", "",
+		float64(s.Journal.UsedBytes))
+	e.gauge("keepcache_journal_failed", "1 while there is no working journal and writes wait for commits, otherwise 0.",
+		"", flag(s.Journal.Failed))
 	e.counter("keepcache_journal_appends", "Records appended to the journal.", "", float64(s.Journal.Appends))
 	e.counter("keepcache_journal_flushes", "Flushes of the journal to the disk.", "", float64(s.Journal.Flushes))
-	e.counter("keepcache_journal_flush_seconds", "Time spent in flushes of the journal.", "", s.Journal.FlushTime.Seconds())
+	e.counter("keepcache_journal_flush_seconds", "Time spent in flushes of the journal.", "",
+		s.Journal.FlushTime.Seconds())
 	e.counter("keepcache_commits", "Commits to the file.", "", float64(s.Commit.Commits))
 	e.counter("keepcache_commit_failures", "Commits to the file that failed.", "", float64(s.Commit.Failed))
 	e.counter("keepcache_committed_entries", "Entries written and removed by commits.", "", float64(s.Commit.Entries))
 	e.counter("keepcache_commit_seconds", "Time spent in commits.", "", s.Commit.Time.Seconds())
 	e.gauge("keepcache_longest_commit_seconds", "Duration of the longest commit.", "", s.Commit.Longest.Seconds())
 	e.counter("keepcache_sweeps", "Sweeps of expired entries.", "", float64(s.Sweep.Sweeps))
-	e.gauge("keepcache_sweep_lag_seconds", "Age of the oldest expired entry that has not been swept.", "", s.Sweep.Lag.Seconds())
-	e.gauge("keepcache_sweep_pending_buckets", "Cleared and dropped buckets whose entries have not all been swept.", "", float64(s.Sweep.Pending))
+	e.gauge("keepcache_sweep_lag_seconds", "Age of the oldest expired entry that has not been swept.", "",
+		s.Sweep.Lag.Seconds())
+	e.gauge("keepcache_sweep_pending_buckets", "Cleared and dropped buckets whose entries have not all been swept.", "",
+		float64(s.Sweep.Pending))
 }
 
 func flag(b bool) float64 {

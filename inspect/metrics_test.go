@@ -76,8 +76,10 @@ func TestMetrics(t *testing.T) {
 		require.Greater(t, len(seen), 40)
 	}
 	for accept, want := range map[string]bool{
-		"application/openmetrics-text": true, "text/plain": false, "*/*": false, "application/openmetrics-text;version=2.0.0": false,
-		"application/openmetrics-text;q=0.1, text/plain;q=0.9": false, ";;,": false, "application/openmetrics-text;q=0": false,
+		"application/openmetrics-text": true, "text/plain": false, "*/*": false,
+		"application/openmetrics-text;version=2.0.0":           false,
+		"application/openmetrics-text;q=0.1, text/plain;q=0.9": false, ";;,": false,
+		"application/openmetrics-text;q=0": false,
 	} {
 		_, kind := metrics(t, h, accept)
 		require.Equal(t, want, strings.HasPrefix(kind, "application/openmetrics-text"), accept)

@@ -38,7 +38,8 @@ func (s *server) overview() overviewData {
 	first := samples[0]
 	d := overviewData{frameData: s.frame("overview", "Overview"), Now: now.Format("15:04:05")}
 	if h := stats.Health; h.Unavailable {
-		d.Alarm = "The file has been unavailable since " + h.Since.Format("15:04:05") + ". Reads and writes continue in memory."
+		d.Alarm = "The file has been unavailable since " + h.Since.Format("15:04:05") +
+			". Reads and writes continue in memory."
 		if h.Err != nil {
 			d.Alarm += " " + display.Text(h.Err.Error(), 300)
 		}
@@ -56,7 +57,8 @@ func (s *server) overview() overviewData {
 	case whole:
 		d.Surveyed = fmt.Sprintf("%s entries, scanned %s ago", count(walk.looked), span(now.Sub(walk.ended)))
 	default:
-		d.Surveyed = fmt.Sprintf("%s of %s entries scanned so far", count(walk.looked), count(max(stats.Entries, walk.looked)))
+		d.Surveyed = fmt.Sprintf("%s of %s entries scanned so far", count(walk.looked),
+			count(max(stats.Entries, walk.looked)))
 	}
 	for _, e := range walk.biggest(s.db) {
 		if r := rowOf(e, now); len(d.Biggest) < shortList {
@@ -107,7 +109,8 @@ func (s *server) figures(stats keepcache.Stats, samples []sample, reads, writes 
 		ratio,
 		{Label: "Reads", Value: number(last.hits + last.misses), Unit: "/s", Note: number(last.misses) + "/s missed"},
 		{Label: "Writes", Value: number(last.sets), Unit: "/s", Note: number(last.deletes) + "/s deleted"},
-		{Label: "Entries", Value: number(float64(stats.Entries)), Note: count(stats.Entries) + " in " + count(len(stats.Buckets)) + " buckets"},
+		{Label: "Entries", Value: number(float64(stats.Entries)),
+			Note: count(stats.Entries) + " in " + count(len(stats.Buckets)) + " buckets"},
 		latency,
 		wait,
 		lag,
@@ -127,12 +130,14 @@ func facts(s keepcache.Stats) []fact {
 		{"Writes", count(s.Sets)},
 		{"Deletes", count(s.Deletes)},
 		{"Expired", count(s.Evictions.Expired)},
-		{"Evicted", count(s.Evictions.Size + s.Evictions.Entries)},
+		{"Evicted over size", count(s.Evictions.Size)},
+		{"Evicted over count", count(s.Evictions.Entries)},
 		{"Commits", count(s.Commit.Commits) + ", the longest " + span(s.Commit.Longest)},
 		{"Flushes", count(s.Journal.Flushes)},
 	}
 	if l := s.Loads; l.Loads > 0 || l.Running > 0 {
-		f = append(f, fact{"Loads", count(l.Loads) + ", " + count(l.Failures) + " failed"}, fact{"Loads running", count(l.Running)}, fact{"Served stale", count(l.Stale)})
+		f = append(f, fact{"Loads", count(l.Loads) + ", " + count(l.Failures) + " failed"},
+			fact{"Loads running", count(l.Running)}, fact{"Served stale", count(l.Stale)})
 		if l.Skipped > 0 {
 			f = append(f, fact{"Refreshes skipped, no free slot", count(l.Skipped)})
 		}

@@ -158,7 +158,8 @@ func rowOf(e wire.Entry, now time.Time) row {
 	r := row{
 		Href: entryHref(string(e.Bucket), string(e.Key)), Key: shorten(display.Name(string(e.Key)), shownKey),
 		Bucket: shorten(display.Name(string(e.Bucket)), shownKey), Size: size(int64(e.Size)), Life: "never",
-		Written: age(now.Sub(time.UnixMilli(e.WrittenAt))), WrittenISO: time.UnixMilli(e.WrittenAt).UTC().Format(time.RFC3339),
+		Written:    age(now.Sub(time.UnixMilli(e.WrittenAt))),
+		WrittenISO: time.UnixMilli(e.WrittenAt).UTC().Format(time.RFC3339),
 	}
 	if e.ExpiresAt != 0 {
 		r.Until = e.ExpiresAt
@@ -279,7 +280,8 @@ func (s *server) keysPage(v *visit) (any, error) {
 	for _, e := range page.Entries {
 		data.Rows = append(data.Rows, rowOf(e, now))
 	}
-	same := []string{"bucket", bucket, "prefix", data.Prefix, "glob", data.Glob, "tag", data.Tag, "limit", form.Get("limit")}
+	same := []string{"bucket", bucket, "prefix", data.Prefix, "glob", data.Glob, "tag", data.Tag, "limit",
+		form.Get("limit")}
 	if q.scan.After != "" {
 		data.First = keysHref(same...)
 	}
@@ -338,7 +340,8 @@ func (s *server) entryPage(v *visit) (any, error) {
 		Editable            bool
 		TTL                 string
 	}{
-		frameData: s.frame("entry", shorten(display.Name(q.key), 60)), Bucket: display.Name(q.bucket), Key: display.Name(q.key),
+		frameData: s.frame("entry", shorten(display.Name(q.key), 60)), Bucket: display.Name(q.bucket),
+		Key:        display.Name(q.key),
 		BucketHref: keysHref("bucket", q.bucket), BucketName: string(bucketName), KeyName: string(keyName),
 		Facts: []fact{
 			{"Size of the encoded value", size(int64(e.Size))},

@@ -62,7 +62,8 @@ func TestPages(t *testing.T) {
 		require.NotContains(t, text, "<script>alert")
 		require.NotContains(t, text, "ZgotmplZ")
 		for _, ref := range regexp.MustCompile(`(?:href|src|action)="([^"]*)"`).FindAllStringSubmatch(text, -1) {
-			require.Regexp(t, `^(\./|#main|(keys|entry|events|style\.css|script\.js|icon\.svg)(\?[A-Za-z0-9%&=;+._~-]*)?)$`, html.UnescapeString(ref[1]), path)
+			require.Regexp(t, `^(\./|#main|(keys|entry|events|style\.css|script\.js|icon\.svg)(\?[A-Za-z0-9%&=;+._~-]*)?)$`,
+				html.UnescapeString(ref[1]), path)
 		}
 	}
 }
@@ -90,7 +91,11 @@ func TestPages_Links(t *testing.T) {
 		value := regexp.MustCompile(`value \d+`).FindString(text)
 		require.NotEmpty(t, value, href)
 		seen[value] = true
-		form := regexp.MustCompile(`name="bucket64" value="([^"]*)"`).FindStringSubmatch(func() string { _, text, _ := fetch(t, base+href); return text }())
+		form := regexp.MustCompile(`name="bucket64" value="([^"]*)"`).FindStringSubmatch(func() string {
+			_, text,
+				_ := fetch(t, base+href)
+			return text
+		}())
 		status, text, _ := fetch(t, base+"keys?bucket64="+form[1])
 		require.Equal(t, 200, status)
 		require.Len(t, link.FindAllStringSubmatch(text, -1), 1)
@@ -145,7 +150,8 @@ func TestPages_Long(t *testing.T) {
 	require.NoError(t, db.Set("deep", json.RawMessage(deep), 0))
 	require.NoError(t, db.Set("wide", make([]int, 100_000), 0))
 	require.NoError(t, db.Set("text", strings.Repeat("<", 1<<20), 0))
-	require.NoError(t, db.Set("wide of deep", json.RawMessage("["+strings.Repeat(`[[1],`, 300)+"0"+strings.Repeat("]", 300)+"]"), 0))
+	require.NoError(t, db.Set("wide of deep",
+		json.RawMessage("["+strings.Repeat(`[[1],`, 300)+"0"+strings.Repeat("]", 300)+"]"), 0))
 	for _, key := range []string{"deep", "wide", "text", "wide of deep"} {
 		status, text, _ := fetch(t, base+"entry?key="+url.QueryEscape(key))
 		require.Equal(t, 200, status)
@@ -170,7 +176,8 @@ func TestMount(t *testing.T) {
 		require.Equal(t, 200, status, prefix)
 		require.Contains(t, text, "Hit ratio")
 	}
-	for _, path := range []string{"/a/b/v1/stats", "/c/v1/stats", "/c/metrics", "/c/style.css", "/a/b/script.js", "/a/b/icon.svg"} {
+	for _, path := range []string{"/a/b/v1/stats", "/c/v1/stats", "/c/metrics", "/c/style.css", "/a/b/script.js",
+		"/a/b/icon.svg"} {
 		status, _, header := fetch(t, srv.URL+path)
 		require.Equal(t, 200, status, path)
 		require.Equal(t, "nosniff", header.Get("X-Content-Type-Options"))
@@ -191,7 +198,9 @@ func TestMount(t *testing.T) {
 func TestPages_Errors(t *testing.T) {
 	db := open(t, nil)
 	_, base := serve(t, db, nil)
-	_, refusing := serve(t, db, &inspect.Options{Authorize: func(*http.Request) error { return &inspect.Refusal{Status: 401, Message: "who are you?"} }})
+	_, refusing := serve(t, db, &inspect.Options{Authorize: func(*http.Request) error {
+		return &inspect.Refusal{Status: 401, Message: "who are you?"}
+	}})
 	for path, want := range map[string]string{
 		base + "keys?limit=x":    `<h1>Bad Request</h1><p>limit is "x"</p>`,
 		base + "entry?key=none":  `<h1>Not Found</h1><p>no key none in bucket default</p>`,

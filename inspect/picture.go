@@ -213,7 +213,8 @@ func latencyBars(reads, writes keepcache.Latencies) bars {
 			label = bound
 		}
 		b.Bars = append(b.Bars, bar{
-			Label: label, Title: "up to " + bound + ": " + count(reads.Counts[i]) + " reads, " + count(writes.Counts[i]) + " writes",
+			Label: label, Title: "up to " + bound + ": " + count(reads.Counts[i]) + " reads, " + count(writes.Counts[i]) +
+				" writes",
 			Parts: []box{
 				upright("hits", 0.5, 4.3, part(int64(reads.Counts[i]), int64(mostReads))),
 				upright("sets", 5.2, 4.3, part(int64(writes.Counts[i]), int64(mostWrites))),
@@ -237,7 +238,8 @@ func gauges(s keepcache.Stats) []gauge {
 			width := 1000 * part(parts[i+2].(int64), whole)
 			width = min(width, 1000-at)
 			g.Parts = append(g.Parts, box{
-				Class: parts[i].(string), Label: parts[i+1].(string) + " " + size(parts[i+2].(int64)), X: fixed(at), Width: fixed(width),
+				Class: parts[i].(string), Label: parts[i+1].(string) + " " + size(parts[i+2].(int64)), X: fixed(at),
+				Width: fixed(width),
 			})
 			at += width
 		}
@@ -254,10 +256,13 @@ func gauges(s keepcache.Stats) []gauge {
 	held := min(s.Bytes, max(0, s.FileBytes-s.FreeBytes))
 	return []gauge{
 		live,
-		fill("File", size(s.FileBytes), s.FileBytes, "live", "live", held, "cached", "structure", other, "free", "free", s.FreeBytes),
-		fill("Memory", size(s.Memory.PinnedBytes+s.Memory.CachedBytes)+bound(s.Budgets.MemoryBytes), max(s.Budgets.MemoryBytes, s.Memory.PinnedBytes+s.Memory.CachedBytes),
+		fill("File", size(s.FileBytes), s.FileBytes, "live", "live", held, "cached", "structure", other, "free", "free",
+			s.FreeBytes),
+		fill("Memory", size(s.Memory.PinnedBytes+s.Memory.CachedBytes)+bound(s.Budgets.MemoryBytes),
+			max(s.Budgets.MemoryBytes, s.Memory.PinnedBytes+s.Memory.CachedBytes),
 			"pinned", "not in the file yet", s.Memory.PinnedBytes, "live", "cached", s.Memory.CachedBytes),
-		fill("Journal", size(s.Journal.UsedBytes)+bound(s.Budgets.JournalBytes), max(s.Budgets.JournalBytes, s.Journal.UsedBytes), "journal", "in use", s.Journal.UsedBytes),
+		fill("Journal", size(s.Journal.UsedBytes)+bound(s.Budgets.JournalBytes),
+			max(s.Budgets.JournalBytes, s.Journal.UsedBytes), "journal", "in use", s.Journal.UsedBytes),
 	}
 }
 

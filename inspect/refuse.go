@@ -42,7 +42,8 @@ func BasicAuth(user, password string) (func(*http.Request) error, error) {
 	return func(r *http.Request) error {
 		u, p, given := r.BasicAuth()
 		gotUser, gotPassword := sha256.Sum256([]byte(u)), sha256.Sum256([]byte(p))
-		same := subtle.ConstantTimeCompare(gotUser[:], wantUser[:]) & subtle.ConstantTimeCompare(gotPassword[:], wantPassword[:])
+		same := subtle.ConstantTimeCompare(gotUser[:], wantUser[:]) & subtle.ConstantTimeCompare(gotPassword[:],
+			wantPassword[:])
 		if same == 1 {
 			return nil
 		}
@@ -77,7 +78,8 @@ func private(h http.Header) {
 // admit refuses requests with a foreign host or from a foreign origin. page says that the request is for a page.
 func (s *server) admit(r *http.Request, page bool) error {
 	if !s.anyHost && !s.isHost(r.Host) {
-		return fmt.Errorf("%w: the host %.100q is not allowed (inspect.Options.Hosts allows hosts)", wire.ErrForbidden, r.Host)
+		return fmt.Errorf("%w: the host %.100q is not allowed (inspect.Options.Hosts allows hosts)", wire.ErrForbidden,
+			r.Host)
 	}
 	if err := s.origins.Check(r); err != nil {
 		return fmt.Errorf("%w: %w", wire.ErrForbidden, err)
@@ -151,15 +153,18 @@ func (s *server) isHost(host string) bool {
 	}
 	if inner, ok := strings.CutPrefix(name, "["); ok { // brackets are for IPv6 alone
 		addr, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
-		return strings.HasSuffix(inner, "]") && err == nil && addr.Is6() && (addr.IsLoopback() || s.isOwnHost(inner[:len(inner)-1]))
+		return strings.HasSuffix(inner, "]") && err == nil && addr.Is6() &&
+			(addr.IsLoopback() || s.isOwnHost(inner[:len(inner)-1]))
 	}
 	if addr, err := netip.ParseAddr(name); err == nil && addr.IsLoopback() {
 		return addr.Is4()
 	}
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	return name == "localhost" || strings.HasSuffix(name, ".localhost") && !strings.ContainsAny(name, ":/@[]") || s.isOwnHost(name)
+	return name == "localhost" || strings.HasSuffix(name, ".localhost") && !strings.ContainsAny(name, ":/@[]") ||
+		s.isOwnHost(name)
 }
 
 func (s *server) isOwnHost(name string) bool {
-	return slices.ContainsFunc(s.o.Hosts, func(own string) bool { return name != "" && strings.EqualFold(strings.Trim(own, "[]"), name) })
+	return slices.ContainsFunc(s.o.Hosts,
+		func(own string) bool { return name != "" && strings.EqualFold(strings.Trim(own, "[]"), name) })
 }

@@ -42,7 +42,8 @@ func TestBasicAuth(t *testing.T) {
 		user, password string
 		status         int
 	}{
-		{"admin", "open sesame", 200}, {"admin", "", 401}, {"", "open sesame", 401}, {"admin", "open sesame ", 401}, {"Admin", "open sesame", 401},
+		{"admin", "open sesame", 200}, {"admin", "", 401}, {"", "open sesame", 401}, {"admin", "open sesame ", 401},
+		{"Admin", "open sesame", 401},
 		{"admin:open", "sesame", 401}, {"", "", 401},
 	} {
 		for _, path := range []string{"/", "/keys", "/v1/", "/metrics"} {
@@ -73,7 +74,8 @@ func TestBasicAuth(t *testing.T) {
 func TestRefused(t *testing.T) {
 	db := open(t, nil)
 	refusing := func(err error) http.Handler {
-		return inspect.Handler(db, &inspect.Options{ShowValues: true, AllowWrites: true, Title: "secret title", Authorize: func(*http.Request) error { return err }})
+		return inspect.Handler(db, &inspect.Options{ShowValues: true, AllowWrites: true, Title: "secret title",
+			Authorize: func(*http.Request) error { return err }})
 	}
 	for _, c := range []struct {
 		err    error
@@ -84,16 +86,19 @@ func TestRefused(t *testing.T) {
 		{errors.New("not for everybody"), 403, "", "not for everybody"},
 		{&inspect.Refusal{}, 403, "", "refused"},
 		{&inspect.Refusal{Status: 200, Message: "no"}, 403, "", "no"},
-		{errors.Join(&inspect.Refusal{Status: 429, Header: http.Header{"Retry-After": {"7"}}, Message: "later"}), 429, "7", "later"},
+		{errors.Join(&inspect.Refusal{Status: 429, Header: http.Header{"Retry-After": {"7"}}, Message: "later"}), 429, "7",
+			"later"},
 		{&inspect.Refusal{Status: 302, Header: http.Header{"Retry-After": {"1"}}}, 403, "1", "refused"},
 	} {
-		for _, path := range []string{"/", "/keys", "/entry?key=k", "/metrics", "/nothing", "/v1/stats", "/v1/nothing", "/v2/", "/v1/set"} {
+		for _, path := range []string{"/", "/keys", "/entry?key=k", "/metrics", "/nothing", "/v1/stats", "/v1/nothing",
+			"/v2/", "/v1/set"} {
 			w := ask(t, refusing(c.err), "GET", path)
 			require.Equal(t, c.status, w.Code, path)
 			require.Equal(t, c.header, w.Header().Get("Retry-After"))
 			text := w.Body.String()
 			require.Contains(t, text, c.words)
-			for _, word := range []string{"app.cache", db.Path(), "secret title", "pid", strconv.Itoa(os.Getpid()), "read-only", "writes", "values"} {
+			for _, word := range []string{"app.cache", db.Path(), "secret title", "pid", strconv.Itoa(os.Getpid()), "read-only",
+				"writes", "values"} {
 				require.NotContains(t, text, word, path)
 			}
 		}
@@ -119,7 +124,8 @@ func TestRefused(t *testing.T) {
 func TestCrossSite(t *testing.T) {
 	db := open(t, nil)
 	h := inspect.Handler(db, everything)
-	reads := []string{"/v1/", "/v1/stats", "/v1/keys", "/v1/entry?key=k", "/v1/events", "/v1/biggest", "/metrics", "/", "/keys", "/style.css", "/script.js"}
+	reads := []string{"/v1/", "/v1/stats", "/v1/keys", "/v1/entry?key=k", "/v1/events", "/v1/biggest", "/metrics", "/",
+		"/keys", "/style.css", "/script.js"}
 	for _, site := range []string{"cross-site", "same-site", "what"} {
 		for _, path := range reads {
 			for _, mode := range []string{"no-cors", "cors", "navigate", ""} {
@@ -140,7 +146,8 @@ func TestCrossSite(t *testing.T) {
 	}
 	require.Equal(t, 403, ask(t, h, "GET", "/v1/stats", "Origin", "https://evil.example.com").Code)
 	require.Equal(t, 403, ask(t, h, "GET", "/v1/stats", "Origin", "null").Code)
-	for _, headers := range [][]string{{"Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "cors"}, {"Sec-Fetch-Site", "none"}, {"Origin", "http://localhost"}, nil} {
+	for _, headers := range [][]string{{"Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "cors"},
+		{"Sec-Fetch-Site", "none"}, {"Origin", "http://localhost"}, nil} {
 		require.Equal(t, 200, ask(t, h, "GET", "/v1/stats", headers...).Code, headers)
 	}
 }
@@ -150,7 +157,8 @@ func TestMethods(t *testing.T) {
 	db := open(t, nil)
 	h := inspect.Handler(db, everything)
 	for path, allow := range map[string]string{
-		"/v1/": "GET, HEAD", "/v1/keys": "GET, HEAD", "/v1/set": "POST", "/v1/backup": "POST", "/v1/verify": "POST", "/": "GET, HEAD", "/keys": "GET, HEAD",
+		"/v1/": "GET, HEAD", "/v1/keys": "GET, HEAD", "/v1/set": "POST", "/v1/backup": "POST", "/v1/verify": "POST",
+		"/": "GET, HEAD", "/keys": "GET, HEAD",
 		"/metrics": "GET, HEAD", "/nothing": "GET, HEAD", "/style.css": "GET, HEAD",
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"} {
@@ -178,7 +186,8 @@ func TestContentType(t *testing.T) {
 	db := open(t, nil)
 	h := inspect.Handler(db, everything)
 	for _, name := range []string{"sweep", "compact", "verify", "backup", "clear", "set"} {
-		for _, kind := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/json-patch", ";"} {
+		for _, kind := range []string{"", "text/plain", "application/x-www-form-urlencoded",
+			"multipart/form-data; boundary=x", "application/json-patch", ";"} {
 			w := ask(t, h, "POST", "/v1/"+name, "Content-Type", kind)
 			require.Equal(t, 400, w.Code, "%s %s", name, kind)
 		}
@@ -201,10 +210,12 @@ func TestETag(t *testing.T) {
 	for _, c := range []struct {
 		o     *inspect.Options
 		shown bool
-	}{{nil, false}, {&inspect.Options{ShowValues: true}, true}, {&inspect.Options{ShowValues: true, Redact: redact}, false}, {&inspect.Options{AllowWrites: true}, false}} {
+	}{{nil, false}, {&inspect.Options{ShowValues: true}, true},
+		{&inspect.Options{ShowValues: true, Redact: redact}, false}, {&inspect.Options{AllowWrites: true}, false}} {
 		h := inspect.Handler(db, c.o)
 		all := ""
-		for _, path := range []string{"/v1/entry?bucket=b&key=k&values=1", "/v1/keys?bucket=b&values=1", "/v1/biggest", "/v1/expiring", "/entry?bucket=b&key=k", "/keys", "/"} {
+		for _, path := range []string{"/v1/entry?bucket=b&key=k&values=1", "/v1/keys?bucket=b&values=1", "/v1/biggest",
+			"/v1/expiring", "/entry?bucket=b&key=k", "/keys", "/"} {
 			w := ask(t, h, "GET", path)
 			require.Equal(t, 200, w.Code, path)
 			all += w.Body.String()
@@ -242,12 +253,17 @@ func TestRoute(t *testing.T) {
 	for path, want := range map[string]string{
 		"/v1/": "page", "/v1/keys": "page", "/v1/v1/": "api", "/v1/v1/stats": "api", "/v1/metrics": "metrics",
 		"/deep/v1/": "page", "/deep/v1/keys": "page", "/deep/v1/v1/stats": "api",
-		"/plain/": "page", "/plain/v1/stats": "api", "/plain/x/v1/stats": "none", "/plain/x/y/v1/keys": "none", "/plain/v1%2fstats": "none",
-		"/plain/v1/x/stats": "bad", "/plain/%76%31/stats": "none", "/plain/v1/st%61ts": "bad", "/plain/x/metrics": "none", "/plain/x/": "none",
-		"/plain/x/style.css": "none", "/plain/v01/stats": "none", "/plain/v+1/stats": "none", "/plain/metrics": "metrics", "/plain/%6detrics": "none",
-		"/t/a/cache/": "page", "/t/a/cache/v1/stats": "api", "/t/v1/cache/v1/stats": "api", "/t/a/cache/x/v1/stats": "none",
-		"/rest/": "page", "/rest/v1/stats": "api", "/rest/v1/v1/stats": "bad",
-		"/out/in/": "page", "/out/in/v1/stats": "api", "/out/in/x/v1/stats": "none", "/strip/": "page", "/strip/v1/stats": "api",
+		"/plain/": "page", "/plain/v1/stats": "api", "/plain/x/v1/stats": "none", "/plain/x/y/v1/keys": "none",
+		"/plain/v1%2fstats": "none",
+		"/plain/v1/x/stats": "bad", "/plain/%76%31/stats": "none", "/plain/v1/st%61ts": "bad", "/plain/x/metrics": "none",
+		"/plain/x/":          "none",
+		"/plain/x/style.css": "none", "/plain/v01/stats": "none", "/plain/v+1/stats": "none", "/plain/metrics": "metrics",
+		"/plain/%6detrics": "none",
+		"/t/a/cache/":      "page", "/t/a/cache/v1/stats": "api", "/t/v1/cache/v1/stats": "api",
+		"/t/a/cache/x/v1/stats": "none",
+		"/rest/":                "page", "/rest/v1/stats": "api", "/rest/v1/v1/stats": "bad",
+		"/out/in/": "page", "/out/in/v1/stats": "api", "/out/in/x/v1/stats": "none", "/strip/": "page",
+		"/strip/v1/stats": "api",
 	} {
 		w := ask(t, mux, "GET", path)
 		kind := w.Header().Get("Content-Type")

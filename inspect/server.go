@@ -160,7 +160,8 @@ func (s *server) serveAPI(v *visit, number int, name string, fail func(error)) {
 		v.leave()
 		answer.send(v)
 	default:
-		v.send(wire.TypeJSON, http.StatusOK, func(buf *bytes.Buffer) error { return json.NewEncoder(buf).Encode(answer) }, fail)
+		v.send(wire.TypeJSON, http.StatusOK, func(buf *bytes.Buffer) error { return json.NewEncoder(buf).Encode(answer) },
+			fail)
 	}
 }
 

@@ -49,7 +49,8 @@ func tree(ctx context.Context, encoded []byte) (n *node, cut string, err error) 
 	}
 	unfold(n, open)
 	if b.cut {
-		cut = fmt.Sprintf("This is a part of the value of %s. The command and the protocol show all of it.", size(len(encoded)))
+		cut = fmt.Sprintf("This is a part of the value of %s. The command and the protocol show all of it.",
+			size(len(encoded)))
 	}
 	return n, cut, nil
 }

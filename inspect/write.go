@@ -198,7 +198,8 @@ func (s *server) verify(v *visit) (any, error) {
 	found, err := s.db.Verify(v.ctx)
 	report := wire.Report{
 		Buckets: found.Buckets, Entries: found.Entries, Expired: found.Expired, Pending: found.Pending, Rows: found.Rows,
-		Journal:  wire.ReportJournal{FileBytes: found.Journal.FileBytes, Entries: found.Journal.Entries, Removed: found.Journal.Removed},
+		Journal: wire.ReportJournal{FileBytes: found.Journal.FileBytes, Entries: found.Journal.Entries,
+			Removed: found.Journal.Removed},
 		Problems: []string{}, More: found.More,
 	}
 	for _, p := range found.Problems {

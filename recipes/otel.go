@@ -43,7 +43,8 @@ func Observe(meter metric.Meter, db *keepcache.DB, name string) (metric.Registra
 		return metric.WithAttributes(all...)
 	}
 	hit, miss := with("result", "hit"), with("result", "miss")
-	expired, size, number, explicit := with("reason", "expired"), with("reason", "size"), with("reason", "entries"), with("reason", "explicit")
+	expired, size, number, explicit := with("reason", "expired"), with("reason", "size"), with("reason", "entries"),
+		with("reason", "explicit")
 	plain := with()
 	return meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		s := db.Stats()

@@ -1,5 +1,5 @@
-// Package hitratio replays traces of a cache against policies that choose what to evict, and counts hits. It is
-// how the policies of the byte budget and of the memory tier were chosen. The benchmarks around it write the tables of it,
+// Package hitratio replays traces of a cache against policies that choose what to evict, and counts hits. It is how the
+// policies of the byte budget and of the memory tier were chosen. The benchmarks around it write the tables of it,
 // hitratio.md:
 //
 //	go run . -work hitratio

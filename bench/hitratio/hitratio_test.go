@@ -45,11 +45,13 @@ func TestPolicies(t *testing.T) {
 	require.Equal(t, 0.0, Ratio(NewLRU(10), Loop(10).Accesses))
 	require.Equal(t, 25.0, Ratio(NewSIEVE(3), trace), "1 stays, and 2 and 3 leave for 4 and 2")
 	require.Equal(t, 0.0, Ratio(NewSIEVE(10), Loop(10).Accesses))
-	require.Greater(t, Ratio(NewTinyLFU(1000), Loop(1000).Accesses), 80.0, "what is there is not asked for less often than what comes")
+	require.Greater(t, Ratio(NewTinyLFU(1000), Loop(1000).Accesses), 80.0,
+		"what is there is not asked for less often than what comes")
 
 	// None keeps more than it may, and each keeps what fits.
 	for name, p := range map[string]Policy{
-		"LRU": NewLRU(50), "FIFO": NewFIFO(50, false), "S3-FIFO": NewS3FIFO(50), "SIEVE": NewSIEVE(50), "W-TinyLFU": NewTinyLFU(50),
+		"LRU": NewLRU(50), "FIFO": NewFIFO(50, false), "S3-FIFO": NewS3FIFO(50), "SIEVE": NewSIEVE(50),
+		"W-TinyLFU": NewTinyLFU(50),
 	} {
 		for range 20 {
 			for key := range uint32(300) {

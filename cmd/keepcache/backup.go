@@ -170,7 +170,8 @@ func replaceCache(tmp, path string) error {
 		}
 		return os.Link(tmp, path)
 	}
-	db, err := keepcache.Open(path, &keepcache.Options{LockTimeout: lockWait, SweepInterval: -1, MaxBytes: -1, CompactBytes: -1})
+	db, err := keepcache.Open(path,
+		&keepcache.Options{LockTimeout: lockWait, SweepInterval: -1, MaxBytes: -1, CompactBytes: -1})
 	if err != nil {
 		return toStop(err, "; no cache is replaced that a program has open")
 	}

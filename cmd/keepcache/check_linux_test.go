@@ -79,17 +79,18 @@ func TestCheckPages_Lies(t *testing.T) {
 	}
 	both := append(append([]int(nil), branches...), leaves...)
 	for name, damage := range map[string]func(b []byte){
-		"overflow of ten millions":  all(both, func(p []byte) { native.PutUint32(p[12:], 10_000_000) }),
-		"overflow of all bits":      all(both, func(p []byte) { native.PutUint32(p[12:], math.MaxUint32) }),
-		"overflow to the last page": all(both, func(p []byte) { native.PutUint32(p[12:], uint32(native.Uint64(meta[40:])-native.Uint64(p))-1) }),
-		"counts":                    all(both, func(p []byte) { native.PutUint16(p[10:], math.MaxUint16) }),
-		"counts of branches":        all(branches, func(p []byte) { native.PutUint16(p[10:], math.MaxUint16) }),
-		"flags":                     all(both, func(p []byte) { native.PutUint16(p[8:], 0x77) }),
-		"branches as leaves":        all(branches, func(p []byte) { native.PutUint16(p[8:], 2) }),
-		"leaves as branches":        all(leaves, func(p []byte) { native.PutUint16(p[8:], 1) }),
-		"their own children":        all(branches, func(p []byte) { native.PutUint64(p[16+8:], native.Uint64(p)) }),
-		"a circle":                  all(branches, func(p []byte) { native.PutUint64(p[16+8:], uint64(root)) }),
-		"two parents":               all(branches, func(p []byte) { copy(p[16+8:16+16], p[32+8:32+16]) }),
+		"overflow of ten millions": all(both, func(p []byte) { native.PutUint32(p[12:], 10_000_000) }),
+		"overflow of all bits":     all(both, func(p []byte) { native.PutUint32(p[12:], math.MaxUint32) }),
+		"overflow to the last page": all(both,
+			func(p []byte) { native.PutUint32(p[12:], uint32(native.Uint64(meta[40:])-native.Uint64(p))-1) }),
+		"counts":             all(both, func(p []byte) { native.PutUint16(p[10:], math.MaxUint16) }),
+		"counts of branches": all(branches, func(p []byte) { native.PutUint16(p[10:], math.MaxUint16) }),
+		"flags":              all(both, func(p []byte) { native.PutUint16(p[8:], 0x77) }),
+		"branches as leaves": all(branches, func(p []byte) { native.PutUint16(p[8:], 2) }),
+		"leaves as branches": all(leaves, func(p []byte) { native.PutUint16(p[8:], 1) }),
+		"their own children": all(branches, func(p []byte) { native.PutUint64(p[16+8:], native.Uint64(p)) }),
+		"a circle":           all(branches, func(p []byte) { native.PutUint64(p[16+8:], uint64(root)) }),
+		"two parents":        all(branches, func(p []byte) { copy(p[16+8:16+16], p[32+8:32+16]) }),
 		"the same key twice": all(branches, func(p []byte) {
 			at := 32 + int(native.Uint32(p[32:]))
 			first := 16 + int(native.Uint32(p[16:]))

@@ -25,9 +25,10 @@ import (
 
 var (
 	checkFiles = flag.Int("check.files", effort.Of(120, 500), "how many damaged files the pages are checked of")
-	checkBolt  = flag.Int("check.bbolt", effort.Of(20, 40), "on how many of them the check is compared with bbolt's, which takes a process for each")
-	checkSeed  = flag.Uint64("check.seed", 0, "seed of the damages; 0 for a new one")
-	checkDir   = flag.String("check.dir", "", "directory of the sound files, to be kept or used again")
+	checkBolt  = flag.Int("check.bbolt", effort.Of(20, 40),
+		"on how many of them the check is compared with bbolt's, which takes a process for each")
+	checkSeed = flag.Uint64("check.seed", 0, "seed of the damages; 0 for a new one")
+	checkDir  = flag.String("check.dir", "", "directory of the sound files, to be kept or used again")
 )
 
 func init() {
@@ -273,7 +274,8 @@ func TestCheckPages_Mutated(t *testing.T) {
 		}
 	}
 	t.Logf("%d damaged files: damage found in %d, %d MiB of memory at most; of the first %d bbolt's check found damage in %d, "+
-		"on %d of which its process ended, and ours in %d", *checkFiles, found, peak>>10, *checkBolt, boltFound, ended, *checkBolt-boltSound)
+		"on %d of which its process ended, and ours in %d", *checkFiles, found, peak>>10, *checkBolt, boltFound, ended,
+		*checkBolt-boltSound)
 	require.Less(t, int64(peak)<<10, int64(checkBytes))
 	require.Positive(t, boltFound)
 	require.Positive(t, found)

@@ -63,5 +63,6 @@ func bar(done, total int64) string {
 		part = min(float64(done)/float64(total), 1)
 	}
 	full := int(part * width)
-	return fmt.Sprintf("[%s%s] %3.0f %%, %s of %s", strings.Repeat("#", full), strings.Repeat(" ", width-full), 100*part, size(done), size(total))
+	return fmt.Sprintf("[%s%s] %3.0f %%, %s of %s", strings.Repeat("#", full), strings.Repeat(" ", width-full), 100*part,
+		size(done), size(total))
 }

@@ -66,8 +66,9 @@ func completeNames(root *cobra.Command, f *flags) {
 			}
 		}
 		for name, complete := range map[string]cobra.CompletionFunc{
-			"ttl": cobra.NoFileCompletions, "tag": cobra.NoFileCompletions, "glob": cobra.NoFileCompletions, "limit": cobra.NoFileCompletions,
-			"by": cobra.NoFileCompletions, "timeout": cobra.NoFileCompletions, "interval": cobra.NoFileCompletions,
+			"ttl": cobra.NoFileCompletions, "tag": cobra.NoFileCompletions, "glob": cobra.NoFileCompletions,
+			"limit": cobra.NoFileCompletions,
+			"by":    cobra.NoFileCompletions, "timeout": cobra.NoFileCompletions, "interval": cobra.NoFileCompletions,
 			"max-value-bytes": cobra.NoFileCompletions, "after": keys(0), "prefix": keys(0), "to": files,
 			"kinds": cobra.FixedCompletions(kindNames(), cobra.ShellCompDirectiveNoFileComp),
 		} {
@@ -83,7 +84,8 @@ func completeNames(root *cobra.Command, f *flags) {
 
 // complete returns the names that list finds within the time limit. On an error it offers nothing, because an error
 // message would disturb the person who is typing.
-func (f *flags) complete(cmd *cobra.Command, begin string, list func(c cache, bucket, begin string) (names, groups []string, more bool)) ([]string, cobra.ShellCompDirective) {
+func (f *flags) complete(cmd *cobra.Command, begin string,
+	list func(c cache, bucket, begin string) (names, groups []string, more bool)) ([]string, cobra.ShellCompDirective) {
 	type found struct {
 		names, groups []string
 		more          bool

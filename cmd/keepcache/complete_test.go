@@ -29,13 +29,16 @@ func TestComplete_Many(t *testing.T) {
 	require.NoError(t, db.Close())
 	complete := func(args ...string) []string {
 		var out, errOut bytes.Buffer
-		require.Zero(t, run(append([]string{"__complete", "get", "--file", path}, args...), strings.NewReader(""), &out, &errOut))
+		require.Zero(t, run(append([]string{"__complete", "get", "--file", path}, args...), strings.NewReader(""), &out,
+			&errOut))
 		return strings.Split(strings.TrimSpace(out.String()), "\n")
 	}
-	require.Equal(t, []string{"alone", "group0:", "group1:", "group2:", "group3:", "group4:", "group5:", "group6:", ":6"}, complete("-b", "groups", ""))
+	require.Equal(t, []string{"alone", "group0:", "group1:", "group2:", "group3:", "group4:", "group5:", "group6:", ":6"},
+		complete("-b", "groups", ""))
 	require.Len(t, complete("-b", "groups", "group3:"), 2*completeMost/7+1+1)
 	require.Equal(t, []string{"_activeHelp_ " + moreNames, ":4"}, complete("-b", "flat", ""))
-	require.Equal(t, []string{"k42", "k420", "k421", "k422", "k423", "k424", "k425", "k426", "k427", "k428", "k429", ":4"}, complete("-b", "flat", "k42"))
+	require.Equal(t, []string{"k42", "k420", "k421", "k422", "k423", "k424", "k425", "k426", "k427", "k428", "k429",
+		":4"}, complete("-b", "flat", "k42"))
 }
 
 // TestTypable offers no name that a shell would run, change or take for a flag.
@@ -44,7 +47,8 @@ func TestTypable(t *testing.T) {
 		require.True(t, typable(name), name)
 	}
 	for _, name := range []string{
-		"", "-a", "--file", "a b", "$(x)", "`x`", "a;b", "a|b", "a&b", "a>b", "a<b", "a'b", `a"b`, `a\b`, "a*", "a?", "[a]", "{a}", "~", "a!b", "#a", "a\nb",
+		"", "-a", "--file", "a b", "$(x)", "`x`", "a;b", "a|b", "a&b", "a>b", "a<b", "a'b", `a"b`, `a\b`, "a*", "a?", "[a]",
+		"{a}", "~", "a!b", "#a", "a\nb",
 		"a\x1b", "\xff", "a\u202eb", "(a)", "^a", "=a", "@a", "%1",
 	} {
 		require.False(t, typable(name), "%q", name)

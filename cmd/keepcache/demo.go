@@ -362,7 +362,8 @@ func (d *demo) end() {
 	}
 	d.say("\n%s The file is yours to look into:\n\n", verdict)
 	program, file := programName(), shellQuote(d.path)
-	for _, args := range []string{"keys --long", "get user:123", "ttl user:123", "set mine 1 --ttl 1h", "export", "verify"} {
+	for _, args := range []string{"keys --long", "get user:123", "ttl user:123", "set mine 1 --ttl 1h", "export",
+		"verify"} {
 		d.say("   %s -f %s %s\n", program, file, args)
 	}
 }

@@ -96,7 +96,8 @@ func keptIn(t *testing.T, db *keepcache.DB) map[string]kept {
 			value, err := e.AppendJSON(nil)
 			require.NoError(t, err)
 			all[name+"/"+e.Key] = kept{keepcache.Entry{
-				Key: e.Key, WrittenAt: e.WrittenAt, ExpiresAt: e.ExpiresAt, StaleUntil: e.StaleUntil, LoadedAt: e.LoadedAt, ETag: e.ETag, Tags: e.Tags,
+				Key: e.Key, WrittenAt: e.WrittenAt, ExpiresAt: e.ExpiresAt, StaleUntil: e.StaleUntil, LoadedAt: e.LoadedAt,
+				ETag: e.ETag, Tags: e.Tags,
 				RetryAt: e.RetryAt, Sliding: e.Sliding, Negative: e.Negative,
 			}, name, string(value)}
 		}
@@ -111,8 +112,9 @@ func exactEntry(t *testing.T, rnd *rand.Rand, db *keepcache.DB, i int) {
 	tags := []string{"t1", "\xff", "t2"}[:rnd.IntN(4)]
 	b := db.Bucket([]string{"default", "\xffs"}[rnd.IntN(2)]).WithTags(tags...)
 	opts := &keepcache.LoadOptions{
-		TTL: []time.Duration{keepcache.NoExpiry, time.Hour, 1234567891 * time.Microsecond}[rnd.IntN(3)], NegativeTTL: time.Hour,
-		StaleFor: []time.Duration{0, time.Minute, keepcache.NoExpiry}[rnd.IntN(3)],
+		TTL:         []time.Duration{keepcache.NoExpiry, time.Hour, 1234567891 * time.Microsecond}[rnd.IntN(3)],
+		NegativeTTL: time.Hour,
+		StaleFor:    []time.Duration{0, time.Minute, keepcache.NoExpiry}[rnd.IntN(3)],
 	}
 	var dst any
 	etag := []string{"", "e1", "\xfe"}[rnd.IntN(3)]
@@ -128,7 +130,8 @@ func exactEntry(t *testing.T, rnd *rand.Rand, db *keepcache.DB, i int) {
 	case 1:
 		load(keepcache.ErrNotFound)
 	case 2: // stale, and its next load has failed
-		e := keepcache.Entry{Key: key, ExpiresAt: time.Now().Add(-time.Hour), StaleUntil: time.Now().Add(time.Hour), Tags: tags}
+		e := keepcache.Entry{Key: key, ExpiresAt: time.Now().Add(-time.Hour), StaleUntil: time.Now().Add(time.Hour),
+			Tags: tags}
 		require.NoError(t, b.Restore(e, i))
 		load(errors.New("down"))
 	case 3:

@@ -92,7 +92,8 @@ func limits(err error) string {
 	case errors.Is(err, keepcache.ErrInvalidName):
 		return fmt.Sprintf(" (it has to have 1 to %d bytes)", keepcache.MaxNameBytes)
 	case errors.Is(err, keepcache.ErrInvalidTag):
-		return fmt.Sprintf(" (a tag has 1 to %d bytes, and an entry %d of them at most)", keepcache.MaxTagBytes, keepcache.MaxTags)
+		return fmt.Sprintf(" (a tag has 1 to %d bytes, and an entry %d of them at most)", keepcache.MaxTagBytes,
+			keepcache.MaxTags)
 	}
 	return ""
 }

@@ -34,7 +34,8 @@ var alone = map[string]bool{
 // do so only with servers that send without end, and fast: a page of them has 1 GiB at most.
 var lasting = map[string]bool{
 	"watch": true, "backup": true, "clear": true, "sweep": true, "compact": true, "verify": true,
-	"keys, endless": true, "export, endless": true, "keys, endless pages": true, "keys, pages of nothing": true, "export, endless pages": true, "export, pages of nothing": true,
+	"keys, endless": true, "export, endless": true, "keys, endless pages": true, "keys, pages of nothing": true,
+	"export, endless pages": true, "export, pages of nothing": true,
 }
 
 // words are what the arguments in the use line of a command are.
@@ -115,8 +116,10 @@ func jsonText(s string) string {
 
 // answers are what endpoints answer with.
 var answers = map[string]any{
-	"stats": wire.Stats{}, "buckets": wire.Buckets{}, "keys": wire.Keys{}, "biggest": wire.Keys{}, "expiring": wire.Keys{}, "entry": wire.Entry{},
-	"exists": wire.Found{}, "add": wire.Found{}, "delete": wire.Found{}, "touch": wire.Found{}, "clear": wire.Removed{}, "sweep": wire.Removed{},
+	"stats": wire.Stats{}, "buckets": wire.Buckets{}, "keys": wire.Keys{}, "biggest": wire.Keys{},
+	"expiring": wire.Keys{}, "entry": wire.Entry{},
+	"exists": wire.Found{}, "add": wire.Found{}, "delete": wire.Found{}, "touch": wire.Found{}, "clear": wire.Removed{},
+	"sweep":   wire.Removed{},
 	"compact": wire.Compacted{}, "verify": wire.Report{}, "events": wire.Event{},
 }
 
@@ -181,12 +184,14 @@ func TestHostileServer_EachCommand(t *testing.T) {
 	wait.Wait()
 	require.GreaterOrEqual(t, len(asked), 18)
 	for name, n := range asked {
-		require.Positive(t, n.Load(), "%s asks no server: it belongs to alone, or its arguments are not those that it takes", name)
+		require.Positive(t, n.Load(), "%s asks no server: it belongs to alone, or its arguments are not those that it takes",
+			name)
 	}
 }
 
 // hostileRun runs a command against a server and says what is wrong.
-func hostileRun(ctx context.Context, cmd *cobra.Command, asked *atomic.Int64, kind string, serve func(http.ResponseWriter, *http.Request, string)) (wrong string) {
+func hostileRun(ctx context.Context, cmd *cobra.Command, asked *atomic.Int64, kind string,
+	serve func(http.ResponseWriter, *http.Request, string)) (wrong string) {
 	ended := make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := strings.Trim(strings.TrimPrefix(r.URL.Path, "/v1"), "/")
@@ -247,7 +252,8 @@ func hostileRun(ctx context.Context, cmd *cobra.Command, asked *atomic.Int64, ki
 	case wrong != "":
 	case len(text) > 64<<20:
 		return fmt.Sprintf("it prints %d bytes", len(text))
-	case !utf8.ValidString(text) || strings.ContainsFunc(text, func(c rune) bool { return jsontext.Obeyed(c) && c != '\n' && c != '\t' }):
+	case !utf8.ValidString(text) ||
+		strings.ContainsFunc(text, func(c rune) bool { return jsontext.Obeyed(c) && c != '\n' && c != '\t' }):
 		return fmt.Sprintf("it prints %.1000q", text)
 	case strings.Contains(text, "\nkeepcache: all is well"):
 		return fmt.Sprintf("it prints a forged line: %.1000q", text)
@@ -272,7 +278,8 @@ func hang(w http.ResponseWriter, r *http.Request) {
 func greeted(fn func(http.ResponseWriter, *http.Request, string)) func(http.ResponseWriter, *http.Request, string) {
 	return func(w http.ResponseWriter, r *http.Request, name string) {
 		if name == "" {
-			_ = json.NewEncoder(w).Encode(wire.Hello{Version: 1, Path: evil, PID: 1, Program: evil, Values: true, Writes: true, Page: math.MaxInt})
+			_ = json.NewEncoder(w).Encode(wire.Hello{Version: 1, Path: evil, PID: 1, Program: evil, Values: true, Writes: true,
+				Page: math.MaxInt})
 			return
 		}
 		fn(w, r, name)
@@ -306,7 +313,8 @@ var hostileServers = map[string]func(w http.ResponseWriter, r *http.Request, nam
 	}),
 	"refuses": greeted(func(w http.ResponseWriter, _ *http.Request, _ string) {
 		w.WriteHeader(500)
-		_ = json.NewEncoder(w).Encode(map[string]any{"error": wire.Failure{Code: evil, Message: evil, Op: evil, Path: evil, Bucket: evil, Key: evil, Hint: evil}})
+		_ = json.NewEncoder(w).Encode(map[string]any{"error": wire.Failure{Code: evil, Message: evil, Op: evil, Path: evil,
+			Bucket: evil, Key: evil, Hint: evil}})
 	}),
 	"another version": func(w http.ResponseWriter, _ *http.Request, _ string) {
 		w.Header().Set(wire.VersionHeader, "\x1b[2J")

@@ -250,7 +250,8 @@ type record struct {
 // isCacheFile reports whether text begins like a cache file: with a meta page of bbolt.
 func isCacheFile(text []byte) bool {
 	const kind, meta, magicAt, magic = 8, 4, 16, 0xed0cdaed
-	return len(text) >= magicAt+4 && binary.NativeEndian.Uint16(text[kind:]) == meta && binary.NativeEndian.Uint32(text[magicAt:]) == magic
+	return len(text) >= magicAt+4 && binary.NativeEndian.Uint16(text[kind:]) == meta &&
+		binary.NativeEndian.Uint32(text[magicAt:]) == magic
 }
 
 func (im *importer) parse(text []byte) (*line, error) {
@@ -301,8 +302,10 @@ func (r *record) fill(e *keepcache.Entry, now time.Time) error {
 		from, into *int64
 		never      bool // -1 means never
 	}{
-		{"expires_at_ms", r.Expires, &w.ExpiresAt, false}, {"ttl_ms", r.TTL, &w.TTL, true}, {"stale_until_ms", r.Gone, &w.StaleUntil, true},
-		{"loaded_at_ms", r.Loaded, &w.LoadedAt, false}, {"retry_at_ms", r.Retry, &w.RetryAt, false}, {"sliding_ms", r.Sliding, &w.Sliding, false},
+		{"expires_at_ms", r.Expires, &w.ExpiresAt, false}, {"ttl_ms", r.TTL, &w.TTL, true},
+		{"stale_until_ms", r.Gone, &w.StaleUntil, true},
+		{"loaded_at_ms", r.Loaded, &w.LoadedAt, false}, {"retry_at_ms", r.Retry, &w.RetryAt, false},
+		{"sliding_ms", r.Sliding, &w.Sliding, false},
 		{"written_at_ms", r.Written, &w.WrittenAt, false},
 	} {
 		if m.from == nil {

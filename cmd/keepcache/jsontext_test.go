@@ -153,7 +153,8 @@ func unwrapAll(err error) error {
 func TestExportImport(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "from.cache"), filepath.Join(dir, "to.cache")
-	hostile := []string{"plain", "\x00", "\xff\xfe", "a\nb", "\"", "sp ace", "\u202e", strings.Repeat("k", keepcache.MaxKeyBytes)}
+	hostile := []string{"plain", "\x00", "\xff\xfe", "a\nb", "\"", "sp ace", "\u202e",
+		strings.Repeat("k", keepcache.MaxKeyBytes)}
 	buckets := []string{keepcache.DefaultBucket, "\xff\x00bucket", strings.Repeat("\x80", keepcache.MaxNameBytes)}
 
 	db := openCache(t, from)

@@ -87,7 +87,8 @@ command accepts them in that form.`,
 						return err
 					}
 					if limit > 0 && n == limit {
-						fmt.Fprintf(cmd.ErrOrStderr(), "keepcache: there are more keys; continue with --after %s\n", shellQuote(display.Name(shown)))
+						fmt.Fprintf(cmd.ErrOrStderr(), "keepcache: there are more keys; continue with --after %s\n",
+							shellQuote(display.Name(shown)))
 						break
 					}
 					list.print(e.Entry)

@@ -34,7 +34,8 @@ func parseLifetime(text string) (time.Duration, error) {
 	rest := text
 	if before, after, ok := strings.Cut(text, "d"); ok {
 		var err error
-		if days, err = strconv.ParseFloat(before, 64); err != nil || math.IsNaN(days) || strings.ContainsAny(before, "eExX_") {
+		if days, err = strconv.ParseFloat(before, 64); err != nil || math.IsNaN(days) ||
+			strings.ContainsAny(before, "eExX_") {
 			return bad("want something like 90s, 5m, 1h30m, 7d or never")
 		}
 		rest = after

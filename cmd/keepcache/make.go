@@ -15,7 +15,8 @@ import (
 
 // makeFile creates a new cache file and calls fn to fill it. The file gets its name only if fn succeeds, so a command
 // that fails leaves no file. made is false if there is a file already, or one appeared meanwhile.
-func (f *flags) makeFile(w io.Writer, path string, how access, options keepcache.Options, fn func(*local) error) (made bool, err error) {
+func (f *flags) makeFile(w io.Writer, path string, how access, options keepcache.Options,
+	fn func(*local) error) (made bool, err error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -51,11 +52,13 @@ func (f *flags) makeFile(w io.Writer, path string, how access, options keepcache
 	case how == creating:
 		return false, nil // a file appeared, or the file system has no hard links: use the file itself
 	case errors.Is(err, fs.ErrExist):
-		return false, fmt.Errorf("%s was created by another process in the meantime; nothing was changed", strconv.Quote(path))
+		return false, fmt.Errorf("%s was created by another process in the meantime; nothing was changed",
+			strconv.Quote(path))
 	}
 	// A file system without hard links. The rename could replace a file that appeared meanwhile, so check again.
 	if _, err := in.Lstat(real); !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("%s was created by another process in the meantime; nothing was changed", strconv.Quote(path))
+		return false, fmt.Errorf("%s was created by another process in the meantime; nothing was changed",
+			strconv.Quote(path))
 	}
 	if err := in.Rename(name, real); err != nil {
 		return false, err

@@ -33,7 +33,8 @@ func printable(message string) string {
 
 // shellQuote quotes an argument for a POSIX shell.
 func shellQuote(arg string) string {
-	plain := arg != "" && strings.Trim(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./@%") == ""
+	plain := arg != "" && strings.Trim(arg,
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./@%") == ""
 	if plain {
 		return arg
 	}

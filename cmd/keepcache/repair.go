@@ -81,7 +81,8 @@ file, unless --allow-empty asks for an empty one.`,
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "the new file, which must not exist")
-	cmd.Flags().StringArrayVarP(&buckets, "bucket", "b", nil, "name of a bucket that the file may have lost; may be repeated")
+	cmd.Flags().StringArrayVarP(&buckets, "bucket", "b", nil,
+		"name of a bucket that the file may have lost; may be repeated")
 	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "create an empty cache if nothing can be saved")
 	return cmd
 }

@@ -58,7 +58,8 @@ Exit codes:
 	}
 	p := root.PersistentFlags()
 	p.StringVarP(&f.file, "file", "f", "", "cache file (default: $KEEPCACHE_FILE)")
-	p.StringVar(&f.addr, "addr", "", "running program instead of a file: unix:PATH or\nhttp://HOST/PATH (default: $KEEPCACHE_ADDR)")
+	p.StringVar(&f.addr, "addr", "",
+		"running program instead of a file: unix:PATH or\nhttp://HOST/PATH (default: $KEEPCACHE_ADDR)")
 	p.StringVarP(&f.bucket, "bucket", "b", keepcache.DefaultBucket, "bucket")
 	p.BoolVar(&f.quoted, "quoted", false, "read names that begin with \" as quoted names, in\nthe form that keys prints")
 

@@ -18,7 +18,8 @@ func TestStats_Loads(t *testing.T) {
 		"no load   2 remembered failures\n":                     {Remembered: 2},
 		"loads     99,999,999,999, 99,999,999 failed, 99,999,999 timed out, 1,000 running\n" +
 			"no load   99,999,999,999 remembered failures, 999,999,999 skipped refreshes\n": {
-			Loads: 99_999_999_999, Failures: 99_999_999, TimedOut: 99_999_999, Running: 1000, Remembered: 99_999_999_999, Skipped: 999_999_999,
+			Loads: 99_999_999_999, Failures: 99_999_999, TimedOut: 99_999_999, Running: 1000, Remembered: 99_999_999_999,
+			Skipped: 999_999_999,
 		},
 	} {
 		var out strings.Builder

@@ -114,7 +114,8 @@ func (c *collector) sample(ctx context.Context) {
 	defer cancel()
 	var got []wire.Event
 	c.remote.events(ctx, wire.Watch{Kinds: []string{
-		keepcache.EventHit.String(), keepcache.EventMiss.String(), keepcache.EventSet.String(), keepcache.EventDelete.String(),
+		keepcache.EventHit.String(), keepcache.EventMiss.String(), keepcache.EventSet.String(),
+		keepcache.EventDelete.String(),
 	}}, func(e wire.Event) bool {
 		if e.Dropped == 0 {
 			got = append(got, e)

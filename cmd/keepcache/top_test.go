@@ -19,14 +19,17 @@ func testPicture() picture {
 			{bucket: "default", key: "front page", part: 0.42, reads: 9, total: 10},
 			{bucket: "sessions", key: "\x1b[2Jevil", part: 0.1, total: 1},
 		},
-		big:    []wire.Entry{{Bucket: "default", Key: "日本語のとても長いキーがここにあります日本語のとても長いキーがここにあります", Size: 5 << 20}},
-		recent: []wire.Event{{Time: 1, Kind: "evict", Bucket: "default", Key: "old\nkey", Detail: "size"}, {Kind: "dropped", Dropped: 12}},
+		big: []wire.Entry{{Bucket: "default", Key: "日本語のとても長いキーがここにあります日本語のとても長いキーがここにあります", Size: 5 << 20}},
+		recent: []wire.Event{{Time: 1, Kind: "evict", Bucket: "default", Key: "old\nkey", Detail: "size"},
+			{Kind: "dropped", Dropped: 12}},
 	}
 	p.before.Hits, p.before.Sets = 1000, 100
 	p.now = keepcache.Stats{
-		Hits: 25_000, Misses: 1000, FileHits: 240, Sets: 2100, Deletes: 10, Entries: 1_234_567, Bytes: 690 << 20, Cost: 700 << 20,
+		Hits: 25_000, Misses: 1000, FileHits: 240, Sets: 2100, Deletes: 10, Entries: 1_234_567, Bytes: 690 << 20,
+		Cost:      700 << 20,
 		FileBytes: 900 << 20, FreeBytes: 90 << 20,
-		Buckets: map[string]keepcache.BucketStats{"default": {Entries: 1_000_000, Bytes: 600 << 20}, "sessions": {Entries: 234_567, Bytes: 100 << 20}},
+		Buckets: map[string]keepcache.BucketStats{"default": {Entries: 1_000_000, Bytes: 600 << 20},
+			"sessions": {Entries: 234_567, Bytes: 100 << 20}},
 		Memory:  keepcache.MemoryStats{CachedBytes: 50 << 20, PinnedBytes: 3 << 20},
 		Budgets: keepcache.BudgetStats{Bytes: 1 << 30, MemoryBytes: 64 << 20},
 	}
@@ -37,11 +40,13 @@ func testPicture() picture {
 // A picture fits every terminal: no line is wider, none too many, and nothing in it does more than to be shown.
 func TestTop_Fits(t *testing.T) {
 	loading := testPicture()
-	loading.now.Loads = keepcache.LoadStats{Loads: 1 << 40, Failures: 1 << 40, Stale: 1 << 40, Running: 1 << 20, Latencies: keepcache.Latencies{Counts: [30]uint64{22: 9}}}
+	loading.now.Loads = keepcache.LoadStats{Loads: 1 << 40, Failures: 1 << 40, Stale: 1 << 40, Running: 1 << 20,
+		Latencies: keepcache.Latencies{Counts: [30]uint64{22: 9}}}
 	for _, p := range []picture{{}, testPicture(), loading} {
 		for l := range lists {
 			for _, size := range [][2]int{{80, 24}, {40, 10}, {200, 60}, {1, 1}, {79, 3}, {20, 50}} {
-				for _, v := range []view{{list: l, help: true}, {list: l}, {list: l, filter: "e", typing: true, help: true}, {list: l, style: style{on: true}, help: true}} {
+				for _, v := range []view{{list: l, help: true}, {list: l}, {list: l, filter: "e", typing: true, help: true},
+					{list: l, style: style{on: true}, help: true}} {
 					for range 3 {
 						lines := v.frame(p, size[0], size[1])
 						require.LessOrEqual(t, len(lines), size[1])

@@ -110,9 +110,11 @@ func (f *frame) rates(p picture) {
 		}
 	}
 	f.named("hits", "%s   %.1f %% since the start%s", ratio, 100*p.now.HitRatio(), fromFile)
-	f.named("latency", "Get %s   Set %s   1 in 128 timed", showLatency(p.now.Reads.Sub(p.before.Reads)), showLatency(p.now.Writes.Sub(p.before.Writes)))
+	f.named("latency", "Get %s   Set %s   1 in 128 timed", showLatency(p.now.Reads.Sub(p.before.Reads)),
+		showLatency(p.now.Writes.Sub(p.before.Writes)))
 	if l := p.now.Loads; l.Loads+l.Stale+l.NegativeHits+l.Remembered > 0 || l.Running > 0 {
-		f.named("loads", "%s   %s running   %s/s failed   %s/s stale", showLoads(l.Latencies, p.before.Loads.Latencies), count(l.Running),
+		f.named("loads", "%s   %s running   %s/s failed   %s/s stale", showLoads(l.Latencies, p.before.Loads.Latencies),
+			count(l.Running),
 			trimmed(rate(func(s keepcache.Stats) uint64 { return s.Loads.Failures })),
 			trimmed(rate(func(s keepcache.Stats) uint64 { return s.Loads.Stale })))
 	}
@@ -199,13 +201,15 @@ func spark(values []float64, width int) string {
 func (f *frame) sizes(p picture) {
 	s := p.now
 	f.named("content", "%s   %s", f.budget(s.Cost, s.Budgets.Bytes), plural(s.Entries, "entry", "entries"))
-	f.named("memory", "%s   %s pinned", f.budget(s.Memory.CachedBytes+s.Memory.PinnedBytes, s.Budgets.MemoryBytes), size(s.Memory.PinnedBytes))
+	f.named("memory", "%s   %s pinned", f.budget(s.Memory.CachedBytes+s.Memory.PinnedBytes, s.Budgets.MemoryBytes),
+		size(s.Memory.PinnedBytes))
 	f.named("journal", "%s", f.budget(s.Journal.UsedBytes, s.Budgets.JournalBytes))
 	free := 0.0
 	if s.FileBytes > 0 {
 		free = 100 * float64(s.FreeBytes) / float64(s.FileBytes)
 	}
-	f.named("file", "%10s   %.0f %% of it free   %s", size(s.FileBytes), free, plural(s.Compact.Compactions, "compaction", "compactions"))
+	f.named("file", "%10s   %.0f %% of it free   %s", size(s.FileBytes), free,
+		plural(s.Compact.Compactions, "compaction", "compactions"))
 }
 
 // budget formats a number of bytes and its limit, which is 0 for no limit.
@@ -361,29 +365,38 @@ func (f *frame) hotRows(p picture) (head string, rows []string) {
 	head = fmt.Sprintf("%7s  %6s  %s", f.sorted(0, 2, "OPS"), "READS", f.sorted(1, 2, "BUCKET / KEY"))
 	hot := slices.Clone(p.hot)
 	if f.sort%2 == 1 {
-		slices.SortFunc(hot, func(a, b hotKey) int { return cmp.Or(cmp.Compare(a.bucket, b.bucket), cmp.Compare(a.key, b.key)) })
+		slices.SortFunc(hot, func(a, b hotKey) int {
+			return cmp.Or(cmp.Compare(a.bucket, b.bucket),
+				cmp.Compare(a.key, b.key))
+		})
 	}
 	for _, h := range hot {
 		if f.wants(h.bucket, h.key) {
-			rows = append(rows, fmt.Sprintf("%5.1f %%  %4.0f %%  %s / %s", 100*h.part, 100*h.reads/max(h.total, 0.001), display.Name(h.bucket), display.Name(h.key)))
+			rows = append(rows, fmt.Sprintf("%5.1f %%  %4.0f %%  %s / %s", 100*h.part, 100*h.reads/max(h.total, 0.001),
+				display.Name(h.bucket), display.Name(h.key)))
 		}
 	}
 	return head, rows
 }
 
 func (f *frame) bigRows(p picture) (head string, rows []string) {
-	head = fmt.Sprintf("%10s  %14s  %s", f.sorted(0, 3, "SIZE"), f.sorted(1, 3, "LIFETIME"), f.sorted(2, 3, "BUCKET / KEY"))
+	head = fmt.Sprintf("%10s  %14s  %s", f.sorted(0, 3, "SIZE"), f.sorted(1, 3, "LIFETIME"),
+		f.sorted(2, 3, "BUCKET / KEY"))
 	big := slices.Clone(p.big)
 	left := func(e wire.Entry) time.Duration { return remaining(e.Entry(), time.Now()) }
 	switch f.sort % 3 {
 	case 1:
 		slices.SortStableFunc(big, func(a, b wire.Entry) int { return cmp.Compare(left(a), left(b)) })
 	case 2:
-		slices.SortFunc(big, func(a, b wire.Entry) int { return cmp.Or(cmp.Compare(a.Bucket, b.Bucket), cmp.Compare(a.Key, b.Key)) })
+		slices.SortFunc(big, func(a, b wire.Entry) int {
+			return cmp.Or(cmp.Compare(a.Bucket, b.Bucket),
+				cmp.Compare(a.Key, b.Key))
+		})
 	}
 	for _, e := range big {
 		if f.wants(string(e.Bucket), string(e.Key)) {
-			rows = append(rows, fmt.Sprintf("%10s  %14s  %s / %s", size(int64(e.Size)), showLeftOf(left(e)), display.Name(string(e.Bucket)), display.Name(string(e.Key))))
+			rows = append(rows, fmt.Sprintf("%10s  %14s  %s / %s", size(int64(e.Size)), showLeftOf(left(e)),
+				display.Name(string(e.Bucket)), display.Name(string(e.Key))))
 		}
 	}
 	return head, rows

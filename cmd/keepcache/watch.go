@@ -53,9 +53,14 @@ socket, as they happen, until it is interrupted. The kinds are set, delete,
 hit, miss, stale, negative, load, load-failed, refresh, expire, evict, corrupt,
 compact, progress, unavailable, healed and quarantine. The program never waits
 for watch: if events come faster than they can be sent, some are dropped, and
-watch prints how many.`,
+watch prints how many.
+
+Without --bucket it prints the events of all buckets. A line has the time, the
+kind, the bucket, the key and, for some kinds, a detail: how long a load took,
+or an error.`,
 		Example: `  keepcache watch
   keepcache watch --bucket sessions --prefix user: --kinds set,expire
+  keepcache watch --kinds miss --limit 20
   keepcache watch --json | jq .key`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w := wire.Watch{}

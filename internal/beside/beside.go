@@ -1,5 +1,5 @@
-// Package beside names the files that stand beside a cache. Everybody who adds a suffix to a cache's name asks here, so that
-// a reader in another process finds what the owner has made.
+// Package beside names the files that stand beside a cache. Everybody who adds a suffix to a cache's name asks here, so
+// that a reader in another process finds what the owner has made.
 package beside
 
 import (
@@ -14,12 +14,12 @@ import (
 // short, see Prefix.
 func Path(path, suffix string) string { return Prefix(path, suffix, 0) }
 
-// Prefix returns with what the names of a family of files begin: path, with suffix behind it, to which the caller appends
-// room bytes more, a time say.
+// Prefix returns with what the names of a family of files begin: path, with suffix behind it, to which the caller
+// appends room bytes more, a time say.
 //
-// Where the file system does not take so long a name, the name of path is cut at a letter so that it does, and "~" and 24
-// hexadecimal digits follow it, of the SHA-256 sum of the whole name. So two caches do not share a name, and everybody comes to
-// the same one.
+// Where the file system does not take so long a name, the name of path is cut at a letter so that it does, and "~" and
+// 24 hexadecimal digits follow it, of the SHA-256 sum of the whole name. So two caches do not share a name, and
+// everybody comes to the same one.
 func Prefix(path, suffix string, room int) string {
 	dir, name := filepath.Split(path)
 	need := len(name) + len(suffix) + room
@@ -39,8 +39,8 @@ func Prefix(path, suffix string, room int) string {
 	return dir + name[:min(keep, len(name))] + mark + suffix
 }
 
-// limits has the longest name by directory. It has room for limitsMost; caches with such names in more directories are asked about
-// each time.
+// limits has the longest name by directory. It has room for limitsMost; caches with such names in more directories are
+// asked about each time.
 var limits struct {
 	sync.Mutex
 	known map[string]int
@@ -51,8 +51,8 @@ const limitsMost = 1000
 // ask returns how many bytes the name of a file in dir may have.
 var ask = longest
 
-// Remember notes how long names may be in the directory of path, which is to be opened. From then on this process names the files
-// beside it by that, whatever the directory's path leads to: where it is renamed, nobody could say any more.
+// Remember notes how long names may be in the directory of path, which is to be opened. From then on this process names
+// the files beside it by that, whatever the directory's path leads to: where it is renamed, nobody could say any more.
 func Remember(path string) {
 	dir, name := filepath.Split(path)
 	if len(name)+suffixMost <= surely {

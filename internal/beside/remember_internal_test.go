@@ -8,7 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The files beside an open cache keep their names when its directory has another, where nobody can say any more how long names may be.
+// The files beside an open cache keep their names when its directory has another, where nobody can say any more how
+// long names may be.
 func TestRemember(t *testing.T) {
 	most := 143
 	ask = func(string) int { return most }

@@ -60,7 +60,8 @@ func TestClock_LateNote(t *testing.T) {
 	})
 }
 
-// Within a millisecond of a deadline the wall decides: a note may be behind by as much as the two times of it are apart.
+// Within a millisecond of a deadline the wall decides: a note may be behind by as much as the two times of it are
+// apart.
 func TestClock_Near(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := New()

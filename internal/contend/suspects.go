@@ -66,8 +66,8 @@ func (s *Suspects) Convicts(u *Suspect) bool {
 	return u.runs >= convictAfter
 }
 
-// Wrote notes that the caller's goroutine has written, or is about to write. It waits for nothing, so the caller may hold
-// locks.
+// Wrote notes that the caller's goroutine has written, or is about to write. It waits for nothing, so the caller may
+// hold locks.
 func (s *Suspects) Wrote(buckets []string, writes []engine.Written) {
 	if !s.Any() {
 		return

@@ -9,12 +9,12 @@ import (
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
-// turnMost is how long a caller waits for its turn before it goes on without. Turns are a courtesy: correctness does not
-// rest on them, and an Update within an Update of the same key must not wait for itself.
+// turnMost is how long a caller waits for its turn before it goes on without. Turns are a courtesy: correctness does
+// not rest on them, and an Update within an Update of the same key must not wait for itself.
 const turnMost = 100 * time.Millisecond
 
-// Turns lets the callers who change a key do so one after the other. The zero value is ready for use. All methods may be
-// called from any goroutine.
+// Turns lets the callers who change a key do so one after the other. The zero value is ready for use. All methods may
+// be called from any goroutine.
 type Turns struct {
 	Ground *ground.Ground // where the cache was opened: callers may be in different bubbles of testing/synctest
 

@@ -53,7 +53,8 @@ func (s *Scattered) bytes() int64 {
 	return total
 }
 
-// changed returns what the pages take that n elements change which come in among others, all of so many bytes with their headers.
+// changed returns what the pages take that n elements change which come in among others, all of so many bytes with
+// their headers.
 func (p Paging) changed(n, among, element, key int64) (total int64) {
 	cost, per := p.element(element)
 	size := cost * per
@@ -69,6 +70,6 @@ func (p Paging) changed(n, among, element, key int64) (total int64) {
 	}
 }
 
-// usual returns how many elements are in a page of which compaction would fill it with so many: where they come and go in no order
-// there are some less.
+// usual returns how many elements are in a page of which compaction would fill it with so many: where they come and go
+// in no order there are some less.
 func usual(perPage int64) int64 { return (5*perPage + 3) / 6 }

@@ -27,7 +27,8 @@ func (u Usage) Minus(v Usage) Usage {
 	return Usage{u.Entries - v.Entries, u.Bytes - v.Bytes, u.Leaf - v.Leaf, u.Row - v.Row, u.Guessed || v.Guessed}
 }
 
-// After returns the usage after a change, but what it costs as it is. It is never negative: the change may be an estimate.
+// After returns the usage after a change, but what it costs as it is. It is never negative: the change may be an
+// estimate.
 func (u Usage) After(change Usage) Usage {
 	u.Entries, u.Bytes = max(u.Entries+change.Entries, 0), max(u.Bytes+change.Bytes, 0)
 	return u

@@ -7,9 +7,9 @@ import (
 	"os"
 )
 
-// Attributes are what a file has beside its name, its contents and its times: owner, group and mode where the system has
-// them, and on Linux its labels. The zero value, as all of them on systems without owners, says nothing: a file keeps what it was
-// made with.
+// Attributes are what a file has beside its name, its contents and its times: owner, group and mode where the system
+// has them, and on Linux its labels. The zero value, as all of them on systems without owners, says nothing: a file
+// keeps what it was made with.
 type Attributes struct {
 	owned    bool // uid and gid are known
 	uid, gid int
@@ -37,8 +37,8 @@ const (
 	private fs.FileMode = 0o600
 )
 
-// AttributesOf returns the attributes that f has now. Labels that cannot be read, or are too many, are no error before they are to
-// be given to another file.
+// AttributesOf returns the attributes that f has now. Labels that cannot be read, or are too many, are no error before
+// they are to be given to another file.
 func AttributesOf(f *os.File) (a Attributes, err error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -64,8 +64,8 @@ func (a Attributes) Same(b Attributes) bool {
 // SameOwner reports whether two have the same owner, where the system knows owners.
 func (a Attributes) SameOwner(b Attributes) bool { return a.owned && b.owned && a.uid == b.uid }
 
-// GiveTo gives f, which is to take the place of the file that a is of, all of a. It says nothing to the system about what f has
-// already. An error matches ErrAttributes; f is then not to take that place.
+// GiveTo gives f, which is to take the place of the file that a is of, all of a. It says nothing to the system about
+// what f has already. An error matches ErrAttributes; f is then not to take that place.
 func (a Attributes) GiveTo(f *os.File) error {
 	if !a.owned {
 		return nil
@@ -99,9 +99,9 @@ func (a Attributes) give(f *os.File) (changed bool, err error) {
 	return changed || more || labelled, err
 }
 
-// LendTo gives f, which stands beside the file that a is of, as much of a as the system allows: whoever may use the one is to be
-// able to use the other, and nobody else. Where the group cannot be given, or an ACL is not known, the group of f may do what others may. The maker of f can
-// always read and write it.
+// LendTo gives f, which stands beside the file that a is of, as much of a as the system allows: whoever may use the one
+// is to be able to use the other, and nobody else. Where the group cannot be given, or an ACL is not known, the group
+// of f may do what others may. The maker of f can always read and write it.
 func (a Attributes) LendTo(f *os.File) error {
 	if !a.owned {
 		return nil

@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// Dir is a directory that is held open: what is done in it is done there, whatever its path leads to by then. Its methods
-// take the paths that files in it had when it was opened, and these are what errors and an Op name. They may be called from any
-// goroutine.
+// Dir is a directory that is held open: what is done in it is done there, whatever its path leads to by then. Its
+// methods take the paths that files in it had when it was opened, and these are what errors and an Op name. They may be
+// called from any goroutine.
 //
-// A nil Dir stands for no directory in particular: paths mean what they mean to the system. Where a directory cannot be held open,
-// because the system has no such thing or because it may be searched but not read, each call proves first that the path
-// still leads to it.
+// A nil Dir stands for no directory in particular: paths mean what they mean to the system. Where a directory cannot be
+// held open, because the system has no such thing or because it may be searched but not read, each call proves first
+// that the path still leads to it.
 type Dir struct {
 	path string
 	root *os.Root // nil where it cannot be held open
@@ -31,8 +31,8 @@ type Dir struct {
 // ErrElsewhere says that the path of a Dir that cannot be held open leads to another directory now. Nothing was done.
 var ErrElsewhere = errors.New("its directory was renamed or replaced")
 
-// Resolve returns path as an absolute one without links among its directories. The last element stays as it is: what it names need
-// not exist, and may be a link.
+// Resolve returns path as an absolute one without links among its directories. The last element stays as it is: what it
+// names need not exist, and may be a link.
 func Resolve(path string) (string, error) {
 	dir, base := filepath.Split(path)
 	if base == "" || base == "." || base == ".." {
@@ -142,7 +142,8 @@ func (d *Dir) Removed() bool {
 	return err == nil && unlinked(info)
 }
 
-// base returns the name of a file by its path, when the directory may be used. Where root is nil it is to be used by the path.
+// base returns the name of a file by its path, when the directory may be used. Where root is nil it is to be used by
+// the path.
 func (d *Dir) base(name string) (string, error) {
 	if filepath.Dir(name) != d.path {
 		return "", &fs.PathError{Op: "find", Path: name, Err: errors.New("it is not in " + d.path)}
@@ -153,7 +154,8 @@ func (d *Dir) base(name string) (string, error) {
 	return filepath.Base(name), nil
 }
 
-// in calls held with the name of a file in the directory, or plain where the directory is not held open. Errors get the whole path.
+// in calls held with the name of a file in the directory, or plain where the directory is not held open. Errors get the
+// whole path.
 func (d *Dir) in(name string, held func(root *os.Root, base string) error, plain func() error) error {
 	if d == nil {
 		return plain()
@@ -199,8 +201,8 @@ func (d *Dir) OpenRegular(name string, flag int, perm fs.FileMode) (*os.File, er
 	return f, err
 }
 
-// isLink reports whether there is a link in a directory that is held open: that follows links, whatever the flags, to what else is in it.
-// It asks for no times, as Lstat would, which the next flush of the file would have to write.
+// isLink reports whether there is a link in a directory that is held open: that follows links, whatever the flags, to
+// what else is in it. It asks for no times, as Lstat would, which the next flush of the file would have to write.
 func (d *Dir) isLink(name string) bool {
 	if d == nil || d.root == nil {
 		return false // openFlags see to it
@@ -215,7 +217,8 @@ func (d *Dir) isLink(name string) bool {
 // tempTries bounds how many names CreateTemp tries.
 const tempTries = 1000
 
-// CreateTemp makes a file for reading and writing, with mode 0600, whose path begins with prefix and ends at random. It returns that.
+// CreateTemp makes a file for reading and writing, with mode 0600, whose path begins with prefix and ends at random. It
+// returns that.
 func (d *Dir) CreateTemp(prefix string) (f *os.File, name string, err error) {
 	if d == nil {
 		dir, base := filepath.Split(prefix)
@@ -276,7 +279,8 @@ func (d *Dir) Link(from, to string) error {
 }
 
 // both is in for two names.
-func (d *Dir) both(op, from, to string, held func(root *os.Root, from, to string) error, plain func(from, to string) error) error {
+func (d *Dir) both(op, from, to string, held func(root *os.Root, from, to string) error,
+	plain func(from, to string) error) error {
 	err := d.in(from, func(root *os.Root, base string) error {
 		target, err := d.base(to)
 		if err != nil {

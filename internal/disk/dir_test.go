@@ -124,7 +124,8 @@ func TestDir_Between(t *testing.T) {
 	}
 	defer func() { Between = nil }()
 	require.NoError(t, everyInDir(t, d, root))
-	require.Equal(t, map[Kind]int{KindCreate: 2, KindRename: 1, KindLink: 1, KindStat: 1, KindRemove: 1, KindSyncDir: 1}, seen)
+	require.Equal(t, map[Kind]int{KindCreate: 2, KindRename: 1, KindLink: 1, KindStat: 1, KindRemove: 1, KindSyncDir: 1},
+		seen)
 }
 
 // A path is made absolute and free of links, but for the file itself.
@@ -142,8 +143,10 @@ func TestResolve(t *testing.T) {
 	require.NoError(t, os.Symlink("nowhere", at("x/y/file")))
 	t.Chdir(at("link"))
 	for path, want := range map[string]string{
-		"f": "x/y/f", "./f": "x/y/f", "z/f": "x/y/z/f", "../f": "x/f", "z/../f": "x/y/f", "..//y/./f": "x/y/f", "../chain/f": "x/y/f",
-		"../chain/../f": "x/f", "../../link/../f": "x/f", "file": "x/y/file", at("link/f"): "x/y/f", root + "/link/../f": "x/f", "...": "x/y/...",
+		"f": "x/y/f", "./f": "x/y/f", "z/f": "x/y/z/f", "../f": "x/f", "z/../f": "x/y/f", "..//y/./f": "x/y/f",
+		"../chain/f":    "x/y/f",
+		"../chain/../f": "x/f", "../../link/../f": "x/f", "file": "x/y/file", at("link/f"): "x/y/f",
+		root + "/link/../f": "x/f", "...": "x/y/...",
 	} {
 		got, err := Resolve(path)
 		require.NoError(t, err, path)

@@ -18,8 +18,10 @@ type Kind string
 
 // The kinds of calls. What an Op of each has beside its Kind stands behind it.
 const (
-	KindOpen     Kind = "open"     // Path, Flag; File once it is done
-	KindCreate   Kind = "create"   // the same, of a file that is made or may be made; of a temporary one Path is the directory and To the pattern until it is done
+	KindOpen Kind = "open" // Path, Flag; File once it is done
+	// the same, of a file that is made or may be made; of a temporary one Path is the directory and To the pattern until
+	// it is done
+	KindCreate   Kind = "create"
 	KindClose    Kind = "close"    // File
 	KindRead     Kind = "read"     // File, Data, Off
 	KindWrite    Kind = "write"    // File, Data, Off
@@ -30,8 +32,9 @@ const (
 	KindLink     Kind = "link"     // Path, To
 	KindRemove   Kind = "remove"   // Path
 	KindStat     Kind = "stat"     // Path
-	KindMap      Kind = "map"      // File, Off, N: how many bytes; Flag is os.O_RDWR for one to store to; Data once it is done
-	KindUnmap    Kind = "unmap"    // Data
+	// File, Off, N: how many bytes; Flag is os.O_RDWR for one to store to; Data once it is done
+	KindMap   Kind = "map"
+	KindUnmap Kind = "unmap" // Data
 
 	KindAttributes Kind = "attributes" // File
 )
@@ -72,8 +75,8 @@ func openBy(name string, flag int, open func() (*os.File, error)) (*os.File, err
 // ErrNotRegular says that there is something else than a regular file, a link included.
 var ErrNotRegular = errors.New("not a regular file")
 
-// OpenRegular is OpenFile for what has to be a regular file by that very name: it follows no link at its end, and does not
-// wait at a pipe, which somebody else may have put there.
+// OpenRegular is OpenFile for what has to be a regular file by that very name: it follows no link at its end, and does
+// not wait at a pipe, which somebody else may have put there.
 func OpenRegular(name string, flag int, perm fs.FileMode) (*os.File, error) {
 	return regular(name, func() (*os.File, error) { return OpenFile(name, flag|openFlags, perm) })
 }

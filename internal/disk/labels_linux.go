@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The labels that a file keeps are those that say who may use it, and what its users have noted with it: the ACL of POSIX, those of
-// SELinux and Smack, and the namespace user. All others are the system's: "trusted" belongs to file systems such as overlayfs,
-// security.ima, .evm and .capability are about the very contents of a file.
+// The labels that a file keeps are those that say who may use it, and what its users have noted with it: the ACL of
+// POSIX, those of SELinux and Smack, and the namespace user. All others are the system's: "trusted" belongs to file
+// systems such as overlayfs, security.ima, .evm and .capability are about the very contents of a file.
 const (
 	labelACL     = "system.posix_acl_access"
 	labelSELinux = "security.selinux"
@@ -21,15 +21,16 @@ const (
 	labelUser    = "user."
 )
 
-// The kernel's own bounds (xattr(7)) are 64 KiB for all names, and as much for each value. A file with more than these is
-// not replaced.
+// The kernel's own bounds (xattr(7)) are 64 KiB for all names, and as much for each value. A file with more than these
+// is not replaced.
 const (
 	labelsMost  = 64
 	labelsBytes = 256 << 10
 	namesBytes  = 64 << 10
 )
 
-var errLabels = fmt.Errorf("it has more than %d extended attributes, or more than %d bytes of them", labelsMost, labelsBytes)
+var errLabels = fmt.Errorf("it has more than %d extended attributes, or more than %d bytes of them", labelsMost,
+	labelsBytes)
 
 func keeps(name string) bool {
 	return name == labelACL || name == labelSELinux || name == labelSmack || strings.HasPrefix(name, labelUser)
@@ -38,8 +39,8 @@ func keeps(name string) bool {
 // unlabelled reports whether an error says that there is no such label, or that the file system has none.
 func unlabelled(err error) bool { return errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) }
 
-// labelsOf returns the labels of f. Where it cannot return all of them it says why, and returns those that say who may use f as far as
-// they can be read.
+// labelsOf returns the labels of f. Where it cannot return all of them it says why, and returns those that say who may
+// use f as far as they can be read.
 func labelsOf(f *os.File) (labels []label, unread error) {
 	buf := make([]byte, namesBytes)
 	n, err := unix.Flistxattr(int(f.Fd()), buf)
@@ -88,8 +89,8 @@ func valueOf(f *os.File, name string) ([]byte, error) {
 	}
 }
 
-// setLabels gives f the labels that it does not have, and takes away an ACL that only f has: that of its directory's default.
-// It comes after the mode, of which an ACL says more.
+// setLabels gives f the labels that it does not have, and takes away an ACL that only f has: that of its directory's
+// default. It comes after the mode, of which an ACL says more.
 func setLabels(f *os.File, labels []label) (changed bool, err error) {
 	if !slices.ContainsFunc(labels, func(l label) bool { return l.name == labelACL }) {
 		if _, err := valueOf(f, labelACL); err == nil {

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// Name returns a name as it can be shown: as it is where it is plain printable text, else quoted as Go quotes it. Two names
-// are never shown alike.
+// Name returns a name as it can be shown: as it is where it is plain printable text, else quoted as Go quotes it. Two
+// names are never shown alike.
 func Name(name string) string {
 	if name == "" || name[0] == '"' || name[0] == ' ' || name[len(name)-1] == ' ' || !utf8.ValidString(name) {
 		return strconv.Quote(name)

@@ -76,9 +76,10 @@ func sortRows(rows []store.ExpiryRow) {
 	slices.SortFunc(rows, func(a, b store.ExpiryRow) int { return cmp.Compare(a.At, b.At) })
 }
 
-// FirstExpiring returns the first n live entries of those that rows speak of, which are not later than their entries' ends.
-// names are the buckets by their ids; rows of others are left out.
-func FirstExpiring(n int, names map[uint64]string, rows []store.ExpiryRow, look func(id uint64, bucket, key string) (Reading, error)) ([]Ending, error) {
+// FirstExpiring returns the first n live entries of those that rows speak of, which are not later than their entries'
+// ends. names are the buckets by their ids; rows of others are left out.
+func FirstExpiring(n int, names map[uint64]string, rows []store.ExpiryRow,
+	look func(id uint64, bucket, key string) (Reading, error)) ([]Ending, error) {
 	sortRows(rows)
 	var found []Ending
 	seen := make(map[format.EntryKey]bool)

@@ -264,7 +264,7 @@ func (hl *healer) badJournal(why error, lost bool, report *journal.Report, bad *
 	if report.Holes > 0 {
 		hl.stats.LostWrites += report.LostLast - report.LostFirst + 1
 	}
-	if bad.Pieces > 0 {
+	if bad.LogRecords > 0 {
 		hl.stats.LostWrites += bad.Last - bad.First + 1
 	}
 	hl.mu.Unlock()

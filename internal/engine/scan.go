@@ -115,8 +115,8 @@ func openStored(sum uint32, key, record []byte, asOf int64, noValue bool) ScanEn
 }
 
 // merge appends one page of a scan to page, of what the file has and of the pinned keys that belong to the page. Where
-// memory knows a key it is right, and the file may be late. asOf is a moment before all of this was read. Without pinned
-// keys, page may be the room of stored.
+// memory knows a key it is right, and the file may be late. asOf is a moment before all of this was read. Without
+// pinned keys, page may be the room of stored.
 func (e *Engine) merge(
 	page []ScanEntry, ns *namespace, id uint64, stored []ScanEntry, pinned []string, asOf int64, scan *Scan,
 ) ([]ScanEntry, error) {

@@ -125,8 +125,8 @@ func (e *Engine) sweepTags(ctx context.Context, force bool) error {
 // invalidTries bounds how often the removal of an entry starts over because others have changed it meanwhile.
 const invalidTries = 100
 
-// removeInvalid removes the entry of a key if one of its tags was invalidated. It reports false where others write the key so often
-// that it cannot tell.
+// removeInvalid removes the entry of a key if one of its tags was invalidated. It reports false where others write the
+// key so often that it cannot tell.
 func (e *Engine) removeInvalid(at *Ref, key string) (over bool, err error) {
 	for range invalidTries {
 		r, err := e.Read(at, key, false)

@@ -69,7 +69,7 @@ func (w *writer) append(first, last uint64, names []store.NameOp, writes []*Writ
 	revision, j := first, w.journal
 	buf, parts := w.scratch[:0], [][]byte(nil)
 	large := len(writes) > 1 && memoryBytes(writes) > scratchBytes
-	fits := !large || j != nil && recordBytes(writes) <= int64(j.MaxPiece())
+	fits := !large || j != nil && recordBytes(writes) <= int64(j.MaxRecord())
 	for i := range names {
 		n := &names[i]
 		n.Revision = revision

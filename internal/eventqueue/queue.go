@@ -11,14 +11,15 @@ import (
 )
 
 // Queue holds events that happen where they cannot be told: in commits and sweeps, and in calls of a handler, whose
-// recursion could have no end. It calls Handle for them in their order, in a goroutine that exists only while some wait.
+// recursion could have no end. It calls Handle for them in their order, in a goroutine that exists only while some
+// wait.
 //
 // Its size is bounded. Where it is full, the next event waits for room, so a slow handler slows down what brings the
 // events about. A handler that has not returned for a second may be waiting for just that: what finds no room from then
 // on is dropped.
 //
-// Set the exported fields before the first use. The methods Hurry and Close of a nil queue do nothing. All methods may be
-// called from any goroutine.
+// Set the exported fields before the first use. The methods Hurry and Close of a nil queue do nothing. All methods may
+// be called from any goroutine.
 type Queue[E any] struct {
 	Handle  func(E)
 	Cost    func(*E) int64   // what an event takes, in bytes
@@ -45,8 +46,8 @@ type Queue[E any] struct {
 // patience is how long a handler may take for an event before nobody waits for it any more.
 const patience = time.Second
 
-// Put has Handle called for an event. The caller may hold locks, but none that Handle takes. With noWait it does not wait
-// for room.
+// Put has Handle called for an event. The caller may hold locks, but none that Handle takes. With noWait it does not
+// wait for room.
 func (q *Queue[E]) Put(e E, noWait bool) {
 	q.order.Lock()
 	defer q.order.Unlock()

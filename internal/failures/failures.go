@@ -101,7 +101,8 @@ func (m *Memory) Put(f *Failure) {
 	})
 }
 
-// expireBy has expire run at that moment, or a second from now if that is later. The caller holds mu and is on the ground.
+// expireBy has expire run at that moment, or a second from now if that is later. The caller holds mu and is on the
+// ground.
 func (m *Memory) expireBy(now, at time.Time) {
 	if least := now.Add(time.Second); at.Before(least) {
 		at = least

@@ -1,5 +1,5 @@
-// Package foreign calls code that is not ours, such as handlers of events and loggers, so that a panic or runtime.Goexit
-// in it ends nothing else.
+// Package foreign calls code that is not ours, such as handlers of events and loggers, so that a panic or
+// runtime.Goexit in it ends nothing else.
 package foreign
 
 import (
@@ -10,8 +10,8 @@ import (
 	"runtime/debug"
 )
 
-// Apart runs fn in a goroutine of its own and waits for it, so that a panic or runtime.Goexit ends that goroutine alone.
-// Where the caller's goroutine is the user's own, Goexit may end that too, and recover is enough.
+// Apart runs fn in a goroutine of its own and waits for it, so that a panic or runtime.Goexit ends that goroutine
+// alone. Where the caller's goroutine is the user's own, Goexit may end that too, and recover is enough.
 func Apart(fn func()) {
 	done := make(chan struct{})
 	go func() {
@@ -43,8 +43,8 @@ func ForHandler(fn func()) {
 }
 
 // InHandler reports whether the caller's goroutine is in a call of a handler of events, of whatever cache, or runs for
-// one. An event in there that called the handler at once could bring about another, and so on until the stack overflows,
-// which nothing can contain.
+// one. An event in there that called the handler at once could bring about another, and so on until the stack
+// overflows, which nothing can contain.
 //
 // The question comes with every event, and a look through the stack takes microseconds. So Handle leaves a mark on its
 // goroutine: the setting of debug.SetPanicOnFault is the one thing that a goroutine keeps for itself and that can be
@@ -79,8 +79,8 @@ func calledBy(functions [2]uintptr) bool {
 	}
 }
 
-// Logger returns a handler of logs that calls h, and to which a panic or runtime.Goexit in h does no harm: what was to be
-// logged is lost. Such an h is t.Log after the end of its test. Logs are rare enough for a goroutine each.
+// Logger returns a handler of logs that calls h, and to which a panic or runtime.Goexit in h does no harm: what was to
+// be logged is lost. Such an h is t.Log after the end of its test. Logs are rare enough for a goroutine each.
 func Logger(h slog.Handler) slog.Handler { return guarded{h} }
 
 type guarded struct{ slog.Handler }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// Op is one change in a piece of the journal, whose format is in docs/file-format.md. It holds what came of an
+// Op is one change in a log record of the journal, whose format is in docs/file-format.md. It holds what came of an
 // operation: what keepcache.Bucket.Touch or Add decided is in the journal as the record that came of it, so that a
 // replay needs to decide nothing.
 type Op struct {
@@ -40,12 +40,12 @@ func AppendOp(dst []byte, o *Op) []byte {
 	return append(dst, o.Key...)
 }
 
-// ErrMalformed says that what stands in a piece is no op.
-var ErrMalformed = errors.New("malformed piece")
+// ErrMalformed says that what stands in a log record is no op.
+var ErrMalformed = errors.New("malformed log record")
 
-// NextOp takes the first op off a piece. The error is ErrMalformed. Its record points into the piece.
-func NextOp(piece []byte) (o Op, rest []byte, err error) {
-	o.Kind, rest = OpKind(piece[0]), piece[1:]
+// NextOp takes the first op off a log record. The error is ErrMalformed. Its record points into the log record.
+func NextOp(logRecord []byte) (o Op, rest []byte, err error) {
+	o.Kind, rest = OpKind(logRecord[0]), logRecord[1:]
 	if o.Kind < OpPut || o.Kind > OpInvalidate {
 		return o, nil, fmt.Errorf("%w: unknown op %d", ErrMalformed, o.Kind)
 	}
@@ -87,32 +87,33 @@ func nextUvarint(b []byte) (uint64, []byte, error) {
 	return v, b[n:], nil
 }
 
-// EachOp calls fn for each op of a piece, with its revision.
-func EachOp(first uint64, piece []byte, fn func(Op, uint64) error) error {
-	for revision := first; len(piece) > 0; revision++ {
-		o, rest, err := NextOp(piece)
+// EachOp calls fn for each op of a log record, with its revision.
+func EachOp(first uint64, logRecord []byte, fn func(Op, uint64) error) error {
+	for revision := first; len(logRecord) > 0; revision++ {
+		o, rest, err := NextOp(logRecord)
 		if err != nil {
 			return err
 		}
 		if err := fn(o, revision); err != nil {
 			return err
 		}
-		piece = rest
+		logRecord = rest
 	}
 	return nil
 }
 
-// Malformed are the pieces of a journal that are whole but make no sense. None of the outcomes of such a piece counts.
+// Malformed are the log records of a journal that are whole but make no sense. None of the operations of such a log
+// record counts.
 type Malformed struct {
-	Pieces      int
+	LogRecords  int
 	First, Last uint64 // revisions that they bound
 	Err         error  // of the first
 }
 
-// Is reports whether a piece is malformed, and counts it then.
-func (m *Malformed) Is(first, last uint64, piece []byte) bool {
+// Is reports whether a log record is malformed, and counts it then.
+func (m *Malformed) Is(first, last uint64, logRecord []byte) bool {
 	n := uint64(0)
-	err := EachOp(first, piece, func(o Op, _ uint64) error {
+	err := EachOp(first, logRecord, func(o Op, _ uint64) error {
 		n++
 		if o.Kind == OpPut {
 			return CheckOptions(o.Record[:len(o.Record)-TrailerSize])
@@ -120,12 +121,12 @@ func (m *Malformed) Is(first, last uint64, piece []byte) bool {
 		return nil
 	})
 	if err == nil && n != last-first+1 {
-		err = fmt.Errorf("%w: it has %d outcomes of %d", ErrMalformed, n, last-first+1)
+		err = fmt.Errorf("%w: it has %d operations of %d", ErrMalformed, n, last-first+1)
 	}
 	if err == nil {
 		return false
 	}
-	if m.Pieces++; m.Pieces == 1 {
+	if m.LogRecords++; m.LogRecords == 1 {
 		m.First, m.Err = first, err
 	}
 	m.Last = last

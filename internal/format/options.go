@@ -15,7 +15,9 @@ const (
 	optionRetry    = 0x04 // 8 bytes: not to be loaded again before, because the last load failed
 	optionLifetime = 0x05 // 8 bytes: milliseconds that each read gives the entry anew, not 0
 	optionNegative = 0x81 // empty: a loader found that there is no such thing; the value is null
-	optionTags     = 0x82 // 8 bytes: the revision as of which the tags hold, or 0 for the record's own; then each tag: its length (1 byte) and it
+	// 8 bytes: the revision as of which the tags hold, or 0 for the record's own; then each tag: its length (1 byte) and
+	// it
+	optionTags = 0x82
 )
 
 // Options are what a record says beyond its header, in its options. The zero value is a record without any.

@@ -46,8 +46,8 @@ const (
 	MaxKeyBytes  = 32_000
 	MaxNameBytes = 255
 
-	// MaxValueBytes keeps four values below the 2 GiB at which bbolt panics: it splits no page of four entries or less, whatever
-	// their size.
+	// MaxValueBytes keeps four values below the 2 GiB at which bbolt panics: it splits no page of four entries or less,
+	// whatever their size.
 	MaxValueBytes = 500 << 20
 )
 

@@ -20,8 +20,8 @@ func allocated(fn func()) uint64 {
 // fuzzRoom is what a fuzz target may allocate beside 64 times its input, in bytes: the fuzzing engine allocates too.
 const fuzzRoom = 64 << 10
 
-// FuzzRecord reads anything as a record: as it is, which its checksum refuses, and with a checksum that is right, so that what
-// lies behind it is reached.
+// FuzzRecord reads anything as a record: as it is, which its checksum refuses, and with a checksum that is right, so
+// that what lies behind it is reached.
 func FuzzRecord(f *testing.F) {
 	now := time.Now()
 	plain := Frame(Header{ExpiresAt: Never, StaleUntil: Never, WrittenAt: Millis(now)}, &Options{}, []byte("\xa1v"))
@@ -69,25 +69,25 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// FuzzPiece reads anything as a piece of the journal.
-func FuzzPiece(f *testing.F) {
+// FuzzOps reads anything as a log record.
+func FuzzOps(f *testing.F) {
 	rec := Frame(Header{ExpiresAt: Never, StaleUntil: Never}, &Options{}, []byte("\xa1v"))
 	var all []byte
 	for _, o := range []Op{
 		{Kind: OpPut, ID: 1, Key: "k", Record: rec}, {Kind: OpDelete, ID: 300, Key: "k"},
 		{Kind: OpBucket, ID: 2, Key: "name"}, {Kind: OpInvalidate, Key: "tag"},
 	} {
-		piece := append(AppendOp(nil, &o), o.Record...)
-		f.Add(piece)
-		all = append(all, piece...)
+		record := append(AppendOp(nil, &o), o.Record...)
+		f.Add(record)
+		all = append(all, record...)
 	}
 	f.Add(all)
 	f.Add([]byte{byte(OpPut), 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1})
 	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, piece []byte) {
+	f.Fuzz(func(t *testing.T, record []byte) {
 		used := allocated(func() {
 			size, last := 0, uint64(6)
-			err := EachOp(7, piece, func(o Op, revision uint64) error {
+			err := EachOp(7, record, func(o Op, revision uint64) error {
 				if revision != last+1 {
 					t.Errorf("revision %d follows %d", revision, last)
 				}
@@ -102,12 +102,12 @@ func FuzzPiece(f *testing.F) {
 				}
 				return nil
 			})
-			if err == nil && size > len(piece) {
-				t.Errorf("%d bytes were taken from %d", size, len(piece))
+			if err == nil && size > len(record) {
+				t.Errorf("%d bytes were taken from %d", size, len(record))
 			}
 		})
-		if most := uint64(64*len(piece) + fuzzRoom); used > most {
-			t.Errorf("%d bytes allocated for %d", used, len(piece))
+		if most := uint64(64*len(record) + fuzzRoom); used > most {
+			t.Errorf("%d bytes allocated for %d", used, len(record))
 		}
 	})
 }

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Times are kept as moments, in unix milliseconds from 0 on, and lengths of time as spans, in milliseconds. All sums and
-// differences of them are made here, and saturate: what is too far away is as far away as can be, and never in the past. The
-// moment of what has no end is Never, and nothing is longer than the span of that value.
+// Times are kept as moments, in unix milliseconds from 0 on, and lengths of time as spans, in milliseconds. All sums
+// and differences of them are made here, and saturate: what is too far away is as far away as can be, and never in the
+// past. The moment of what has no end is Never, and nothing is longer than the span of that value.
 
 // Forever is the lifetime of what has no end.
 const Forever = time.Duration(math.MaxInt64)
@@ -76,8 +76,8 @@ func Prolong(moment, span int64) int64 {
 	return max(moment, min(moment, MaxDeadline-span)+span)
 }
 
-// Between returns the span from one moment to another. It is negative where the second is the earlier one, and Never where
-// that has no end.
+// Between returns the span from one moment to another. It is negative where the second is the earlier one, and Never
+// where that has no end.
 func Between(from, to int64) int64 {
 	switch span := to - from; {
 	case from == to:
@@ -139,8 +139,8 @@ const (
 	RowPart  = 64
 )
 
-// RowTime returns the time of a row that is put at now, for an entry that is gone at staleUntil. While the entry lives the
-// row is not due for certain.
+// RowTime returns the time of a row that is put at now, for an entry that is gone at staleUntil. While the entry lives
+// the row is not due for certain.
 func RowTime(staleUntil, now int64) int64 {
 	if staleUntil == Never {
 		return Never

@@ -58,7 +58,8 @@ func TestMoments(t *testing.T) {
 
 // FuzzMoments compares sums and differences with those of numbers that have no end.
 func FuzzMoments(f *testing.F) {
-	for _, seed := range [][2]int64{{0, 0}, {1, -1}, {math.MaxInt64, 1}, {math.MinInt64, 1}, {MaxDeadline, MaxDeadline}, {1 << 41, 3600_000}} {
+	for _, seed := range [][2]int64{{0, 0}, {1, -1}, {math.MaxInt64, 1}, {math.MinInt64, 1}, {MaxDeadline, MaxDeadline},
+		{1 << 41, 3600_000}} {
 		f.Add(seed[0], seed[1])
 	}
 	f.Fuzz(func(t *testing.T, a, b int64) {

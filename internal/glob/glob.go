@@ -102,11 +102,11 @@ func (g *Glob) Match(key string) bool {
 // askEvery is how many steps MatchUntil takes between two calls of its function: some 100 µs.
 const askEvery = 1 << 14
 
-// MatchUntil is Match for who is in a hurry: it asks now and then whether to go on, and ends with the error that it gets.
-// It returns how many steps it took, as many as the bytes of key and pattern multiplied at worst.
+// MatchUntil is Match for who is in a hurry: it asks now and then whether to go on, and ends with the error that it
+// gets. It returns how many steps it took, as many as the bytes of key and pattern multiplied at worst.
 //
-// After a mismatch it goes back to the last *, which is enough: an earlier one could only take what the last one can take
-// too.
+// After a mismatch it goes back to the last *, which is enough: an earlier one could only take what the last one can
+// take too.
 func (g *Glob) MatchUntil(key string, ask func() error) (matches bool, steps int, err error) {
 	at, star, from, next := 0, -1, "", askEvery
 	for rest := key; ; {

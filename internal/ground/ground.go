@@ -1,7 +1,7 @@
-// Package ground gives a cache a place of its own for what outlives a call: goroutines, and the channels by which they and callers
-// meet. Both belong to the testing/synctest bubble in which they are made, if it is one. A bubble waits for its goroutines, and
-// ends the process when somebody outside touches one of its channels; so what a call begins inside of a bubble, and others go on
-// with, has to be made where the cache was opened.
+// Package ground gives a cache a place of its own for what outlives a call: goroutines, and the channels by which they
+// and callers meet. Both belong to the testing/synctest bubble in which they are made, if it is one. A bubble waits for
+// its goroutines, and ends the process when somebody outside touches one of its channels; so what a call begins inside
+// of a bubble, and others go on with, has to be made where the cache was opened.
 package ground
 
 import (
@@ -38,8 +38,8 @@ func (g *Ground) loop() {
 	}
 }
 
-// Do runs fn on the ground and returns when it has. fn makes channels and starts goroutines and does nothing else: it must not wait,
-// panic or end its goroutine. After Close it is run where it is.
+// Do runs fn on the ground and returns when it has. fn makes channels and starts goroutines and does nothing else: it
+// must not wait, panic or end its goroutine. After Close it is run where it is.
 func (g *Ground) Do(fn func()) {
 	if g == nil {
 		fn()
@@ -78,8 +78,8 @@ func (g *Ground) Close() {
 	}
 }
 
-// Cond is a sync.Cond whose waiters may be woken from another bubble than theirs: their channels are of the ground. It is used under a
-// lock, which each call takes as held.
+// Cond is a sync.Cond whose waiters may be woken from another bubble than theirs: their channels are of the ground. It
+// is used under a lock, which each call takes as held.
 type Cond struct {
 	L       sync.Locker
 	Ground  *Ground
@@ -104,8 +104,8 @@ func (c *Cond) Wait() {
 	}
 }
 
-// freeMost bounds the channels that are kept for those who wait next, and the room for the list of them: as many writers as mostly wait
-// for one flush. Each is some 100 bytes.
+// freeMost bounds the channels that are kept for those who wait next, and the room for the list of them: as many
+// writers as mostly wait for one flush. Each is some 100 bytes.
 const freeMost = 1024
 
 // Signal wakes the one who has waited longest, if anybody does.
@@ -127,7 +127,8 @@ func (c *Cond) Broadcast() {
 	c.waiting = c.waiting[:0]
 }
 
-// NewContext returns a context to be cancelled. Its channel is made here, and not by whoever is the first to ask for it.
+// NewContext returns a context to be cancelled. Its channel is made here, and not by whoever is the first to ask for
+// it.
 func NewContext() (context.Context, context.CancelFunc) {
 	ctx, stop := context.WithCancel(context.Background())
 	ctx.Done()

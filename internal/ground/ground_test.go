@@ -11,7 +11,8 @@ import (
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
-// What is made on a ground from inside of a bubble does not belong to that: a goroutine may outlive it, and a channel be used outside.
+// What is made on a ground from inside of a bubble does not belong to that: a goroutine may outlive it, and a channel
+// be used outside.
 func TestGround_Bubble(t *testing.T) {
 	g := ground.New()
 	defer g.Close()

@@ -6,18 +6,19 @@ import (
 	"runtime/debug"
 )
 
-// Append adds one piece, the parts one after the other, with the sequences first to last. When it returns nil the
-// piece survives the death of the process, and Flush(last) makes it survive the loss of power. first must be
+// Append adds one log record, the parts one after the other, with the sequences first to last. When it returns nil the
+// log record survives the death of the process, and Flush(last) makes it survive the loss of power. first must be
 // greater than every sequence appended before. The parts may be used again at once.
 //
-// After an error nothing of the piece is in the journal. ErrFull asks for a Release, ErrTooLarge is final, ErrFailed
-// means that the journal can take nothing more. Any other error, of a full disk above all, may have passed at the next call.
+// After an error nothing of the log record is in the journal. ErrFull asks for a Release, ErrTooLarge is final,
+// ErrFailed means that the journal can take nothing more. Any other error, of a full disk above all, may have passed at
+// the next call.
 func (j *Journal) Append(first, last uint64, parts ...[]byte) error {
 	n := 0
 	for _, p := range parts {
 		n += len(p)
 	}
-	if n > j.maxPiece || n < 0 {
+	if n > j.maxRecord || n < 0 {
 		return ErrTooLarge
 	}
 	j.mu.Lock()
@@ -61,7 +62,7 @@ func (j *Journal) Append(first, last uint64, parts ...[]byte) error {
 	return nil
 }
 
-// write puts a piece at the end of the journal. The segments that it needs are free. The journal changes
+// write puts a log record at the end of the journal. The segments that it needs are free. The journal changes
 // only if all of it succeeds. mu is held.
 func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -73,7 +74,7 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 
 	src := gather{parts: parts}
 	flushed := j.flushed.Load()
-	total := pieceHeader + n
+	total := recordHeader + n
 	done, taken := 0, 0
 	off, salt, epoch := j.off, j.salt, j.epoch
 	var seg, begun *segment
@@ -137,9 +138,9 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 		}
 		content := frag[fragHeader:]
 		if done == 0 {
-			h := pieceHead{first: first, last: last, flushed: flushed, length: uint32(n)}
+			h := recordHead{first: first, last: last, flushed: flushed, length: uint32(n)}
 			h.encode(content)
-			content = content[pieceHeader:]
+			content = content[recordHeader:]
 		}
 		src.read(content)
 		clear(dst[end:])
@@ -174,9 +175,9 @@ func (j *Journal) write(first, last uint64, n int, parts [][]byte) (err error) {
 	return nil
 }
 
-// undo wipes the headers of a write that failed, the n bytes at off: all of it may be in the file. If it was
-// the first of its piece, the next piece can take its place. Otherwise fragments of a piece that does not exist are in the
-// file, and no other may be written among them.
+// undo wipes the headers of a write that failed, the n bytes at off: all of it may be in the file. If it was the first
+// of its log record, the next log record can take its place. Otherwise fragments of a log record that does not exist
+// are in the file, and no other may be written among them.
 func (j *Journal) undo(off int64, n int, first bool, cause error) error {
 	if err := j.Err(); err != nil {
 		return err

@@ -102,8 +102,8 @@ func BenchmarkAppendFlushed(b *testing.B) {
 	}
 }
 
-// A durable write by 1 and 64 goroutines, beside the disk's own limit: the same bytes by pwrite and fdatasync on a file that
-// has its blocks, by one goroutine.
+// A durable write by 1 and 64 goroutines, beside the disk's own limit: the same bytes by pwrite and fdatasync on a file
+// that has its blocks, by one goroutine.
 func BenchmarkDurable(b *testing.B) {
 	const n = 256
 	data := content(1, n)

@@ -28,10 +28,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func childPiece(seq uint64) []byte { return content(seq, int(seq*7919)%5000) }
+func childRecord(seq uint64) []byte { return content(seq, int(seq*7919)%5000) }
 
-// appendForEver is the child. It tells on its standard output, 16 bytes at a time, which sequence it appended last and up to
-// which the imagined store has everything.
+// appendForEver is the child. It tells on its standard output, 16 bytes at a time, which sequence it appended last and
+// up to which the imagined store has everything.
 func appendForEver(path string, o journal.Options) {
 	o.Identity, o.SegmentBytes, o.MaxBytes = identity, 64<<10, 2<<20
 	j, err := journal.New(path, o)
@@ -48,7 +48,7 @@ func appendForEver(path string, o journal.Options) {
 	}
 	released := uint64(0)
 	for seq := uint64(1); ; seq++ {
-		if err := j.Append(seq, seq, childPiece(seq)); err != nil {
+		if err := j.Append(seq, seq, childRecord(seq)); err != nil {
 			panic(err)
 		}
 		if seq%97 == 0 && seq > 200 {
@@ -93,13 +93,14 @@ func TestKill(t *testing.T) {
 		next := released + 1
 		r, err := journal.Replay(path, identity, released, func(first, _ uint64, data []byte) error {
 			require.Equal(t, next, first)
-			require.True(t, bytes.Equal(childPiece(first), data))
+			require.True(t, bytes.Equal(childRecord(first), data))
 			next++
 			return nil
 		})
 		require.NoError(t, err)
 		require.False(t, r.Damaged() || r.Gap, "%+v", r)
 		require.GreaterOrEqual(t, next, last+1)
-		t.Logf("%s: killed after %d pieces, %d in the store, %d replayed, torn %v", mode, last, released, r.Applied, r.Torn)
+		t.Logf("%s: killed after %d log records, %d in the store, %d replayed, torn %v", mode, last, released, r.Applied,
+			r.Torn)
 	}
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
-// sample makes a journal in which segments were used again, and returns its bytes, its pieces and what was released. Half of
-// the pieces above that are flushed.
-func sample(t *testing.T, o journal.Options) (image []byte, pieces []piece, released, flushed uint64) {
+// sample makes a journal in which segments were used again, and returns its bytes, its log records and what was
+// released. Half of the log records above that are flushed.
+func sample(t *testing.T, o journal.Options) (image []byte, records []record, released, flushed uint64) {
 	path := tempPath(t)
 	o.SegmentBytes, o.MaxBytes = 4096, 16<<10+4*4096
 	if o.Window {
@@ -24,10 +24,10 @@ func sample(t *testing.T, o journal.Options) (image []byte, pieces []piece, rele
 	seq := uint64(0)
 	add := func(n int) {
 		seq++
-		p := piece{seq, seq + 1, content(seq, n)}
+		p := record{seq, seq + 1, content(seq, n)}
 		seq++
 		require.NoError(t, j.Append(p.first, p.last, p.data))
-		pieces = append(pieces, p)
+		records = append(records, p)
 	}
 	for range 12 {
 		for _, n := range []int{10, 200, 900, 0, 1500} {
@@ -44,25 +44,27 @@ func sample(t *testing.T, o journal.Options) (image []byte, pieces []piece, rele
 	}
 	image, err := os.ReadFile(path)
 	require.NoError(t, err)
-	return image, pieces, released, flushed
+	return image, records, released, flushed
 }
 
-// checkImage replays an image that was damaged, and fails on a wrong piece, or on a loss below the mark that is not reported.
-func checkImage(t *testing.T, what string, image []byte, pieces []piece, after, flushed uint64) (journal.Report, int) {
-	var got []piece
+// checkImage replays an image that was damaged, and fails on a wrong log record, or on a loss below the mark that is
+// not reported.
+func checkImage(t *testing.T, what string, image []byte, records []record, after, flushed uint64) (journal.Report,
+	int) {
+	var got []record
 	r, err := journal.ReplayFrom(bytes.NewReader(image), int64(len(image)), identity, after,
 		func(first, last uint64, data []byte) error {
-			got = append(got, piece{first, last, bytes.Clone(data)})
+			got = append(got, record{first, last, bytes.Clone(data)})
 			return nil
 		})
 	require.NoError(t, err, what)
 	require.False(t, r.Foreign, what)
-	want := above(pieces, after)
+	want := above(records, after)
 	k, missing := 0, 0
 	for _, p := range want {
 		if k < len(got) && got[k].first == p.first {
 			if p.last != got[k].last || !bytes.Equal(p.data, got[k].data) {
-				require.Fail(t, "wrong piece", "%s: %d", what, p.first)
+				require.Fail(t, "wrong log record", "%s: %d", what, p.first)
 			}
 			k++
 			continue
@@ -75,14 +77,15 @@ func checkImage(t *testing.T, what string, image []byte, pieces []piece, after, 
 			require.Fail(t, "unreported loss", "%s: %d, %+v", what, p.first, r)
 		}
 	}
-	require.Equal(t, len(got), k, "%s: pieces out of nowhere", what)
+	require.Equal(t, len(got), k, "%s: log records out of nowhere", what)
 	return r, missing
 }
 
-// No flipped byte makes a wrong piece, and one below the flushed mark is reported and costs only the piece that it is in.
+// No flipped byte makes a wrong log record, and one below the flushed mark is reported and costs only the log record
+// that it is in.
 func TestDamage_EveryByte(t *testing.T) {
-	image, pieces, released, flushed := sample(t, journal.Options{})
-	r, missing := checkImage(t, "whole", image, pieces, released, flushed)
+	image, records, released, flushed := sample(t, journal.Options{})
+	r, missing := checkImage(t, "whole", image, records, released, flushed)
 	requireClean(t, r)
 	require.Zero(t, missing)
 	require.Equal(t, flushed, r.Flushed)
@@ -100,7 +103,7 @@ func TestDamage_EveryByte(t *testing.T) {
 		for _, flip := range flips {
 			image[i] ^= flip
 			what := fmt.Sprintf("byte %d ^ %#x", i, flip)
-			r, missing := checkImage(t, what, image, pieces, released, flushed)
+			r, missing := checkImage(t, what, image, records, released, flushed)
 			image[i] ^= flip
 			require.False(t, r.Unreadable, what)
 			require.Equal(t, flushed, r.Flushed, what)
@@ -128,8 +131,8 @@ func TestDamage_EveryByte(t *testing.T) {
 
 // The same where there is a window. What is in there alone was not flushed.
 func TestDamage_EveryByteOfWindow(t *testing.T) {
-	image, pieces, released, flushed := sample(t, modes["window"])
-	r, missing := checkImage(t, "whole", image, pieces, released, flushed)
+	image, records, released, flushed := sample(t, modes["window"])
+	r, missing := checkImage(t, "whole", image, records, released, flushed)
 	requireClean(t, r)
 	require.Zero(t, missing)
 
@@ -137,7 +140,7 @@ func TestDamage_EveryByteOfWindow(t *testing.T) {
 	for i := 0; i < len(image); i += step {
 		image[i] ^= 0xff
 		what := fmt.Sprintf("byte %d", i)
-		r, missing := checkImage(t, what, image, pieces, released, flushed)
+		r, missing := checkImage(t, what, image, records, released, flushed)
 		image[i] ^= 0xff
 		require.False(t, r.Unreadable, what)
 		holes += r.Holes
@@ -155,7 +158,7 @@ func TestDamage_EveryByteOfWindow(t *testing.T) {
 	before := bytes.Clone(image[16<<10 : 20<<10])
 	for seq := 1; seq < len(image)/1024-20; seq++ {
 		copy(image[16<<10:], image[(19+seq)<<10:(20+seq)<<10])
-		got, missing := checkImage(t, fmt.Sprintf("block %d in the window", seq), image, pieces, released, flushed)
+		got, missing := checkImage(t, fmt.Sprintf("block %d in the window", seq), image, records, released, flushed)
 		require.False(t, got.Damaged())
 		require.Positive(t, missing) // the tail was in the window
 	}
@@ -174,9 +177,9 @@ func TestDamage_OldWindow(t *testing.T) {
 		return image
 	}
 	old := [][]byte{}
-	var all []piece
+	var all []record
 	for seq := uint64(1); seq <= 60; seq++ {
-		p := piece{seq, seq, content(seq, 100+int(seq%7)*50)}
+		p := record{seq, seq, content(seq, 100+int(seq%7)*50)}
 		require.NoError(t, j.Append(p.first, p.last, p.data))
 		require.NoError(t, j.Flush(seq))
 		all = append(all, p)
@@ -192,17 +195,17 @@ func TestDamage_OldWindow(t *testing.T) {
 	}
 }
 
-// The marks of the pieces themselves tell damage from a torn tail, also in a journal of one block, of which even the
-// header is damaged.
+// The marks of the log records themselves tell damage from a torn tail, also in a journal of one block, of which even
+// the header is damaged.
 func TestDamage_OneBlock(t *testing.T) {
 	path := tempPath(t)
 	j := newJournal(t, path, journal.Options{SegmentBytes: 4096, MaxBytes: 1 << 20})
-	var pieces []piece
+	var records []record
 	for i := range uint64(5) {
-		p := piece{i + 1, i + 1, content(i, 20)}
+		p := record{i + 1, i + 1, content(i, 20)}
 		require.NoError(t, j.Append(p.first, p.last, p.data))
 		require.NoError(t, j.Flush(p.last))
-		pieces = append(pieces, p)
+		records = append(records, p)
 	}
 	image, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -210,7 +213,7 @@ func TestDamage_OneBlock(t *testing.T) {
 	for i := 16 << 10; i < start+5*each; i++ {
 		image[i] ^= 0xff
 		what := fmt.Sprintf("byte %d", i)
-		r, missing := checkImage(t, what, image, pieces, 0, 4)
+		r, missing := checkImage(t, what, image, records, 0, 4)
 		switch n := uint64((i-start)/each) + 1; {
 		case i < start:
 			require.Zero(t, missing, what)
@@ -227,11 +230,11 @@ func TestDamage_OneBlock(t *testing.T) {
 	}
 }
 
-// No length at which the file is cut makes a wrong piece.
+// No length at which the file is cut makes a wrong log record.
 func TestDamage_EveryLength(t *testing.T) {
-	image, pieces, released, flushed := sample(t, journal.Options{})
+	image, records, released, flushed := sample(t, journal.Options{})
 	for n := range image {
-		r, missing := checkImage(t, fmt.Sprintf("length %d", n), image[:n], pieces, released, flushed)
+		r, missing := checkImage(t, fmt.Sprintf("length %d", n), image[:n], records, released, flushed)
 		if n < 64 {
 			require.True(t, r.Unreadable)
 		}
@@ -239,9 +242,9 @@ func TestDamage_EveryLength(t *testing.T) {
 	}
 }
 
-// No lost sector, and no pair of them, makes a wrong piece.
+// No lost sector, and no pair of them, makes a wrong log record.
 func TestDamage_EverySector(t *testing.T) {
-	image, pieces, released, flushed := sample(t, journal.Options{})
+	image, records, released, flushed := sample(t, journal.Options{})
 	zero := func(img []byte, at int) []byte {
 		img = bytes.Clone(img)
 		clear(img[at:min(at+sector, len(img))])
@@ -249,23 +252,23 @@ func TestDamage_EverySector(t *testing.T) {
 	}
 	for at := 0; at < len(image); at += sector {
 		one := zero(image, at)
-		r, _ := checkImage(t, fmt.Sprintf("sector %d", at), one, pieces, released, flushed)
+		r, _ := checkImage(t, fmt.Sprintf("sector %d", at), one, records, released, flushed)
 		require.False(t, r.Unreadable)
 		for b := at + sector; b < len(image); b += sector {
-			checkImage(t, fmt.Sprintf("sectors %d, %d", at, b), zero(one, b), pieces, released, flushed)
+			checkImage(t, fmt.Sprintf("sectors %d, %d", at, b), zero(one, b), records, released, flushed)
 		}
 	}
 }
 
-// Blocks that change places make no wrong piece.
+// Blocks that change places make no wrong log record.
 func TestDamage_MovedBlocks(t *testing.T) {
-	image, pieces, released, flushed := sample(t, journal.Options{})
+	image, records, released, flushed := sample(t, journal.Options{})
 	const block = 1024
 	for a := 16 << 10; a < len(image); a += block {
 		for b := 16 << 10; b < len(image); b += block {
 			img := bytes.Clone(image)
 			copy(img[a:a+block], image[b:b+block])
-			checkImage(t, fmt.Sprintf("block %d over %d", b, a), img, pieces, released, flushed)
+			checkImage(t, fmt.Sprintf("block %d over %d", b, a), img, records, released, flushed)
 		}
 	}
 }

@@ -16,8 +16,9 @@ import (
 
 const sector = 512
 
-// disk is a file in memory with a page cache above it: what is written is in the cache, and reaches the disk with a sync, or
-// sector by sector whenever it pleases. Its hooks, if they are set, run before the operation and can make it fail.
+// disk is a file in memory with a page cache above it: what is written is in the cache, and reaches the disk with a
+// sync, or sector by sector whenever it pleases. Its hooks, if they are set, run before the operation and can make it
+// fail.
 type disk struct {
 	mu      sync.Mutex
 	cache   []byte // its capacity never changes, so that it can be mapped
@@ -134,13 +135,13 @@ func (d *disk) writeBack(r *rand.Rand, p float64) {
 }
 
 // replay replays what is in the cache, which is what a process finds that comes after one that was killed.
-func (d *disk) replay(t require.TestingT, after uint64) []piece {
+func (d *disk) replay(t require.TestingT, after uint64) []record {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var got []piece
+	var got []record
 	r, err := journal.ReplayFrom(bytes.NewReader(d.cache), int64(len(d.cache)), identity, after,
 		func(first, last uint64, data []byte) error {
-			got = append(got, piece{first, last, bytes.Clone(data)})
+			got = append(got, record{first, last, bytes.Clone(data)})
 			return nil
 		})
 	require.NoError(t, err)

@@ -79,8 +79,9 @@ func openProved(dir *disk.Dir, path string) (*os.File, error) {
 	return f, nil
 }
 
-// createFile makes a journal without segments and gives it the name path, where it replaces what was there; with staged it
-// keeps the name that it was made under. The head is on disk before the file has its name, so a file of that name always has one.
+// createFile makes a journal without segments and gives it the name path, where it replaces what was there; with staged
+// it keeps the name that it was made under. The head is on disk before the file has its name, so a file of that name
+// always has one.
 func createFile(path string, o *Options, h *head, staged bool) (_ File, err error) {
 	tmp := strayPath(path)
 	if err := removeStray(o.Dir, path); err != nil {
@@ -121,8 +122,8 @@ func createFile(path string, o *Options, h *head, staged bool) (_ File, err erro
 	return o.OpenFile(path, os.O_RDWR, fileMode)
 }
 
-// removeStray removes what a crash left of the making of the journal at path. Where somebody else has taken the name and it
-// cannot be removed, the error says whose it is.
+// removeStray removes what a crash left of the making of the journal at path. Where somebody else has taken the name
+// and it cannot be removed, the error says whose it is.
 func removeStray(dir *disk.Dir, path string) error {
 	stray := strayPath(path)
 	err := dir.Remove(stray)

@@ -9,8 +9,9 @@ import (
 	"github.com/keepcache/keepcache/internal/disk"
 )
 
-// Intact asks for size and links only. fstat asks for the times too, and since Linux 6.13 a file whose times were looked at
-// gets new ones with its next write, which puts the inode into the file system's own journal: 50 us on each flush.
+// Intact asks for size and links only. fstat asks for the times too, and since Linux 6.13 a file whose times were
+// looked at gets new ones with its next write, which puts the inode into the file system's own journal: 50 us on each
+// flush.
 func (f osFile) Intact(size int64) error {
 	var st unix.Statx_t
 	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_SIZE|unix.STATX_NLINK, &st)

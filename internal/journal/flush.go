@@ -10,7 +10,7 @@ import (
 	"github.com/keepcache/keepcache/internal/ground"
 )
 
-// flusher is the state of the group flush. Flushes are counted: a caller whose piece the running one no longer
+// flusher is the state of the group flush. Flushes are counted: a caller whose log record the running one no longer
 // covers waits for the next, which one of these callers leads.
 type flusher struct {
 	mu      sync.Mutex     // protects what follows
@@ -60,8 +60,8 @@ func (f *flusher) wake() {
 // Flush returns when everything that was appended up to the sequence seq is on disk. Callers that wait at the same time
 // share flushes: one does it for all, and those who come while it runs share the next.
 //
-// A flush that fails is not tried again, because the system may have dropped the pages that it could not write: this and every
-// later call of Append and Flush returns an error that matches ErrFailed and the cause. What an earlier flush
+// A flush that fails is not tried again, because the system may have dropped the pages that it could not write: this
+// and every later call of Append and Flush returns an error that matches ErrFailed and the cause. What an earlier flush
 // covered is still on disk, and Flush returns nil for it.
 func (j *Journal) Flush(seq uint64) error {
 	if seq <= j.flushed.Load() {
@@ -103,9 +103,9 @@ const (
 	gatherMost = 256 // how often it lets others run meanwhile
 )
 
-// gather lets those append whose flush has just ended, so that they have a share in the next one. Without that there are two
-// halves of the writers that flush in turns. It waits until as many have come as there were, the leader aside, and for a part of
-// the time of a flush at most; a lone writer is not waited for. mu is held, but not meanwhile.
+// gather lets those append whose flush has just ended, so that they have a share in the next one. Without that there
+// are two halves of the writers that flush in turns. It waits until as many have come as there were, the leader aside,
+// and for a part of the time of a flush at most; a lone writer is not waited for. mu is held, but not meanwhile.
 func (f *flusher) gather() {
 	if f.freed == 0 {
 		return
@@ -167,11 +167,11 @@ func (j *Journal) lead() {
 // letGoLeast is from how many pages on it is cheaper to let go of them at once.
 const letGoLeast = 4
 
-// prepare gets the file ready to be flushed. It takes the pages that are full and not on disk yet, and those of the window,
-// out of the page tables. Before the system writes a page, it makes it read-only wherever it is mapped, one page at a time,
-// and each time interrupts every processor that runs this process and waits for it: measured, a quarter of all processor time
-// while sets go on, and the longest waits of a set. Pages that are not mapped are spared that, and letting go of all of them
-// together costs one such interruption.
+// prepare gets the file ready to be flushed. It takes the pages that are full and not on disk yet, and those of the
+// window, out of the page tables. Before the system writes a page, it makes it read-only wherever it is mapped, one
+// page at a time, and each time interrupts every processor that runs this process and waits for it: measured, a quarter
+// of all processor time while sets go on, and the longest waits of a set. Pages that are not mapped are spared that,
+// and letting go of all of them together costs one such interruption.
 func (j *Journal) prepare() error {
 	page := os.Getpagesize()
 	var spans [][]byte

@@ -13,10 +13,10 @@ const (
 	headerSize = 64
 	headerCopy = 8 << 10 // in another page than the first: one bad page does not take both
 
-	blockHeader = 40
-	fragHeader  = 8
-	pieceHeader = 28
-	minStart    = fragHeader + pieceHeader // room without which no piece begins in a block
+	blockHeader  = 40
+	fragHeader   = 8
+	recordHeader = 28
+	minStart     = fragHeader + recordHeader // room without which no log record begins in a block
 
 	minBlock   = 512 // one sector
 	maxBlock   = 32 << 10
@@ -144,23 +144,23 @@ func decodeBlockHead(b []byte, base uint32, block uint64) (h blockHead, ok bool)
 	}, true
 }
 
-// pieceHead is what the first fragment of a piece begins with.
-type pieceHead struct {
+// recordHead is what the first fragment of a log record begins with.
+type recordHead struct {
 	first, last, flushed uint64
 	length               uint32
 }
 
-func (h *pieceHead) encode(b []byte) {
-	b = b[:pieceHeader]
+func (h *recordHead) encode(b []byte) {
+	b = b[:recordHeader]
 	le.PutUint64(b, h.first)
 	le.PutUint64(b[8:], h.last)
 	le.PutUint64(b[16:], h.flushed)
 	le.PutUint32(b[24:], h.length)
 }
 
-func decodePieceHead(b []byte) pieceHead {
-	b = b[:pieceHeader]
-	return pieceHead{first: le.Uint64(b), last: le.Uint64(b[8:]), flushed: le.Uint64(b[16:]), length: le.Uint32(b[24:])}
+func decodeRecordHead(b []byte) recordHead {
+	b = b[:recordHeader]
+	return recordHead{first: le.Uint64(b), last: le.Uint64(b[8:]), flushed: le.Uint64(b[16:]), length: le.Uint32(b[24:])}
 }
 
 // sealFragment fills in the header of the fragment f, whose content is in place.

@@ -7,15 +7,15 @@ import (
 	"testing"
 )
 
-// FuzzReplay feeds a replay with anything: with a file as it is, with segments behind a good head, and with segments of which
-// the checksums are made right, so that what lies behind these is reached.
+// FuzzReplay feeds a replay with anything: with a file as it is, with segments behind a good head, and with segments of
+// which the checksums are made right, so that what lies behind these is reached.
 func FuzzReplay(f *testing.F) {
 	h := head{version: plainVersion, blockBytes: 512, segmentBytes: 1024}
 	front := make([]byte, headBytes)
 	h.encode((*[headerSize]byte)(front))
 	block := make([]byte, 512)
 	(&blockHead{epoch: 1, flushed: 9}).encode(block, h.base(), 0)
-	(&pieceHead{first: 1, last: 1, length: 1 << 31}).encode(block[48:])
+	(&recordHead{first: 1, last: 1, length: 1 << 31}).encode(block[48:])
 	sealFragment(block[40:], fragFirst, saltOf(h.base(), 0, 1))
 	whole := bytes.Clone(block)
 	le.PutUint32(whole[72:], 10)
@@ -53,13 +53,14 @@ func FuzzReplay(f *testing.F) {
 		var before, behind runtime.MemStats
 		runtime.ReadMemStats(&before)
 		last := uint64(0)
-		r, err := ReplayFrom(bytes.NewReader(data), int64(len(data)), [16]byte{}, after, func(first, l uint64, piece []byte) error {
-			if first <= last || l < first || l <= after || len(piece) > len(data) {
-				t.Errorf("piece %d to %d of %d bytes after %d", first, l, len(piece), last)
-			}
-			last = l
-			return nil
-		})
+		r, err := ReplayFrom(bytes.NewReader(data), int64(len(data)), [16]byte{}, after,
+			func(first, l uint64, record []byte) error {
+				if first <= last || l < first || l <= after || len(record) > len(data) {
+					t.Errorf("log record %d to %d of %d bytes after %d", first, l, len(record), last)
+				}
+				last = l
+				return nil
+			})
 		runtime.ReadMemStats(&behind)
 		if used := behind.TotalAlloc - before.TotalAlloc; used > uint64(8*len(data)+256<<10) {
 			t.Errorf("%d bytes allocated for %d", used, len(data))

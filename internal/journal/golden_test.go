@@ -10,13 +10,13 @@ import (
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
-// goldenPieces are what the golden journals hold: some that were released and overwritten, some that were flushed, and some at
-// the end that were not. The last ones of version 2 are in its window alone.
-func goldenPieces() (pieces []piece) {
+// goldenRecords are what the golden journals hold: some that were released and overwritten, some that were flushed, and
+// some at the end that were not. The last ones of version 2 are in its window alone.
+func goldenRecords() (records []record) {
 	for seq := uint64(1); seq <= 40; seq++ {
-		pieces = append(pieces, piece{2*seq - 1, 2 * seq, content(seq, int(seq*seq*7)%1800)})
+		records = append(records, record{2*seq - 1, 2 * seq, content(seq, int(seq*seq*7)%1800)})
 	}
-	return pieces
+	return records
 }
 
 const goldenReleased = 60
@@ -29,7 +29,7 @@ func TestGolden(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			got, r := replay(t, golden(version), goldenReleased)
 			requireClean(t, r)
-			requireSame(t, above(goldenPieces(), goldenReleased), got)
+			requireSame(t, above(goldenRecords(), goldenReleased), got)
 			require.Equal(t, uint64(70), r.Flushed)
 			require.Equal(t, uint64(goldenReleased), r.Released)
 		})
@@ -48,7 +48,7 @@ func TestGolden_Make(t *testing.T) {
 		o.SegmentBytes, o.MaxBytes = 4096, 48<<10
 		path := tempPath(t)
 		j := newJournal(t, path, o)
-		for _, p := range goldenPieces() {
+		for _, p := range goldenRecords() {
 			require.NoError(t, j.Append(p.first, p.last, p.data))
 			if p.last == 70 {
 				require.NoError(t, j.Flush(70))

@@ -14,13 +14,13 @@ import (
 
 var identity = [16]byte{'t', 'e', 's', 't', 1, 2, 3}
 
-// piece is one piece as the tests remember it.
-type piece struct {
+// log record is one log record as the tests remember it.
+type record struct {
 	first, last uint64
 	data        []byte
 }
 
-// content makes the bytes of a piece from its first sequence, so that no two pieces are alike.
+// content makes the bytes of a log record from its first sequence, so that no two log records are alike.
 func content(first uint64, n int) []byte {
 	b := make([]byte, n)
 	r := rand.NewChaCha8([32]byte{byte(first), byte(first >> 8), byte(first >> 16), byte(first >> 24)})
@@ -56,18 +56,18 @@ func newJournal(t testing.TB, path string, o journal.Options) *journal.Journal {
 func tempPath(t testing.TB) string { return filepath.Join(t.TempDir(), "x-journal") }
 
 // replay collects what the journal at path holds above after.
-func replay(t require.TestingT, path string, after uint64) ([]piece, journal.Report) {
-	var got []piece
+func replay(t require.TestingT, path string, after uint64) ([]record, journal.Report) {
+	var got []record
 	r, err := journal.Replay(path, identity, after, func(first, last uint64, data []byte) error {
-		got = append(got, piece{first, last, bytes.Clone(data)})
+		got = append(got, record{first, last, bytes.Clone(data)})
 		return nil
 	})
 	require.NoError(t, err)
 	return got, r
 }
 
-// above returns the pieces with a sequence above after.
-func above(all []piece, after uint64) []piece {
+// above returns the log records with a sequence above after.
+func above(all []record, after uint64) []record {
 	for i, p := range all {
 		if p.last > after {
 			return all[i:]
@@ -77,12 +77,12 @@ func above(all []piece, after uint64) []piece {
 }
 
 // requireSame fails unless got is want.
-func requireSame(t require.TestingT, want, got []piece) {
-	require.Equal(t, len(want), len(got), "number of pieces")
+func requireSame(t require.TestingT, want, got []record) {
+	require.Equal(t, len(want), len(got), "number of log records")
 	for i := range want {
 		require.Equal(t, want[i].first, got[i].first)
 		require.Equal(t, want[i].last, got[i].last)
-		require.True(t, bytes.Equal(want[i].data, got[i].data), "piece %d differs", want[i].first)
+		require.True(t, bytes.Equal(want[i].data, got[i].data), "log record %d differs", want[i].first)
 	}
 }
 

@@ -16,8 +16,8 @@ import (
 var (
 	// ErrFull means that no segment is free. Release some and try again.
 	ErrFull = errors.New("journal is full")
-	// ErrTooLarge means that the piece is longer than MaxPiece.
-	ErrTooLarge = errors.New("piece is too large for the journal")
+	// ErrTooLarge means that the log record is longer than MaxRecord.
+	ErrTooLarge = errors.New("log record is too large for the journal")
 	// ErrOrder means that a first sequence was not above the last one appended, or above its own last.
 	ErrOrder = errors.New("sequence out of order")
 	// ErrFailed means that the journal is of no more use: a flush or a write failed, or its file was cut off
@@ -35,7 +35,7 @@ const (
 	defaultMaxBytes     = 64 << 20
 	defaultSegmentBytes = 1 << 20
 	segmentStep         = 4 << 10 // segment sizes are multiples of the usual page, so that they can be mapped
-	maxPieceBytes       = 1<<31 - 1 - pieceHeader
+	maxRecordBytes      = 1<<31 - 1 - recordHeader
 )
 
 // Options tell New what to make. The zero value is usable, but for Identity.
@@ -49,9 +49,10 @@ type Options struct {
 	SegmentBytes int
 	// NoMap makes Append write with pwrite although the file could be mapped. Default: false.
 	NoMap bool
-	// Window has pieces stored to one small map and copied to their places a block at a time, which makes Append several times
-	// as fast and a flush of one piece slower: it is for a journal that is flushed only now and then. Where nothing can be
-	// mapped the file has room for it, and that is all. Default: false, pieces are stored to a map of their places.
+	// Window has log records stored to one small map and copied to their places a block at a time, which makes Append
+	// several times as fast and a flush of one log record slower: it is for a journal that is flushed only now and then.
+	// Where nothing can be mapped the file has room for it, and that is all. Default: false, log records are stored to a
+	// map of their places.
 	Window bool
 	// Staged has the journal made beside the file at its path, which stays as it is until Replace puts the journal in its
 	// place: for one that takes over what is there. Default: false.
@@ -105,12 +106,12 @@ func (o *Options) front(block int) int64 {
 // Journal is an open journal. All methods may be called concurrently, with one condition: concurrent
 // calls of Append must bring their sequences in increasing order, so its callers need an order of their own.
 type Journal struct {
-	path     string
-	opt      Options
-	block    int   // bytes of a block
-	front    int64 // where the segments begin
-	capacity int   // segments at most
-	maxPiece int   // bytes
+	path      string
+	opt       Options
+	block     int   // bytes of a block
+	front     int64 // where the segments begin
+	capacity  int   // segments at most
+	maxRecord int   // bytes
 
 	mu        sync.Mutex  // protects what follows, up to the blank line
 	ready     ground.Cond // on mu: the background goroutine has made a segment, or could not
@@ -158,9 +159,9 @@ func New(path string, o Options) (*Journal, error) {
 	}
 	j := &Journal{path: path, opt: opt, block: block, front: opt.front(block), released: opt.After, staged: opt.Staged}
 	j.capacity = int((opt.MaxBytes - j.front) / int64(opt.SegmentBytes))
-	// A piece that fits beside the segment that is written fits whenever all is released.
+	// A log record that fits beside the segment that is written fits whenever all is released.
 	room := int64(j.capacity-1) * int64(opt.SegmentBytes/block) * int64(block-blockHeader-fragHeader)
-	j.maxPiece = int(min(room-pieceHeader, maxPieceBytes))
+	j.maxRecord = int(min(room-recordHeader, maxRecordBytes))
 	j.ready = ground.Cond{L: &j.mu, Ground: opt.Ground}
 	j.flush.init(opt.Ground)
 	j.last.Store(opt.After)
@@ -191,8 +192,8 @@ func checkReplaceable(dir *disk.Dir, path string) error {
 	return nil
 }
 
-// MaxPiece returns the length in bytes of the longest piece that Append can take.
-func (j *Journal) MaxPiece() int { return j.maxPiece }
+// MaxRecord returns the length in bytes of the longest log record that Append can take.
+func (j *Journal) MaxRecord() int { return j.maxRecord }
 
 // Made reports whether the journal has a file, which the first Append makes.
 func (j *Journal) Made() bool {
@@ -233,9 +234,9 @@ func (j *Journal) Release(mark uint64) {
 	j.used.Store(int64(len(j.live)) * int64(j.opt.SegmentBytes))
 }
 
-// Replace flushes a journal that is Staged, and has it take the place of the file at its path. After an error that one is
-// still there, or already the journal. Until the next Flush a power cut may bring back the one that was replaced, with what was
-// on disk of it.
+// Replace flushes a journal that is Staged, and has it take the place of the file at its path. After an error that one
+// is still there, or already the journal. Until the next Flush a power cut may bring back the one that was replaced,
+// with what was on disk of it.
 func (j *Journal) Replace() error {
 	if err := j.Flush(j.last.Load()); err != nil {
 		return err
@@ -256,9 +257,10 @@ func (j *Journal) Replace() error {
 	return nil
 }
 
-// Close ends the background work and closes the file. It does not flush. With remove the file is deleted too, also one that
-// New found unless the journal is Staged and has not replaced it: for a caller whose store has everything, and before another
-// journal of this path takes its first Append. Waiting calls of Flush return ErrClosed. A second Close does nothing.
+// Close ends the background work and closes the file. It does not flush. With remove the file is deleted too, also one
+// that New found unless the journal is Staged and has not replaced it: for a caller whose store has everything, and
+// before another journal of this path takes its first Append. Waiting calls of Flush return ErrClosed. A second Close
+// does nothing.
 func (j *Journal) Close(remove bool) error {
 	j.mu.Lock()
 	if j.closed {
@@ -354,7 +356,7 @@ func (j *Journal) create() error {
 		}
 	}
 	j.base = h.base()
-	j.off = j.opt.SegmentBytes // the first piece begins a segment
+	j.off = j.opt.SegmentBytes // the first log record begins a segment
 	j.scratch = make([]byte, j.block)
 	j.fileSize.Store(j.front)
 	j.opt.Ground.Do(func() { // it outlives the call that happens to be the first

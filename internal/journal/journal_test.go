@@ -14,7 +14,7 @@ import (
 	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
-// Nothing is on disk before the first Append, and then only what one piece needs.
+// Nothing is on disk before the first Append, and then only what one log record needs.
 func TestNew_CreatesNothing(t *testing.T) {
 	path := tempPath(t)
 	j := newJournal(t, path, journal.Options{})
@@ -47,7 +47,7 @@ func TestNew_Replaces(t *testing.T) {
 	require.NoError(t, j.Append(6, 6, []byte("new")))
 	got, r := replay(t, path, 5)
 	requireClean(t, r)
-	requireSame(t, []piece{{6, 6, []byte("new")}}, got)
+	requireSame(t, []record{{6, 6, []byte("new")}}, got)
 	require.NoError(t, j.Close(true))
 	require.NoFileExists(t, path)
 }
@@ -69,15 +69,15 @@ func TestNew_NotRegular(t *testing.T) {
 	require.ErrorContains(t, err, "not a regular file")
 }
 
-// Pieces far larger than a segment come back whole, up to MaxPiece, and no larger one is taken.
+// Log records far larger than a segment come back whole, up to MaxRecord, and no larger one is taken.
 func TestAppend_Large(t *testing.T) {
 	inEachMode(t, func(t *testing.T, o journal.Options) {
 		path := tempPath(t)
 		o.SegmentBytes, o.MaxBytes = 64<<10, 4<<20
 		j := newJournal(t, path, o)
-		var all []piece
+		var all []record
 		for i, n := range []int{10, 300_000, 0, 1_000_000, 65_536, 1} {
-			p := piece{uint64(i*10 + 1), uint64(i*10 + 10), content(uint64(i), n)}
+			p := record{uint64(i*10 + 1), uint64(i*10 + 10), content(uint64(i), n)}
 			require.NoError(t, j.Append(p.first, p.last, p.data))
 			all = append(all, p)
 		}
@@ -87,12 +87,12 @@ func TestAppend_Large(t *testing.T) {
 		require.Equal(t, 6, r.Applied)
 
 		j.Release(60)
-		big := piece{61, 61, content(61, j.MaxPiece())}
+		big := record{61, 61, content(61, j.MaxRecord())}
 		require.ErrorIs(t, j.Append(61, 61, big.data, []byte{1}), journal.ErrTooLarge)
 		require.NoError(t, j.Append(61, 61, big.data))
 		got, r = replay(t, path, 60)
 		requireClean(t, r)
-		requireSame(t, []piece{big}, got)
+		requireSame(t, []record{big}, got)
 		require.LessOrEqual(t, j.Stats().FileBytes, int64(4<<20))
 	})
 }
@@ -161,7 +161,7 @@ func TestConcurrent(t *testing.T) {
 		o.SegmentBytes, o.MaxBytes = 16<<10, 256<<10
 		j := newJournal(t, path, o)
 		var mu sync.Mutex
-		var all []piece
+		var all []record
 		var wg sync.WaitGroup
 		for w := range 8 {
 			wg.Go(func() {
@@ -171,7 +171,7 @@ func TestConcurrent(t *testing.T) {
 					if len(all) > 0 {
 						first = all[len(all)-1].last + 1
 					}
-					p := piece{first, first + uint64(w), content(first, (w*37+i*11)%2000)}
+					p := record{first, first + uint64(w), content(first, (w*37+i*11)%2000)}
 					err := j.Append(p.first, p.last, p.data)
 					for errors.Is(err, journal.ErrFull) {
 						mark := j.Stats().Last
@@ -226,11 +226,11 @@ func TestAppend_NoSpace(t *testing.T) {
 		}
 		o.SegmentBytes, o.MaxBytes, o.OpenFile = 4096, 1<<20, d.open
 		j := newJournal(t, tempPath(t), o)
-		var all []piece
+		var all []record
 		seq, failed := uint64(0), 0
 		for range 100 {
 			seq++
-			p := piece{seq, seq, content(seq, int(seq*97)%3000)}
+			p := record{seq, seq, content(seq, int(seq*97)%3000)}
 			err := j.Append(p.first, p.last, p.data)
 			if err == nil {
 				all = append(all, p)
@@ -250,17 +250,17 @@ func TestAppend_NoSpace(t *testing.T) {
 	})
 }
 
-// A segment that holds only the inside of one piece is not used again before that piece is released.
-func TestRelease_InsidePiece(t *testing.T) {
+// A segment that holds only the inside of one log record is not used again before that log record is released.
+func TestRelease_InsideRecord(t *testing.T) {
 	path := tempPath(t)
 	j := newJournal(t, path, journal.Options{SegmentBytes: 4096, MaxBytes: 16<<10 + 8*4096, After: 10})
-	big := piece{11, 20, content(11, 10_000)}
+	big := record{11, 20, content(11, 10_000)}
 	require.NoError(t, j.Append(big.first, big.last, big.data))
 	j.Release(19)
 	require.LessOrEqual(t, j.Stats().FreeSegments, 1) // the one that is made ahead
-	all := []piece{big}
+	all := []record{big}
 	for seq := uint64(21); ; seq++ {
-		p := piece{seq, seq, content(seq, 1000)}
+		p := record{seq, seq, content(seq, 1000)}
 		if err := j.Append(p.first, p.last, p.data); err != nil {
 			require.ErrorIs(t, err, journal.ErrFull)
 			break
@@ -272,19 +272,20 @@ func TestRelease_InsidePiece(t *testing.T) {
 	requireSame(t, all, got)
 }
 
-// A block that cannot be copied out of the window takes its piece with it, and neither what was before nor what comes after.
+// A block that cannot be copied out of the window takes its log record with it, and neither what was before nor what
+// comes after.
 func TestWindow_CopyFails(t *testing.T) {
-	const full = 1024 - 40 - 36 // bytes of a piece that fills a block
+	const full = 1024 - 40 - 36 // bytes of a log record that fills a block
 	for name, c := range map[string]struct{ first, second int }{
 		"behind a block that is nearly full": {full - 20, 3000},
-		"a piece that fills its block":       {full, full},
+		"a log record that fills its block":  {full, full},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDisk(1<<20, false)
 			o := modes["window"]
 			o.SegmentBytes, o.MaxBytes, o.OpenFile = 4096, 1<<20, d.open
 			j := newJournal(t, tempPath(t), o)
-			first := piece{1, 1, content(1, c.first)}
+			first := record{1, 1, content(1, c.first)}
 			require.NoError(t, j.Append(1, 1, first.data))
 			d.hookWrites(func(b []byte, off int64) (int, error) {
 				if len(b) == 1024 && off == 20<<10+1024 { // the second block
@@ -295,19 +296,19 @@ func TestWindow_CopyFails(t *testing.T) {
 			err := j.Append(2, 2, content(2, c.second))
 			require.ErrorIs(t, err, syscall.EIO)
 			require.NotErrorIs(t, err, journal.ErrFailed)
-			requireSame(t, []piece{first}, d.replay(t, 0))
+			requireSame(t, []record{first}, d.replay(t, 0))
 			d.hookWrites(nil)
-			third := piece{3, 3, content(3, 100)}
+			third := record{3, 3, content(3, 100)}
 			require.NoError(t, j.Append(3, 3, third.data))
-			requireSame(t, []piece{first, third}, d.replay(t, 0))
+			requireSame(t, []record{first, third}, d.replay(t, 0))
 			require.NoError(t, j.Flush(3))
-			requireSame(t, []piece{first, third}, d.replay(t, 0))
+			requireSame(t, []record{first, third}, d.replay(t, 0))
 		})
 	}
 }
 
-// A write that fails half way, of a piece by pwrite or of a block out of the window, loses no other piece: either its place is
-// taken by the next one, or the journal refuses all that follows.
+// A write that fails half way, of a log record by pwrite or of a block out of the window, loses no other log record:
+// either its place is taken by the next one, or the journal refuses all that follows.
 func TestAppend_WriteFails(t *testing.T) {
 	for _, name := range []string{"pwrite", "window"} {
 		t.Run(name, func(t *testing.T) {
@@ -327,10 +328,10 @@ func TestAppend_WriteFails(t *testing.T) {
 				o := modes[name]
 				o.SegmentBytes, o.MaxBytes, o.OpenFile = 4096, 1<<20, d.open
 				j := newJournal(t, tempPath(t), o)
-				var all []piece
+				var all []record
 				failed := false
 				for seq := uint64(1); seq <= 200; seq++ {
-					p := piece{seq, seq, content(seq, int(seq*131)%1500)}
+					p := record{seq, seq, content(seq, int(seq*131)%1500)}
 					if err := j.Append(p.first, p.last, p.data); err == nil {
 						require.NoError(t, j.Err())
 						all = append(all, p)

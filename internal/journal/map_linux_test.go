@@ -74,7 +74,7 @@ func TestWindow_CutOff(t *testing.T) {
 	require.Equal(t, int64(48<<10), st.Size())
 }
 
-// A flush does not say that pieces are on disk which someone cut off or deleted.
+// A flush does not say that log records are on disk which someone cut off or deleted.
 func TestFlush_Gone(t *testing.T) {
 	for name, harm := range map[string]func(string) error{
 		"cut":    func(path string) error { return os.Truncate(path, 16<<10) },

@@ -12,7 +12,7 @@ import (
 	"github.com/keepcache/keepcache/internal/journal"
 )
 
-// Random operations leave the journal with exactly the pieces of a slice.
+// Random operations leave the journal with exactly the log records of a slice.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp("", "journal")
@@ -21,24 +21,26 @@ func TestModel(t *testing.T) {
 		path := filepath.Join(dir, "j")
 		segment := 4096 * rapid.IntRange(1, 3).Draw(t, "segment")
 		o := journal.Options{
-			Identity: identity, SegmentBytes: segment, NoMap: rapid.Bool().Draw(t, "pwrite"), Window: rapid.Bool().Draw(t, "window"),
+			Identity: identity, SegmentBytes: segment, NoMap: rapid.Bool().Draw(t, "pwrite"),
+			Window:   rapid.Bool().Draw(t, "window"),
 			MaxBytes: 20<<10 + int64(segment*rapid.IntRange(2, 6).Draw(t, "segments")),
 			After:    rapid.Uint64Range(0, 100).Draw(t, "after"),
 		}
 		j, err := journal.New(path, o)
 		require.NoError(t, err)
 		defer func() { j.Close(false) }()
-		var all []piece
+		var all []record
 		last, released := o.After, o.After
 		t.Repeat(map[string]func(*rapid.T){
 			"append": func(t *rapid.T) {
-				n := rapid.OneOf(rapid.IntRange(0, 300), rapid.IntRange(300, 1200), rapid.IntRange(0, j.MaxPiece()+1)).Draw(t, "bytes")
+				n := rapid.OneOf(rapid.IntRange(0, 300), rapid.IntRange(300, 1200), rapid.IntRange(0, j.MaxRecord()+1)).Draw(t,
+					"bytes")
 				first := last + rapid.Uint64Range(1, 3).Draw(t, "skip")
-				p := piece{first, first + rapid.Uint64Range(0, 5).Draw(t, "count"), content(first, n)}
+				p := record{first, first + rapid.Uint64Range(0, 5).Draw(t, "count"), content(first, n)}
 				cut := rapid.IntRange(0, n).Draw(t, "cut")
 				err := j.Append(p.first, p.last, p.data[:cut], nil, p.data[cut:])
 				switch {
-				case n > j.MaxPiece():
+				case n > j.MaxRecord():
 					require.ErrorIs(t, err, journal.ErrTooLarge)
 				case errors.Is(err, journal.ErrFull):
 					require.NotEqual(t, released, last, "full although all is released")

@@ -41,14 +41,14 @@ func powerLoss(t *testing.T, path string, seed uint64) {
 	require.NoError(t, err)
 	defer j.Close(true)
 
-	var all []piece
+	var all []record
 	var last, flushed, released uint64
 	appendOne := func() {
 		n := r.IntN(300)
 		if r.IntN(5) == 0 {
-			n = r.IntN(min(6000, j.MaxPiece()))
+			n = r.IntN(min(6000, j.MaxRecord()))
 		}
-		p := piece{last + 1 + uint64(r.IntN(2)), 0, nil}
+		p := record{last + 1 + uint64(r.IntN(2)), 0, nil}
 		p.last = p.first + uint64(r.IntN(3))
 		p.data = content(p.first, n)
 		if err := j.Append(p.first, p.last, p.data); err == nil {
@@ -58,11 +58,11 @@ func powerLoss(t *testing.T, path string, seed uint64) {
 		}
 	}
 	check := func() {
-		var got []piece
+		var got []record
 		image := d.afterPowerLoss()
 		report, err := journal.ReplayFrom(bytes.NewReader(image), int64(len(image)), identity, released,
 			func(first, last uint64, data []byte) error {
-				got = append(got, piece{first, last, bytes.Clone(data)})
+				got = append(got, record{first, last, bytes.Clone(data)})
 				return nil
 			})
 		require.NoError(t, err)
@@ -71,7 +71,7 @@ func powerLoss(t *testing.T, path string, seed uint64) {
 		require.LessOrEqual(t, len(got), len(want), "seed %d", seed)
 		requireSame(t, want[:len(got)], got)
 		if len(got) < len(want) {
-			require.Greater(t, want[len(got)].last, flushed, "seed %d: a flushed piece is lost", seed)
+			require.Greater(t, want[len(got)].last, flushed, "seed %d: a flushed log record is lost", seed)
 		}
 	}
 	d.onSync = func() error {
@@ -105,7 +105,7 @@ func powerLoss(t *testing.T, path string, seed uint64) {
 	check()
 }
 
-// Without the flushes the same test finds lost pieces: it can fail.
+// Without the flushes the same test finds lost log records: it can fail.
 func TestPowerLoss_CanFail(t *testing.T) {
 	path := tempPath(t)
 	d := newDisk(1<<20, true)

@@ -13,16 +13,16 @@ import (
 
 // Report is what a replay found. The zero Report is that of a file that does not exist.
 type Report struct {
-	Bytes      int64  // of the file
-	Applied    int    // pieces given to the function
-	Skipped    int    // pieces read that lie wholly at or below after; segments known to hold no others are not read
-	PieceBytes int64  // of the pieces applied, in bytes
-	First      uint64 // lowest sequence applied; 0 if none
-	Last       uint64 // highest sequence applied; 0 if none
-	Flushed    uint64 // greatest sequence seen to be known to be on disk
-	Released   uint64 // greatest sequence seen to be in the store
+	Bytes       int64  // of the file
+	Applied     int    // log records given to the function
+	Skipped     int    // log records read that lie wholly at or below after; segments known to hold no others are not read
+	RecordBytes int64  // of the log records applied, in bytes
+	First       uint64 // lowest sequence applied; 0 if none
+	Last        uint64 // highest sequence applied; 0 if none
+	Flushed     uint64 // greatest sequence seen to be known to be on disk
+	Released    uint64 // greatest sequence seen to be in the store
 
-	// Torn says that the journal ends in a piece that is not whole, above Flushed. That is normal after a crash.
+	// Torn says that the journal ends in a log record that is not whole, above Flushed. That is normal after a crash.
 	Torn bool
 
 	// Foreign says that the journal belongs to another store. Nothing was applied.
@@ -45,19 +45,21 @@ type Report struct {
 // Damaged reports whether something that had been on disk was lost, or may have been.
 func (r *Report) Damaged() bool { return r.Holes > 0 || r.Unreadable }
 
-// Replay reads the journal at path and calls fn for each piece that has a sequence above after, in the
-// order in which they were appended. A piece that reaches across after is given whole. piece is valid only during the call.
-// A file that does not exist is an empty journal.
+// Replay reads the journal at path and calls fn for each log record that has a sequence above after, in the order in
+// which they were appended. A log record that reaches across after is given whole. log record is valid only during the
+// call. A file that does not exist is an empty journal.
 //
-// Replay never changes the file. It holds one block in memory, and one piece, as far as it was really found. Damage is no
-// error but in the Report; an error is ErrVersion, what reading the file returned, or what fn returned, which ends the
-// replay. Beside a live writer, damage and a gap may only mean that the writer was at work: try again.
-func Replay(path string, identity [16]byte, after uint64, fn func(first, last uint64, piece []byte) error) (Report, error) {
+// Replay never changes the file. It holds one block in memory, and one log record, as far as it was really found.
+// Damage is no error but in the Report; an error is ErrVersion, what reading the file returned, or what fn returned,
+// which ends the replay. Beside a live writer, damage and a gap may only mean that the writer was at work: try again.
+func Replay(path string, identity [16]byte, after uint64, fn func(first, last uint64, record []byte) error) (Report,
+	error) {
 	return ReplayIn(nil, path, identity, after, fn)
 }
 
 // ReplayIn is Replay for a journal in a directory that is held open.
-func ReplayIn(dir *disk.Dir, path string, identity [16]byte, after uint64, fn func(first, last uint64, piece []byte) error) (Report, error) {
+func ReplayIn(dir *disk.Dir, path string, identity [16]byte, after uint64,
+	fn func(first, last uint64, record []byte) error) (Report, error) {
 	f, err := openProved(dir, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Report{}, nil
@@ -74,7 +76,8 @@ func ReplayIn(dir *disk.Dir, path string, identity [16]byte, after uint64, fn fu
 }
 
 // ReplayFrom is Replay for a journal of size bytes that is already open.
-func ReplayFrom(src io.ReaderAt, size int64, identity [16]byte, after uint64, fn func(first, last uint64, piece []byte) error) (Report, error) {
+func ReplayFrom(src io.ReaderAt, size int64, identity [16]byte, after uint64,
+	fn func(first, last uint64, record []byte) error) (Report, error) {
 	r := replay{src: src, size: size, after: after, fn: fn}
 	r.Report.Bytes = size
 	h, err := readHead(src, size)
@@ -145,21 +148,21 @@ type replay struct {
 	segment int64
 	front   int64 // where the segments begin
 	after   uint64
-	fn      func(first, last uint64, piece []byte) error
+	fn      func(first, last uint64, record []byte) error
 
 	order []place // segments by epoch
 	buf   []byte  // one block
 
 	seen     uint64 // every sequence up to it was read, or was lost and is counted
-	looked   bool   // Flushed includes what all following pieces say
+	looked   bool   // Flushed includes what all following log records say
 	lost     bool   // in a bad place, looking for a block that is readable
 	lostSize int64
 	lostAt   int64
-	stray    bool // fragments that continue a piece are to be expected, because its beginning is not in what we read
+	stray    bool // fragments that continue a log record are to be expected, because its beginning is not in what we read
 
-	open  bool // a piece is begun
-	piece pieceHead
-	data  []byte
+	open   bool // a log record is begun
+	record recordHead
+	data   []byte
 }
 
 // begin takes in what the head says.
@@ -243,9 +246,9 @@ func (r *replay) proven(p place, k int64, epoch uint64) uint64 {
 	return epoch
 }
 
-// readBlock reads block k of a segment into buf and returns its header. It reports false if the block is not readable, or
-// a leftover: then the header has an epoch. If only the header is bad the block is used without it, and the header returned
-// is zero.
+// readBlock reads block k of a segment into buf and returns its header. It reports false if the block is not readable,
+// or a leftover: then the header has an epoch. If only the header is bad the block is used without it, and the header
+// returned is zero.
 func (r *replay) readBlock(p place, k int64, buf []byte) (blockHead, bool, error) {
 	if _, err := readFull(r.src, buf, r.front+p.index*r.segment+k*int64(r.block)); err != nil {
 		return blockHead{}, false, fmt.Errorf("journal: replay: %w", err)

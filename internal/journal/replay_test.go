@@ -47,18 +47,18 @@ func TestReplay_Gap(t *testing.T) {
 	require.Len(t, got, 5)
 }
 
-// A piece that reaches across the mark is given whole.
+// A log record that reaches across the mark is given whole.
 func TestReplay_Across(t *testing.T) {
 	path := tempPath(t)
 	j := newJournal(t, path, journal.Options{})
 	require.NoError(t, j.Append(1, 4, []byte("a")))
 	require.NoError(t, j.Append(5, 9, []byte("b")))
 	got, r := replay(t, path, 6)
-	requireSame(t, []piece{{5, 9, []byte("b")}}, got)
+	requireSame(t, []record{{5, 9, []byte("b")}}, got)
 	require.Equal(t, 1, r.Skipped)
 	require.Equal(t, uint64(5), r.First)
 	require.Equal(t, uint64(9), r.Last)
-	require.Equal(t, int64(1), r.PieceBytes)
+	require.Equal(t, int64(1), r.RecordBytes)
 }
 
 // An error of the function ends the replay and is returned as it is.

@@ -64,7 +64,7 @@ func (r *replay) walkBlock(i int, k int64, next bool) (stop bool, err error) {
 		if !ok {
 			rest := 0
 			if r.open {
-				rest = int(r.piece.length) - len(r.data)
+				rest = int(r.record.length) - len(r.data)
 			}
 			size := skip(r.buf[off:], salt, rest)
 			stop, err := r.bad(i, k, size, isZero(r.buf[off:off+fragHeader]))
@@ -87,13 +87,13 @@ func (r *replay) walkBlock(i int, k int64, next bool) (stop bool, err error) {
 }
 
 // skip returns the distance in bytes from a bad fragment to the next good one in its block, or to the end of b, which
-// is that of the block. The length of a fragment is mostly known twice, and mostly neither is what is bad. rest is what is missing of the
-// piece that is begun, in bytes, or 0.
+// is that of the block. The length of a fragment is mostly known twice, and mostly neither is what is bad. rest is what
+// is missing of the log record that is begun, in bytes, or 0.
 func skip(b []byte, salt uint32, rest int) int {
 	if len(b) < minStart {
 		return len(b)
 	}
-	again := minStart + int(decodePieceHead(b[fragHeader:]).length&(maxBlock-1))
+	again := minStart + int(decodeRecordHead(b[fragHeader:]).length&(maxBlock-1))
 	if rest > 0 {
 		again = fragHeader + rest
 	}
@@ -115,7 +115,7 @@ func (r *replay) fragment(typ byte, content []byte) (bool, error) {
 			return r.stray || r.lost, nil
 		}
 		have := len(r.data) + len(content)
-		if have > int(r.piece.length) || (typ == fragLast) != (have == int(r.piece.length)) {
+		if have > int(r.record.length) || (typ == fragLast) != (have == int(r.record.length)) {
 			return false, nil
 		}
 		r.data = append(r.data, content...)
@@ -123,10 +123,10 @@ func (r *replay) fragment(typ byte, content []byte) (bool, error) {
 			return true, nil
 		}
 		r.open = false
-		return true, r.apply(r.piece, r.data)
+		return true, r.apply(r.record, r.data)
 	}
-	h := decodePieceHead(content)
-	content = content[pieceHeader:]
+	h := decodeRecordHead(content)
+	content = content[recordHeader:]
 	if r.lost && h.first > r.seen {
 		r.found(h.first - 1)
 	}
@@ -139,7 +139,7 @@ func (r *replay) fragment(typ byte, content []byte) (bool, error) {
 	if typ == fragFull {
 		return true, r.apply(h, content)
 	}
-	r.open, r.piece = true, h
+	r.open, r.record = true, h
 	r.data = append(r.data[:0], content...)
 	return true, nil
 }
@@ -154,16 +154,16 @@ func isZero(b []byte) bool {
 	return true
 }
 
-// known returns the sequence up to which all is accounted for, the piece that is begun included.
+// known returns the sequence up to which all is accounted for, the log record that is begun included.
 func (r *replay) known() uint64 {
 	if r.open {
-		return max(r.piece.last, r.after)
+		return max(r.record.last, r.after)
 	}
 	return max(r.seen, r.after)
 }
 
-// apply hands on one piece.
-func (r *replay) apply(h pieceHead, data []byte) error {
+// apply hands on one log record.
+func (r *replay) apply(h recordHead, data []byte) error {
 	r.seen = h.last
 	r.Flushed = max(r.Flushed, h.flushed)
 	if h.last <= r.after {
@@ -175,13 +175,13 @@ func (r *replay) apply(h pieceHead, data []byte) error {
 	}
 	r.Last = h.last
 	r.Applied++
-	r.PieceBytes += int64(len(data))
+	r.RecordBytes += int64(len(data))
 	return r.fn(h.first, h.last, data)
 }
 
-// bad is called where what should follow does not, in block k of the segment at place i. size is what is given up, in bytes,
-// unless it was never used. It reports true if that is the end of the journal, and otherwise begins the search for a
-// block that is readable.
+// bad is called where what should follow does not, in block k of the segment at place i. size is what is given up, in
+// bytes, unless it was never used. It reports true if that is the end of the journal, and otherwise begins the search
+// for a block that is readable.
 func (r *replay) bad(i int, k int64, size int, unused bool) (stop bool, err error) {
 	torn := r.open || !unused
 	r.open = false
@@ -219,7 +219,7 @@ func (r *replay) found(previous uint64) {
 	r.lost, r.stray, r.lostSize = false, true, 0
 }
 
-// lookAhead completes Flushed with what the pieces from block k of the segment at place i on say. It does so once.
+// lookAhead completes Flushed with what the log records from block k of the segment at place i on say. It does so once.
 func (r *replay) lookAhead(i int, k int64) error {
 	if r.looked {
 		return nil
@@ -244,7 +244,7 @@ func (r *replay) lookAhead(i int, k int64) error {
 					continue
 				}
 				if typ == fragFull || typ == fragFirst {
-					r.Flushed = max(r.Flushed, decodePieceHead(content).flushed)
+					r.Flushed = max(r.Flushed, decodeRecordHead(content).flushed)
 				}
 				off += fragHeader + len(content)
 			}

@@ -11,21 +11,21 @@ type segment struct {
 	index int
 	at    int64  // offset in the file
 	mem   []byte // nil where the file is not mapped
-	last  uint64 // highest sequence of any piece with a fragment in it
+	last  uint64 // highest sequence of any log record with a fragment in it
 	epoch uint64
 
 	stored int // bytes from its front that were stored to since it was begun
 	letGo  int // bytes from its front that were let go of since then, whole pages
 }
 
-// zeros is what segments are filled with, a block at a time, and where they are mapped a page at a time: a larger write puts
-// several pages under one folio of the page cache (ext4, Linux 6.16 and later), and then a store of one byte through the map makes
-// fdatasync write all of them. Measured on a segment of 1 MiB: 300 us a flush instead of 120.
+// zeros is what segments are filled with, a block at a time, and where they are mapped a page at a time: a larger write
+// puts several pages under one folio of the page cache (ext4, Linux 6.16 and later), and then a store of one byte
+// through the map makes fdatasync write all of them. Measured on a segment of 1 MiB: 300 us a flush instead of 120.
 var zeros = make([]byte, maxBlock)
 
-// need returns how many segments beyond the current one a piece of n bytes takes. mu is held.
+// need returns how many segments beyond the current one a log record of n bytes takes. mu is held.
 func (j *Journal) need(n int) int {
-	total := pieceHeader + n
+	total := recordHeader + n
 	off := j.off
 	if in := off % j.block; in != 0 {
 		room := j.block - in
@@ -75,8 +75,8 @@ func (j *Journal) addSegment(s *segment) {
 }
 
 // makeSegment extends the file by the segment with the given index. Its blocks are really written: those that are only
-// allocated cost the file system a change of its metadata when they are first flushed. Only one call runs at a time: making
-// is set, or mu held while it is not.
+// allocated cost the file system a change of its metadata when they are first flushed. Only one call runs at a time:
+// making is set, or mu held while it is not.
 func (j *Journal) makeSegment(index int) (*segment, error) {
 	size := j.opt.SegmentBytes
 	s := &segment{index: index, at: j.front + int64(index)*int64(size)}

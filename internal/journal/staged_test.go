@@ -33,7 +33,7 @@ func TestReplace(t *testing.T) {
 		require.NoError(t, j.Replace())
 		require.NoFileExists(t, path+".new")
 		require.Zero(t, j.Stats().Appends)
-		want := []piece{{6, 6, []byte("both")}}
+		want := []record{{6, 6, []byte("both")}}
 		got, r := replay(t, path, 5)
 		requireClean(t, r)
 		requireSame(t, want, got)
@@ -53,15 +53,15 @@ func TestReplace(t *testing.T) {
 		require.Equal(t, []string{path[:strings.LastIndexByte(path, os.PathSeparator)]}, synced)
 		got, r = replay(t, path, 5)
 		requireClean(t, r)
-		requireSame(t, append(want, piece{7, 7, []byte("new")}), got)
+		requireSame(t, append(want, record{7, 7, []byte("new")}), got)
 
 		require.NoError(t, j.Close(true))
 		require.NoFileExists(t, path)
 	})
 }
 
-// A staged journal that is closed before it has replaced anything leaves nothing, or what a crash there would, and never touches
-// what is at its path.
+// A staged journal that is closed before it has replaced anything leaves nothing, or what a crash there would, and
+// never touches what is at its path.
 func TestReplace_Not(t *testing.T) {
 	for _, remove := range []bool{true, false} {
 		path := tempPath(t)

@@ -8,8 +8,8 @@ type Stats struct {
 	FileBytes    int64         // of the file; 0 before the first Append
 	Segments     int           // made
 	FreeSegments int           // of those
-	Appends      uint64        // pieces
-	AppendBytes  uint64        // of these pieces, in bytes
+	Appends      uint64        // log records
+	AppendBytes  uint64        // of these log records, in bytes
 	Flushes      uint64        // of the file, however many callers shared them
 	FlushTime    time.Duration // in all flushes
 	LastFlush    time.Duration // how long the last one took
@@ -22,7 +22,8 @@ type Stats struct {
 // Used returns how many bytes of the file hold what is not released, in whole segments. It takes no lock.
 func (j *Journal) Used() int64 { return j.used.Load() }
 
-// Free returns how many bytes are left for what is not released yet, in whole segments beside that which is written. It takes no lock.
+// Free returns how many bytes are left for what is not released yet, in whole segments beside that which is written. It
+// takes no lock.
 func (j *Journal) Free() int64 { return int64(j.capacity)*int64(j.opt.SegmentBytes) - j.used.Load() }
 
 // Stats returns a snapshot. It does not wait for the disk unless an Append does.

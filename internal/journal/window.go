@@ -5,20 +5,21 @@ import (
 	"io"
 )
 
-// The window is the one part of the file that is mapped: the block that is being written is in it, and is copied to its place
-// when it is full, and before each flush. To store to a map is cheap only as long as its pages are at hand. A page that is
-// stored to for the first time since the last flush is a fault, and where the kernel runs above a hypervisor that keeps page
-// tables of its own that is 12 us for each 4 KiB, half of all that a set took. The pages of the window stay at hand, and
-// the copy costs 1 us for 4 KiB.
+// The window is the one part of the file that is mapped: the block that is being written is in it, and is copied to its
+// place when it is full, and before each flush. To store to a map is cheap only as long as its pages are at hand. A
+// page that is stored to for the first time since the last flush is a fault, and where the kernel runs above a
+// hypervisor that keeps page tables of its own that is 12 us for each 4 KiB, half of all that a set took. The pages of
+// the window stay at hand, and the copy costs 1 us for 4 KiB.
 //
-// What a crash leaves of a block may be in the window alone, or in its place alone: whichever goes on for longer counts.
+// What a crash leaves of a block may be in the window alone, or in its place alone: whichever goes on for longer
+// counts.
 type window struct {
 	mem    []byte // one block; nil where there is no window
 	copied int    // so many bytes from its front are in their place
 }
 
-// complete copies the rest of the block that is in the window to its place, which is at the offset at of the file: the block
-// ends with end, and the next one begins. mu is held.
+// complete copies the rest of the block that is in the window to its place, which is at the offset at of the file: the
+// block ends with end, and the next one begins. mu is held.
 func (j *Journal) complete(at int64, end int) error {
 	if j.window.mem == nil {
 		return nil
@@ -67,8 +68,8 @@ type overlay struct {
 	epoch  uint64
 }
 
-// newOverlay returns src itself where the window has nothing. It reads the window before anything else is read: what is copied
-// out of it later is found in its place.
+// newOverlay returns src itself where the window has nothing. It reads the window before anything else is read: what is
+// copied out of it later is found in its place.
 func newOverlay(src io.ReaderAt, size int64, h *head) (io.ReaderAt, error) {
 	if h.window == 0 {
 		return src, nil

@@ -32,8 +32,9 @@ var someUser = user{
 }
 
 var someMap = map[string]any{
-	"id": int64(1234567890123), "name": "Ada Lovelace", "email": "ada.lovelace@example.com", "age": 36, "active": true, "score": 98.625,
-	"tags": []any{"admin", "mathematician", "poet"}, "city": "London", "country": "United Kingdom", "visits": 70000,
+	"id": int64(1234567890123), "name": "Ada Lovelace", "email": "ada.lovelace@example.com", "age": 36, "active": true,
+	"score": 98.625,
+	"tags":  []any{"admin", "mathematician", "poet"}, "city": "London", "country": "United Kingdom", "visits": 70000,
 }
 
 type event struct {
@@ -56,7 +57,8 @@ var benchValues = []struct {
 	{"ints", []int{1, 200, 3000, 40000, 500000, 6000000, 70000000, 800000000}, func() any { return new([]int) }},
 	{"strings", []string{"alpha", "beta", "gamma", "delta", "epsilon", "zeta"}, func() any { return new([]string) }},
 	{"structs", []user{someUser, someUser, someUser, someUser, someUser}, func() any { return new([]user) }},
-	{"event", &event{time.Unix(1700000000, 5).UTC(), &someUser, map[string]string{"ip": "10.0.0.1", "agent": "curl"}}, func() any { return new(event) }},
+	{"event", &event{time.Unix(1700000000, 5).UTC(), &someUser, map[string]string{"ip": "10.0.0.1", "agent": "curl"}},
+		func() any { return new(event) }},
 }
 
 func BenchmarkAppend(b *testing.B) {

@@ -326,7 +326,8 @@ func TestDifferential(t *testing.T) {
 		}
 		differential(t, data[:rng.IntN(len(data))], &c)
 	}
-	t.Logf("%d cases, %d refused by both to write, %d decodes refused by both", c.cases, c.marshalErrors, c.unmarshalErrors)
+	t.Logf("%d cases, %d refused by both to write, %d decodes refused by both", c.cases, c.marshalErrors,
+		c.unmarshalErrors)
 }
 
 func FuzzDifferential(f *testing.F) {

@@ -242,7 +242,8 @@ var named = []reflect.Type{
 	reflect.TypeFor[time.Duration](), reflect.TypeFor[json.Marshaler](), reflect.TypeFor[json.Unmarshaler](),
 	reflect.TypeFor[map[string]any](), reflect.TypeFor[[]any](), reflect.TypeFor[map[string]string](),
 	reflect.TypeFor[[]string](), reflect.TypeFor[[]int](), reflect.TypeFor[[]byte](),
-	reflect.TypeFor[chan int](), reflect.TypeFor[func()](), reflect.TypeFor[complex64](), reflect.TypeFor[Rec](), reflect.TypeFor[*time.Time](),
+	reflect.TypeFor[chan int](), reflect.TypeFor[func()](), reflect.TypeFor[complex64](), reflect.TypeFor[Rec](),
+	reflect.TypeFor[*time.Time](),
 }
 
 var basics = []reflect.Type{
@@ -307,15 +308,30 @@ func (s *source) typ(depth int) reflect.Type {
 
 var (
 	strs = []string{
-		"", "a", "A", "b", "<>&\u2028\u2029", "\xff\xfe", "123", "-5", "true", "null", "\"q\"", "1e5", "AAEC", "12AB", "t5", "3:4",
-		strings.Repeat("x", 31), strings.Repeat("y", 32), strings.Repeat("é", 150), strings.Repeat("z", 256), "2024-01-02T03:04:05.123456789+02:00",
-		"\x00\x01\t\n\\/", "\U0001F600", "10.0.0.1", "bad", "err", "\"\\u0041\"", "nul", "tru", "300", "1.5", "x.y", "-0", "a\xc3", "1.50",
+		"", "a", "A", "b", "<>&\u2028\u2029", "\xff\xfe", "123", "-5", "true", "null", "\"q\"", "1e5", "AAEC", "12AB", "t5",
+		"3:4",
+		strings.Repeat("x", 31), strings.Repeat("y", 32), strings.Repeat("é", 150), strings.Repeat("z", 256),
+		"2024-01-02T03:04:05.123456789+02:00",
+		"\x00\x01\t\n\\/", "\U0001F600", "10.0.0.1", "bad", "err", "\"\\u0041\"", "nul", "tru", "300", "1.5", "x.y", "-0",
+		"a\xc3", "1.50",
 	}
-	ints   = []int64{0, 1, -1, 7, 15, 16, 31, 32, -32, -33, 127, 128, -128, -129, 255, 256, 300, 32767, 32768, -32768, -32769, 65535, 65536, math.MaxInt32, math.MaxInt32 + 1, math.MinInt32, math.MinInt32 - 1, math.MaxUint32, math.MaxUint32 + 1, 1 << 53, 1<<53 + 1, 1<<24 + 1, math.MaxInt64, math.MinInt64}
-	floats = []float64{0, 1, -1, math.Copysign(0, -1), 0.1, 1.5, 1e-6, 9.9e-7, 1e20, 1e21, 1 << 53, 1<<53 + 2, 1 << 62, 1 << 63, 5e-324, math.MaxFloat64, math.MaxFloat32, 3.5e38, 16777217, 1.00000017881393432617187499, 1.00000017881393421514957253748434595763683319091796875001, 1e-45, 300, -129, 0.30000000000000004, 1e15, 123456789.125}
-	nums   = []string{"", "0", "1.50", "1e2", "100000000000000000000000", "-0", "-0.0", "0.1", "1E400", "1.0", "18446744073709551615", "18446744073709551616", "-9223372036854775808", "-9223372036854775809", "0.1234567890123456789012345", "1e-7", "1e+21", "5e-324", "1e-400", "bad", "01", "300.0"}
-	raws   = []string{`null`, `1`, `1.0`, ` { "b" : 1, "a" : [ 1e2 , -0 , "\u00e9\ud83d\ude00\udc00" ], "a" : "x" } `, `[]`, `{}`, `"AAEC"`, `"<\/"`, `{"A":{"A":1,"B":"x"},"b":"y","X":null,"Ab":[1,2,{"h":1}]}`, `[1,-1,300,1.5,"x",null,true,[],{}]`, `12345678901234567890123`, "\"\xff\"", `{"H":1,"J":{"x":1},"I":"5","u":"300","f":"1.5","p":"7","i8":"300","n":"1","t":"t1","k":"\"v\""}`, `{"`, `[1,]`, `tru`}
-	times  = []time.Time{{}, time.Unix(0, 1).UTC(), time.Date(2024, 1, 2, 3, 4, 5, 123456789, time.FixedZone("x", 7200)), time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}
+	ints = []int64{0, 1, -1, 7, 15, 16, 31, 32, -32, -33, 127, 128, -128, -129, 255, 256, 300, 32767, 32768, -32768,
+		-32769, 65535, 65536, math.MaxInt32, math.MaxInt32 + 1, math.MinInt32, math.MinInt32 - 1, math.MaxUint32,
+		math.MaxUint32 + 1, 1 << 53, 1<<53 + 1, 1<<24 + 1, math.MaxInt64, math.MinInt64}
+	floats = []float64{0, 1, -1, math.Copysign(0, -1), 0.1, 1.5, 1e-6, 9.9e-7, 1e20, 1e21, 1 << 53, 1<<53 + 2, 1 << 62,
+		1 << 63, 5e-324, math.MaxFloat64, math.MaxFloat32, 3.5e38, 16777217, 1.00000017881393432617187499,
+		1.00000017881393421514957253748434595763683319091796875001, 1e-45, 300, -129, 0.30000000000000004, 1e15,
+		123456789.125}
+	nums = []string{"", "0", "1.50", "1e2", "100000000000000000000000", "-0", "-0.0", "0.1", "1E400", "1.0",
+		"18446744073709551615", "18446744073709551616", "-9223372036854775808", "-9223372036854775809",
+		"0.1234567890123456789012345", "1e-7", "1e+21", "5e-324", "1e-400", "bad", "01", "300.0"}
+	raws = []string{`null`, `1`, `1.0`, ` { "b" : 1, "a" : [ 1e2 , -0 , "\u00e9\ud83d\ude00\udc00" ], "a" : "x" } `,
+		`[]`, `{}`, `"AAEC"`, `"<\/"`, `{"A":{"A":1,"B":"x"},"b":"y","X":null,"Ab":[1,2,{"h":1}]}`,
+		`[1,-1,300,1.5,"x",null,true,[],{}]`, `12345678901234567890123`, "\"\xff\"",
+		`{"H":1,"J":{"x":1},"I":"5","u":"300","f":"1.5","p":"7","i8":"300","n":"1","t":"t1","k":"\"v\""}`, `{"`, `[1,]`,
+		`tru`}
+	times = []time.Time{{}, time.Unix(0, 1).UTC(), time.Date(2024, 1, 2, 3, 4, 5, 123456789, time.FixedZone("x", 7200)),
+		time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}
 )
 
 // fill sets v to a made value.
@@ -325,7 +341,8 @@ func (s *source) fill(v reflect.Value, depth int) {
 		*p = pick(s, times)
 		return
 	case *big.Int:
-		p.SetString(pick(s, []string{"0", "5", "-7", "10000000000000000000000000000000000000000", "18446744073709551616", "9007199254740993"}), 10)
+		p.SetString(pick(s, []string{"0", "5", "-7", "10000000000000000000000000000000000000000", "18446744073709551616",
+			"9007199254740993"}), 10)
 		return
 	case *netip.Addr:
 		*p = pick(s, []netip.Addr{{}, netip.MustParseAddr("1.2.3.4"), netip.MustParseAddr("fe80::1%eth0")})

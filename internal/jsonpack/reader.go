@@ -10,11 +10,12 @@ import (
 // Encoded is a value as Append wrote it or Scan accepted it.
 type Encoded []byte
 
-// Text is a value in the form of JSON text, for Append: what AppendFromJSON makes of it, but for numbers that are written
-// as a float without a fraction, 1.0, which become the floats that they look like.
+// Text is a value in the form of JSON text, for Append: what AppendFromJSON makes of it, but for numbers that are
+// written as a float without a fraction, 1.0, which become the floats that they look like.
 type Text struct {
-	JSON     []byte // UTF-8
-	Literals []int  // ascending: numbers, counted from 0 over the whole text, that stay text although they look like floats
+	JSON []byte // UTF-8
+	// ascending: numbers, counted from 0 over the whole text, that stay text although they look like floats
+	Literals []int
 }
 
 // Part is what a Reader returns of a value: a value that is no container, the start of a container, or its end.

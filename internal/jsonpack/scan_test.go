@@ -22,17 +22,24 @@ import (
 // TestScan_Refuses ensures that each way to leave the subset is found, and that
 // Unmarshal and AppendJSON survive it.
 func TestScan_Refuses(t *testing.T) {
-	good := pack(t, map[string]any{"a": []any{1, "text", 1.5, nil, true, []byte("b"), json.Number("1.50"), uint64(math.MaxUint64)}, "b": map[string]any{}})
+	good := pack(t, map[string]any{"a": []any{1, "text", 1.5, nil, true, []byte("b"), json.Number("1.50"),
+		uint64(math.MaxUint64)}, "b": map[string]any{}})
 	cases := map[string][]byte{
 		"empty": {}, "tail": {1, 1}, "reserved code": {0xc1}, "64 GiB array": {0xdd, 0xff, 0xff, 0xff, 0xff},
-		"long map": {0xdf, 0xff, 0xff, 0xff, 0xff}, "long string": {0xdb, 0xff, 0xff, 0xff, 0xff}, "long binary": {0xc6, 0xff, 0xff, 0xff, 0xff},
-		"int key": {0x81, 1, 1}, "nil key": {0x81, 0xc0, 1}, "binary key": {0x81, 0xc4, 1, 'x', 1}, "key only": {0x81, 0xa1, 'x'},
+		"long map": {0xdf, 0xff, 0xff, 0xff, 0xff}, "long string": {0xdb, 0xff, 0xff, 0xff, 0xff},
+		"long binary": {0xc6, 0xff, 0xff, 0xff, 0xff},
+		"int key":     {0x81, 1, 1}, "nil key": {0x81, 0xc0, 1}, "binary key": {0x81, 0xc4, 1, 'x', 1},
+		"key only":       {0x81, 0xa1, 'x'},
 		"time extension": {0xd6, 0xff, 0, 0, 0, 0}, "other extension": {0xd4, 'M', '1'}, "empty number": {0xc7, 0, 'N'},
-		"letters as number": {0xc7, 1, 'N', 'x'}, "01": {0xd5, 'N', '0', '1'}, "1.": {0xd5, 'N', '1', '.'}, "number cut": {0xc7, 3, 'N', '1'},
-		"NaN": {0xcb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0}, "Inf": {0xcb, 0xff, 0xf0, 0, 0, 0, 0, 0, 0}, "NaN32": {0xca, 0x7f, 0xc0, 0, 0}, "Inf32": {0xca, 0x7f, 0x80, 0, 0},
+		"letters as number": {0xc7, 1, 'N', 'x'}, "01": {0xd5, 'N', '0', '1'}, "1.": {0xd5, 'N', '1', '.'},
+		"number cut": {0xc7, 3, 'N', '1'},
+		"NaN":        {0xcb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0}, "Inf": {0xcb, 0xff, 0xf0, 0, 0, 0, 0, 0, 0},
+		"NaN32": {0xca, 0x7f, 0xc0, 0, 0}, "Inf32": {0xca, 0x7f, 0x80, 0, 0},
 		"two million levels": bytes.Repeat([]byte{0x91}, 2_000_000), "maps": []byte(strings.Repeat("\x81\xa1x", 700_000)),
-		"short array": {0x92, 1}, "nested claims": append(bytes.Repeat([]byte("\xde\x40\x00\xa1x"), 900), make([]byte, 40_000)...),
-		"nested array claims": append(bytes.Repeat([]byte("\xdc\x80\x00"), 900), make([]byte, 40_000)...), "huge number": append(append([]byte{0xc9, 0, 0x10, 0, 1, 'N'}, bytes.Repeat([]byte{'1'}, 1<<20)...), '1'),
+		"short array": {0x92, 1}, "nested claims": append(bytes.Repeat([]byte("\xde\x40\x00\xa1x"), 900),
+			make([]byte, 40_000)...),
+		"nested array claims": append(bytes.Repeat([]byte("\xdc\x80\x00"), 900), make([]byte, 40_000)...),
+		"huge number":         append(append([]byte{0xc9, 0, 0x10, 0, 1, 'N'}, bytes.Repeat([]byte{'1'}, 1<<20)...), '1'),
 	}
 	for i := range good {
 		cases[strings.Repeat("cut ", 1)+string(rune('0'+i))] = good[:i]
@@ -60,8 +67,10 @@ func TestScan_Refuses(t *testing.T) {
 func survives(t testing.TB, data []byte) {
 	scanErr := jsonpack.Scan(data)
 	for _, dst := range []any{
-		new(any), new(string), new([]byte), new(map[string]any), new([]any), new([]string), new(int), new(float32), new(json.Number),
-		new(json.RawMessage), new(time.Time), new(Outer), new(List), new(Quoted), new(Tags), new(map[textInt]map[string]int), new([3]List),
+		new(any), new(string), new([]byte), new(map[string]any), new([]any), new([]string), new(int), new(float32),
+		new(json.Number),
+		new(json.RawMessage), new(time.Time), new(Outer), new(List), new(Quoted), new(Tags), new(map[textInt]map[string]int),
+		new([3]List),
 		new([][]int64), new([]Tags), new(map[int8][]Inner), new(jsonString), new(textString), new(ptrBoth), new(**[]*any),
 	} {
 		var before, after runtime.MemStats
@@ -69,7 +78,8 @@ func survives(t testing.TB, data []byte) {
 		err := jsonpack.Unmarshal(data, dst)
 		runtime.ReadMemStats(&after)
 		used := after.TotalAlloc - before.TotalAlloc
-		require.LessOrEqual(t, used, uint64(64<<10+timesOf(reflect.TypeOf(dst).Elem())*len(data)), "%d bytes into %T", len(data), dst)
+		require.LessOrEqual(t, used, uint64(64<<10+timesOf(reflect.TypeOf(dst).Elem())*len(data)), "%d bytes into %T",
+			len(data), dst)
 		if scanErr == nil {
 			require.NotErrorIs(t, err, jsonpack.ErrCorrupt, "%x into %T", data, dst)
 		}
@@ -94,10 +104,10 @@ func survives(t testing.TB, data []byte) {
 	}
 }
 
-// timesOf returns how many times the bytes of its encoding the decoding of a value of a type may allocate: 64, and more only where
-// the type itself takes more for a byte, whoever decodes it. An element of a slice can be one byte, and growing slices take five
-// times their size in all; a map of one entry can be three bytes, and Go makes room for eight; what a type's own methods allocate
-// is up to them.
+// timesOf returns how many times the bytes of its encoding the decoding of a value of a type may allocate: 64, and more
+// only where the type itself takes more for a byte, whoever decodes it. An element of a slice can be one byte, and
+// growing slices take five times their size in all; a map of one entry can be three bytes, and Go makes room for eight;
+// what a type's own methods allocate is up to them.
 func timesOf(t reflect.Type) int {
 	times := 64
 	seen := map[reflect.Type]bool{}
@@ -112,7 +122,8 @@ func timesOf(t reflect.Type) int {
 				times = max(times, 1024)
 			}
 		}
-		const mapHeader, mapSlots, ahead = 48 + 8, 8, 32 // bytes of a map; of an entry; for each byte, made room for before the entries are seen
+		// bytes of a map; of an entry; for each byte, made room for before the entries are seen
+		const mapHeader, mapSlots, ahead = 48 + 8, 8, 32
 		ofMap := func(entry uintptr) { times = max(times, int(mapHeader+mapSlots*entry)/3+16+ahead) }
 		switch t.Kind() {
 		case reflect.Interface:
@@ -144,7 +155,8 @@ func TestScan_Costly(t *testing.T) {
 	require.Equal(t, 64, timesOf(reflect.TypeFor[[]int64]()))
 	require.Less(t, timesOf(reflect.TypeFor[any]()), 160)
 	require.Equal(t, 96, timesOf(reflect.TypeFor[[]string]()))
-	for _, element := range []string{"\x81\xa0\xc0", "\x80", "\x90", "\xc0", "\x91\x90", "\x91\x80", "\x81\xa0\x81\xa0\xc0", "\x01", "\xa0", "\xa1x"} {
+	for _, element := range []string{"\x81\xa0\xc0", "\x80", "\x90", "\xc0", "\x91\x90", "\x91\x80",
+		"\x81\xa0\x81\xa0\xc0", "\x01", "\xa0", "\xa1x"} {
 		for _, n := range []int{1000, effort.Of(10_000, 33_000)} {
 			survives(t, append([]byte{0xdc, byte(n >> 8), byte(n)}, strings.Repeat(element, n)...))
 		}
@@ -180,7 +192,8 @@ func TestScan_Msgpack(t *testing.T) {
 		// And ours are the library's own bytes.
 		require.Equal(t, encode(func(e *msgpack.Encoder) error { return e.EncodeInt(n) }), pack(t, n))
 	}
-	require.Equal(t, uint64(math.MaxUint64), read(encode(func(e *msgpack.Encoder) error { return e.EncodeUint64(math.MaxUint64) })))
+	require.Equal(t, uint64(math.MaxUint64),
+		read(encode(func(e *msgpack.Encoder) error { return e.EncodeUint64(math.MaxUint64) })))
 	for _, n := range []int{0, 1, 15, 16, 31, 32, 255, 256, 65535, 65536, 70000} {
 		s := strings.Repeat("x", n)
 		require.Equal(t, s, read(encode(func(e *msgpack.Encoder) error { return e.EncodeString(s) })))
@@ -211,7 +224,8 @@ func TestScan_Msgpack(t *testing.T) {
 	require.Equal(t, 1.5, read(encode(func(e *msgpack.Encoder) error { return e.EncodeFloat64(1.5) })))
 	require.Equal(t, nil, read(encode(func(e *msgpack.Encoder) error { return e.EncodeNil() })))
 	require.Equal(t, true, read(encode(func(e *msgpack.Encoder) error { return e.EncodeBool(true) })))
-	for _, lit := range []string{"1e1", "12e1", "1.50", "1.500000", strings.Repeat("1", 16), strings.Repeat("1", 300), strings.Repeat("1", 70000)} {
+	for _, lit := range []string{"1e1", "12e1", "1.50", "1.500000", strings.Repeat("1", 16), strings.Repeat("1", 300),
+		strings.Repeat("1", 70000)} {
 		data := encode(func(e *msgpack.Encoder) error {
 			if err := e.EncodeExtHeader('N', len(lit)); err != nil {
 				return err
@@ -235,7 +249,8 @@ func TestScan_Random(t *testing.T) {
 			s.data[i] = byte(rng.Uint32())
 		}
 		survives(t, s.data[:rng.IntN(50)])
-		v := []any{pick(s, strs), pick(s, ints), pick(s, floats), map[string]any{"A": pick(s, strs), "u": pick(s, ints)}, []byte(pick(s, strs))}
+		v := []any{pick(s, strs), pick(s, ints), pick(s, floats), map[string]any{"A": pick(s, strs), "u": pick(s, ints)},
+			[]byte(pick(s, strs))}
 		data := pack(t, v)
 		for range 1 + rng.IntN(3) {
 			data[rng.IntN(len(data))] = byte(rng.Uint32())
@@ -245,7 +260,8 @@ func TestScan_Random(t *testing.T) {
 }
 
 func FuzzScanDecode(f *testing.F) {
-	for _, v := range []any{nil, 1, "x", []byte("x"), 1.5, []any{map[string]any{"A": json.Number("1.50")}}, Tags{}, Quoted{}} {
+	for _, v := range []any{nil, 1, "x", []byte("x"), 1.5, []any{map[string]any{"A": json.Number("1.50")}}, Tags{},
+		Quoted{}} {
 		f.Add(pack(f, v))
 	}
 	f.Add([]byte{0xdd, 0xff, 0xff, 0xff, 0xff})

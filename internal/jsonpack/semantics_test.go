@@ -40,52 +40,53 @@ func TestSemantics_Any(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct{ set, want any }{
-		"nil":                 {nil, nil},
-		"nil pointer":         {nilPtr, nil},
-		"nil map":             {nilMap, nil},
-		"nil slice":           {nilSlice, nil},
-		"nil bytes":           {[]byte(nil), nil},
-		"bool":                {true, true},
-		"string":              {"a\x00b", "a\x00b"},
-		"every rune":          {everyRun.String(), everyRun.String()},
-		"invalid UTF-8":       {"a\xff\xc3b", "a\ufffd\ufffdb"},
-		"int":                 {-7, int64(-7)},
-		"int8":                {int8(-128), int64(-128)},
-		"uint8":               {uint8(255), int64(255)},
-		"uint16":              {uint16(65535), int64(65535)},
-		"2^53+1":              {int64(1<<53 + 1), int64(1<<53 + 1)},
-		"MinInt64":            {int64(math.MinInt64), int64(math.MinInt64)},
-		"MaxInt64":            {uint64(math.MaxInt64), int64(math.MaxInt64)},
-		"MaxUint64":           {uint64(math.MaxUint64), uint64(math.MaxUint64)},
-		"json.Number":         {json.Number("5"), int64(5)},
-		"json.Number float":   {json.Number("1.50"), 1.5},
-		"json.Number 10^40":   {json.Number(big40.String()), json.Number(big40.String())},
-		"big.Int":             {big40, json.Number(big40.String())},
-		"below int64":         {json.Number("-9223372036854775809"), json.Number("-9223372036854775809")},
-		"1.0":                 {1.0, 1.0},
-		"-0.0":                {math.Copysign(0, -1), math.Copysign(0, -1)},
-		"5e-324":              {5e-324, 5e-324},
-		"1.7e308":             {1.7e308, 1.7e308},
-		"1e20":                {1e20, 1e20},
-		"1e21":                {1e21, 1e21},
-		"float32":             {float32(0.1), 0.1},
-		"float32 1":           {float32(1), 1.0},
-		"float32 -0":          {float32(math.Copysign(0, -1)), math.Copysign(0, -1)},
-		"array":               {[]any{1, "x", nil, 2.0}, []any{int64(1), "x", nil, 2.0}},
-		"object":              {map[string]any{"a": []any{1.0}}, map[string]any{"a": []any{1.0}}},
-		"empty array":         {[]any{}, []any{}},
-		"empty object":        {map[string]any{}, map[string]any{}},
-		"typed empty":         {[]int{}, []any{}},
-		"int keys":            {map[int]string{-1: "a", 10: "b"}, map[string]any{"-1": "a", "10": "b"}},
-		"text keys":           {map[textInt]int{4: 1}, map[string]any{"t4": int64(1)}},
-		"bytes":               {[]byte{0, 1, 2}, "AAEC"},
-		"byte array":          {[3]byte{0, 1, 2}, []any{int64(0), int64(1), int64(2)}},
-		"struct":              {struct{ A float64 }{3}, map[string]any{"A": 3.0}},
-		"struct pointer":      {&struct{ A int }{3}, map[string]any{"A": int64(3)}},
-		"Marshaler":           {jsonString("v"), map[string]any{"n": 1.5, "s": "v"}},
-		"TextMarshaler":       {textInt(3), "t3"},
-		"time":                {at, "2024-01-02T03:04:05.123456789+02:00"},
-		"RawMessage":          {json.RawMessage(` {"a": [1, 1.0, 1e2, -0]} `), map[string]any{"a": []any{int64(1), 1.0, 100.0, math.Copysign(0, -1)}}},
+		"nil":               {nil, nil},
+		"nil pointer":       {nilPtr, nil},
+		"nil map":           {nilMap, nil},
+		"nil slice":         {nilSlice, nil},
+		"nil bytes":         {[]byte(nil), nil},
+		"bool":              {true, true},
+		"string":            {"a\x00b", "a\x00b"},
+		"every rune":        {everyRun.String(), everyRun.String()},
+		"invalid UTF-8":     {"a\xff\xc3b", "a\ufffd\ufffdb"},
+		"int":               {-7, int64(-7)},
+		"int8":              {int8(-128), int64(-128)},
+		"uint8":             {uint8(255), int64(255)},
+		"uint16":            {uint16(65535), int64(65535)},
+		"2^53+1":            {int64(1<<53 + 1), int64(1<<53 + 1)},
+		"MinInt64":          {int64(math.MinInt64), int64(math.MinInt64)},
+		"MaxInt64":          {uint64(math.MaxInt64), int64(math.MaxInt64)},
+		"MaxUint64":         {uint64(math.MaxUint64), uint64(math.MaxUint64)},
+		"json.Number":       {json.Number("5"), int64(5)},
+		"json.Number float": {json.Number("1.50"), 1.5},
+		"json.Number 10^40": {json.Number(big40.String()), json.Number(big40.String())},
+		"big.Int":           {big40, json.Number(big40.String())},
+		"below int64":       {json.Number("-9223372036854775809"), json.Number("-9223372036854775809")},
+		"1.0":               {1.0, 1.0},
+		"-0.0":              {math.Copysign(0, -1), math.Copysign(0, -1)},
+		"5e-324":            {5e-324, 5e-324},
+		"1.7e308":           {1.7e308, 1.7e308},
+		"1e20":              {1e20, 1e20},
+		"1e21":              {1e21, 1e21},
+		"float32":           {float32(0.1), 0.1},
+		"float32 1":         {float32(1), 1.0},
+		"float32 -0":        {float32(math.Copysign(0, -1)), math.Copysign(0, -1)},
+		"array":             {[]any{1, "x", nil, 2.0}, []any{int64(1), "x", nil, 2.0}},
+		"object":            {map[string]any{"a": []any{1.0}}, map[string]any{"a": []any{1.0}}},
+		"empty array":       {[]any{}, []any{}},
+		"empty object":      {map[string]any{}, map[string]any{}},
+		"typed empty":       {[]int{}, []any{}},
+		"int keys":          {map[int]string{-1: "a", 10: "b"}, map[string]any{"-1": "a", "10": "b"}},
+		"text keys":         {map[textInt]int{4: 1}, map[string]any{"t4": int64(1)}},
+		"bytes":             {[]byte{0, 1, 2}, "AAEC"},
+		"byte array":        {[3]byte{0, 1, 2}, []any{int64(0), int64(1), int64(2)}},
+		"struct":            {struct{ A float64 }{3}, map[string]any{"A": 3.0}},
+		"struct pointer":    {&struct{ A int }{3}, map[string]any{"A": int64(3)}},
+		"Marshaler":         {jsonString("v"), map[string]any{"n": 1.5, "s": "v"}},
+		"TextMarshaler":     {textInt(3), "t3"},
+		"time":              {at, "2024-01-02T03:04:05.123456789+02:00"},
+		"RawMessage": {json.RawMessage(` {"a": [1, 1.0, 1e2, -0]} `),
+			map[string]any{"a": []any{int64(1), 1.0, 100.0, math.Copysign(0, -1)}}},
 		"nested RawMessage":   {map[string]any{"r": json.RawMessage("7")}, map[string]any{"r": int64(7)}},
 		"interface to struct": {[]any{&struct{ F float32 }{0.5}}, []any{map[string]any{"F": 0.5}}},
 	} {
@@ -113,7 +114,8 @@ func TestSemantics_Exact(t *testing.T) {
 	_, offset := gotTime.Zone()
 	require.Equal(t, 7200, offset)
 
-	for _, f := range []float32{0.1, 1, math.MaxFloat32, math.SmallestNonzeroFloat32, 16777217, 1e21, 1e-7, float32(math.Copysign(0, -1))} {
+	for _, f := range []float32{0.1, 1, math.MaxFloat32, math.SmallestNonzeroFloat32, 16777217, 1e21, 1e-7,
+		float32(math.Copysign(0, -1))} {
 		var got float32
 		require.NoError(t, jsonpack.Unmarshal(pack(t, f), &got))
 		require.Equal(t, math.Float32bits(f), math.Float32bits(got))
@@ -123,7 +125,8 @@ func TestSemantics_Exact(t *testing.T) {
 		require.NoError(t, jsonpack.Unmarshal(pack(t, f), &got))
 		require.Equal(t, math.Float64bits(f), math.Float64bits(got))
 	}
-	for _, digits := range []string{"1" + strings.Repeat("0", 40), "18446744073709551616", "-5", strings.Repeat("9", 70000)} {
+	for _, digits := range []string{"1" + strings.Repeat("0", 40), "18446744073709551616", "-5",
+		strings.Repeat("9", 70000)} {
 		want, _ := new(big.Int).SetString(digits, 10)
 		got, value := new(big.Int), big.Int{}
 		require.NoError(t, jsonpack.Unmarshal(pack(t, want), &got))
@@ -131,7 +134,8 @@ func TestSemantics_Exact(t *testing.T) {
 		require.NoError(t, jsonpack.Unmarshal(pack(t, want), &value))
 		require.Equal(t, digits, value.String())
 	}
-	for _, lit := range []string{"1.50", "1e2", "1E+2", "0.1234567890123456789012345", "-0", "-0.0", "1.0", "10", "1e400", "100000000000000000000", "1e+21", "1e-7", "1.5"} {
+	for _, lit := range []string{"1.50", "1e2", "1E+2", "0.1234567890123456789012345", "-0", "-0.0", "1.0", "10", "1e400",
+		"100000000000000000000", "1e+21", "1e-7", "1.5"} {
 		var got json.Number
 		require.NoError(t, jsonpack.Unmarshal(pack(t, json.Number(lit)), &got))
 		require.Equal(t, lit, string(got))
@@ -303,7 +307,8 @@ func TestSemantics_Limit(t *testing.T) {
 	text := strings.Repeat("x", 1000)
 	for name, v := range map[string]any{
 		"string": text, "bytes": []byte(text), "any": []any{text, 1, nil}, "map": map[string]any{"a": text, text: 1},
-		"strings": []string{text, text}, "struct": struct{ A, B string }{text, text}, "raw": json.RawMessage(`["` + text + `"]`),
+		"strings": []string{text, text}, "struct": struct{ A, B string }{text, text},
+		"raw":  json.RawMessage(`["` + text + `"]`),
 		"text": textString(text), "number": json.Number(strings.Repeat("7", 1000)), "ints": make([]int64, 1000),
 		"long raw": json.RawMessage("[" + strings.Repeat("1,", 70000) + "1]"), "map string": map[string]string{"a": text},
 		"invalid": strings.Repeat("\xff", 100), "typed map": map[int]string{1: text}, "int": 1,
@@ -331,7 +336,8 @@ func TestSemantics_Limit(t *testing.T) {
 	})
 	require.Less(t, allocated, 50.0)
 	long := strings.Repeat("x", 100<<20)
-	for _, v := range []any{long, []byte(long), []any{long}, make([]int64, 10<<20), make([]any, 10<<20), json.RawMessage(long[:1] + "1")} {
+	for _, v := range []any{long, []byte(long), []any{long}, make([]int64, 10<<20), make([]any, 10<<20),
+		json.RawMessage(long[:1] + "1")} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		_, err := jsonpack.Append(nil, v, 1000)
@@ -407,7 +413,8 @@ func TestSemantics_Unreachable(t *testing.T) {
 		*inner `json:"x"`
 		B      int
 	}
-	require.ErrorContains(t, jsonpack.Unmarshal(pack(t, map[string]any{"x": map[string]any{"A": 1}, "B": 2}), &dst), "unexported")
+	require.ErrorContains(t, jsonpack.Unmarshal(pack(t, map[string]any{"x": map[string]any{"A": 1}, "B": 2}), &dst),
+		"unexported")
 	require.Equal(t, 2, dst.B)
 	require.NoError(t, jsonpack.Unmarshal(pack(t, map[string]any{"x": nil}), &dst))
 	type noZero struct{ zeroless }

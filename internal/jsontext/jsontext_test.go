@@ -28,7 +28,8 @@ func TestParse(t *testing.T) {
 		require.Equal(t, want, string(got))
 		require.True(t, json.Valid(got))
 	}
-	for _, text := range []string{"", "hello", "{", "[1,]", `"\x"`, "01", "1 2", "\xff", "\"\xff\"", "nul", strings.Repeat("[", 20000)} {
+	for _, text := range []string{"", "hello", "{", "[1,]", `"\x"`, "01", "1 2", "\xff", "\"\xff\"", "nul",
+		strings.Repeat("[", 20000)} {
 		_, err := jsontext.Parse([]byte(text))
 		require.Error(t, err, "%.20q", text)
 	}

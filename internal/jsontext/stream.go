@@ -21,8 +21,8 @@ const (
 	ctxEvery = 4096
 )
 
-// Write writes an encoded value as the text that Node.Append makes of it. It holds some 16 KiB of it in memory, whatever
-// the size of the value, and ends with ctx. It returns how many literals there are.
+// Write writes an encoded value as the text that Node.Append makes of it. It holds some 16 KiB of it in memory,
+// whatever the size of the value, and ends with ctx. It returns how many literals there are.
 func Write(ctx context.Context, w io.Writer, encoded []byte) (literals int, err error) {
 	p := printer{ctx: ctx, r: jsonpack.NewReader(encoded), buf: make([]byte, 0, bufferBytes+pieceBytes)}
 	p.full = func() error {
@@ -44,7 +44,8 @@ func AppendSome(ctx context.Context, dst, encoded []byte, most int) (text []byte
 }
 
 // AppendElement appends the text of the container that r has just opened and leaves it, as AppendSome does.
-func AppendElement(ctx context.Context, dst []byte, r *jsonpack.Reader, first jsonpack.Part, most int) (text []byte, whole bool, err error) {
+func AppendElement(ctx context.Context, dst []byte, r *jsonpack.Reader, first jsonpack.Part, most int) (text []byte,
+	whole bool, err error) {
 	p := printer{ctx: ctx, r: r, buf: append(dst, first.Kind)}
 	text, _, whole, err = p.some(len(dst)+most, 1)
 	for ; err == nil && p.depth > 0; p.depth-- {

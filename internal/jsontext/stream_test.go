@@ -35,8 +35,10 @@ func streamed(t testing.TB, encoded []byte) (text string, places []int) {
 
 // values are JSON texts with all that a value can have.
 var values = []string{
-	`null`, `[]`, `{}`, `""`, `1`, `-0`, `-0.0`, `1.0`, `1e2`, `1.50`, `12345678901234567890123`, `[1.0,[2.0],1.00,3]`, `[true,false,null]`,
-	`{"b":1,"a":{"d":[1.0,{}],"c":"x"},"":[]}`, `{"a":1,"b":2,"a":1.0}`, `"\u001b[31m\u202e\u2028<&>\"\\ä😀"`, `{"x":{"b":1.0,"a":2.0},"w":3.0}`,
+	`null`, `[]`, `{}`, `""`, `1`, `-0`, `-0.0`, `1.0`, `1e2`, `1.50`, `12345678901234567890123`, `[1.0,[2.0],1.00,3]`,
+	`[true,false,null]`,
+	`{"b":1,"a":{"d":[1.0,{}],"c":"x"},"":[]}`, `{"a":1,"b":2,"a":1.0}`, `"\u001b[31m\u202e\u2028<&>\"\\ä😀"`,
+	`{"x":{"b":1.0,"a":2.0},"w":3.0}`,
 }
 
 // TestWrite writes a value as taking it apart whole does, literals included, and Text brings both back.
@@ -86,7 +88,8 @@ func TestWrite(t *testing.T) {
 	check([]byte("\x00\xff"))
 	check(bytes.Repeat([]byte("\x00\xff"), 10_000))
 	check(strings.Repeat("ä€😀\x01", 5000))
-	check(map[string]any{"f": 1.0, "g": float32(2), "h": 1e21, "i": math.Inf(1) > 0, "j": uint64(math.MaxUint64), "k": math.Copysign(0, -1)})
+	check(map[string]any{"f": 1.0, "g": float32(2), "h": 1e21, "i": math.Inf(1) > 0, "j": uint64(math.MaxUint64),
+		"k": math.Copysign(0, -1)})
 	many := map[string]any{}
 	for i := range 3000 {
 		many[fmt.Sprint(i*7919%3000)] = []any{i, float64(i), fmt.Sprint(i)}
@@ -96,7 +99,8 @@ func TestWrite(t *testing.T) {
 
 // TestWrite_Order sorts what is stored in any order, and gives up before it takes long.
 func TestWrite_Order(t *testing.T) {
-	nested := strings.Repeat(`{"b":`, 900) + strings.Repeat("[", 1) + strings.Repeat("0,", 200_000) + "0]" + strings.Repeat(`,"a":1}`, 900)
+	nested := strings.Repeat(`{"b":`, 900) + strings.Repeat("[", 1) + strings.Repeat("0,", 200_000) + "0]" +
+		strings.Repeat(`,"a":1}`, 900)
 	encoded, err := jsonpack.AppendFromJSON(nil, []byte(nested), 0)
 	require.NoError(t, err)
 	begun := time.Now()
@@ -118,7 +122,8 @@ func TestWrite_Order(t *testing.T) {
 
 // TestWrite_Memory takes the same memory for a value of any size.
 func TestWrite_Memory(t *testing.T) {
-	for name, v := range map[string]any{"list": make([]int, 8<<20), "text": strings.Repeat("\x01", 8<<20), "bytes": make([]byte, 8<<20)} {
+	for name, v := range map[string]any{"list": make([]int, 8<<20), "text": strings.Repeat("\x01", 8<<20),
+		"bytes": make([]byte, 8<<20)} {
 		encoded, err := jsonpack.Append(nil, v, 0)
 		require.NoError(t, err)
 		var before, after runtime.MemStats

@@ -387,9 +387,10 @@ func (l *Reader) Expiring(n int, buckets []string) (found []engine.Ending, err e
 		}
 		var late engine.ExpiringRows
 		t.expiring(n, names, v.mark, &late)
-		found, err = engine.FirstExpiring(n, names, append(rows, late...), func(id uint64, bucket, key string) (engine.Reading, error) {
-			return l.readIn(v, id, bucket, key)
-		})
+		found, err = engine.FirstExpiring(n, names, append(rows, late...),
+			func(id uint64, bucket, key string) (engine.Reading, error) {
+				return l.readIn(v, id, bucket, key)
+			})
 		return err
 	})
 	return found, err

@@ -28,7 +28,9 @@ func TestLive_ReadsAgain(t *testing.T) {
 		},
 		"a write into the journal, and a transaction that leaves the mark": func(t *testing.T, w *writer) string {
 			w.set(t, "k", "new")
-			require.NoError(t, w.Store().Update(func(tx *bolt.Tx) error { return tx.Bucket(format.MetaBucket).Put([]byte("test"), nil) }))
+			require.NoError(t, w.Store().Update(func(tx *bolt.Tx) error {
+				return tx.Bucket(format.MetaBucket).Put([]byte("test"), nil)
+			}))
 			return "new"
 		},
 		"a write that is in no journal": func(t *testing.T, w *writer) string {

@@ -23,8 +23,8 @@ const (
 	mostPageSize  = 1 << 16
 )
 
-// Newest returns the meta page that is in force, the newest whole one. It reports false if none is whole. A page that is
-// just being written is not: then the other one still is in force.
+// Newest returns the meta page that is in force, the newest whole one. It reports false if none is whole. A page that
+// is just being written is not: then the other one still is in force.
 func Newest(src io.ReaderAt) (best Meta, found bool) {
 	consider := func(offset int64) (pageSize int64) {
 		var page [headerSize + len(best)]byte

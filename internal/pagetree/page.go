@@ -116,7 +116,8 @@ func (p *page) parse(id uint64) error {
 	return nil
 }
 
-// bytes returns n bytes of the page, from offset at on. They are part of the page or a copy, and are not to be written to.
+// bytes returns n bytes of the page, from offset at on. They are part of the page or a copy, and are not to be written
+// to.
 func (p *page) bytes(at, n int64) ([]byte, error) {
 	if at < 0 || n < 0 || n > p.length || at > p.length-n {
 		return nil, broken("an element of page %d lies outside of it", p.id)

@@ -48,7 +48,8 @@ func (b Bucket) Get(key []byte) (value []byte, found bool, err error) {
 	return bytes.Clone(value), true, nil
 }
 
-// Head returns a copy of the first n bytes of the value of key, or of all of it if it is shorter. It reports false as Get does.
+// Head returns a copy of the first n bytes of the value of key, or of all of it if it is shorter. It reports false as
+// Get does.
 func (b Bucket) Head(key []byte, n int64) (head []byte, found bool, err error) {
 	p, e, found, err := b.find(key)
 	if err != nil || !found || e.bucket {

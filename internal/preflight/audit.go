@@ -10,7 +10,8 @@ import (
 	"sync"
 )
 
-// mostProblems is how many problems an audit looks for. A page that is read as something else can have any number of them.
+// mostProblems is how many problems an audit looks for. A page that is read as something else can have any number of
+// them.
 const mostProblems = 10_000
 
 var errEnough = errors.New("more damage than is looked for")
@@ -27,11 +28,11 @@ type Findings struct {
 }
 
 // Audit proves all that Check does, and goes on where it finds damage: what a damaged page leads to counts as far as
-// that can be told. Beside that it proves that the meta pages bear their numbers, and that each page is in use or in the list of free
-// pages, where there is one.
+// that can be told. Beside that it proves that the meta pages bear their numbers, and that each page is in use or in
+// the list of free pages, where there is one.
 //
-// However the file looks, an audit takes at most two bits of memory for each of its pages and about 100 MiB, and reads no part
-// of the file more than twice. The error is that of ctx, or of a read.
+// However the file looks, an audit takes at most two bits of memory for each of its pages and about 100 MiB, and reads
+// no part of the file more than twice. The error is that of ctx, or of a read.
 func (f *File) Audit(ctx context.Context, layout Layout) (Findings, error) {
 	c := f.newChecker(ctx, layout)
 	c.audit = &audit{}
@@ -107,8 +108,8 @@ type audit struct {
 	problems []Damage
 }
 
-// pass takes damage in and returns nil, so that the check goes on. Any other error it returns as it is, and so it does all errors
-// without an audit.
+// pass takes damage in and returns nil, so that the check goes on. Any other error it returns as it is, and so it does
+// all errors without an audit.
 func (a *audit) pass(err error) error {
 	if a == nil || err == nil {
 		return err

@@ -29,8 +29,8 @@ func audit(t testing.TB, b []byte) (preflight.Findings, error) {
 	return f.Audit(context.Background(), layout)
 }
 
-// agree requires that an audit finds what a check finds, given its error, and finds nothing where that finds nothing, lost pages
-// and the meta pages, at which the check does not look, left aside.
+// agree requires that an audit finds what a check finds, given its error, and finds nothing where that finds nothing,
+// lost pages and the meta pages, at which the check does not look, left aside.
 func agree(t testing.TB, b []byte, checked error) {
 	t.Helper()
 	found, err := audit(t, b)
@@ -91,7 +91,8 @@ func TestAudit_Lost(t *testing.T) {
 	native.PutUint16(list[10:], n-1)
 	found, err := audit(t, p.b)
 	require.NoError(t, err)
-	require.Equal(t, []preflight.Damage{{Page: lost, What: "it is neither in use nor free, as are 1 pages in all"}}, found.Problems)
+	require.Equal(t, []preflight.Damage{{Page: lost, What: "it is neither in use nor free, as are 1 pages in all"}},
+		found.Problems)
 	require.Equal(t, uint64(1), found.Lost)
 
 	p = &patient{t, newPatient(t, false)}
@@ -144,7 +145,8 @@ func TestCheck_Held(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "file")
 		db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: pageSize, NoSync: true})
 		require.NoError(t, err)
-		w := workload{rand: rand.New(rand.NewPCG(seed, 0)), db: db, keys: []int{6000, 300, 60}[seed-1], long: []int{20, 2000, 30_000}[seed-1], much: 60}
+		w := workload{rand: rand.New(rand.NewPCG(seed, 0)), db: db, keys: []int{6000, 300, 60}[seed-1],
+			long: []int{20, 2000, 30_000}[seed-1], much: 60}
 		for range 15 {
 			require.NoError(t, w.step())
 		}

@@ -13,7 +13,8 @@ import (
 	"github.com/keepcache/keepcache/internal/preflight"
 )
 
-// BenchmarkCheck checks a file of 100 MiB, of values of 250 bytes that were put in random order, and reads it for comparison.
+// BenchmarkCheck checks a file of 100 MiB, of values of 250 bytes that were put in random order, and reads it for
+// comparison.
 func BenchmarkCheck(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "file")
 	db, err := bolt.Open(path, 0o600, &bolt.Options{NoSync: true, FreelistType: bolt.FreelistMapType})

@@ -15,8 +15,8 @@ const (
 	// maxNesting bounds how deep buckets lie in each other. Ours take two.
 	maxNesting = 16
 
-	// mostBranch bounds the keys of a branch, in bytes. bbolt splits what is longer than a page unless it has four elements at
-	// most, so none has much more than 128 KiB.
+	// mostBranch bounds the keys of a branch, in bytes. bbolt splits what is longer than a page unless it has four
+	// elements at most, so none has much more than 128 KiB.
 	mostBranch = 1 << 20
 )
 
@@ -60,8 +60,9 @@ type front struct {
 	held     int64
 }
 
-// heldMost is how many bytes of what waits to be checked are held. A file of 5 GB with ordinary keys needs about as many. Beyond
-// that the check goes down to the leaves of a part of the branches before it looks at the others. Only tests change it.
+// heldMost is how many bytes of what waits to be checked are held. A file of 5 GB with ordinary keys needs about as
+// many. Beyond that the check goes down to the leaves of a part of the branches before it looks at the others. Only
+// tests change it.
 var heldMost int64 = 64 << 20
 
 // Check proves the pages of the file. Those that look like leaves and lead nowhere it reads only if they are at most so
@@ -302,7 +303,8 @@ func (w *worker) checkBranch(v visit, of *family, first, next []byte) error {
 			return err
 		}
 	}
-	below := family{kind: of.kind, depth: of.depth + 1, nest: of.nest, tree: of.tree, left: of.left && v.at == 0, next: next}
+	below := family{kind: of.kind, depth: of.depth + 1, nest: of.nest, tree: of.tree, left: of.left && v.at == 0,
+		next: next}
 	w.found.families = append(w.found.families, below)
 	w.keys = w.keys[:0]
 	leftmost := uint64(0)

@@ -139,66 +139,89 @@ func TestCheck_Damage(t *testing.T) {
 		damage func(p *patient)
 		want   string
 	}{
-		"root beyond the file":    {func(p *patient) { native.PutUint64(p.meta()[16:], 1<<40) }, "the root is page"},
-		"root is a meta page":     {func(p *patient) { native.PutUint64(p.meta()[16:], 1) }, "the root is page"},
-		"pages beyond the file":   {func(p *patient) { native.PutUint64(p.meta()[40:], 1<<50) }, "cut short"},
-		"cut":                     {func(p *patient) { p.b = p.b[:len(p.b)/2] }, "cut short"},
-		"list beyond the file":    {func(p *patient) { native.PutUint64(p.meta()[32:], 1<<40) }, "list of free pages is page"},
-		"transaction at its end":  {func(p *patient) { native.PutUint64(p.meta()[48:], math.MaxUint64) }, "transaction"},
-		"page size zero":          {func(p *patient) { clear(p.b[24:28]) }, "pages of 0 bytes"},
-		"odd page size":           {func(p *patient) { native.PutUint32(p.b[24:], 1025) }, "pages of 1025 bytes"},
-		"two page sizes":          {func(p *patient) { native.PutUint32(p.meta()[8:], 2048) }, ""},
-		"number":                  {func(p *patient) { p.leaf()[0]++ }, "it says that it is page"},
-		"type":                    {func(p *patient) { p.leaf()[8] = 4 }, "of type 0x4"},
-		"two types":               {func(p *patient) { p.leaf()[8] = 3 }, "of type 0x3"},
-		"overflow":                {func(p *patient) { native.PutUint32(p.leaf()[12:], 1<<31) }, "overflow"},
-		"overflow into another":   {func(p *patient) { native.PutUint32(p.root()[12:], 1) }, ""},
-		"count":                   {func(p *patient) { native.PutUint16(p.leaf()[10:], 0xffff) }, "elements do not fit"},
-		"empty leaf":              {func(p *patient) { clear(p.leaf()[10:12]) }, "empty leaf"},
-		"empty branch":            {func(p *patient) { clear(p.low()[10:12]) }, "branch of 0"},
-		"branch of one":           {func(p *patient) { native.PutUint16(p.low()[10:], 1) }, "branch of 1"},
-		"flags of an element":     {func(p *patient) { p.leaf()[16] = 2 }, "has flags 0x2"},
-		"position":                {func(p *patient) { native.PutUint32(p.leaf()[20:], 1<<31) }, "out of its place"},
-		"position too early":      {func(p *patient) { native.PutUint32(p.leaf()[20:], 0) }, "out of its place"},
-		"empty key":               {func(p *patient) { clear(p.leaf()[24:28]) }, "key of 0 bytes"},
-		"key beyond the page":     {func(p *patient) { native.PutUint32(p.leaf()[24:], 2000) }, "out of its place"},
-		"key of 4 GiB":            {func(p *patient) { native.PutUint32(p.leaf()[24:], math.MaxUint32) }, "a key of"},
-		"value of 4 GiB":          {func(p *patient) { native.PutUint32(p.leaf()[28:], math.MaxUint32) }, "out of its place"},
-		"value over the next":     {func(p *patient) { native.PutUint32(p.leaf()[28:], 61) }, "out of its place"},
-		"order within a page":     {func(p *patient) { _, key, _ := p.element(p.leaf(), 1); clear(key[:8]) }, "not above the one before"},
-		"twice the same key":      {func(p *patient) { _, a, _ := p.element(p.leaf(), 0); _, b, _ := p.element(p.leaf(), 1); copy(b, a) }, "not above the one before"},
-		"first key below":         {func(p *patient) { _, key, _ := p.element(p.leaf(), 0); clear(key[:8]) }, "not the one that its parent has"},
-		"first key above":         {func(p *patient) { _, key, _ := p.element(p.leaf(), 0); key[39]++ }, "not the one that its parent has"},
-		"last key above the next": {func(p *patient) { l := p.leaf(); _, key, _ := p.element(l, int(native.Uint16(l[10:]))-1); key[1] = 1 }, "not below the next"},
-		"child beyond the file":   {func(p *patient) { native.PutUint64(p.low()[24:], 1<<40) }, "it leads to page"},
-		"child is a meta page":    {func(p *patient) { native.PutUint64(p.low()[24:], 1) }, "it leads to page 1"},
-		"child is an ancestor":    {func(p *patient) { native.PutUint64(p.low()[24:], id(p.top())) }, "reached twice"},
-		"child twice":             {func(p *patient) { copy(p.low()[24:32], p.low()[40:48]) }, "reached twice"},
-		"child of another":        {func(p *patient) { native.PutUint64(p.low()[24:], id(p.bucket(p.root(), "nested"))) }, ""},
-		"bucket without a header": {func(p *patient) { raw, _, _ := p.element(p.root(), 1); native.PutUint32(raw[12:], 15) }, "bucket of 15 bytes"},
-		"bucket is no bucket":     {func(p *patient) { raw, _, _ := p.element(p.root(), 1); clear(raw[:4]) }, "is no bucket"},
-		"a bucket among values":   {func(p *patient) { p.leaf()[16] = 1 }, "is a bucket"},
+		"root beyond the file":  {func(p *patient) { native.PutUint64(p.meta()[16:], 1<<40) }, "the root is page"},
+		"root is a meta page":   {func(p *patient) { native.PutUint64(p.meta()[16:], 1) }, "the root is page"},
+		"pages beyond the file": {func(p *patient) { native.PutUint64(p.meta()[40:], 1<<50) }, "cut short"},
+		"cut":                   {func(p *patient) { p.b = p.b[:len(p.b)/2] }, "cut short"},
+		"list beyond the file": {func(p *patient) { native.PutUint64(p.meta()[32:], 1<<40) },
+			"list of free pages is page"},
+		"transaction at its end": {func(p *patient) { native.PutUint64(p.meta()[48:], math.MaxUint64) }, "transaction"},
+		"page size zero":         {func(p *patient) { clear(p.b[24:28]) }, "pages of 0 bytes"},
+		"odd page size":          {func(p *patient) { native.PutUint32(p.b[24:], 1025) }, "pages of 1025 bytes"},
+		"two page sizes":         {func(p *patient) { native.PutUint32(p.meta()[8:], 2048) }, ""},
+		"number":                 {func(p *patient) { p.leaf()[0]++ }, "it says that it is page"},
+		"type":                   {func(p *patient) { p.leaf()[8] = 4 }, "of type 0x4"},
+		"two types":              {func(p *patient) { p.leaf()[8] = 3 }, "of type 0x3"},
+		"overflow":               {func(p *patient) { native.PutUint32(p.leaf()[12:], 1<<31) }, "overflow"},
+		"overflow into another":  {func(p *patient) { native.PutUint32(p.root()[12:], 1) }, ""},
+		"count":                  {func(p *patient) { native.PutUint16(p.leaf()[10:], 0xffff) }, "elements do not fit"},
+		"empty leaf":             {func(p *patient) { clear(p.leaf()[10:12]) }, "empty leaf"},
+		"empty branch":           {func(p *patient) { clear(p.low()[10:12]) }, "branch of 0"},
+		"branch of one":          {func(p *patient) { native.PutUint16(p.low()[10:], 1) }, "branch of 1"},
+		"flags of an element":    {func(p *patient) { p.leaf()[16] = 2 }, "has flags 0x2"},
+		"position":               {func(p *patient) { native.PutUint32(p.leaf()[20:], 1<<31) }, "out of its place"},
+		"position too early":     {func(p *patient) { native.PutUint32(p.leaf()[20:], 0) }, "out of its place"},
+		"empty key":              {func(p *patient) { clear(p.leaf()[24:28]) }, "key of 0 bytes"},
+		"key beyond the page":    {func(p *patient) { native.PutUint32(p.leaf()[24:], 2000) }, "out of its place"},
+		"key of 4 GiB":           {func(p *patient) { native.PutUint32(p.leaf()[24:], math.MaxUint32) }, "a key of"},
+		"value of 4 GiB":         {func(p *patient) { native.PutUint32(p.leaf()[28:], math.MaxUint32) }, "out of its place"},
+		"value over the next":    {func(p *patient) { native.PutUint32(p.leaf()[28:], 61) }, "out of its place"},
+		"order within a page": {func(p *patient) { _, key, _ := p.element(p.leaf(), 1); clear(key[:8]) },
+			"not above the one before"},
+		"twice the same key": {func(p *patient) {
+			_, a, _ := p.element(p.leaf(), 0)
+			_, b,
+				_ := p.element(p.leaf(), 1)
+			copy(b, a)
+		}, "not above the one before"},
+		"first key below": {func(p *patient) { _, key, _ := p.element(p.leaf(), 0); clear(key[:8]) },
+			"not the one that its parent has"},
+		"first key above": {func(p *patient) { _, key, _ := p.element(p.leaf(), 0); key[39]++ },
+			"not the one that its parent has"},
+		"last key above the next": {func(p *patient) {
+			l := p.leaf()
+			_, key,
+				_ := p.element(l, int(native.Uint16(l[10:]))-1)
+			key[1] = 1
+		}, "not below the next"},
+		"child beyond the file": {func(p *patient) { native.PutUint64(p.low()[24:], 1<<40) }, "it leads to page"},
+		"child is a meta page":  {func(p *patient) { native.PutUint64(p.low()[24:], 1) }, "it leads to page 1"},
+		"child is an ancestor":  {func(p *patient) { native.PutUint64(p.low()[24:], id(p.top())) }, "reached twice"},
+		"child twice":           {func(p *patient) { copy(p.low()[24:32], p.low()[40:48]) }, "reached twice"},
+		"child of another": {func(p *patient) { native.PutUint64(p.low()[24:], id(p.bucket(p.root(), "nested"))) },
+			""},
+		"bucket without a header": {func(p *patient) { raw, _, _ := p.element(p.root(), 1); native.PutUint32(raw[12:], 15) },
+			"bucket of 15 bytes"},
+		"bucket is no bucket":   {func(p *patient) { raw, _, _ := p.element(p.root(), 1); clear(raw[:4]) }, "is no bucket"},
+		"a bucket among values": {func(p *patient) { p.leaf()[16] = 1 }, "is a bucket"},
 		"a value among buckets": {func(p *patient) {
 			p.page(id(p.bucket(p.root(), "nested")))[16] = 0
 		}, "is no bucket"},
 		"bucket leads to itself": {func(p *patient) {
 			native.PutUint64(p.bucket(p.root(), "nested"), id(p.root()))
 		}, "reached twice"},
-		"inline, without room":  {func(p *patient) { raw, _, _ := p.element(p.root(), 0); native.PutUint32(raw[12:], 20) }, "bucket of 20 bytes"},
+		"inline, without room": {func(p *patient) { raw, _, _ := p.element(p.root(), 0); native.PutUint32(raw[12:], 20) },
+			"bucket of 20 bytes"},
 		"inline, another type":  {func(p *patient) { p.bucket(p.root(), "index")[16+8] = 1 }, "without a leaf"},
 		"inline, with a number": {func(p *patient) { p.bucket(p.root(), "index")[16] = 7 }, "without a leaf"},
 		"inline, count":         {func(p *patient) { p.bucket(p.root(), "index")[16+10] = 200 }, "elements do not fit"},
-		"inline, key":           {func(p *patient) { native.PutUint32(p.bucket(p.root(), "index")[16+16+8:], 500) }, "out of its place"},
-		"inline, order":         {func(p *patient) { b := p.bucket(p.root(), "index"); b[len(b)-2] = 'a' }, "not above the one before"},
+		"inline, key": {func(p *patient) { native.PutUint32(p.bucket(p.root(), "index")[16+16+8:], 500) },
+			"out of its place"},
+		"inline, order": {func(p *patient) { b := p.bucket(p.root(), "index"); b[len(b)-2] = 'a' },
+			"not above the one before"},
 		"inline, with a bucket": {func(p *patient) { p.bucket(p.root(), "index")[16+16] = 1 }, "a bucket within a bucket"},
 		"list, number":          {func(p *patient) { p.list()[0]++ }, "it says that it is page"},
 		"list, type":            {func(p *patient) { p.list()[8] = 2 }, "no list of free pages"},
 		"list, overflow":        {func(p *patient) { native.PutUint32(p.list()[12:], 1<<31) }, "overflow"},
 		"list, count":           {func(p *patient) { native.PutUint16(p.list()[10:], 5000) }, "do not fit"},
-		"list, long count":      {func(p *patient) { native.PutUint16(p.list()[10:], 0xffff); native.PutUint64(p.list()[16:], 1<<63) }, "do not fit"},
-		"list, page in use":     {func(p *patient) { native.PutUint64(p.list()[16:], id(p.root())) }, ""},
-		"list, meta page":       {func(p *patient) { native.PutUint64(p.list()[16:], 1) }, "free page 1"},
-		"list, twice":           {func(p *patient) { copy(p.list()[24:32], p.list()[16:24]) }, "follows"},
+		"list, long count": {func(p *patient) {
+			native.PutUint16(p.list()[10:], 0xffff)
+			native.PutUint64(p.list()[16:],
+				1<<63)
+		}, "do not fit"},
+		"list, page in use": {func(p *patient) { native.PutUint64(p.list()[16:], id(p.root())) }, ""},
+		"list, meta page":   {func(p *patient) { native.PutUint64(p.list()[16:], 1) }, "free page 1"},
+		"list, twice":       {func(p *patient) { copy(p.list()[24:32], p.list()[16:24]) }, "follows"},
 		"list, beyond the file": {func(p *patient) {
 			n := int(native.Uint16(p.list()[10:]))
 			native.PutUint64(p.b[int(id(p.list()))*pageSize+8+8*n:], 1<<40)
@@ -239,7 +262,8 @@ func TestOpen_Meta(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoiled []int
 		want    error
-	}{"none": {nil, nil}, "newer": {[]int{newer}, nil}, "older": {[]int{1 - newer}, nil}, "both": {[]int{0, 1}, preflight.ErrNoDatabase}} {
+	}{"none": {nil, nil}, "newer": {[]int{newer}, nil}, "older": {[]int{1 - newer}, nil},
+		"both": {[]int{0, 1}, preflight.ErrNoDatabase}} {
 		t.Run(name, func(t *testing.T) {
 			b := bytes.Clone(whole)
 			for _, slot := range c.spoiled {
@@ -322,7 +346,8 @@ func TestFile_Get(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, i%50 >= 40, value != nil, i)
 	}
-	for _, absent := range [][2]string{{"index", "c"}, {"no", "a"}, {"plain", "long"}, {"nested", string(make([]byte, 40))}} {
+	for _, absent := range [][2]string{{"index", "c"}, {"no", "a"}, {"plain", "long"},
+		{"nested", string(make([]byte, 40))}} {
 		value, err := f.Get(absent[0], absent[1])
 		require.NoError(t, err)
 		require.Nil(t, value)

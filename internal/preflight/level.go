@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// Pages are read in runs of at most runBytes, so that what was read is still close to the processor when it is checked.
-	// What lies between two pages is read with them if it is at most gapBytes: then one long read costs less than two
-	// short ones.
+	// Pages are read in runs of at most runBytes, so that what was read is still close to the processor when it is
+	// checked. What lies between two pages is read with them if it is at most gapBytes: then one long read costs less than
+	// two short ones.
 	runBytes = 256 << 10
 	gapBytes = 32 << 10
 
@@ -105,8 +105,8 @@ type found struct {
 	visits   []visit // of these families
 }
 
-// lead notes that the page under check leads to another, of the family that was found last. It does not go there if that one was
-// reached before.
+// lead notes that the page under check leads to another, of the family that was found last. It does not go there if
+// that one was reached before.
 func (w *worker) lead(id uint64, at int) error {
 	if err := w.reach(w.page.id, id, 1); err != nil {
 		return err
@@ -177,12 +177,12 @@ type worker struct {
 // levelMost is how many pages are checked before what they lead to is taken in, and bounds the memory for that.
 const levelMost = 1 << 18
 
-// leastRoom is how many bytes the pages of one level may lead to, however much is held: so that a level is more than a page. Only tests
-// change it.
+// leastRoom is how many bytes the pages of one level may lead to, however much is held: so that a level is more than a
+// page. Only tests change it.
 var leastRoom int64 = 1 << 20
 
-// checkLevel checks pages, which are sorted, and returns what they lead to. It stops early where that takes too much memory, and says
-// how many it has checked, at least one.
+// checkLevel checks pages, which are sorted, and returns what they lead to. It stops early where that takes too much
+// memory, and says how many it has checked, at least one.
 func (c *checker) checkLevel(visits []visit) (all []found, done int, err error) {
 	runs, longest := c.runs(visits[:min(len(visits), levelMost)])
 	all = make([]found, len(runs))
@@ -260,7 +260,8 @@ func (w *worker) touch(visits []visit) {
 // digit is by how many bits at once sort sorts.
 const digit = 11
 
-// sort sorts pages by their numbers, in time that grows only with how many they are: digit by digit, the last one first.
+// sort sorts pages by their numbers, in time that grows only with how many they are: digit by digit, the last one
+// first.
 func (c *checker) sort(visits []visit) {
 	if cap(c.spare) < len(visits) {
 		c.spare = make([]visit, len(visits))

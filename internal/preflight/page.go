@@ -83,8 +83,8 @@ func (f *File) readRest(p *page, have []byte) error {
 	return nil
 }
 
-// plain reports whether a leaf is one that each and checkKey accept, without a bucket in it. It is three times as quick as
-// they are. What it says no to may be sound all the same.
+// plain reports whether a leaf is one that each and checkKey accept, without a bucket in it. It is three times as quick
+// as they are. What it says no to may be sound all the same.
 func (p *page) plain(first, next []byte) bool {
 	data := p.data
 	end := pageHeader + int64(p.count)*elementSize

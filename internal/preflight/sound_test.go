@@ -129,7 +129,8 @@ func TestCheck_Sound(t *testing.T) {
 				t.Logf("seed %d", seed)
 				c.rand = rand.New(rand.NewPCG(seed, 0))
 				path := filepath.Join(t.TempDir(), "file")
-				db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: pageSize, NoSync: true, FreelistType: bolt.FreelistMapType})
+				db, err := bolt.Open(path, 0o600,
+					&bolt.Options{PageSize: pageSize, NoSync: true, FreelistType: bolt.FreelistMapType})
 				require.NoError(t, err)
 				defer db.Close()
 				c.db = db

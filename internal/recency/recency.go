@@ -15,8 +15,9 @@ import (
 // key has a slot if it was used lately enough. A use that needs no change of the slot, because the key was
 // used in this tick already, writes nothing: many readers of one hot key do not hinder each other.
 type Table struct {
-	slots atomic.Pointer[[]atomic.Uint32] // a power of two; each has tag (8 bits), score (8 bits), tick of the last use (16 bits)
-	most  int64                           // slots
+	// a power of two; each has tag (8 bits), score (8 bits), tick of the last use (16 bits)
+	slots atomic.Pointer[[]atomic.Uint32]
+	most  int64 // slots
 
 	tick  atomic.Uint32
 	count atomic.Uint32 // uses counted in this tick
@@ -68,8 +69,8 @@ func New(bytes int64) *Table {
 // Bytes returns the size of the table in bytes.
 func (t *Table) Bytes() int64 { return int64(len(*t.slots.Load())) * slotBytes }
 
-// SetKeys says how many keys the store has, on which it depends how fast scores fade and how large the table is. Only one
-// goroutine at a time may call it. A use that is counted while the table grows may be lost.
+// SetKeys says how many keys the store has, on which it depends how fast scores fade and how large the table is. Only
+// one goroutine at a time may call it. A use that is counted while the table grows may be lost.
 func (t *Table) SetKeys(n int64) {
 	t.every.Store(uint32(min(max(n/ticksPerTurn, leastEvery), 1<<30)))
 	old := *t.slots.Load()
@@ -80,7 +81,8 @@ func (t *Table) SetKeys(n int64) {
 	if size == int64(len(old)) {
 		return
 	}
-	// A set's keys go to as many sets as the table has grown times; which to which is not known, and a slot too many fades.
+	// A set's keys go to as many sets as the table has grown times; which to which is not known, and a slot too many
+	// fades.
 	slots := make([]atomic.Uint32, size)
 	for i := range slots {
 		slots[i].Store(old[i&(len(old)-1)].Load())

@@ -1,4 +1,5 @@
-// Package rewrite stores values from outside of the program that a cache is of: by hand, on the page or with the command.
+// Package rewrite stores values from outside of the program that a cache is of: by hand, on the page or with the
+// command.
 package rewrite
 
 import (
@@ -28,9 +29,9 @@ func (w *Write) Look(b *keepcache.Bucket) (size int) {
 	return old.Size
 }
 
-// Set stores a value. The entry that Look has found, a stale one too, keeps its tags; it may be served stale for as long as
-// before, and slides if it did. ETag and the times of loading belong to the old value, and go: with them the next load could
-// find that the value of the source is still the one that is here.
+// Set stores a value. The entry that Look has found, a stale one too, keeps its tags; it may be served stale for as
+// long as before, and slides if it did. ETag and the times of loading belong to the old value, and go: with them the
+// next load could find that the value of the source is still the one that is here.
 func (w *Write) Set(b *keepcache.Bucket) error {
 	old, tags := &w.old, w.Tags
 	if !w.Retag {

@@ -10,10 +10,10 @@ import (
 	"slices"
 )
 
-// The layout of pages, from bbolt's internal/common, in the byte order of the machine: a page header of page number (8),
-// flags (2), count (2) and overflow (4 bytes); in a leaf elements of flags, position, key length and value length
-// (4 bytes each), in a branch of position, key length (4 bytes each) and page number (8); positions count from
-// the element. A bucket's value is its root page and sequence (8 bytes each), and its only page if the root is 0.
+// The layout of pages, from bbolt's internal/common, in the byte order of the machine: a page header of page number
+// (8), flags (2), count (2) and overflow (4 bytes); in a leaf elements of flags, position, key length and value length
+// (4 bytes each), in a branch of position, key length (4 bytes each) and page number (8); positions count from the
+// element. A bucket's value is its root page and sequence (8 bytes each), and its only page if the root is 0.
 const (
 	pageHeader   = 16
 	elementSize  = 16
@@ -67,7 +67,8 @@ func Open(r io.ReaderAt, size int64) (*File, error) {
 		page := int64(native.Uint32(m[8:]))
 		sum := fnv.New64a()
 		sum.Write(m[:metaSize-8])
-		if native.Uint32(m) != metaMagic || native.Uint32(m[4:]) != metaVersion || sum.Sum64() != native.Uint64(m[metaSize-8:]) ||
+		if native.Uint32(m) != metaMagic || native.Uint32(m[4:]) != metaVersion ||
+			sum.Sum64() != native.Uint64(m[metaSize-8:]) ||
 			page < leastPage || page > mostPage || page&(page-1) != 0 {
 			return nil
 		}
@@ -232,8 +233,8 @@ func (f *File) children(id uint64) (pages []uint64, ok bool, err error) {
 	return pages, count > 0, nil
 }
 
-// Tree calls fn for the elements of each leaf of a tree that can be reached from its root page, until fn returns an error.
-// It reports whether all of the tree was there; seen, if not nil, is told every page.
+// Tree calls fn for the elements of each leaf of a tree that can be reached from its root page, until fn returns an
+// error. It reports whether all of the tree was there; seen, if not nil, is told every page.
 func (f *File) Tree(root uint64, seen map[uint64]bool, fn func([]Element) error) (whole bool, err error) {
 	whole = true
 	if seen == nil {

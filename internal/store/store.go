@@ -337,9 +337,9 @@ const (
 	PageBytes = 256 << 10
 )
 
-// Page hands entries of a bucket to fn in the order of a range: key and record, which are part of the file and are to be
-// copied. fn returns how many bytes it keeps. It returns what of the range follows the page, and whether there may be
-// more entries in it. A page has at least one entry if there is one, and stops at PageItems or PageBytes.
+// Page hands entries of a bucket to fn in the order of a range: key and record, which are part of the file and are to
+// be copied. fn returns how many bytes it keeps. It returns what of the range follows the page, and whether there may
+// be more entries in it. A page has at least one entry if there is one, and stops at PageItems or PageBytes.
 func (s *Store) Page(id uint64, r keyrange.Range, fn func(key, record []byte) (kept int)) (
 	rest keyrange.Range, more bool, err error,
 ) {

@@ -34,7 +34,8 @@ func (s *Store) TagRows() (rows map[string]uint64, floor uint64, err error) {
 				return err
 			}
 		}
-		return errors.Join(b.SetSequence(uint64(len(rows))), tx.Bucket(format.MetaBucket).Put(format.MetaTagFloor, format.Uint64(floor)))
+		return errors.Join(b.SetSequence(uint64(len(rows))),
+			tx.Bucket(format.MetaBucket).Put(format.MetaTagFloor, format.Uint64(floor)))
 	})
 	return rows, floor, err
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Conn returns an error unless Peer accepts the process at the other end of a connection to the socket at path, which is
-// named after its file. Where the system does not say who it is, the socket's owner has to do.
+// Conn returns an error unless Peer accepts the process at the other end of a connection to the socket at path, which
+// is named after its file. Where the system does not say who it is, the socket's owner has to do.
 func Conn(conn net.Conn, path string) error {
 	c, ok := conn.(*net.UnixConn)
 	if !ok {
@@ -31,8 +31,8 @@ func Conn(conn net.Conn, path string) error {
 	return Peer(strings.TrimSuffix(path, ".sock"), uid)
 }
 
-// Socket returns an error unless what is at path is a socket, and no link to one, whose owner Peer accepts. It is asked before
-// anything connects.
+// Socket returns an error unless what is at path is a socket, and no link to one, whose owner Peer accepts. It is asked
+// before anything connects.
 func Socket(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {

@@ -14,12 +14,13 @@ import (
 // ErrForeign says that a file, or the process that serves a socket, is another user's.
 var ErrForeign = errors.New("belongs to another user")
 
-// File returns ErrForeign for a file that another user may have put at path for this one to find: in a directory where all
-// may make files and nobody may touch those of others, the sticky ones, it has to be this user's, root's or that of the
-// directory's owner. That is the rule of Linux's fs.protected_regular. info describes the file. Where the system knows no
-// owners every file will do.
+// File returns ErrForeign for a file that another user may have put at path for this one to find: in a directory where
+// all may make files and nobody may touch those of others, the sticky ones, it has to be this user's, root's or that of
+// the directory's owner. That is the rule of Linux's fs.protected_regular. info describes the file. Where the system
+// knows no owners every file will do.
 //
-// dir describes the directory that the file was found in. It is asked only about a file that is neither this user's nor root's.
+// dir describes the directory that the file was found in. It is asked only about a file that is neither this user's nor
+// root's.
 func File(path string, info fs.FileInfo, dir Directory) error {
 	uid, ok := owner(info)
 	return file(path, uid, ok, dir)
@@ -66,19 +67,20 @@ func file(path string, uid uint32, known bool, in Directory) error {
 	if of, ok := owner(dir); ok && of == uid {
 		return nil
 	}
-	return fmt.Errorf("%s %w (%s), and everybody may put files into its directory", strconv.Quote(path), ErrForeign, name(uid))
+	return fmt.Errorf("%s %w (%s), and everybody may put files into its directory", strconv.Quote(path), ErrForeign,
+		name(uid))
 }
 
-// Mine reports whether a file is this user's, so that he may remove it as his own. Where the system knows no owners every
-// file is.
+// Mine reports whether a file is this user's, so that he may remove it as his own. Where the system knows no owners
+// every file is.
 func Mine(info fs.FileInfo) bool {
 	uid, ok := owner(info)
 	return !ok || uid == uint32(os.Geteuid())
 }
 
-// Peer returns ErrForeign for a process with the user id uid that serves the socket of the file at path, unless it runs as
-// this user, as root, or as the owner of that file. The last counts only where nobody but the directory's owner may have
-// put the file there.
+// Peer returns ErrForeign for a process with the user id uid that serves the socket of the file at path, unless it runs
+// as this user, as root, or as the owner of that file. The last counts only where nobody but the directory's owner may
+// have put the file there.
 func Peer(path string, uid uint32) error {
 	if own(uid) {
 		return nil

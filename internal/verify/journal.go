@@ -39,7 +39,7 @@ func (l Late) Put(id uint64, key string, e LateEntry) {
 }
 
 func JournalReportOf(r *journal.Report) JournalReport {
-	return JournalReport{FileBytes: r.Bytes, Records: r.Applied, Bytes: r.PieceBytes, Torn: r.Torn, Foreign: r.Foreign}
+	return JournalReport{FileBytes: r.Bytes, Records: r.Applied, Bytes: r.RecordBytes, Torn: r.Torn, Foreign: r.Foreign}
 }
 
 // JournalProblems says what is wrong with a journal, and where.
@@ -69,9 +69,9 @@ func Judge(report *journal.Report, bad *format.Malformed) (err error, lost bool)
 	case report.Holes > 0:
 		return fmt.Errorf("%w: the journal has %d holes, and may have lost revisions %d to %d", errs.ErrCorrupt,
 			report.Holes, report.LostFirst, report.LostLast), true
-	case bad.Pieces > 0:
-		return fmt.Errorf("%w: %d pieces of the journal, revisions %d to %d: %w", errs.ErrCorrupt,
-			bad.Pieces, bad.First, bad.Last, bad.Err), true
+	case bad.LogRecords > 0:
+		return fmt.Errorf("%w: %d log records of the journal, revisions %d to %d: %w", errs.ErrCorrupt,
+			bad.LogRecords, bad.First, bad.Last, bad.Err), true
 	}
 	return nil, false
 }

@@ -174,7 +174,8 @@ func (v *verifier) tags() (rows uint64, err error) {
 			from = append(r.Tag, 0)
 			if tag := r.Tag; len(r.Revision) != 8 || !format.ValidName(string(tag)) {
 				v.problem("", "", fmt.Errorf("the table of tags has a malformed row for %s", errs.Quote(string(tag))))
-			} else if err = v.tagRevision("which tag "+errs.Quote(string(tag))+" was invalidated", format.ReadUint64(r.Revision)); err != nil {
+			} else if err = v.tagRevision("which tag "+errs.Quote(string(tag))+" was invalidated",
+				format.ReadUint64(r.Revision)); err != nil {
 				break
 			}
 		}

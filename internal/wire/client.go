@@ -22,8 +22,9 @@ import (
 // Client speaks to one server. Its methods may be called from any goroutine. Errors of the library come back as
 // such: errors.Is finds keepcache.ErrReadOnly and the others.
 type Client struct {
-	// Patience is how long an answer to a read may take, and a second more for each MiB that has come; servers hold their clients to
-	// that rate too. What has no end of itself is for ctx alone: Events, writes and Backup. Set it before the first use. 0 is for ever.
+	// Patience is how long an answer to a read may take, and a second more for each MiB that has come; servers hold their
+	// clients to that rate too. What has no end of itself is for ctx alone: Events, writes and Backup. Set it before the
+	// first use. 0 is for ever.
 	Patience time.Duration
 
 	addr string // as it may be shown

@@ -46,8 +46,8 @@ func TestPeer_Served(t *testing.T) {
 	}))
 }
 
-// TestPeer speaks to this user, root, and the owner of the cache's file, and sends nothing to anybody else, whoever's the
-// socket seems to be.
+// TestPeer speaks to this user, root, and the owner of the cache's file, and sends nothing to anybody else, whoever's
+// the socket seems to be.
 func TestPeer(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("it takes root to become others")
@@ -73,7 +73,8 @@ func TestPeer(t *testing.T) {
 		{what: "another with a socket of ours", dir: 0o777, fileOf: 0, server: someone, socketOf: 0},
 		{what: "another without a file", dir: 0o777, fileOf: -1, server: someone, socketOf: -1},
 		{what: "the owner of a trap", dir: 0o777 | os.ModeSticky, fileOf: someone, server: someone, socketOf: -1},
-		{what: "the owner of the file", dir: 0o755, dirOf: someone, fileOf: someone, server: someone, socketOf: -1, accepted: true},
+		{what: "the owner of the file", dir: 0o755, dirOf: someone, fileOf: someone, server: someone, socketOf: -1,
+			accepted: true},
 		{what: "not the owner of the file", dir: 0o777, dirOf: nobody, fileOf: nobody, server: someone, socketOf: -1},
 		{what: "a link", dir: 0o755, fileOf: 0, server: 0, socketOf: -1, link: true},
 	} {

@@ -81,7 +81,8 @@ func (p *pace) Read(b []byte) (int, error) {
 }
 
 // do sends a request and returns the answer if it is one of this protocol, of this version, and no error.
-func (c *Client) do(ctx context.Context, method, name string, q url.Values, body any, accept string) (*http.Response, error) {
+func (c *Client) do(ctx context.Context, method, name string, q url.Values, body any, accept string) (*http.Response,
+	error) {
 	u := c.base.JoinPath(Prefix, name)
 	if name == "" {
 		u = c.base.JoinPath(Prefix)
@@ -131,7 +132,8 @@ func (c *Client) check(resp *http.Response, accept string) error {
 		if resp.StatusCode == http.StatusUnauthorized {
 			return fmt.Errorf("%w: %s wants a password (http://USER:PASSWORD@HOST/PATH)", ErrForbidden, c.addr)
 		}
-		return fmt.Errorf("%w at %s: what answers is no inspection server (%s)", ErrNoServer, c.addr, display.Text(resp.Status, 100))
+		return fmt.Errorf("%w at %s: what answers is no inspection server (%s)", ErrNoServer, c.addr,
+			display.Text(resp.Status, 100))
 	case version != strconv.Itoa(Version):
 		return fmt.Errorf("%w: %s speaks version %.10q, this program %d", ErrVersion, c.addr, version, Version)
 	}

@@ -30,8 +30,8 @@ func SocketPath(path string) string {
 // zero at the end, Linux 108.
 const sunPathMost = 103
 
-// DialSocket connects to the socket at path, whatever the length of the path. It speaks to nobody but this user, root, and
-// the owner of the cache's file: anybody may have put a socket into a directory that all may write to.
+// DialSocket connects to the socket at path, whatever the length of the path. It speaks to nobody but this user, root,
+// and the owner of the cache's file: anybody may have put a socket into a directory that all may write to.
 func DialSocket(ctx context.Context, path string) (conn net.Conn, err error) {
 	if err := trust.Socket(path); err != nil {
 		return nil, err

@@ -176,7 +176,8 @@ func StatsOf(s keepcache.Stats, now time.Time) Stats {
 	w := Stats{
 		Now:  now.UnixMilli(),
 		Hits: s.Hits, Misses: s.Misses, FileHits: s.FileHits, Sets: s.Sets, Deletes: s.Deletes, Damaged: s.Damaged,
-		FileBytes: s.FileBytes, FreePages: s.FreePages, FreeBytes: s.FreeBytes, Entries: s.Entries, Bytes: s.Bytes, Cost: s.Cost,
+		FileBytes: s.FileBytes, FreePages: s.FreePages, FreeBytes: s.FreeBytes, Entries: s.Entries, Bytes: s.Bytes,
+		Cost:      s.Cost,
 		Buckets:   BucketsOf(s),
 		Reads:     Latencies{trim(s.Reads.Counts[:]), s.Reads.Time},
 		Writes:    Latencies{trim(s.Writes.Counts[:]), s.Writes.Time},
@@ -188,7 +189,8 @@ func StatsOf(s keepcache.Stats, now time.Time) Stats {
 			words(s.Compact.Err),
 		},
 		Loads: Loads{
-			s.Loads.Loads, s.Loads.Failures, Latencies{trim(s.Loads.Latencies.Counts[:]), s.Loads.Latencies.Time}, s.Loads.Refreshes,
+			s.Loads.Loads, s.Loads.Failures, Latencies{trim(s.Loads.Latencies.Counts[:]), s.Loads.Latencies.Time},
+			s.Loads.Refreshes,
 			s.Loads.Stale, s.Loads.NegativeHits, s.Loads.Discarded, s.Loads.Mismatched, s.Loads.CacheErrors,
 			s.Loads.Remembered, s.Loads.TimedOut, s.Loads.Skipped, s.Loads.Running, s.Loads.Abandoned,
 		},
@@ -219,7 +221,8 @@ func BucketsOf(s keepcache.Stats) []Bucket {
 func (w Stats) Stats() keepcache.Stats {
 	s := keepcache.Stats{
 		Hits: w.Hits, Misses: w.Misses, FileHits: w.FileHits, Sets: w.Sets, Deletes: w.Deletes, Damaged: w.Damaged,
-		FileBytes: w.FileBytes, FreePages: w.FreePages, FreeBytes: w.FreeBytes, Entries: w.Entries, Bytes: w.Bytes, Cost: w.Cost,
+		FileBytes: w.FileBytes, FreePages: w.FreePages, FreeBytes: w.FreeBytes, Entries: w.Entries, Bytes: w.Bytes,
+		Cost:      w.Cost,
 		Buckets:   make(map[string]keepcache.BucketStats, len(w.Buckets)),
 		Reads:     latencies(w.Reads),
 		Writes:    latencies(w.Writes),
@@ -231,8 +234,9 @@ func (w Stats) Stats() keepcache.Stats {
 			Took: w.Compact.Took, Gained: w.Compact.Gained, Err: cause(w.Compact.Err),
 		},
 		Loads: keepcache.LoadStats{
-			Loads: w.Loads.Loads, Failures: w.Loads.Failures, Latencies: latencies(w.Loads.Latencies), Refreshes: w.Loads.Refreshes,
-			Stale: w.Loads.Stale, NegativeHits: w.Loads.NegativeHits, Discarded: w.Loads.Discarded,
+			Loads: w.Loads.Loads, Failures: w.Loads.Failures, Latencies: latencies(w.Loads.Latencies),
+			Refreshes: w.Loads.Refreshes,
+			Stale:     w.Loads.Stale, NegativeHits: w.Loads.NegativeHits, Discarded: w.Loads.Discarded,
 			Mismatched: w.Loads.Mismatched, CacheErrors: w.Loads.CacheErrors, Remembered: w.Loads.Remembered,
 			TimedOut: w.Loads.TimedOut, Skipped: w.Loads.Skipped, Running: w.Loads.Running, Abandoned: w.Loads.Abandoned,
 		},
@@ -243,7 +247,8 @@ func (w Stats) Stats() keepcache.Stats {
 			Longest: w.Commit.Longest, Err: cause(w.Commit.Err),
 		},
 		Sweep: keepcache.SweepStats{
-			Sweeps: w.Sweep.Sweeps, Removed: w.Sweep.Removed, Replaced: w.Sweep.Replaced, Cleared: w.Sweep.Cleared, Moved: w.Sweep.Moved,
+			Sweeps: w.Sweep.Sweeps, Removed: w.Sweep.Removed, Replaced: w.Sweep.Replaced, Cleared: w.Sweep.Cleared,
+			Moved:   w.Sweep.Moved,
 			Orphans: w.Sweep.Orphans, Lag: w.Sweep.Lag, Pending: w.Sweep.Pending, Last: timeOf(w.Sweep.Last),
 			Err: cause(w.Sweep.Err),
 		},

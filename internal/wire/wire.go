@@ -151,8 +151,9 @@ type Keys struct {
 	Entries []Entry `json:"entries"`
 	Damaged int     `json:"damaged,omitempty"` // entries that were left out because they are damaged
 	Looked  int64   `json:"looked"`            // entries that were looked at
-	Next    *Name   `json:"next,omitempty"`    // go on with after= this; left out at the end. A page may be empty and not the last
-	Partial bool    `json:"partial,omitempty"` // of biggest: the time was over before all entries were looked at
+	// go on with after= this; left out at the end. A page may be empty and not the last
+	Next    *Name `json:"next,omitempty"`
+	Partial bool  `json:"partial,omitempty"` // of biggest: the time was over before all entries were looked at
 }
 
 // Bucket is one bucket.
@@ -202,7 +203,8 @@ type Report struct {
 	More     int           `json:"more_problems"`
 }
 
-// ReportJournal is what a Report says of the journal: its size, and how many entries and removals the file does not have yet.
+// ReportJournal is what a Report says of the journal: its size, and how many entries and removals the file does not
+// have yet.
 type ReportJournal struct {
 	FileBytes int64 `json:"file_bytes"`
 	Entries   int   `json:"entries"`
@@ -214,11 +216,12 @@ type Write struct {
 	Bucket Name `json:"bucket,omitempty"`
 	Key    Name `json:"key,omitempty"`
 
-	Value     json.RawMessage `json:"value,omitempty"`    // of set and add: JSON
-	Literals  []int           `json:"literals,omitempty"` // as in Entry
-	Bytes     []byte          `json:"bytes,omitempty"`    // of set and add, in the place of Value: base64
-	TTL       int64           `json:"ttl_ms,omitempty"`   // of set, add, increment and touch; 0 is the bucket's default, -1 never
-	ExpiresAt int64           `json:"expires_at_ms,omitempty"`
+	Value    json.RawMessage `json:"value,omitempty"`    // of set and add: JSON
+	Literals []int           `json:"literals,omitempty"` // as in Entry
+	Bytes    []byte          `json:"bytes,omitempty"`    // of set and add, in the place of Value: base64
+	// of set, add, increment and touch; 0 is the bucket's default, -1 never
+	TTL       int64 `json:"ttl_ms,omitempty"`
+	ExpiresAt int64 `json:"expires_at_ms,omitempty"`
 
 	// Tags are of set, add, restore and invalidate. Left out, set leaves an entry those that it has.
 	Tags *[]Name `json:"tags,omitempty"`
@@ -263,8 +266,9 @@ func Restore(bucket string, e keepcache.Entry) Write {
 // Entry is the inverse of Restore.
 func (w *Write) Entry() keepcache.Entry {
 	e := keepcache.Entry{
-		Key: string(w.Key), ExpiresAt: timeOf(w.ExpiresAt), StaleUntil: timeOf(w.StaleUntil), WrittenAt: timeOf(w.WrittenAt), LoadedAt: timeOf(w.LoadedAt),
-		RetryAt: timeOf(w.RetryAt), Sliding: span(w.Sliding), ETag: string(w.ETag), Tags: w.TagList(), Negative: w.Negative,
+		Key: string(w.Key), ExpiresAt: timeOf(w.ExpiresAt), StaleUntil: timeOf(w.StaleUntil), WrittenAt: timeOf(w.WrittenAt),
+		LoadedAt: timeOf(w.LoadedAt),
+		RetryAt:  timeOf(w.RetryAt), Sliding: span(w.Sliding), ETag: string(w.ETag), Tags: w.TagList(), Negative: w.Negative,
 	}
 	switch w.StaleUntil {
 	case 0:

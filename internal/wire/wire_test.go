@@ -41,10 +41,12 @@ func TestFailure(t *testing.T) {
 	for _, cause := range []error{
 		keepcache.ErrReadOnly, keepcache.ErrClosed, keepcache.ErrCorrupt, keepcache.ErrInvalidKey, keepcache.ErrInvalidName,
 		keepcache.ErrInvalidTTL, keepcache.ErrInvalidTag, keepcache.ErrTooLarge, keepcache.ErrUnsupportedValue,
-		keepcache.ErrNotFound, keepcache.ErrUnavailable, wire.ErrVersion, wire.ErrNoWrites, wire.ErrNoValues, wire.ErrForbidden, wire.ErrBusy,
+		keepcache.ErrNotFound, keepcache.ErrUnavailable, wire.ErrVersion, wire.ErrNoWrites, wire.ErrNoValues,
+		wire.ErrForbidden, wire.ErrBusy,
 		wire.ErrBadRequest, wire.ErrInternal,
 	} {
-		err := error(&keepcache.Error{Op: "set", Path: "/a.cache", Bucket: "b", Key: "\xff", Err: fmt.Errorf("%w: why", cause), Hint: "do this"})
+		err := error(&keepcache.Error{Op: "set", Path: "/a.cache", Bucket: "b", Key: "\xff",
+			Err: fmt.Errorf("%w: why", cause), Hint: "do this"})
 		f, status := wire.FailureOf(err)
 		require.GreaterOrEqual(t, status, 400)
 		text, marshalErr := json.Marshal(f)

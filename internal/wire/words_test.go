@@ -21,7 +21,8 @@ func TestWords(t *testing.T) {
 		{"message", func(w http.ResponseWriter) {
 			w.Header().Set("Content-Type", wire.TypeJSON)
 			w.WriteHeader(400)
-			fmt.Fprintf(w, `{"error":{"code":"bad_request","message":%q}}`, "\\u001b[2J\\u202e\\r\\n"+strings.Repeat("x", 10_000))
+			fmt.Fprintf(w, `{"error":{"code":"bad_request","message":%q}}`,
+				"\\u001b[2J\\u202e\\r\\n"+strings.Repeat("x", 10_000))
 		}},
 		{"error of the library", func(w http.ResponseWriter) {
 			w.Header().Set("Content-Type", wire.TypeJSON)
@@ -81,7 +82,8 @@ func TestWords(t *testing.T) {
 			require.NotContains(t, e.Kind, "\u009b")
 		}
 	}
-	for _, addr := range []string{"http://me:se/sa@me@host:bad/", "ftp://me:sesame@host", "me:sesame@host", "http://me:sesame@host/?q"} {
+	for _, addr := range []string{"http://me:se/sa@me@host:bad/", "ftp://me:sesame@host", "me:sesame@host",
+		"http://me:sesame@host/?q"} {
 		_, err := wire.New(addr)
 		require.Error(t, err, addr)
 		require.NotContains(t, err.Error(), "ses", addr)

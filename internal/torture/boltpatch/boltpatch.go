@@ -1,6 +1,6 @@
-// Package boltpatch builds test binaries with a copy of bbolt in which the calls to the file system go by way of package
-// disk. bbolt offers no way to stand between it and its file, and only from there it can be seen what a power cut may leave
-// and what follows when a call fails.
+// Package boltpatch builds test binaries with a copy of bbolt in which the calls to the file system go by way of
+// package disk. bbolt offers no way to stand between it and its file, and only from there it can be seen what a power
+// cut may leave and what follows when a call fails.
 //
 // A package that is to be built so imports this one, and looks at [Patched]. The copy is that of the version in go.mod,
 // and is made anew each time; should bbolt change what is replaced here, Build says so.
@@ -34,7 +34,8 @@ var edits = map[string][]struct {
 		{"db.file.Close()", "closeFile(db.file)", 1},
 	},
 	"bolt_linux.go": {
-		{"return syscall.Fdatasync(int(db.file.Fd()))", "return syncFile(db.file, func() error { return syscall.Fdatasync(int(db.file.Fd())) })", 1},
+		{"return syscall.Fdatasync(int(db.file.Fd()))",
+			"return syncFile(db.file, func() error { return syscall.Fdatasync(int(db.file.Fd())) })", 1},
 	},
 	"boltsync_unix.go": {
 		{"return db.file.Sync()", "return syncFile(db.file, db.file.Sync)", 1},
@@ -93,8 +94,8 @@ type Edit struct {
 	Old, New string // Old is there once
 }
 
-// Build builds the tests of the package in the current directory with the patched bbolt and with edits, and returns the path
-// of the binary, which is removed when the test is over. It skips the test where there is no go command.
+// Build builds the tests of the package in the current directory with the patched bbolt and with edits, and returns the
+// path of the binary, which is removed when the test is over. It skips the test where there is no go command.
 func Build(t testing.TB, breaks ...Edit) string {
 	t.Helper()
 	if _, err := exec.LookPath("go"); err != nil {
@@ -102,7 +103,8 @@ func Build(t testing.TB, breaks ...Edit) string {
 	}
 	dir := t.TempDir()
 	bolt := filepath.Join(dir, "bbolt")
-	if err := copyBolt(bolt, strings.TrimSpace(output(t, "go", "list", "-m", "-f", "{{.Dir}}", "go.etcd.io/bbolt"))); err != nil {
+	if err := copyBolt(bolt, strings.TrimSpace(output(t, "go", "list", "-m", "-f", "{{.Dir}}",
+		"go.etcd.io/bbolt"))); err != nil {
 		t.Fatal(err)
 	}
 	mod := strings.TrimSpace(output(t, "go", "env", "GOMOD"))
@@ -124,11 +126,13 @@ func Build(t testing.TB, breaks ...Edit) string {
 	}
 	binary := filepath.Join(dir, "patched.test")
 	// Without paths in it, all but the linking comes out of the build cache from the second time on.
-	output(t, "go", "test", "-c", "-trimpath", "-tags", Tag, "-modfile", filepath.Join(dir, "go.mod"), "-overlay", overlay, "-o", binary, ".")
+	output(t, "go", "test", "-c", "-trimpath", "-tags", Tag, "-modfile", filepath.Join(dir, "go.mod"), "-overlay",
+		overlay, "-o", binary, ".")
 	return binary
 }
 
-// overlayOf writes the edited files into dir, and a file for go build -overlay that puts them in the place of those in the module.
+// overlayOf writes the edited files into dir, and a file for go build -overlay that puts them in the place of those in
+// the module.
 func overlayOf(dir, module string, breaks []Edit) (string, error) {
 	replace := map[string]string{}
 	for i, e := range breaks {

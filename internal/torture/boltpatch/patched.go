@@ -14,7 +14,8 @@ import (
 const Patched = true
 
 func init() {
-	bolt.Between = func(kind string, f *os.File, b []byte, off int64, do func() (int, []byte, error)) (int, []byte, error) {
+	bolt.Between = func(kind string, f *os.File, b []byte, off int64, do func() (int, []byte, error)) (int, []byte,
+		error) {
 		if disk.Between == nil {
 			return do()
 		}

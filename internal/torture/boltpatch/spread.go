@@ -23,9 +23,11 @@ func Summarise(t testing.TB, found any) {
 	fmt.Printf("%s%s\n", summaryMark, b)
 }
 
-// Spread runs the test of a binary, which Build has built, in n processes at once. Process i gets the arguments args(i). When all have
-// ended it calls found with what each has said by Summarise, and died for each that ended otherwise, with all that it printed.
-func Spread[T any](t testing.TB, binary, test string, n int, args func(i int) []string, found func(T), died func(err error, output []byte)) {
+// Spread runs the test of a binary, which Build has built, in n processes at once. Process i gets the arguments
+// args(i). When all have ended it calls found with what each has said by Summarise, and died for each that ended
+// otherwise, with all that it printed.
+func Spread[T any](t testing.TB, binary, test string, n int, args func(i int) []string, found func(T),
+	died func(err error, output []byte)) {
 	t.Helper()
 	outputs, errs := make([][]byte, n), make([]error, n)
 	var running sync.WaitGroup

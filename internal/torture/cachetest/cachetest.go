@@ -1,5 +1,6 @@
-// Package cachetest has what tests of caches share: they open them through it, so that each one is proved when its test is over,
-// run programs in processes of their own, and look at files with plain bbolt. Tests import it and nothing else does.
+// Package cachetest has what tests of caches share: they open them through it, so that each one is proved when its test
+// is over, run programs in processes of their own, and look at files with plain bbolt. Tests import it and nothing else
+// does.
 package cachetest
 
 import (

@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Children are the programs that tests run in processes of their own, by name. The tests of a package add theirs in functions init.
+// Children are the programs that tests run in processes of their own, by name. The tests of a package add theirs in
+// functions init.
 var Children = map[string]func(t Tester, args []string){}
 
 const childVariable = "KEEPCACHE_TEST_CHILD"

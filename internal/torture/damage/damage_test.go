@@ -144,19 +144,25 @@ func TestDamage_Records(t *testing.T) {
 			return append(append(bytes.Clone(s[:cachetest.StoredValue]), encoded...), 0, 0, 0, 0)
 		}
 	}
+	zero := func(at int) func([]byte) []byte {
+		return func(s []byte) []byte { clear(s[at : at+8]); return s }
+	}
 	unsealed := func(n int) func([]byte) []byte { return func(s []byte) []byte { return s[:n] } }
 	for name, c := range map[string]struct {
 		change func([]byte) []byte
 		seal   bool
 		reason string
 	}{
-		"unknown version":        {func(s []byte) []byte { s[cachetest.StoredRecord] = 2; return s }, true, "unknown version 2"},
-		"must-refuse option":     {option(0x80, ""), true, "unknown option 0x80"},
-		"highest option":         {option(0xff, "data"), true, "unknown option 0xff"},
-		"options too long":       {func(s []byte) []byte { s[cachetest.StoredOptions] = 0xff; return s }, true, "malformed options"},
-		"option cut short":       {func(s []byte) []byte { s[cachetest.StoredOptions+1] = 2; return s }, true, "malformed options"},
-		"no revision":            {func(s []byte) []byte { clear(s[cachetest.StoredRevision : cachetest.StoredRevision+8]); return s }, true, "no revision"},
-		"gone before stale":      {func(s []byte) []byte { clear(s[cachetest.StoredGoneAt : cachetest.StoredGoneAt+8]); return s }, true, "gone before"},
+		"unknown version": {func(s []byte) []byte { s[cachetest.StoredRecord] = 2; return s }, true,
+			"unknown version 2"},
+		"must-refuse option": {option(0x80, ""), true, "unknown option 0x80"},
+		"highest option":     {option(0xff, "data"), true, "unknown option 0xff"},
+		"options too long": {func(s []byte) []byte { s[cachetest.StoredOptions] = 0xff; return s }, true,
+			"malformed options"},
+		"option cut short": {func(s []byte) []byte { s[cachetest.StoredOptions+1] = 2; return s }, true,
+			"malformed options"},
+		"no revision":            {zero(cachetest.StoredRevision), true, "no revision"},
+		"gone before stale":      {zero(cachetest.StoredGoneAt), true, "gone before"},
 		"no value":               {value(""), true, ""},
 		"reserved msgpack":       {value("\xc1"), true, ""},
 		"array of 4 billion":     {value("\xdd\xff\xff\xff\xff"), true, ""},
@@ -211,7 +217,8 @@ func TestDamage_HarmlessOption(t *testing.T) {
 	cachetest.Patch(t, path, "b", "k", func(s []byte) []byte {
 		options := "\x01\x00\x02ab\x7f\x00\x00"
 		binary.BigEndian.PutUint16(s[cachetest.StoredOptions:], uint16(len(options)))
-		return seal(append(append(bytes.Clone(s[:cachetest.StoredValue]), options...), s[cachetest.StoredValue:]...), "b", "k")
+		return seal(append(append(bytes.Clone(s[:cachetest.StoredValue]), options...), s[cachetest.StoredValue:]...), "b",
+			"k")
 	})
 	db = cachetest.OpenDamaged(t, path, nil) // the counts of bytes are off
 	cachetest.RequireValue(t, db.Bucket("b"), "k", "value")
@@ -225,7 +232,10 @@ func TestDamage_HarmlessOption(t *testing.T) {
 // sweep heal it.
 func TestDamage_IndexRow(t *testing.T) {
 	for name, heal := range map[string]func(t *testing.T, b *keepcache.Bucket, key string){
-		"set later":   func(t *testing.T, b *keepcache.Bucket, key string) { cachetest.MustSet(t, b, key, "v", 20*time.Hour) },
+		"set later": func(t *testing.T, b *keepcache.Bucket,
+			key string) {
+			cachetest.MustSet(t, b, key, "v", 20*time.Hour)
+		},
 		"set earlier": func(t *testing.T, b *keepcache.Bucket, key string) { cachetest.MustSet(t, b, key, "v", time.Hour) },
 		"set forever": func(t *testing.T, b *keepcache.Bucket, key string) {
 			cachetest.MustSet(t, b, key, "v", keepcache.NoExpiry)
@@ -466,7 +476,8 @@ func TestSweep_Damage(t *testing.T) {
 		require.NoError(t, db.Close())
 		cachetest.WithBolt(t, path, false, func(tx *bolt.Tx) error {
 			expiry := tx.Bucket([]byte("expiry"))
-			for _, row := range []string{"", "\x00", strings.Repeat("\x00", 16), strings.Repeat("\x00", 17), strings.Repeat("\x00", 40)} {
+			for _, row := range []string{"", "\x00", strings.Repeat("\x00", 16), strings.Repeat("\x00", 17),
+				strings.Repeat("\x00", 40)} {
 				if row != "" {
 					if err := expiry.Put([]byte(row), nil); err != nil {
 						return err
@@ -533,7 +544,8 @@ func TestVerify_Tags(t *testing.T) {
 		}
 		cachetest.Sound(t, db)
 		require.NoError(t, db.Close())
-		cachetest.WithBolt(t, path, false, func(tx *bolt.Tx) error { return damage(tx.Bucket([]byte("tags")), tx.Bucket([]byte("meta"))) })
+		cachetest.WithBolt(t, path, false,
+			func(tx *bolt.Tx) error { return damage(tx.Bucket([]byte("tags")), tx.Bucket([]byte("meta"))) })
 		mended := strings.Contains(want, "malformed")
 		for _, readOnly := range []bool{true, false} {
 			db := cachetest.OpenDamaged(t, path, &keepcache.Options{ReadOnly: readOnly})

@@ -73,8 +73,8 @@ func TestOpen_EmptyFileCrash(t *testing.T) {
 	}
 }
 
-// statesOf returns the contents that a crash may leave of the file at path until the first transaction after fn has made it:
-// after each call, and where power is lost what was synced with some sectors of what was not.
+// statesOf returns the contents that a crash may leave of the file at path until the first transaction after fn has
+// made it: after each call, and where power is lost what was synced with some sectors of what was not.
 func statesOf(t *testing.T, path string, fn func()) (states [][]byte) {
 	t.Helper()
 	durable, err := os.ReadFile(path)
@@ -143,8 +143,8 @@ func statesOf(t *testing.T, path string, fn func()) (states [][]byte) {
 	return states
 }
 
-// fixed has the file test.cache be as a mount of its own is until the test is over: nothing can be renamed over it, and it gets no
-// second name.
+// fixed has the file test.cache be as a mount of its own is until the test is over: nothing can be renamed over it, and
+// it gets no second name.
 func fixed(t *testing.T) {
 	disk.Between = func(op *disk.Op, do func() error) error {
 		const name = "test.cache"
@@ -159,8 +159,8 @@ func fixed(t *testing.T) {
 	t.Cleanup(func() { disk.Between = nil })
 }
 
-// What is kept of a damaged file that is made anew in place is told, and a crash in the middle of that is repaired by the next Open,
-// with all that the journal has.
+// What is kept of a damaged file that is made anew in place is told, and a crash in the middle of that is repaired by
+// the next Open, with all that the journal has.
 func TestQuarantine_InPlaceCrash(t *testing.T) {
 	cachetest.SkipOnWindows(t, "a file that is open is not made anew")
 	made := cachetest.Crashed(t, func(db *keepcache.DB) {

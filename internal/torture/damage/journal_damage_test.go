@@ -89,7 +89,7 @@ func TestJournal_TornTail(t *testing.T) {
 	require.Zero(t, db.Stats().Health)
 }
 
-// A piece that is whole but makes no sense costs itself alone.
+// A log record that is whole but makes no sense costs itself alone.
 func TestJournal_Malformed(t *testing.T) {
 	path := cachetest.Crashed(t, func(*keepcache.DB) {})
 	var identity [16]byte
@@ -106,11 +106,12 @@ func TestJournal_Malformed(t *testing.T) {
 	require.NoError(t, err)
 	remove := func(key string) []byte { return append([]byte{2, 1, byte(len(key))}, key...) }
 	name := func(id byte, name string) []byte { return append([]byte{3, id, byte(len(name))}, name...) }
-	for i, piece := range [][]byte{
-		name(7, "before"), {9, 9, 9}, append(remove("first"), 0xff), {1, 1, 1, 1, 'k', 'v'}, append(remove("x"), remove("y")...), name(8, "after"),
+	for i, logRecord := range [][]byte{
+		name(7, "before"), {9, 9, 9}, append(remove("first"), 0xff), {1, 1, 1, 1, 'k', 'v'},
+		append(remove("x"), remove("y")...), name(8, "after"),
 	} {
 		revision := mark + uint64(i) + 1
-		require.NoError(t, j.Append(revision, revision, piece))
+		require.NoError(t, j.Append(revision, revision, logRecord))
 	}
 	require.NoError(t, j.Flush(mark+6))
 	require.NoError(t, j.Close(false))

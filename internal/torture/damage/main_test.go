@@ -1,4 +1,5 @@
-// Package damage_test damages the files of caches in chosen places, and looks at what is read, reported, mended, kept aside and saved.
+// Package damage_test damages the files of caches in chosen places, and looks at what is read, reported, mended, kept
+// aside and saved.
 package damage_test
 
 import (

@@ -18,8 +18,8 @@ import (
 	"github.com/keepcache/keepcache/internal/torture/cachetest"
 )
 
-// A bucket that was dropped is not listed again where the journal failed before it could take that, and so has only that the
-// bucket was made: the table of the damaged file is later. One whose making the journal alone has is there.
+// A bucket that was dropped is not listed again where the journal failed before it could take that, and so has only
+// that the bucket was made: the table of the damaged file is later. One whose making the journal alone has is there.
 func TestQuarantine_Names(t *testing.T) {
 	cachetest.SkipOnWindows(t, "an open file cannot be replaced")
 	var broken atomic.Bool
@@ -36,7 +36,8 @@ func TestQuarantine_Names(t *testing.T) {
 	t.Cleanup(func() { disk.Between = nil })
 	path := cachetest.NewPath(t)
 	db := cachetest.Open(t, path, &keepcache.Options{
-		CommitInterval: time.Hour, SyncInterval: time.Hour, SweepInterval: -1, CompactBytes: -1, MemoryBytes: 4 << 20, JournalBytes: 4 << 20,
+		CommitInterval: time.Hour, SyncInterval: time.Hour, SweepInterval: -1, CompactBytes: -1, MemoryBytes: 4 << 20,
+		JournalBytes: 4 << 20,
 	})
 	cachetest.Fill(t, db.Bucket("a"), 500, 0)
 	cachetest.Committed(t, db)

@@ -39,7 +39,9 @@ func TestQuarantine_Open(t *testing.T) {
 	cachetest.RequireError(t, err, keepcache.ErrCorrupt, "open", path)
 
 	var told []keepcache.Event
-	db := cachetest.Open(t, path, &keepcache.Options{Events: keepcache.Events{Handle: func(e keepcache.Event) { told = append(told, e) }}})
+	db := cachetest.Open(t, path, &keepcache.Options{Events: keepcache.Events{
+		Handle: func(e keepcache.Event) { told = append(told, e) },
+	}})
 	for i := range 20 {
 		cachetest.RequireValue(t, db.Bucket(fmt.Sprint("bucket", i%3)), fmt.Sprint("late", i), int64(i))
 	}
@@ -133,8 +135,8 @@ func TestQuarantine_Revisions(t *testing.T) {
 	}
 }
 
-// A tag that was invalidated stays so where nobody can read that in the damaged file: a load that began before lands after
-// the mark from which on the journal counts.
+// A tag that was invalidated stays so where nobody can read that in the damaged file: a load that began before lands
+// after the mark from which on the journal counts.
 func TestQuarantine_Tags(t *testing.T) {
 	cachetest.SkipOnWindows(t, "an open file cannot be replaced")
 	path := cachetest.NewPath(t)
@@ -178,8 +180,9 @@ func TestQuarantine_Tags(t *testing.T) {
 	cachetest.RequireValue(t, b, "tagged after", int64(3))
 }
 
-// A write that was too large for the journal is lost with the file that had it, but what it replaced does not come back,
-// although the journal has that. What came after it is there, also where nobody can read the names of buckets in the file.
+// A write that was too large for the journal is lost with the file that had it, but what it replaced does not come
+// back, although the journal has that. What came after it is there, also where nobody can read the names of buckets in
+// the file.
 func TestQuarantine_PastJournal(t *testing.T) {
 	cachetest.SkipOnWindows(t, "an open file cannot be replaced")
 	large := bytes.Repeat([]byte("x"), 50_000)

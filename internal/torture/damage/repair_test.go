@@ -25,8 +25,8 @@ func repairValue(i int) []byte {
 	return bytes.Repeat([]byte{byte(i), byte(i >> 8), 7}, 50+i%40*i%3*1000)
 }
 
-// fileToRepair returns a closed cache of n entries in two buckets and some in a small one, which were all written twice,
-// and with some that were deleted.
+// fileToRepair returns a closed cache of n entries in two buckets and some in a small one, which were all written
+// twice, and with some that were deleted.
 func fileToRepair(t *testing.T, n int) string {
 	t.Helper()
 	path := cachetest.NewPath(t)
@@ -151,7 +151,8 @@ func TestRepair_Claims(t *testing.T) {
 	require.NoError(t, os.Truncate(path, 600<<20))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	report, err := keepcache.Repair(context.Background(), path, to, &keepcache.RepairOptions{Buckets: []string{"bucket0", "bucket1", "small"}})
+	report, err := keepcache.Repair(context.Background(), path, to,
+		&keepcache.RepairOptions{Buckets: []string{"bucket0", "bucket1", "small"}})
 	runtime.ReadMemStats(&after)
 	require.NoError(t, err)
 	require.Positive(t, report.Unproved)

@@ -36,7 +36,8 @@ func limitAddresses(t cachetest.Tester, more int64) {
 	require.NoError(t, err)
 	pages, err := strconv.ParseInt(strings.Fields(string(status))[0], 10, 64)
 	require.NoError(t, err)
-	require.NoError(t, unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: uint64(pages*int64(os.Getpagesize()) + more), Max: math.MaxUint64}))
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_AS,
+		&unix.Rlimit{Cur: uint64(pages*int64(os.Getpagesize()) + more), Max: math.MaxUint64}))
 }
 
 func unlimitAddresses(t cachetest.Tester) {
@@ -64,7 +65,8 @@ func runLimited(t *testing.T, name string, kib int) {
 	cmd.Env = append(cmd.Env, "MALLOC_ARENA_MAX=1") // of a libc's 64 MiB for each thread, where the test binary has one
 	if kib > 0 {
 		// From the beginning, as the runtime reserves less then. A libc gives each thread as much as a stack may have.
-		cmd.Args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -s 1024 && ulimit -v %d && exec "$0" "$@"`, kib), cmd.Path}, cmd.Args[1:]...)
+		cmd.Args = append([]string{"sh", "-c", fmt.Sprintf(`ulimit -s 1024 && ulimit -v %d && exec "$0" "$@"`, kib),
+			cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = "/bin/sh"
 	}
 	out, err := cmd.Output()
@@ -125,7 +127,8 @@ func requireFound(t cachetest.Tester, db *keepcache.DB, key, want string) {
 	require.Equal(t, want, got)
 }
 
-// A file that outgrows its map several times does so while it is read in every way, copied and backed up, and nobody waits for another.
+// A file that outgrows its map several times does so while it is read in every way, copied and backed up, and nobody
+// waits for another.
 func TestAddresses_Growth(t *testing.T) { runLimited(t, "growing map", 0) }
 
 func growingMap(t cachetest.Tester, args []string) {
@@ -191,14 +194,15 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Where no addresses are left for a larger map, writes fail with the cause, what is there is read, and all goes on when there are some
-// again.
+// Where no addresses are left for a larger map, writes fail with the cause, what is there is read, and all goes on when
+// there are some again.
 func TestAddresses_None(t *testing.T) { runLimited(t, "no addresses", 0) }
 
 func noAddresses(t cachetest.Tester, args []string) {
 	growHeap(384 << 20)
 	limitAddresses(t, 150<<20)
-	db := cachetest.Open(t, filepath.Join(args[0], "x.cache"), &keepcache.Options{MemoryBytes: 4 << 20, CompactBytes: -1, CommitInterval: -1})
+	db := cachetest.Open(t, filepath.Join(args[0], "x.cache"),
+		&keepcache.Options{MemoryBytes: 4 << 20, CompactBytes: -1, CommitInterval: -1})
 	limitAddresses(t, 100<<20) // threads take some too
 	value := bytes.Repeat([]byte("v"), 100<<10)
 	written, failure := 0, error(nil)

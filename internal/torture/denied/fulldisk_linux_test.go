@@ -148,9 +148,10 @@ func runFull(t cachetest.Tester, path string, cause error, makeRoom func()) {
 	failed(err, "add")
 	// A load is no outage: what it brings is handed out, and that it could not be stored is counted.
 	var loaded []byte
-	_, err = b.GetOrLoad(context.Background(), cachetest.Numbered(n), &loaded, func(context.Context, *keepcache.Load) (any, error) {
-		return make([]byte, 10<<20), nil
-	}, nil)
+	_, err = b.GetOrLoad(context.Background(), cachetest.Numbered(n), &loaded,
+		func(context.Context, *keepcache.Load) (any, error) {
+			return make([]byte, 10<<20), nil
+		}, nil)
 	require.NoError(t, err)
 	require.Len(t, loaded, 10<<20)
 	require.Equal(t, uint64(1), db.Stats().Loads.CacheErrors)
@@ -205,7 +206,8 @@ func sweepOnFullDisk(t cachetest.Tester, args []string) {
 	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit))
 	until("the sweep", func(s keepcache.SweepStats) bool { return s.Err == nil && s.Removed == 100 })
 	require.NoError(t, db.Close())
-	require.Equal(t, 1, bytes.Count(log.Bytes(), []byte("sweep failed")), "logged at the first failure alone: %s", log.String())
+	require.Equal(t, 1, bytes.Count(log.Bytes(), []byte("sweep failed")), "logged at the first failure alone: %s",
+		log.String())
 }
 
 // While the disk is full the sweeper tries on, says so in Stats and once in the log, and recovers by itself.

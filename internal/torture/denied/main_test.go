@@ -1,4 +1,5 @@
-// Package denied_test uses caches where the system denies them something: room on the disk, writes to it, addresses, rights.
+// Package denied_test uses caches where the system denies them something: room on the disk, writes to it, addresses,
+// rights.
 package denied_test
 
 import (

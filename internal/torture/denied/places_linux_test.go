@@ -137,8 +137,8 @@ func requireOwner(t cachetest.Tester, path string, uid, gid int, mode fs.FileMod
 	require.Equal(t, fmt.Sprint(uid, gid, mode), fmt.Sprint(int(st.Uid), int(st.Gid), info.Mode().Perm()), path)
 }
 
-// A user's cache stays the user's when root compacts it, by a call and by itself, has it healed, and puts a damaged one aside; and so
-// does a journal that root leaves. The directory gives its own group to what is made in it.
+// A user's cache stays the user's when root compacts it, by a call and by itself, has it healed, and puts a damaged one
+// aside; and so does a journal that root leaves. The directory gives its own group to what is made in it.
 func TestOwner_Root(t *testing.T) {
 	needsRoot(t)
 	path := sharedPath(t, nobody, others, 0o2770|fs.ModeSetgid)
@@ -242,7 +242,8 @@ func TestOwner_Labels(t *testing.T) {
 	require.NoError(t, db.Close())
 }
 
-// A file with more labels than are kept is used as any other, and damage of it is mended in place; it is only not replaced.
+// A file with more labels than are kept is used as any other, and damage of it is mended in place; it is only not
+// replaced.
 func TestOwner_ManyLabels(t *testing.T) {
 	path := cachetest.NewPath(t)
 	db := cachetest.OpenUnchecked(t, path)
@@ -278,7 +279,8 @@ func TestOwner_ManyLabels(t *testing.T) {
 	require.True(t, os.SameFile(before, now))
 }
 
-// Who may write to another's file, but not own one for them, uses it, and does not replace it. A damaged one is made anew in place.
+// Who may write to another's file, but not own one for them, uses it, and does not replace it. A damaged one is made
+// anew in place.
 func TestOwner_Foreign(t *testing.T) {
 	needsRoot(t)
 	path := sharedPath(t, others, nobody, 0o770)
@@ -322,8 +324,8 @@ func TestOwner_Foreign(t *testing.T) {
 	asUser(t, others, nobody, "user", path, "set")
 }
 
-// Where the file can be written to, but its directory cannot, there is no journal, and each write waits until it is in the file. A
-// damaged file is made anew, and what it had is among the temporary files.
+// Where the file can be written to, but its directory cannot, there is no journal, and each write waits until it is in
+// the file. A damaged file is made anew, and what it had is among the temporary files.
 func TestPlaces_Directory(t *testing.T) {
 	needsRoot(t)
 	path := sharedPath(t, 0, 0, 0o755)
@@ -364,7 +366,8 @@ func TestPlaces_Directory(t *testing.T) {
 	requireOwner(t, path, nobody, nobody, 0o600)
 }
 
-// A file that is mounted by itself, as a container has it, is used as any other, and is made anew in place when it is damaged.
+// A file that is mounted by itself, as a container has it, is used as any other, and is made anew in place when it is
+// damaged.
 func TestPlaces_Mount(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)

@@ -21,8 +21,9 @@ import (
 
 func init() { cachetest.Children["read-only disk"] = readOnlyDisk }
 
-// A disk that the system makes read-only because of an error, under a running cache: writes that cannot be kept fail with the
-// cause, reads go on, and when the disk is mounted anew the cache goes on there, with all that was acknowledged.
+// A disk that the system makes read-only because of an error, under a running cache: writes that cannot be kept fail
+// with the cause, reads go on, and when the disk is mounted anew the cache goes on there, with all that was
+// acknowledged.
 func TestReadOnlyDisk(t *testing.T) {
 	t.Parallel()
 	needsDisk(t, "mkfs.ext4")
@@ -60,7 +61,8 @@ func readOnlyDisk(t cachetest.Tester, args []string) {
 	}
 
 	path := filepath.Join(dir, "test.cache")
-	o := keepcache.Options{CommitInterval: 20 * time.Millisecond, MemoryBytes: 256 << 10, JournalBytes: 64 << 10, SweepInterval: -1}
+	o := keepcache.Options{CommitInterval: 20 * time.Millisecond, MemoryBytes: 256 << 10, JournalBytes: 64 << 10,
+		SweepInterval: -1}
 	if always {
 		o.Sync = keepcache.SyncAlways
 	}
@@ -79,8 +81,8 @@ func readOnlyDisk(t cachetest.Tester, args []string) {
 		}
 	}
 
-	// Nothing is under way when the disk changes: ext4 lets a sync succeed then that it has not made. What fails because of that may
-	// have another error than what comes later.
+	// Nothing is under way when the disk changes: ext4 lets a sync succeed then that it has not made. What fails because
+	// of that may have another error than what comes later.
 	cachetest.Committed(t, db)
 	because := func(err error) {
 		require.True(t, errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EIO), "%v", err)

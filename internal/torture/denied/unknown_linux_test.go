@@ -20,7 +20,10 @@ import (
 
 func init() {
 	cachetest.Children["unknown clear"] = func(t cachetest.Tester, args []string) { unknownOutcome(t, args, "clear") }
-	cachetest.Children["unknown first write"] = func(t cachetest.Tester, args []string) { unknownOutcome(t, args, "first") }
+	cachetest.Children["unknown first write"] = func(t cachetest.Tester,
+		args []string) {
+		unknownOutcome(t, args, "first")
+	}
 }
 
 // After a Clear whose outcome is unknown, what is set and acknowledged is not lost.
@@ -51,7 +54,8 @@ func unknownOutcome(t cachetest.Tester, args []string, what string) {
 		}
 		return do()
 	}
-	db, err := cachetest.TryOpen(path, &keepcache.Options{Sync: keepcache.SyncAlways, CommitInterval: time.Hour, SweepInterval: -1})
+	db, err := cachetest.TryOpen(path,
+		&keepcache.Options{Sync: keepcache.SyncAlways, CommitInterval: time.Hour, SweepInterval: -1})
 	require.NoError(t, err)
 	b := db.Bucket("b")
 	cachetest.MustSet(t, b, "old", 1, 0)

@@ -1,5 +1,5 @@
-// Package effort says how much tests do: little where somebody waits for them, and all where they are to prove a change. Only counts
-// depend on it, never what is tried or what is required.
+// Package effort says how much tests do: little where somebody waits for them, and all where they are to prove a
+// change. Only counts depend on it, never what is tried or what is required.
 package effort
 
 import "os"

@@ -34,12 +34,13 @@ import (
 var (
 	childFirst = flag.Int("faults.first", -1, "for the failing process: the first case; it takes each faults.step-th")
 	childStep  = flag.Int("faults.step", 1, "for the failing process")
-	perCall    = flag.Int("faults.calls", 1, "how many of the calls of one kind on one file fail, each in its own run; 0 is all")
-	commits    = flag.Int("faults.commits", effort.Of(1, 4), "how many times the runs commit")
-	kinds      = flag.String("faults.kinds", "", "which kinds of calls fail, separated by commas; empty is all")
-	stop       = flag.Int("faults.stop", 20, "for the failing process: after how many findings it stops")
-	always     = flag.Bool("faults.always", false, "only with SyncAlways, where the power is cut too")
-	only       = flag.Int("faults.only", -1, "run a single case")
+	perCall    = flag.Int("faults.calls", 1,
+		"how many of the calls of one kind on one file fail, each in its own run; 0 is all")
+	commits = flag.Int("faults.commits", effort.Of(1, 4), "how many times the runs commit")
+	kinds   = flag.String("faults.kinds", "", "which kinds of calls fail, separated by commas; empty is all")
+	stop    = flag.Int("faults.stop", 20, "for the failing process: after how many findings it stops")
+	always  = flag.Bool("faults.always", false, "only with SyncAlways, where the power is cut too")
+	only    = flag.Int("faults.only", -1, "run a single case")
 )
 
 // hangMost is how long a run may take, in real time; callMost how long one call of the cache, in the time of the run.
@@ -192,8 +193,9 @@ func runCase(t *testing.T, f failure) *work {
 		t: t, f: f, injector: &faults.Injector{}, r: rand.New(rand.NewPCG(1, 1)), dir: dir,
 		may: map[string]map[string]bool{},
 		options: keepcache.Options{
-			Sync: f.mode, SyncInterval: 20 * time.Millisecond, CommitInterval: 100 * time.Millisecond, SweepInterval: 50 * time.Millisecond,
-			JournalBytes: 64 << 10, MemoryBytes: 512 << 10, CompactBytes: -1,
+			Sync: f.mode, SyncInterval: 20 * time.Millisecond, CommitInterval: 100 * time.Millisecond,
+			SweepInterval: 50 * time.Millisecond,
+			JournalBytes:  64 << 10, MemoryBytes: 512 << 10, CompactBytes: -1,
 			Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		},
 	}

@@ -48,8 +48,8 @@ func failers(t *testing.T, binary string, args ...string) (all summary) {
 	return all
 }
 
-// Whichever call to the file system fails, and however: the error says so, nothing that was acknowledged is lost, nothing is there
-// that was never set or was refused, no call hangs, and when the cause is gone everything works again.
+// Whichever call to the file system fails, and however: the error says so, nothing that was acknowledged is lost,
+// nothing is there that was never set or was refused, no call hangs, and when the cause is gone everything works again.
 func TestFaults(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no file can be renamed there while it is open")
@@ -87,7 +87,8 @@ func TestFaults_CanFail(t *testing.T) {
 			File: "internal/store/preflight.go", Old: "_, _ = file.StoreList(disk.In(f))", New: "_ = disk.In(f)",
 		}}},
 		{"a renaming that failed was not done", "rename", false, false, []boltpatch.Edit{{
-			File: "internal/store/compact.go", Old: "err = n.rename(absent)", New: "_ = absent; err = n.dir.Rename(n.path, s.path)",
+			File: "internal/store/compact.go", Old: "err = n.rename(absent)",
+			New: "_ = absent; err = n.dir.Rename(n.path, s.path)",
 		}}},
 		{"a renaming that is not synced counts", "syncdir", false, true, []boltpatch.Edit{{
 			File: "internal/store/compact.go", Old: "n.handle.Freeze(err)", New: "err = nil",
@@ -97,7 +98,8 @@ func TestFaults_CanFail(t *testing.T) {
 			if !c.few && *perCall > 0 && *perCall < allControls {
 				t.Skipf("with %d calls or more", allControls)
 			}
-			s := failers(t, boltpatch.Build(t, c.breaks...), "-faults.kinds", c.kinds, "-faults.calls", "24", "-faults.stop", "1", "-faults.commits", "4", fmt.Sprint("-faults.always=", c.always))
+			s := failers(t, boltpatch.Build(t, c.breaks...), "-faults.kinds", c.kinds, "-faults.calls", "24", "-faults.stop",
+				"1", "-faults.commits", "4", fmt.Sprint("-faults.always=", c.always))
 			t.Logf("%d findings in %d cases", len(s.Bad), s.Cases)
 			require.NotEmpty(t, s.Bad)
 			t.Logf("%.1000s", s.Bad[0])

@@ -53,7 +53,8 @@ func compactWriter(t cachetest.Tester, args []string) {
 				}
 				continue
 			}
-			if err := db.Bucket("fill").Set(cachetest.Numbered(i%700), strings.Repeat("x", i%5000), 10*time.Millisecond+time.Duration(i%3)*time.Hour); err != nil {
+			if err := db.Bucket("fill").Set(cachetest.Numbered(i%700), strings.Repeat("x", i%5000),
+				10*time.Millisecond+time.Duration(i%3)*time.Hour); err != nil {
 				failed <- err
 			}
 			fmt.Fprintln(os.Stdout, i)

@@ -60,8 +60,8 @@ func crashQuarantiner(t cachetest.Tester, args []string) {
 
 func slotOf(writer, number int) string { return fmt.Sprint(writer, "-", number%quarantineSlots) }
 
-// damagedCache makes a cache at path as a killed process leaves it, and damages its file, of which it returns the content.
-// Three others are kept aside already.
+// damagedCache makes a cache at path as a killed process leaves it, and damages its file, of which it returns the
+// content. Three others are kept aside already.
 func damagedCache(t *testing.T, path string) []byte {
 	t.Helper()
 	other := cachetest.NewPath(t)
@@ -81,13 +81,14 @@ func damagedCache(t *testing.T, path string) []byte {
 	cachetest.CrashCopy(t, other, path)
 	require.NoError(t, db.Close())
 	for i := range 3 {
-		require.NoError(t, os.WriteFile(fmt.Sprintf("%s.corrupt-2000010%dT000000.000000Z", path, i+1), []byte("older"), 0o600))
+		require.NoError(t, os.WriteFile(fmt.Sprintf("%s.corrupt-2000010%dT000000.000000Z", path, i+1), []byte("older"),
+			0o600))
 	}
 	return cachetest.BreakFile(t, path)
 }
 
-// readNumbers reads the lines of a quarantiner, the last of which may be cut short, and adds the last numbers that it tried to
-// write to each slot, and that it wrote.
+// readNumbers reads the lines of a quarantiner, the last of which may be cut short, and adds the last numbers that it
+// tried to write to each slot, and that it wrote.
 func readNumbers(out io.Reader, tried, did map[string]int) {
 	in := bufio.NewReader(out)
 	for {
@@ -107,9 +108,9 @@ func readNumbers(out io.Reader, tried, did map[string]int) {
 	}
 }
 
-// A process that is killed while it keeps a damaged file aside and begins a fresh one, and while it writes to that, loses no write
-// that returned, nothing that the journal had, and not the damaged file; what comes next opens the cache, and nothing that was
-// replaced is back.
+// A process that is killed while it keeps a damaged file aside and begins a fresh one, and while it writes to that,
+// loses no write that returned, nothing that the journal had, and not the damaged file; what comes next opens the
+// cache, and nothing that was replaced is back.
 func TestCrash_KillInQuarantine(t *testing.T) {
 	var before, during, behind atomic.Int64
 	kill(t, func(t *testing.T, run int) {

@@ -25,7 +25,8 @@ import (
 	"github.com/keepcache/keepcache/internal/torture/effort"
 )
 
-var crashRuns = flag.Int("crash.runs", effort.Of(3, 5), "how many processes to kill of each sort: writing, creating, evicting, compacting, keeping a damaged file aside")
+var crashRuns = flag.Int("crash.runs", effort.Of(3, 5),
+	"how many processes to kill of each sort: writing, creating, evicting, compacting, keeping a damaged file aside")
 
 // kill calls fn for each run, several at a time (see go test -parallel): most of a run is waiting for a process.
 func kill(t *testing.T, fn func(t *testing.T, run int)) {
@@ -321,7 +322,8 @@ func checkCrashed(t *testing.T, b *keepcache.Bucket, ops map[string]*crashOp) (p
 				require.False(t, wrote.before(o), "%q in %q holds %s, which was overwritten by %+v", key, b.Name(), value.ID, o)
 			}
 		}
-		require.True(t, lifetimeOf(entry, wrote, history), "the deadline of %q, set by %+v, moved to %v: %s", key, *wrote, entry.ExpiresAt, describe(history))
+		require.True(t, lifetimeOf(entry, wrote, history), "the deadline of %q, set by %+v, moved to %v: %s", key, *wrote,
+			entry.ExpiresAt, describe(history))
 	}
 	return present
 }

@@ -48,7 +48,8 @@ func (d *damager) once() {
 		d.File = d.any("file", d.File, d.OldFile, 4<<10)
 		return
 	}
-	kinds := []func(){d.header, d.element, d.element, d.element, d.metaField, d.metaField, d.list, d.bucket, d.cycle, d.value, d.stray, d.number, d.number}
+	kinds := []func(){d.header, d.element, d.element, d.element, d.metaField, d.metaField, d.list, d.bucket, d.cycle,
+		d.value, d.stray, d.number, d.number}
 	kinds[d.IntN(len(kinds))]()
 }
 
@@ -172,7 +173,8 @@ func (d *damager) hostile(now uint64, bits int) uint64 {
 	all := uint64(math.MaxUint64) >> (64 - bits)
 	few := []uint64{
 		0, 1, 2, 3, now + 1, now - 1, now << 1, now >> 1, now ^ 1<<d.IntN(bits), all, all - 1, all >> 1, all>>1 + 1,
-		pages, pages - 1, pages + 1, uint64(d.pageSize()), uint64(d.pageSize() - 1), d.Uint64N(pages), d.Uint64N(pages), d.Uint64N(pages),
+		pages, pages - 1, pages + 1, uint64(d.pageSize()), uint64(d.pageSize() - 1), d.Uint64N(pages), d.Uint64N(pages),
+		d.Uint64N(pages),
 		d.Uint64N(1 << 16), d.Uint64(), 0xFFFF, 0x8000, 1 << 31, 1 << 32,
 	}
 	return few[d.IntN(len(few))] & all

@@ -32,7 +32,8 @@ func init() { cachetest.Children["mutated opener"] = mutatedOpener }
 //	wrong NUMBER WHAT
 //	end NUMBER OUTCOME
 //
-// Arguments: the directory of the shapes, the seed, the first number and the one after the last, and what to do without.
+// Arguments: the directory of the shapes, the seed, the first number and the one after the last, and what to do
+// without.
 func mutatedOpener(t cachetest.Tester, args []string) {
 	seed, err := strconv.ParseUint(args[1], 10, 64)
 	require.NoError(t, err)
@@ -57,7 +58,8 @@ func mutatedOpener(t cachetest.Tester, args []string) {
 			victims[i], changed[i] = shapes[i].read(t, shapePath(args[0], i))
 		}
 		damaged, how := mutate.Damage(r, victims[i])
-		u := &user{rand: r, number: number, shape: &shapes[i], path: filepath.Join(dir, "cache"), shallow: shallow, failed: shallow}
+		u := &user{rand: r, number: number, shape: &shapes[i], path: filepath.Join(dir, "cache"), shallow: shallow,
+			failed: shallow}
 		fmt.Printf("begin %d %q %q\n", number, shapes[i].name, how)
 		require.NoError(t, os.WriteFile(u.path, damaged.File, 0o600))
 		if len(victims[i].Journal) > 0 {

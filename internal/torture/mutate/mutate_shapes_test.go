@@ -137,7 +137,8 @@ func (s *shape) read(t cachetest.Tester, path string) (v mutate.Victim, changed 
 		return b
 	}
 	v = mutate.Victim{
-		File: read(path), Journal: read(path + "-journal"), OldFile: read(path + ".old"), OldJournal: read(path + ".old-journal"),
+		File: read(path), Journal: read(path + "-journal"), OldFile: read(path + ".old"),
+		OldJournal: read(path + ".old-journal"),
 	}
 	v.Journal = v.Journal[:min(len(v.Journal), 256<<10)]
 	v.OldJournal = v.OldJournal[:min(len(v.OldJournal), 256<<10)]

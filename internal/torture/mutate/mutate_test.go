@@ -112,7 +112,8 @@ func (m *mutation) fail(format string, args ...any) {
 
 // child runs a child over a range of numbers and watches it. It returns the number at which the next child is to go on.
 func (m *mutation) child(t *testing.T, from, to int) (next int) {
-	cmd := cachetest.ChildCommand("mutated opener", m.dir, strconv.FormatUint(m.seed, 10), strconv.Itoa(from), strconv.Itoa(to), m.without)
+	cmd := cachetest.ChildCommand("mutated opener", m.dir, strconv.FormatUint(m.seed, 10), strconv.Itoa(from),
+		strconv.Itoa(to), m.without)
 	cmd.Env = append(cmd.Env, "GOTRACEBACK=all", "GOMAXPROCS=2")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -186,7 +187,8 @@ func (m *mutation) report(t *testing.T, took time.Duration) {
 	for _, n := range m.outcomes {
 		files += n
 	}
-	text := fmt.Sprintf("%d files in %v, %.0f a second:", files, took.Round(time.Millisecond), float64(files)/took.Seconds())
+	text := fmt.Sprintf("%d files in %v, %.0f a second:", files, took.Round(time.Millisecond),
+		float64(files)/took.Seconds())
 	for _, outcome := range slices.Sorted(func(yield func(string) bool) {
 		for o := range m.outcomes {
 			if !yield(o) {

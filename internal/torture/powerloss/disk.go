@@ -11,10 +11,12 @@ import (
 
 // Disk is what is durable at a moment of a record, and what may be.
 type Disk struct {
-	// Skips says of a sync, by the name of its file, that it did nothing; a directory has the name ".". For controls. Default: nil.
+	// Skips says of a sync, by the name of its file, that it did nothing; a directory has the name ".". For controls.
+	// Default: nil.
 	Skips func(name string) bool
 
-	// Rand chooses what a sync brings to the disk of what an earlier one, which failed, was to bring. It is needed where syncs fail.
+	// Rand chooses what a sync brings to the disk of what an earlier one, which failed, was to bring. It is needed where
+	// syncs fail.
 	Rand *rand.Rand
 
 	events  []event
@@ -43,7 +45,8 @@ func (r *Recorder) Disk() *Disk {
 	return d
 }
 
-// Live returns the state that a process sees now: all that was written, durable or not. It is what a killed process leaves.
+// Live returns the state that a process sees now: all that was written, durable or not. It is what a killed process
+// leaves.
 func (d *Disk) Live() *State {
 	s := &State{files: map[string]*image{}, how: "as a killed process leaves it", live: map[string]*node{}}
 	names := maps.Clone(d.names)
@@ -62,8 +65,8 @@ func (d *Disk) Live() *State {
 	return s
 }
 
-// Then returns a Disk that has come as far as this one and goes on with the record r, which began with the files as s, the
-// Live state of now, has them.
+// Then returns a Disk that has come as far as this one and goes on with the record r, which began with the files as s,
+// the Live state of now, has them.
 func (d *Disk) Then(s *State, r *Recorder) *Disk {
 	then := &Disk{Skips: d.Skips, files: map[*node]*durable{}, names: maps.Clone(d.names), called: maps.Clone(d.called)}
 	then.pending = slices.Clone(d.pending)
@@ -196,8 +199,8 @@ var (
 	none  = part{}
 )
 
-// with returns the content of the file with the sectors of events that pick lets through, as long as the first sizes events
-// made it.
+// with returns the content of the file with the sectors of events that pick lets through, as long as the first sizes
+// events made it.
 func (f *durable) with(events []*event, sizes int, pick func(*event, int64) part) (content []byte, size int64) {
 	size = f.size
 	for _, e := range events[:sizes] {

@@ -28,24 +28,30 @@ import (
 
 // What the processes are told that explore.
 var (
-	childSeed   = flag.Uint64("powerloss.seed", 0, "for the exploring process: the first seed; it takes each powerloss.step-th")
+	childSeed = flag.Uint64("powerloss.seed", 0,
+		"for the exploring process: the first seed; it takes each powerloss.step-th")
 	childStep   = flag.Uint64("powerloss.step", 1, "for the exploring process")
 	childStates = flag.Int("powerloss.explore", 0, "for the exploring process: how many states")
-	childSkip   = flag.String("powerloss.skip", "", "for the exploring process: syncs that do nothing: all, journal, file, names")
+	childSkip   = flag.String("powerloss.skip", "",
+		"for the exploring process: syncs that do nothing: all, journal, file, names")
 	childStop   = flag.Int("powerloss.stop", 5, "for the exploring process: after how many bad states it stops")
-	childKilled = flag.Int("powerloss.killed", againOften, "for the exploring process: in percent, for how many states a killed process leaves the files to one that the power is cut under")
-	childDamage = flag.Int("powerloss.damaged", damagedOften, "for the exploring process: in percent, for how many states the file is damaged before they are opened")
-	childHang   = flag.Duration("powerloss.hang", 8*time.Second, "for the exploring process: how long opening and proving a state may take")
+	childKilled = flag.Int("powerloss.killed", againOften,
+		"for the exploring process: in percent, for how many states a killed process leaves the files to one that the power is cut under")
+	childDamage = flag.Int("powerloss.damaged", damagedOften,
+		"for the exploring process: in percent, for how many states the file is damaged before they are opened")
+	childHang = flag.Duration("powerloss.hang", 8*time.Second,
+		"for the exploring process: how long opening and proving a state may take")
 )
 
 const (
 	cutsOfRun   = 60
 	statesOfCut = 8
-	// againOften is how many of the states have the power cut again while they are opened, in percent; and as many times it is
-	// a killed process that leaves the files, and the power is cut under the one that comes after it.
+	// againOften is how many of the states have the power cut again while they are opened, in percent; and as many times
+	// it is a killed process that leaves the files, and the power is cut under the one that comes after it.
 	againOften    = 2
 	statesOfAgain = 12
-	// damagedOften is how many of the states are damaged before they are opened, with the power cut again then, in percent.
+	// damagedOften is how many of the states are damaged before they are opened, with the power cut again then, in
+	// percent.
 	damagedOften = 2
 )
 
@@ -199,9 +205,10 @@ func skips(what string) func(string) bool {
 	panic("unknown: " + what)
 }
 
-// open makes a state, opens it, and looks whether it keeps what was promised. With again the power is cut while it does, and again
-// gives the disk for the record of that.
-func (x *explorer) open(run *run, s *powerloss.State, b bounds, dir, what string, r *rand.Rand, again func(*powerloss.Recorder) *powerloss.Disk) {
+// open makes a state, opens it, and looks whether it keeps what was promised. With again the power is cut while it
+// does, and again gives the disk for the record of that.
+func (x *explorer) open(run *run, s *powerloss.State, b bounds, dir, what string, r *rand.Rand,
+	again func(*powerloss.Recorder) *powerloss.Disk) {
 	hash := s.Hash(x.seed) ^ maphash.String(x.seed, fmt.Sprint(b.least, b.most, b.loose, b.after, run.options.Sync))
 	if x.seen[hash] && again == nil {
 		x.Same++
@@ -274,7 +281,8 @@ var errLost = errors.New("something is lost, or was never there")
 type written struct{}
 
 // look opens a state through the public API and proves it. It calls wrote when what it wrote has to be durable.
-func (x *explorer) look(run *run, b bounds, s *powerloss.State, path string, r *rand.Rand, wrote func()) (lost bool, err error) {
+func (x *explorer) look(run *run, b bounds, s *powerloss.State, path string, r *rand.Rand, wrote func()) (lost bool,
+	err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {

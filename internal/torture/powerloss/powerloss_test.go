@@ -24,7 +24,8 @@ func explorers(t *testing.T, binary string, states int, args ...string) (all sum
 	n := min(runtime.GOMAXPROCS(0), 1+states/200)
 	boltpatch.Spread(t, binary, "TestExplore", n, func(i int) []string {
 		return append([]string{
-			fmt.Sprint("-powerloss.explore=", (states+n-1)/n), fmt.Sprint("-powerloss.seed=", i), fmt.Sprint("-powerloss.step=", n),
+			fmt.Sprint("-powerloss.explore=", (states+n-1)/n), fmt.Sprint("-powerloss.seed=", i),
+			fmt.Sprint("-powerloss.step=", n),
 		}, args...)
 	}, func(s summary) {
 		all.Runs += s.Runs
@@ -49,8 +50,9 @@ func explorers(t *testing.T, binary string, states int, args ...string) (all sum
 	return all
 }
 
-// Whatever of the unsynced a power cut leaves, the cache opens, is sound, and has all that was promised: with SyncAlways every
-// write that returned, otherwise those that are older than SyncInterval, a batch whole or not at all, and no value that was never set.
+// Whatever of the unsynced a power cut leaves, the cache opens, is sound, and has all that was promised: with
+// SyncAlways every write that returned, otherwise those that are older than SyncInterval, a batch whole or not at all,
+// and no value that was never set.
 func TestPowerLoss(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only there the journal is mapped")
@@ -59,7 +61,8 @@ func TestPowerLoss(t *testing.T) {
 	start := time.Now()
 	s := explorers(t, binary, *states)
 	t.Logf("%d states of %d cuts in %d runs with %d events, %d of them of a second cut while the first was recovered from, %d with SyncAlways; "+
-		"%d with a damaged file and %d with a fresh one in its place; %d others were equal to these; %.0f states a second", s.States, s.Cuts, s.Runs, s.Events, s.Again, s.Always, s.Damaged, s.Fresh, s.Same,
+		"%d with a damaged file and %d with a fresh one in its place; %d others were equal to these; %.0f states a second",
+		s.States, s.Cuts, s.Runs, s.Events, s.Again, s.Always, s.Damaged, s.Fresh, s.Same,
 		float64(s.States)/time.Since(start).Seconds())
 	for _, f := range s.Failures {
 		t.Log(f)
@@ -75,8 +78,8 @@ func TestPowerLoss(t *testing.T) {
 	require.Less(t, s.Always, s.States)
 }
 
-// Where syncs do nothing, and where torn pieces of the journal pass for whole ones, the same test finds what is lost: it
-// can fail.
+// Where syncs do nothing, and where torn log records of the journal pass for whole ones, the same test finds what is
+// lost: it can fail.
 func TestPowerLoss_CanFail(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only there the journal is mapped")
@@ -94,7 +97,7 @@ func TestPowerLoss_CanFail(t *testing.T) {
 	for _, skip := range []string{"all", "journal", "file", "names"} {
 		finds("no sync of "+skip, skip == "journal", []string{"-powerloss.skip", skip})
 	}
-	noPieceSum := boltpatch.Edit{
+	noLogRecordSum := boltpatch.Edit{
 		File: "internal/journal/format.go",
 		Old:  "if le.Uint32(b) != crc32.Update(salt, castagnoli, b[4:n]) {",
 		New:  "if false {",
@@ -104,8 +107,8 @@ func TestPowerLoss_CanFail(t *testing.T) {
 		Old:  "if recordSum(body, bucket, key) != binary.BigEndian.Uint32(rec[len(body):]) && !TrustChecksums {",
 		New:  "if false {",
 	}
-	finds("no checksum of pieces", true, nil, noPieceSum)
-	finds("no checksum of pieces and records", false, nil, noPieceSum, noRecordSum)
+	finds("no checksum of log records", true, nil, noLogRecordSum)
+	finds("no checksum of log records and records", false, nil, noLogRecordSum, noRecordSum)
 	finds("no sync of what a killed process left", false, []string{"-powerloss.killed=60"}, boltpatch.Edit{
 		File: "internal/store/durable.go",
 		Old:  "if h.found.clean {",

@@ -35,7 +35,8 @@ type ack struct {
 
 func newLedger(run *run) *ledger {
 	n := len(run.writers)
-	return &ledger{run: run, tried: make([]int, n), acks: make([][]ack, n), flushes: map[int][]int{}, durable: make([]int, n), loose: make([]int, n)}
+	return &ledger{run: run, tried: make([]int, n), acks: make([][]ack, n), flushes: map[int][]int{},
+		durable: make([]int, n), loose: make([]int, n)}
 }
 
 func (l *ledger) happened(v any, at time.Time) {
@@ -64,7 +65,8 @@ func (l *ledger) happened(v any, at time.Time) {
 }
 
 func (l *ledger) bounds(now time.Time) bounds {
-	b := bounds{least: slices.Clone(l.durable), most: slices.Clone(l.tried), loose: slices.Clone(l.loose), damaged: l.damaged}
+	b := bounds{least: slices.Clone(l.durable), most: slices.Clone(l.tried), loose: slices.Clone(l.loose),
+		damaged: l.damaged}
 	for w, acks := range l.acks {
 		for _, a := range acks {
 			if l.run.options.Sync == keepcache.SyncAlways || now.Sub(a.at) > l.run.options.SyncInterval+syncSlack {
@@ -75,7 +77,8 @@ func (l *ledger) bounds(now time.Time) bounds {
 	return b
 }
 
-// compare requires of each writer that its buckets are as they were after one of the numbers of operations that are allowed.
+// compare requires of each writer that its buckets are as they were after one of the numbers of operations that are
+// allowed.
 func (x *explorer) compare(run *run, b bounds, db *keepcache.DB) error {
 	sums := make([]uint64, len(run.writers))
 	there := make([]map[string]map[string]entry, len(run.writers))
@@ -136,8 +139,8 @@ func (x *explorer) compare(run *run, b bounds, db *keepcache.DB) error {
 	return nil
 }
 
-// fits reports whether what is there was there after one of the operations that may be there, all of it but what was lost with
-// a damaged file.
+// fits reports whether what is there was there after one of the operations that may be there, all of it but what was
+// lost with a damaged file.
 func (w *writer) fits(there map[string]map[string]entry, b bounds, number int) bool {
 	for n := b.most[number]; n >= b.least[number]; n-- {
 		if missing, ok := within(there, w.states[n]); ok && (n < b.loose[number] || !missing) {
@@ -147,7 +150,8 @@ func (w *writer) fits(there map[string]map[string]entry, b bounds, number int) b
 	return false
 }
 
-// within reports whether all that is there is in state, and whether anything is missing that a damaged file has not taken away.
+// within reports whether all that is there is in state, and whether anything is missing that a damaged file has not
+// taken away.
 func within(there, state map[string]map[string]entry) (missing, ok bool) {
 	for name, b := range there {
 		for key, e := range b {

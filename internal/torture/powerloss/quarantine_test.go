@@ -20,15 +20,15 @@ import (
 	"github.com/keepcache/keepcache/internal/torture/powerloss"
 )
 
-// damaged is the mark of a run that its file is damaged now. What becomes of that is one more operation of each writer: it
-// takes away what only the file had.
+// damaged is the mark of a run that its file is damaged now. What becomes of that is one more operation of each writer:
+// it takes away what only the file had.
 type damaged struct {
 	content []byte // of the file from now on
 	first   []int  // of each writer the number of that operation
 }
 
-// asideMost is how many damaged files are kept, and one more from when a fresh file is in the place of the last one until the
-// oldest is removed.
+// asideMost is how many damaged files are kept, and one more from when a fresh file is in the place of the last one
+// until the oldest is removed.
 const asideMost = 3 + 1
 
 // The layout of bbolt's meta pages, see internal/preflight.
@@ -60,8 +60,9 @@ func newestMeta(file []byte) (meta []byte, size int) {
 	return meta, size
 }
 
-// damage returns the content of a file with damage that keeps everybody from opening it, but not from telling that it is a
-// cache and which one, and says what it is; nil where there is nothing to be damaged. With cut it is always shorter.
+// damage returns the content of a file with damage that keeps everybody from opening it, but not from telling that it
+// is a cache and which one, and says what it is; nil where there is nothing to be damaged. With cut it is always
+// shorter.
 func damage(r *rand.Rand, file []byte, cut bool) (damaged []byte, how string) {
 	file = bytes.Clone(file)
 	meta, size := newestMeta(file)
@@ -83,7 +84,8 @@ func damage(r *rand.Rand, file []byte, cut bool) (damaged []byte, how string) {
 	return file, "both meta pages were damaged"
 }
 
-// clearBucket damages the first page of one of the buckets in the root at the given place. It reports whether there is one.
+// clearBucket damages the first page of one of the buckets in the root at the given place. It reports whether there is
+// one.
 func clearBucket(file []byte, root, size int) bool {
 	native := binary.NativeEndian
 	for n := range int(native.Uint16(file[root+10:])) {
@@ -204,8 +206,8 @@ func (run *run) closed() {
 	}
 }
 
-// checkAside returns an error if a file was kept aside, or reported, that was not damaged, if one that was is not kept aside as
-// it was, or if there are too many.
+// checkAside returns an error if a file was kept aside, or reported, that was not damaged, if one that was is not kept
+// aside as it was, or if there are too many.
 func (x *explorer) checkAside(b bounds, s *powerloss.State, path string, quarantined uint64, log string) (err error) {
 	var now []byte // damaged, when the state was opened
 	for _, content := range b.damaged {

@@ -1,21 +1,25 @@
 // Package powerloss shows what a power cut may leave of files, so that a test can open it.
 //
-// A [Recorder] stands between the cache and the file system and writes down each write, each new size, each change of a name and
-// each sync, with marks that the test sets among them: what it began and what was acknowledged. A [Disk] goes through that
-// record up to a moment, and from there makes states: what was synced before is there, and of the rest anything.
+// A [Recorder] stands between the cache and the file system and writes down each write, each new size, each change of a
+// name and each sync, with marks that the test sets among them: what it began and what was acknowledged. A [Disk] goes
+// through that record up to a moment, and from there makes states: what was synced before is there, and of the rest
+// anything.
 //
 // # What a power cut may leave
 //
-//   - Of what was written to a file and not synced since, any subset of sectors of 512 bytes, each in any of the versions that
-//     it has had meanwhile. A write is thus torn, and later ones may be there without earlier ones.
-//   - What was stored through a map may be torn anywhere, because the system can take the page in the middle of a store.
-//   - Of the sizes that the file has had since its last sync, any. What lies behind is not there, and what was never written
-//     is zero.
-//   - Of the names that were made, changed and removed since their directory was last synced, the first few or any subset.
-//     The sync of a file does not make its name durable, as POSIX has it, although it does on most file systems.
+//   - Of what was written to a file and not synced since, any subset of sectors of 512 bytes, each in any of the
+//     versions that it has had meanwhile. A write is thus torn, and later ones may be there without earlier ones.
+//   - What was stored through a map may be torn anywhere, because the system can take the page in the middle of a
+//     store.
+//   - Of the sizes that the file has had since its last sync, any. What lies behind is not there, and what was never
+//     written is zero.
+//   - Of the names that were made, changed and removed since their directory was last synced, the first few or any
+//     subset. The sync of a file does not make its name durable, as POSIX has it, although it does on most file
+//     systems.
 //
-// A sync counts from its end for all that was there at its beginning. Sectors are whole or not there: disks promise so. What breaks
-// that promise, or writes where nobody asked for it, is no power cut: see [Recorder.Damage] and [State.Damage].
+// A sync counts from its end for all that was there at its beginning. Sectors are whole or not there: disks promise so.
+// What breaks that promise, or writes where nobody asked for it, is no power cut: see [Recorder.Damage] and
+// [State.Damage].
 package powerloss
 
 import (
@@ -42,7 +46,8 @@ type node struct {
 // event is one thing that happened. What an event of a kind has stands behind the kind.
 type event struct {
 	number int
-	kind   disk.Kind // KindCreate, KindRename, KindLink, KindRemove, KindTruncate, KindWrite, KindSync, KindSyncDir or mark
+	// KindCreate, KindRename, KindLink, KindRemove, KindTruncate, KindWrite, KindSync, KindSyncDir or mark
+	kind   disk.Kind
 	at     time.Time
 	node   *node
 	name   string // of a change of names: base name
@@ -128,8 +133,8 @@ func (r *Recorder) Mark(v any) {
 	r.add(event{kind: mark, mark: v})
 }
 
-// Damage replaces all that the file of a name has, on the disk and for whoever reads it, by what change makes of it: as if the
-// disk had done it. change returns another slice than it gets, and may call Mark.
+// Damage replaces all that the file of a name has, on the disk and for whoever reads it, by what change makes of it: as
+// if the disk had done it. change returns another slice than it gets, and may call Mark.
 func (r *Recorder) Damage(name string, change func(content []byte) []byte) error {
 	r.mu.Lock()
 	n := r.names[name]
@@ -229,8 +234,8 @@ func (r *Recorder) Between(op *disk.Op, do func() error) error {
 	return nil
 }
 
-// Failed is told of a sync that fails. What was written until now may never reach the disk, also where a later sync succeeds: systems
-// take such pages for clean.
+// Failed is told of a sync that fails. What was written until now may never reach the disk, also where a later sync
+// succeeds: systems take such pages for clean.
 func (r *Recorder) Failed(op *disk.Op) {
 	if op.Kind != disk.KindSync {
 		return

@@ -21,8 +21,8 @@ import (
 	"github.com/keepcache/keepcache/internal/torture/powerloss"
 )
 
-// Marks of a run. Writers have buckets of their own, in which their operations happen one after the other, so that after a
-// power cut each has to find what it had after some number of its operations.
+// Marks of a run. Writers have buckets of their own, in which their operations happen one after the other, so that
+// after a power cut each has to find what it had after some number of its operations.
 type (
 	tried   struct{ writer, n int } // operation n of a writer begins
 	acked   struct{ writer, n int } // it has returned
