@@ -155,7 +155,7 @@ func (s *server) serveAPI(v *visit, number int, name string, fail func(error)) {
 		return
 	}
 	switch answer := answer.(type) {
-	case nil: // it has answered by itself
+	case nil: // it has already sent the answer
 	case *outsize:
 		v.leave()
 		answer.send(v)
