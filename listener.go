@@ -6,7 +6,7 @@ import (
 	"github.com/keepcache/keepcache/internal/engine"
 )
 
-// told is the engine.Listener of a DB: what the DB makes of what its engine tells.
+// listener is the engine.Listener of a DB: what the DB makes of what its engine tells.
 type listener struct{ db *DB }
 
 // WantsWrites reports whether there is anything that a write could void.

@@ -112,8 +112,9 @@ func (f *flight) outdated(joined uint64) bool {
 
 // result returns the write that stores the answer, or nil if there is nothing to store. It may turn a success into a
 // failure. fail is the failure to remember if the write is not made.
-func (f *flight) result(l *Load, o *LoadOptions, a *answer, told *laterEvents) (d *engine.Write,
-	fail *failures.Failure) {
+func (f *flight) result(
+	l *Load, o *LoadOptions, a *answer, told *laterEvents,
+) (d *engine.Write, fail *failures.Failure) {
 	now := f.b.db.engine.Now()
 	if !format.ValidKey(f.key) {
 		a.unfit = fmt.Errorf("%w: %s", ErrInvalidKey, errs.Quote(f.key))

@@ -1,6 +1,6 @@
 // Package memory is the memory tier. It holds entries that the file does not have yet (pinned), entries that were read
 // or committed lately (evictable), and keys that the file is known not to have (absent). It is the only package that
-// knows of shards, tables and queues.
+// knows of tables and queues; the engine locks shards, through their methods.
 package memory
 
 import (
@@ -17,7 +17,7 @@ import (
 // evictable from then on. A shard's lock is held for a look-up in the table or an append to the journal, and never
 // while the file is read or written. A hit takes it shared.
 //
-// Three rules keep the tier consistent with the file (see docs/architecture.md). Memory is read before the file. A
+// Three rules keep the tier consistent with the file. Memory is read before the file. A
 // record from the file is kept only if its shard has not changed since before the file was read, so it cannot replace a
 // newer one. An entry is unpinned only when readers of the file see it.
 type Tier struct {
