@@ -305,8 +305,9 @@ func (k *tracked) check(value []byte, found bool, low int64) error {
 }
 
 // liveScene is a cache that is written to without a pause, while reads without the lock are checked.
-func liveScene(t *testing.T, count, readers int, opts *keepcache.Options, pause time.Duration,
-	disturb func(*keepcache.DB)) {
+func liveScene(
+	t *testing.T, count, readers int, opts *keepcache.Options, pause time.Duration, disturb func(*keepcache.DB),
+) {
 	path := newPath(t)
 	db := open(t, path, opts)
 	b := db.Bucket("b")

@@ -32,8 +32,9 @@ import (
 // an error; dst may then hold a part of it. A nil ctx is context.Background.
 //
 // A DB that is open for reading only stores nothing.
-func (b *Bucket) GetOrLoad(ctx context.Context, key string, dst any, load Loader, opts *LoadOptions) (LoadResult,
-	error) {
+func (b *Bucket) GetOrLoad(
+	ctx context.Context, key string, dst any, load Loader, opts *LoadOptions,
+) (LoadResult, error) {
 	r, done, err := b.hit(key, opts)
 	prefilled, spoiled := isPrefilled(dst), false
 	switch {
@@ -92,8 +93,9 @@ func (b *Bucket) look(key string) (r engine.Reading, err error) {
 }
 
 // load is GetOrLoad after hit. r is what was found.
-func (b *Bucket) load(ctx context.Context, key string, r engine.Reading, dst *target, load Loader,
-	opts *LoadOptions) (LoadResult, error) {
+func (b *Bucket) load(
+	ctx context.Context, key string, r engine.Reading, dst *target, load Loader, opts *LoadOptions,
+) (LoadResult, error) {
 	o, err := opts.resolve(b)
 	if err != nil {
 		return LoadResult{}, b.fail(opLoad, key, err)
@@ -105,8 +107,9 @@ func (b *Bucket) load(ctx context.Context, key string, r engine.Reading, dst *ta
 
 // fetch serves one key: from what was found, or from a flight. It joins the flight of the key that is under way, or
 // begins one with start. A stored value that does not fit dst is a miss.
-func (b *Bucket) fetch(ctx context.Context, key string, r engine.Reading, o *LoadOptions, start starter,
-	dst *target) (LoadResult, error) {
+func (b *Bucket) fetch(
+	ctx context.Context, key string, r engine.Reading, o *LoadOptions, start starter, dst *target,
+) (LoadResult, error) {
 	missed, anew := false, false
 	for {
 		switch plan := b.plan(key, &r, o); plan {
@@ -236,8 +239,9 @@ func (b *Bucket) plan(key string, r *engine.Reading, o *LoadOptions) servePlan {
 //
 // again is true if the caller must start over: what the flight brought was invalidated before this request came, or the
 // flight failed because the request that began it has ended.
-func (b *Bucket) wait(ctx context.Context, f *flight, r *engine.Reading, o *LoadOptions,
-	began time.Time) (value []byte, result LoadResult, again bool, err error) {
+func (b *Bucket) wait(
+	ctx context.Context, f *flight, r *engine.Reading, o *LoadOptions, began time.Time,
+) (value []byte, result LoadResult, again bool, err error) {
 	joined := b.db.engine.Revision()
 	landed := f.landed() // before the time is checked
 	done := f.done

@@ -20,8 +20,9 @@ type ManyLoader = func(ctx context.Context, keys []string) (map[string]any, erro
 //
 // Keys that do not exist are missing in the result, which is never nil. If a key cannot be loaded and there is nothing
 // to serve, there is an error, and the result has the other keys.
-func (b *Bucket) GetOrLoadMany(ctx context.Context, keys []string, load ManyLoader,
-	opts *LoadOptions) (map[string]Entry, error) {
+func (b *Bucket) GetOrLoadMany(
+	ctx context.Context, keys []string, load ManyLoader, opts *LoadOptions,
+) (map[string]Entry, error) {
 	o, err := opts.resolve(b)
 	if err != nil {
 		return map[string]Entry{}, b.fail(opLoad, "", err)
@@ -31,8 +32,9 @@ func (b *Bucket) GetOrLoadMany(ctx context.Context, keys []string, load ManyLoad
 
 // loadMany is GetOrLoadMany. fits, if not nil, reports whether the caller can use a stored value; a mismatch is a miss.
 // anew is true for the second try, after what somebody else wrote meanwhile did not fit. There is no third.
-func (b *Bucket) loadMany(ctx context.Context, keys []string, o *LoadOptions, start starter, fits func([]byte) error,
-	anew bool) (entries map[string]Entry, err error) {
+func (b *Bucket) loadMany(
+	ctx context.Context, keys []string, o *LoadOptions, start starter, fits func([]byte) error, anew bool,
+) (entries map[string]Entry, err error) {
 	ctx = orBackground(ctx)
 	entries = make(map[string]Entry, len(keys))
 	if err := b.canRead(); err != nil {

@@ -171,8 +171,9 @@ func (m *loadScript) fatalf(format string, args ...any) {
 
 // answersOf returns what the source answers that is asked for keys, and after how long; heeds says that it returns with
 // its ctx.
-func (m *loadScript) answersOf(keys []string, typed, many bool) (answers map[string]modelAnswer, takes time.Duration,
-	heeds bool) {
+func (m *loadScript) answersOf(
+	keys []string, typed, many bool,
+) (answers map[string]modelAnswer, takes time.Duration, heeds bool) {
 	answers = map[string]modelAnswer{}
 	var failed error
 	for _, key := range keys {
@@ -365,8 +366,9 @@ func (m *loadScript) land(f *modelFlight) {
 	}
 }
 
-func (m *loadScript) begin(now time.Time, keys []string, seen map[string]*modelEntry, o *keepcache.LoadOptions, typed,
-	many bool) {
+func (m *loadScript) begin(
+	now time.Time, keys []string, seen map[string]*modelEntry, o *keepcache.LoadOptions, typed, many bool,
+) {
 	var own []string
 	for _, key := range keys {
 		if m.flights[key] == nil {
@@ -437,8 +439,9 @@ func (q *modelRequest) fits(value any) bool {
 
 // look returns what a request does at a moment: a result, or that it has to wait. refresh is whether it begins a load
 // besides.
-func (m *loadScript) look(q *modelRequest, key string, now time.Time) (res modelResult, done, refresh bool,
-	usable *modelEntry) {
+func (m *loadScript) look(
+	q *modelRequest, key string, now time.Time,
+) (res modelResult, done, refresh bool, usable *modelEntry) {
 	e := m.held(key, now)
 	switch {
 	case e == nil:
@@ -477,8 +480,9 @@ func (m *loadScript) look(q *modelRequest, key string, now time.Time) (res model
 var errTie = errors.New("tie")
 
 // wait predicts what a request gets that waits for a flight from began on, and when.
-func (m *loadScript) wait(q *modelRequest, f *modelFlight, e *modelEntry, began, now time.Time) (res modelResult,
-	until time.Time, again bool) {
+func (m *loadScript) wait(
+	q *modelRequest, f *modelFlight, e *modelEntry, began, now time.Time,
+) (res modelResult, until time.Time, again bool) {
 	m.settle(now)
 	joined := m.inval
 	isStale := func() bool {
@@ -558,8 +562,9 @@ func (m *loadScript) predictOne(q *modelRequest, key string, now time.Time) (mod
 }
 
 // predictMany predicts what GetOrLoadMany brings.
-func (m *loadScript) predictMany(q *modelRequest, keys []string, now time.Time) (values map[string]any,
-	until time.Time, failed error) {
+func (m *loadScript) predictMany(
+	q *modelRequest, keys []string, now time.Time,
+) (values map[string]any, until time.Time, failed error) {
 	values = map[string]any{}
 	var missing, stale, served []string
 	seen := map[string]*modelEntry{}
@@ -760,8 +765,9 @@ func (m *loadScript) get(key string) {
 }
 
 // call is one GetOrLoad.
-func (m *loadScript) call(ctx context.Context, q *modelRequest, key string) (value any, result keepcache.LoadResult,
-	err error) {
+func (m *loadScript) call(
+	ctx context.Context, q *modelRequest, key string,
+) (value any, result keepcache.LoadResult, err error) {
 	if !q.typed {
 		result, err = m.b.GetOrLoad(ctx, key, &value, m.one, &q.o)
 		return value, result, err

@@ -22,8 +22,9 @@ import (
 )
 
 // recursive opens a cache with a handler of events that may use it.
-func recursive(t *testing.T, o keepcache.Options, kinds keepcache.EventKind,
-	handle func(b *keepcache.Bucket, e keepcache.Event)) (*keepcache.DB, *keepcache.Bucket) {
+func recursive(
+	t *testing.T, o keepcache.Options, kinds keepcache.EventKind, handle func(b *keepcache.Bucket, e keepcache.Event),
+) (*keepcache.DB, *keepcache.Bucket) {
 	var b atomic.Pointer[keepcache.Bucket]
 	o.Events = keepcache.Events{Kinds: kinds, Handle: func(e keepcache.Event) {
 		if b := b.Load(); b != nil {

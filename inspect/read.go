@@ -241,8 +241,9 @@ func (s *server) entryOf(bucket string, e keepcache.Entry) wire.Entry {
 
 // value puts the value of e into an answer, if it may be shown. If its text has more than most bytes, value returns it
 // instead.
-func (s *server) value(ctx context.Context, w *wire.Entry, e keepcache.Entry, most int) (large jsonpack.Encoded,
-	err error) {
+func (s *server) value(
+	ctx context.Context, w *wire.Entry, e keepcache.Entry, most int,
+) (large jsonpack.Encoded, err error) {
 	encoded, redacted, err := s.shown(ctx, string(w.Bucket), e)
 	if err != nil || encoded == nil {
 		w.Hidden = true
@@ -263,8 +264,9 @@ func (s *server) value(ctx context.Context, w *wire.Entry, e keepcache.Entry, mo
 }
 
 // shown returns the value of e in the form that may be shown, or nil.
-func (s *server) shown(ctx context.Context, bucket string, e keepcache.Entry) (encoded jsonpack.Encoded, redacted bool,
-	err error) {
+func (s *server) shown(
+	ctx context.Context, bucket string, e keepcache.Entry,
+) (encoded jsonpack.Encoded, redacted bool, err error) {
 	if !s.o.ShowValues {
 		return nil, false, nil
 	}

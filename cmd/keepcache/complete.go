@@ -84,8 +84,9 @@ func completeNames(root *cobra.Command, f *flags) {
 
 // complete returns the names that list finds within the time limit. On an error it offers nothing, because an error
 // message would disturb the person who is typing.
-func (f *flags) complete(cmd *cobra.Command, begin string,
-	list func(c cache, bucket, begin string) (names, groups []string, more bool)) ([]string, cobra.ShellCompDirective) {
+func (f *flags) complete(
+	cmd *cobra.Command, begin string, list func(c cache, bucket, begin string) (names, groups []string, more bool),
+) ([]string, cobra.ShellCompDirective) {
 	type found struct {
 		names, groups []string
 		more          bool

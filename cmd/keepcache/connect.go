@@ -44,8 +44,9 @@ func (f *flags) open(cmd *cobra.Command, how access, fn func(c cache, bucket str
 	return f.openWith(cmd, how, keepcache.Options{}, fn)
 }
 
-func (f *flags) openWith(cmd *cobra.Command, how access, options keepcache.Options,
-	fn func(c cache, bucket string) error) error {
+func (f *flags) openWith(
+	cmd *cobra.Command, how access, options keepcache.Options, fn func(c cache, bucket string) error,
+) error {
 	bucket, err := f.name(f.bucket)
 	if err != nil {
 		return err
@@ -140,8 +141,9 @@ func hinted(err error, addr string) error {
 }
 
 // openFile opens the file. silent says why a program that may have it open did not answer.
-func (f *flags) openFile(w io.Writer, path string, how access, options keepcache.Options, silent error,
-	fn func(*local) error) error {
+func (f *flags) openFile(
+	w io.Writer, path string, how access, options keepcache.Options, silent error, fn func(*local) error,
+) error {
 	// A command changes only what it is told to: budgets and maintenance are up to the program that owns the cache.
 	options.SweepInterval, options.MaxBytes, options.CompactBytes = -1, -1, -1
 	options.OnCorruption = keepcache.CorruptionFail

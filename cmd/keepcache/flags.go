@@ -66,8 +66,9 @@ func (f *flags) names(args []string) ([]string, error) {
 
 // openKeys opens the cache for a command whose arguments are keys, and calls fn with each of them. After the answer no
 // for a key it continues with the others. After a failure it stops.
-func (f *flags) openKeys(cmd *cobra.Command, how access, args []string,
-	fn func(c cache, bucket, key string) error) error {
+func (f *flags) openKeys(
+	cmd *cobra.Command, how access, args []string, fn func(c cache, bucket, key string) error,
+) error {
 	keys, err := f.names(args)
 	if err != nil {
 		return err

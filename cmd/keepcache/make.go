@@ -15,8 +15,9 @@ import (
 
 // makeFile creates a new cache file and calls fn to fill it. The file gets its name only if fn succeeds, so a command
 // that fails leaves no file. made is false if there is a file already, or one appeared meanwhile.
-func (f *flags) makeFile(w io.Writer, path string, how access, options keepcache.Options,
-	fn func(*local) error) (made bool, err error) {
+func (f *flags) makeFile(
+	w io.Writer, path string, how access, options keepcache.Options, fn func(*local) error,
+) (made bool, err error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

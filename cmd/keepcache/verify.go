@@ -84,8 +84,9 @@ func sayChecks(cmd *cobra.Command, path string, entries, pages checked, asJSON b
 
 // verifyRunning asks the program that serves the cache to check the entries, and reports whether there is such a
 // program. silent says why a program that may be there did not answer.
-func (f *flags) verifyRunning(ctx context.Context, cmd *cobra.Command, limit time.Duration, asJSON bool) (done bool,
-	silent, err error) {
+func (f *flags) verifyRunning(
+	ctx context.Context, cmd *cobra.Command, limit time.Duration, asJSON bool,
+) (done bool, silent, err error) {
 	var r *remote
 	if addr := f.address(); addr != "" {
 		if r, err = dial(ctx, addr); err != nil {

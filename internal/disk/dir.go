@@ -279,8 +279,9 @@ func (d *Dir) Link(from, to string) error {
 }
 
 // both is in for two names.
-func (d *Dir) both(op, from, to string, held func(root *os.Root, from, to string) error,
-	plain func(from, to string) error) error {
+func (d *Dir) both(
+	op, from, to string, held func(root *os.Root, from, to string) error, plain func(from, to string) error,
+) error {
 	err := d.in(from, func(root *os.Root, base string) error {
 		target, err := d.base(to)
 		if err != nil {

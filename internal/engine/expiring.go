@@ -78,8 +78,9 @@ func sortRows(rows []store.ExpiryRow) {
 
 // FirstExpiring returns the first n live entries of those that rows speak of, which are not later than their entries'
 // ends. names are the buckets by their ids; rows of others are left out.
-func FirstExpiring(n int, names map[uint64]string, rows []store.ExpiryRow,
-	look func(id uint64, bucket, key string) (Reading, error)) ([]Ending, error) {
+func FirstExpiring(
+	n int, names map[uint64]string, rows []store.ExpiryRow, look func(id uint64, bucket, key string) (Reading, error),
+) ([]Ending, error) {
 	sortRows(rows)
 	var found []Ending
 	seen := make(map[format.EntryKey]bool)

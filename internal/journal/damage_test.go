@@ -49,8 +49,9 @@ func sample(t *testing.T, o journal.Options) (image []byte, records []record, re
 
 // checkImage replays an image that was damaged, and fails on a wrong log record, or on a loss below the mark that is
 // not reported.
-func checkImage(t *testing.T, what string, image []byte, records []record, after, flushed uint64) (journal.Report,
-	int) {
+func checkImage(
+	t *testing.T, what string, image []byte, records []record, after, flushed uint64,
+) (journal.Report, int) {
 	var got []record
 	r, err := journal.ReplayFrom(bytes.NewReader(image), int64(len(image)), identity, after,
 		func(first, last uint64, data []byte) error {

@@ -52,14 +52,16 @@ func (r *Report) Damaged() bool { return r.Holes > 0 || r.Unreadable }
 // Replay never changes the file. It holds one block in memory, and one log record, as far as it was really found.
 // Damage is no error but in the Report; an error is ErrVersion, what reading the file returned, or what fn returned,
 // which ends the replay. Beside a live writer, damage and a gap may only mean that the writer was at work: try again.
-func Replay(path string, identity [16]byte, after uint64, fn func(first, last uint64, record []byte) error) (Report,
-	error) {
+func Replay(
+	path string, identity [16]byte, after uint64, fn func(first, last uint64, record []byte) error,
+) (Report, error) {
 	return ReplayIn(nil, path, identity, after, fn)
 }
 
 // ReplayIn is Replay for a journal in a directory that is held open.
-func ReplayIn(dir *disk.Dir, path string, identity [16]byte, after uint64,
-	fn func(first, last uint64, record []byte) error) (Report, error) {
+func ReplayIn(
+	dir *disk.Dir, path string, identity [16]byte, after uint64, fn func(first, last uint64, record []byte) error,
+) (Report, error) {
 	f, err := openProved(dir, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Report{}, nil
@@ -76,8 +78,9 @@ func ReplayIn(dir *disk.Dir, path string, identity [16]byte, after uint64,
 }
 
 // ReplayFrom is Replay for a journal of size bytes that is already open.
-func ReplayFrom(src io.ReaderAt, size int64, identity [16]byte, after uint64,
-	fn func(first, last uint64, record []byte) error) (Report, error) {
+func ReplayFrom(
+	src io.ReaderAt, size int64, identity [16]byte, after uint64, fn func(first, last uint64, record []byte) error,
+) (Report, error) {
 	r := replay{src: src, size: size, after: after, fn: fn}
 	r.Report.Bytes = size
 	h, err := readHead(src, size)

@@ -44,8 +44,9 @@ func AppendSome(ctx context.Context, dst, encoded []byte, most int) (text []byte
 }
 
 // AppendElement appends the text of the container that r has just opened and leaves it, as AppendSome does.
-func AppendElement(ctx context.Context, dst []byte, r *jsonpack.Reader, first jsonpack.Part, most int) (text []byte,
-	whole bool, err error) {
+func AppendElement(
+	ctx context.Context, dst []byte, r *jsonpack.Reader, first jsonpack.Part, most int,
+) (text []byte, whole bool, err error) {
 	p := printer{ctx: ctx, r: r, buf: append(dst, first.Kind)}
 	text, _, whole, err = p.some(len(dst)+most, 1)
 	for ; err == nil && p.depth > 0; p.depth-- {

@@ -81,8 +81,9 @@ func (p *pace) Read(b []byte) (int, error) {
 }
 
 // do sends a request and returns the answer if it is one of this protocol, of this version, and no error.
-func (c *Client) do(ctx context.Context, method, name string, q url.Values, body any, accept string) (*http.Response,
-	error) {
+func (c *Client) do(
+	ctx context.Context, method, name string, q url.Values, body any, accept string,
+) (*http.Response, error) {
 	u := c.base.JoinPath(Prefix, name)
 	if name == "" {
 		u = c.base.JoinPath(Prefix)

@@ -281,8 +281,9 @@ var errLost = errors.New("something is lost, or was never there")
 type written struct{}
 
 // look opens a state through the public API and proves it. It calls wrote when what it wrote has to be durable.
-func (x *explorer) look(run *run, b bounds, s *powerloss.State, path string, r *rand.Rand, wrote func()) (lost bool,
-	err error) {
+func (x *explorer) look(
+	run *run, b bounds, s *powerloss.State, path string, r *rand.Rand, wrote func(),
+) (lost bool, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
