@@ -144,6 +144,7 @@ func TestReplaced_Failed(t *testing.T) {
 			db, err := keepcache.Open(path, &o)
 			require.NoError(t, err)
 			require.NoError(t, fillToHeal(db))
+			synctest.Wait() // for a commit that is still due
 			b := db.Bucket("b")
 			mustSet(t, b, "k", 1, time.Second)
 			whole, err := os.ReadFile(path)
