@@ -71,10 +71,7 @@ func (e *Engine) Scan(at *Ref, scan Scan, fn func([]ScanEntry) bool) error {
 		n := len(pinned) // how many pinned keys belong into this page
 		switch {
 		case more:
-			n = scan.Keys.Search(pinned, stored[len(stored)-1].Key)
-			if n < len(pinned) && pinned[n] == stored[len(stored)-1].Key {
-				n++
-			}
+			n = rest.Index(pinned)
 		case len(stored) == 0:
 			n = min(n, store.PageItems)
 		}

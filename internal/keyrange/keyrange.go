@@ -3,6 +3,7 @@ package keyrange
 
 import (
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -61,8 +62,7 @@ func (r Range) Compare(a, b string) int {
 // Sort sorts keys in the order of the walk.
 func (r Range) Sort(keys []string) { slices.SortFunc(keys, r.Compare) }
 
-// Search returns where in keys, which are in the order of the walk, those that come after key begin, or key itself.
-func (r Range) Search(keys []string, key string) int {
-	i, _ := slices.BinarySearchFunc(keys, key, r.Compare)
-	return i
+// Index returns where the keys of the range begin in keys: those of a walk, in its order, of which r is what is left.
+func (r Range) Index(keys []string) int {
+	return sort.Search(len(keys), func(i int) bool { return r.Contains(keys[i]) })
 }

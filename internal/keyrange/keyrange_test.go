@@ -57,7 +57,7 @@ func TestNarrow(t *testing.T) {
 	}
 }
 
-// Sort and Search agree with the direction.
+// Sort and Index agree with the direction.
 func TestSort(t *testing.T) {
 	sorted := slices.Sorted(slices.Values(keys))
 	for _, reverse := range []bool{false, true} {
@@ -68,7 +68,9 @@ func TestSort(t *testing.T) {
 		}
 		require.Equal(t, sorted, got)
 		for i, key := range sorted {
-			require.Equal(t, i, r.Search(got, key))
+			rest := r
+			rest.After(key)
+			require.Equal(t, i+1, rest.Index(got))
 		}
 	}
 }

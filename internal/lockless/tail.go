@@ -3,7 +3,6 @@ package lockless
 import (
 	"bytes"
 	"errors"
-	"sort"
 
 	"github.com/keepcache/keepcache/internal/cost"
 	"github.com/keepcache/keepcache/internal/engine"
@@ -173,8 +172,7 @@ func (t *tail) keysIn(id uint64, rest keyrange.Range) []string {
 		}
 		t.keys.Sort(t.sorted)
 	}
-	i := sort.Search(len(t.sorted), func(i int) bool { return rest.Contains(t.sorted[i]) })
-	return t.sorted[i:]
+	return t.sorted[rest.Index(t.sorted):]
 }
 
 // pending returns a sample of what the journal has above the mark.
