@@ -238,7 +238,7 @@ func (b *Bucket) stateNow(f *engine.ScanEntry, keysOnly bool) (engine.State, err
 	if err == nil && r.Held {
 		*f = engine.ScanEntry{Key: f.Key, Header: r.Header, Options: r.Options, Value: r.Value, Size: len(r.Value)}
 		if keysOnly {
-			f.Value = nil
+			f.DropValue()
 		}
 	}
 	return r.State, err

@@ -104,7 +104,7 @@ func openStored(sum uint32, key, record []byte, asOf int64, noValue bool) ScanEn
 	}
 	if noValue {
 		f := StoredAs(string(key), record, 0, asOf)
-		f.Options, f.Value = bytes.Clone(f.Options), nil
+		f.DropValue()
 		return f
 	}
 	both := append(append(make([]byte, 0, len(key)+len(record)), key...), record...)
@@ -133,7 +133,9 @@ func (e *Engine) merge(
 		case known.Known && known.Record == nil:
 			continue // deleted
 		case known.Known:
-			f = StoredAs(f.Key, known.Record, known.Slid, asOf)
+			if f = StoredAs(f.Key, known.Record, known.Slid, asOf); scan.NoValues {
+				f.DropValue()
+			}
 		case !fromFile: // pinned when the scan began, and in the file by now
 			record, err := e.store.Record(id, f.Key)
 			if err != nil {
@@ -143,9 +145,6 @@ func (e *Engine) merge(
 				continue
 			}
 			f = openStored(ns.sum, []byte(f.Key), record, asOf, scan.NoValues)
-		}
-		if scan.NoValues {
-			f.Value = nil
 		}
 		page = append(page, f)
 	}
@@ -161,6 +160,9 @@ func StoredAs(key string, rec []byte, slid, asOf int64) ScanEntry {
 	f.Expired = asOf >= f.Header.ExpiresAt
 	return f
 }
+
+// DropValue leaves the value out, and keeps nothing of the record.
+func (f *ScanEntry) DropValue() { f.Options, f.Value = bytes.Clone(f.Options), nil }
 
 // firstOf compares the first key of the file with the first pinned one, in the order of a range. The end of a list
 // comes after everything.

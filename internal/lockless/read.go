@@ -126,7 +126,7 @@ func (l *Reader) Scan(at *engine.Ref, scan engine.Scan, fn func([]engine.ScanEnt
 				}
 				f := engine.StoredAs(it.key, it.record, 0, v.began)
 				if scan.NoValues {
-					f.Options, f.Value = bytes.Clone(f.Options), nil // or they keep the record
+					f.DropValue()
 				}
 				page = append(page, f)
 			}
