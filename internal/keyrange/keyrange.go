@@ -51,6 +51,14 @@ func (r Range) Empty() bool { return r.End != "" && r.First >= r.End }
 // Contains reports whether a key is in the range.
 func (r Range) Contains(key string) bool { return key >= r.First && (r.End == "" || key < r.End) }
 
+// Precedes reports whether a key lies before the range, in the order of the walk: a walk must not come to it.
+func (r Range) Precedes(key string) bool {
+	if r.Reverse {
+		return r.End != "" && key >= r.End
+	}
+	return key < r.First
+}
+
 // Compare compares two keys in the order of the walk.
 func (r Range) Compare(a, b string) int {
 	if r.Reverse {

@@ -70,6 +70,9 @@ func TestSort(t *testing.T) {
 		for i, key := range sorted {
 			rest := r
 			rest.After(key)
+			for k, other := range sorted[:min(i+2, len(sorted))] {
+				require.Equal(t, k <= i, rest.Precedes(other))
+			}
 			require.Equal(t, i+1, rest.Index(got))
 		}
 	}

@@ -63,7 +63,7 @@ func (b Bucket) Scan(from []byte, fn func(*Element) (bool, error)) error {
 		if err != nil {
 			return err
 		}
-		if !first && bytes.Compare(e.Key, last) <= 0 {
+		if first && bytes.Compare(e.Key, from) < 0 || !first && bytes.Compare(e.Key, last) <= 0 {
 			return broken("the keys of page %d are out of order", at.page.id)
 		}
 		first, last = false, e.Key
@@ -105,7 +105,7 @@ func (b Bucket) ScanBack(before []byte, fn func(*Element) (bool, error)) error {
 		if err != nil {
 			return err
 		}
-		if !first && bytes.Compare(e.Key, last) >= 0 {
+		if first && before != nil && bytes.Compare(e.Key, before) >= 0 || !first && bytes.Compare(e.Key, last) >= 0 {
 			return broken("the keys of page %d are out of order", at.page.id)
 		}
 		first, last = false, e.Key

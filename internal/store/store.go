@@ -353,11 +353,12 @@ func (s *Store) Page(id uint64, r keyrange.Range, fn func(key, record []byte) (k
 		k, v, next := start(b.Cursor(), r)
 		for ; k != nil && !more; k, v = next() {
 			key := unsafe.String(unsafe.SliceData(k), len(k)) // part of the file
+			// Keys out of order could make pages that never end, or hide the rest of the range.
+			if r.Precedes(key) || items > 0 && r.Compare(last, key) >= 0 {
+				return fmt.Errorf("%w: %w", errs.ErrCorrupt, errKeyOrder)
+			}
 			if !r.Contains(key) {
 				break
-			}
-			if items > 0 && r.Compare(last, key) >= 0 { // or the pages would never end
-				return fmt.Errorf("%w: %w", errs.ErrCorrupt, errKeyOrder)
 			}
 			_, rec := format.SplitRow(v, k)
 			size += fn(k, rec)
