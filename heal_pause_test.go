@@ -113,8 +113,7 @@ func TestHeal_JournalTaken(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			db, err := keepcache.Open(path, &o)
 			require.NoError(t, err)
-			require.NoError(t, fillToHeal(db))
-			synctest.Wait() // for a commit that is still due
+			fillToTake(t, db)
 			b := db.Bucket("b")
 			mustSet(t, b, "late1", 1, 0) // the file lacks it
 			if !owes {
@@ -173,8 +172,7 @@ func TestHeal_RetractSliding(t *testing.T) {
 		o.Buckets = map[string]keepcache.BucketOptions{"sliding": {Sliding: true}}
 		db, err := keepcache.Open(path, &o)
 		require.NoError(t, err)
-		require.NoError(t, fillToHeal(db))
-		synctest.Wait() // for a commit that is still due: the file is to lack what follows
+		fillToTake(t, db)
 		b := db.Bucket("sliding")
 		mustSet(t, b, "k", 1, 80*time.Second)
 		time.Sleep(5 * time.Second)

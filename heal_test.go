@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -43,6 +44,14 @@ func fillToHeal(db *keepcache.DB) error {
 		}
 	}
 	return nil
+}
+
+// fillToTake is fillToHeal in a bubble, for a test that takes the file away next. A commit that filling has asked for
+// may still be due, and would bring what the test writes then into the file.
+func fillToTake(t *testing.T, db *keepcache.DB) {
+	t.Helper()
+	require.NoError(t, fillToHeal(db))
+	synctest.Wait()
 }
 
 // lookHealed says what is wrong with a cache that fillToHeal made and that was healed. all says that nothing was lost,

@@ -143,8 +143,7 @@ func TestReplaced_Failed(t *testing.T) {
 			o.OnCorruption, o.CommitInterval = keepcache.CorruptionFail, -1
 			db, err := keepcache.Open(path, &o)
 			require.NoError(t, err)
-			require.NoError(t, fillToHeal(db))
-			synctest.Wait() // for a commit that is still due
+			fillToTake(t, db)
 			b := db.Bucket("b")
 			mustSet(t, b, "k", 1, time.Second)
 			whole, err := os.ReadFile(path)
