@@ -435,7 +435,7 @@ func TestIncrement_View(t *testing.T) {
 		large := keepcache.Of[uint64](b)
 		most, err := keepcache.Increment(large, "large", math.MaxInt64, 0)
 		require.NoError(t, err)
-		require.EqualValues(t, math.MaxInt64, most)
+		require.EqualValues(t, int64(math.MaxInt64), most)
 		_, err = keepcache.Increment(large, "large", 1, 0)
 		require.ErrorIs(t, err, keepcache.ErrOverflow)
 		_, err = keepcache.Increment(large, "new", math.MaxUint64, 0)
